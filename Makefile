@@ -1,0 +1,45 @@
+# make demo: set up and run the main job on the embedded default.   make test: set up and pass the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test test-slow lint paper docs wheel clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "aptheory needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/aptheory demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Every analysis, table and figure of paper_repro.md, from nothing; it resumes where it stopped.
+paper: setup
+	$(BIN)/python -m analyses.paper
+
+docs: $(VENV)/.ready-dev
+	$(BIN)/pdoc --docformat google --output-directory docs/api aptheory
+
+wheel: $(VENV)/.ready-dev
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf build dist docs/api .pytest_cache .ruff_cache .mypy_cache
