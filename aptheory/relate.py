@@ -200,7 +200,7 @@ def best_layers(accuracy: pd.DataFrame, *, method: str = "ap") -> pd.DataFrame:
         if "val_accuracy" not in table or "test_accuracy" not in table:
             continue
         layer = int(table[["val_accuracy"]].mean(axis=1).idxmax())
-        test: pd.DataFrame = table.xs("test_accuracy", axis=1)  # type: ignore[assignment]
+        test = table.xs("test_accuracy", axis=1)
         values = test.loc[layer].dropna().to_numpy()
         low, high = mean_interval(values)
         rows.append(
