@@ -1,0 +1,118 @@
+"""Every way to adapt a frozen network, on one interface: ``method.attach(net, classes=...)``.
+
+``parse("ap:layer=5,shape=channel")`` and ``from_settings({"method": "ap", "layer": 5})`` make a
+method from text or a table; ``applicable(net)`` lists one sensible instance of each that fits.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from aptheory.errors import InputError
+from aptheory.methods.activation_prompt import (
+    ActivationPrompt,
+    RandomPerturbation,
+    VisualPrompt,
+)
+from aptheory.methods.base import Adapted, Method
+from aptheory.methods.normalization import NormTuning
+from aptheory.methods.probe import LayerProbe, LinearProbe
+from aptheory.methods.saving import attach_saved
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aptheory.network import Network
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (
+        ActivationPrompt,
+        VisualPrompt,
+        LinearProbe,
+        LayerProbe,
+        RandomPerturbation,
+        NormTuning,
+    )
+}
+
+__all__ = [
+    "METHODS",
+    "ActivationPrompt",
+    "Adapted",
+    "LayerProbe",
+    "LinearProbe",
+    "Method",
+    "NormTuning",
+    "RandomPerturbation",
+    "VisualPrompt",
+    "applicable",
+    "attach_saved",
+    "from_settings",
+    "parse",
+]
+
+
+def from_settings(settings: Mapping[str, Any]) -> Method:
+    """The method that ``Method.settings`` describes: {"method": name, field: value, ...}.
+
+    Raises InputError for an unknown method or setting.
+    """
+    values = dict(settings)
+    name = values.pop("method", None)
+    if name not in METHODS:
+        raise InputError(f"there is no method {name!r}; choose one of {', '.join(METHODS)}")
+    known = [field.name for field in fields(METHODS[name])]
+    unknown = [key for key in values if key not in known]
+    if unknown:
+        has = f"its settings are {', '.join(known)}" if known else "it has no settings"
+        raise InputError(f"{name} has no setting {unknown[0]!r}; {has}")
+    plain = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    try:
+        return METHODS[name](**plain)
+    except TypeError as error:
+        raise InputError(f"{name} cannot be made from {values}: {error}") from None
+
+
+def parse(text: str) -> Method:
+    """A method from text, "name" or "name:setting=value,...".
+
+    >>> parse("ap:layer=5,shape=channel")
+    ActivationPrompt(layer=5, shape='channel', rank=None, std=0.0)
+
+    Several values of one setting are joined by "+": "ap:layer=2+5". Raises InputError.
+    """
+    name, _, rest = text.strip().partition(":")
+    settings: dict[str, Any] = {"method": name.strip()}
+    for item in filter(None, (part.strip() for part in rest.split(","))):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise InputError(f"{item!r} in {text!r} is not setting=value")
+        values = [_value(part) for part in value.split("+")]
+        settings[key.strip()] = values[0] if len(values) == 1 else values
+    return from_settings(settings)
+
+
+def _value(text: str) -> Any:
+    """A number, True, False or None where the text is one, else the text."""
+    text = text.strip()
+    named = {"true": True, "false": False, "none": None}
+    if text.lower() in named:
+        return named[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def applicable(net: Network) -> list[Method]:
+    """One sensible instance of every method that fits this network, in the registry's order."""
+    found = []
+    for method in METHODS.values():
+        try:
+            found.append(method.default(net))
+        except InputError:
+            continue
+    return found

@@ -1,0 +1,314 @@
+"""What every method has in common: ``method.attach(net, classes=...)`` gives an ``Adapted``.
+
+A method says what it trains and at which place the network first feels it. The rest follows:
+whatever comes before that place is frozen and independent of what is learned, so it can be run
+once and kept; K runs can share the frozen remainder; saving keeps the learned tensors alone; and
+where the learned tensors can be written into ordinary weights exactly, ``fold`` does it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from aptheory.errors import InputError
+from aptheory.methods.stacked import PerRun, RunDropout, by_run, merged, normal
+
+if TYPE_CHECKING:
+    from aptheory.network import Layer, Network
+
+
+@dataclass(frozen=True)
+class Method:
+    """The settings of one way to adapt a frozen network; subclasses add their fields.
+
+    ``name`` is what tables and the command line call it. ``stackable`` methods can hold several
+    runs at once. ``batchnorm`` is the policy for running statistics: "frozen" (never touched,
+    evaluation mode even while training) or "trained" (batch statistics, as in fine-tuning).
+    """
+
+    name: ClassVar[str] = ""
+    stackable: ClassVar[bool] = True
+    batchnorm: ClassVar[str] = "frozen"
+
+    @classmethod
+    def default(cls, net: Network) -> Method:
+        """A sensible instance for this network; InputError where the method makes no sense."""
+        return cls()
+
+    def install(self, adapted: Adapted) -> int:
+        """Add this method's tensors to ``adapted`` and return the first place that feels them."""
+        raise InputError(
+            f"{type(self).__name__} cannot be attached: it does not say what it trains"
+        )
+
+    def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
+        """Write what was learned into a plain copy of the network, or raise InputError."""
+        raise InputError(f"{self.name} cannot be folded: no ordinary weights express it")
+
+    def attach(
+        self, net: Network, *, classes: int, runs: int = 1, seed: int | Sequence[int] = 0
+    ) -> Adapted:
+        """This method on ``net`` with a fresh head of ``classes`` outputs; ``net`` stays as it was.
+
+        ``runs=K`` keeps K independent copies of everything that learns. ``seed`` is one integer
+        (run k is drawn from seed + k) or one integer a run.
+
+        Raises InputError when the method does not fit the network, or cannot be stacked.
+        """
+        if classes < 1 or runs < 1:
+            raise InputError(
+                f"classes and runs must be at least 1, got classes={classes} and runs={runs}"
+            )
+        if runs > 1 and not self.stackable:
+            raise InputError(
+                f"{self.name} changes the network itself and cannot hold {runs} runs at once: "
+                "attach it with runs=1, once a run"
+            )
+        return Adapted(self, net, classes=classes, seeds=_seeds(seed, runs))
+
+    def settings(self) -> dict[str, Any]:
+        """{"method": name, field: value, ...}: plain values for TOML, JSON and a run's identity."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+        return {"method": self.name, **plain}
+
+
+def _seeds(seed: int | Sequence[int], runs: int) -> list[int]:
+    seeds = [seed + k for k in range(runs)] if isinstance(seed, int) else [int(s) for s in seed]
+    if len(seeds) != runs:
+        raise InputError(f"{runs} runs need {runs} seeds, got {len(seeds)}")
+    return seeds
+
+
+class Head(nn.Module):
+    """One linear classifier a run on standardised features: W (f - shift) / scale + b.
+
+    ``shift`` and ``scale`` are not trained; they are 0 and 1 until training sets them from the
+    clean training features. Weights start at N(0, 0.01^2), the bias at 0.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, runs: int, width: int, classes: int, *, like: Tensor) -> None:
+        super().__init__()
+        self.runs = runs
+        self.weight = PerRun(runs, (classes, width), normal(0.01), like=like)
+        self.bias = PerRun(runs, (classes,), like=like)
+        self.register_buffer("shift", like.new_zeros(width))
+        self.register_buffer("scale", like.new_ones(width))
+
+    def forward(self, features: Float[Tensor, "samples width"]) -> Float[Tensor, "samples classes"]:
+        standard = by_run((features - self.shift) / self.scale, self.runs)
+        logits = torch.baddbmm(self.bias().unsqueeze(1), standard, self.weight().transpose(1, 2))
+        return merged(logits)
+
+    def folded(self) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"]]:
+        """The same classifier on raw features: W / scale and b - W (shift / scale), one run."""
+        weight = self.weight.values[0].detach().double() / self.scale.double()
+        bias = self.bias.values[0].detach().double() - weight @ self.shift.double()
+        return weight, bias
+
+
+class Adapted(nn.Module):
+    """A frozen network with what one method adds to it, for one run or K runs at once.
+
+    Attributes:
+        net: its own structure over the same frozen weights (``Network.share``).
+        edits: place index (as text) -> the modules applied, in order, to the activation there.
+        head: the linear classifier. It reads the activation entering place ``exit``.
+        first_layer: nothing before this place depends on what is learned.
+    """
+
+    net: Network
+
+    def __init__(self, method: Method, net: Network, *, classes: int, seeds: Sequence[int]) -> None:
+        super().__init__()
+        # In a tuple so that the caller's network is not registered as a part of this one.
+        self._source = (net,)
+        self.method = method
+        self.classes = classes
+        self.runs = len(seeds)
+        self.seeds = list(seeds)
+        self.net = net.share()
+        self.like = next(iter(self.net.parameters())).detach()
+        self.edits = nn.ModuleDict()
+        self.exit = len(net.layers) - 1
+        self.pool: str | None = None
+        self.first_layer = method.install(self)
+        width = self.read(torch.zeros(1, *self.net.layers[self.exit].shape)).shape[-1]
+        self.head = Head(self.runs, width, classes, like=self.like)
+        self.reset(seeds)
+        self.train()
+
+    # ---- building blocks for the methods
+
+    def per_run(self, shape: Sequence[int], initial: Any = None, *, learns: bool = True) -> PerRun:
+        """A tensor of ``shape`` for each run, zero at the start unless ``initial`` says else."""
+        extra = {} if initial is None else {"initial": initial}
+        return PerRun(self.runs, shape, like=self.like, learns=learns, **extra)
+
+    def edit(self, place: int, module: nn.Module) -> None:
+        """Apply ``module`` to the activation that enters ``place``."""
+        if str(place) not in self.edits:
+            self.edits[str(place)] = nn.ModuleList()
+        edits = self.edits[str(place)]
+        assert isinstance(edits, nn.ModuleList)
+        edits.append(module)
+
+    def replace(self, name: str, module: nn.Module) -> None:
+        """Put ``module`` where the network has its submodule ``name`` (dotted)."""
+        parent, _, child = name.rpartition(".")
+        setattr(self.net.module.get_submodule(parent), child, module)
+
+    # ---- running it
+
+    def read(self, z: Tensor) -> Float[Tensor, "samples width"]:
+        """The head's features from the activation entering place ``exit``."""
+        layer = self.net.layers[self.exit]
+        return z if self.pool is None else layer.pooled(z, self.pool)
+
+    def features(self, z: Tensor) -> Float[Tensor, "samples width"]:
+        """From the activation entering ``first_layer`` (K*B, ...) to the head's features."""
+        here = self.first_layer
+        for place in sorted(int(key) for key in self.edits):
+            if place > here:
+                z = self.net.run(z, start=here, stop=place)
+                here = place
+            for module in self.edits[str(place)]:
+                z = module(z)
+        if self.exit > here:
+            z = self.net.run(z, start=here, stop=self.exit)
+        return self.read(z)
+
+    def rest(self, z: Tensor) -> Float[Tensor, "samples classes"]:
+        """Logits (K*B, classes) from the activation entering ``first_layer``, (K*B, ...)."""
+        return self.head(self.features(z))
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Tensor:
+        """Logits (B, classes), or (K, B, classes) with K > 1 runs that share the images."""
+        z = self.net.run(x, stop=self.first_layer) if self.first_layer > 0 else x
+        if self.runs == 1:
+            return self.rest(z)
+        z = z.unsqueeze(0).expand(self.runs, *z.shape).flatten(0, 1)
+        return by_run(self.rest(z), self.runs)
+
+    def train(self, mode: bool = True) -> Adapted:
+        """Training mode for what was added; the frozen network stays in evaluation mode."""
+        super().train(mode)
+        self.net.train(mode and self.method.batchnorm == "trained")
+        for module in self.net.modules():
+            if isinstance(module, RunDropout):
+                module.training = mode
+        return self
+
+    # ---- the parameters
+
+    @property
+    def trainable(self) -> tuple[nn.Parameter, ...]:
+        """Every parameter that learns, of all runs, the head's among them."""
+        return tuple(p for p in self.parameters() if p.requires_grad)
+
+    def run_parameters(self, run: int) -> list[tuple[str, nn.Parameter]]:
+        """(name, parameter) of one run alone; the head's are "head.weight" and "head.bias"."""
+        return list(self._of_run(run, learned_only=True))
+
+    def _of_run(self, run: int, *, learned_only: bool) -> Iterator[tuple[str, nn.Parameter]]:
+        own: set[int] = set()
+        for name, module in self.named_modules():
+            if isinstance(module, PerRun):
+                own.update(id(value) for value in module.values)
+                if module.values[run].requires_grad or not learned_only:
+                    yield name, module.values[run]
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad and id(parameter) not in own:
+                yield name, parameter
+
+    def count(self, *, head: bool = True) -> int:
+        """Number of parameters that one run learns, with or without its head."""
+        return sum(
+            parameter.numel()
+            for name, parameter in self.run_parameters(0)
+            if head or not name.startswith("head.")
+        )
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Draw everything learned again, run k from ``seeds[k]``."""
+        self.seeds = _seeds(seeds, self.runs)
+        for run, seed in enumerate(self.seeds):
+            generator = torch.Generator().manual_seed(seed)
+            for module in self.modules():
+                if isinstance(module, PerRun):
+                    module.reset(run, generator)
+                elif isinstance(module, RunDropout):
+                    module.reset(run, int(torch.randint(2**62, (), generator=generator)))
+
+    def select(self, run: int) -> Adapted:
+        """Run ``run`` alone, as an Adapted of its own with runs == 1."""
+        if self.runs == 1:
+            return copy.copy(self) if run in (0, -1) else self._no_run(run)
+        if not -self.runs <= run < self.runs:
+            return self._no_run(run)
+        run %= self.runs
+        alone = Adapted(self.method, self._source[0], classes=self.classes, seeds=[self.seeds[run]])
+        alone.to(self.head.shift.device)
+        with torch.no_grad():
+            theirs = dict(self._of_run(run, learned_only=False))
+            for name, parameter in alone._of_run(0, learned_only=False):
+                parameter.copy_(theirs[name])
+            alone.head.shift.copy_(self.head.shift)
+            alone.head.scale.copy_(self.head.scale)
+        return alone.train(self.training)
+
+    def _no_run(self, run: int) -> Adapted:
+        raise InputError(f"there is no run {run}: this holds runs 0 to {self.runs - 1}")
+
+    # ---- keeping it
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that differs from the frozen network, one run: name -> tensor."""
+        if self.runs != 1:
+            raise InputError(f"{self.runs} runs are held here: choose one with select(k) first")
+        tensors = {name: p.detach() for name, p in self._of_run(0, learned_only=False)}
+        tensors |= {"head.shift": self.head.shift, "head.scale": self.head.scale}
+        if self.method.batchnorm == "trained":
+            tensors |= {f"net.{name}": b for name, b in self.net.named_buffers()}
+        return tensors
+
+    def save(self, path: str | Path) -> None:
+        """Write the learned tensors as safetensors that say what they are; see attach_saved."""
+        from aptheory.methods.saving import save
+
+        save(self, path)
+
+    def fold(self) -> nn.Module:
+        """A plain timm module with what was learned written into its weights: no cost left.
+
+        Raises InputError, with the reason, where no ordinary weights are exactly equivalent.
+        """
+        from aptheory.methods.folding import fold
+
+        return fold(self)
+
+
+def place_of(net: Network, layer: int | str) -> Layer:
+    """The place with this index (negative counts from the end) or this name."""
+    if isinstance(layer, str):
+        for candidate in net.layers:
+            if candidate.name == layer:
+                return candidate
+        names = ", ".join(candidate.name for candidate in net.layers)
+        raise InputError(f"{net.name} has no place named {layer!r}; its places are {names}")
+    if not -len(net.layers) <= layer < len(net.layers):
+        raise InputError(
+            f"{net.name} has places 0 to {len(net.layers) - 1}, so there is no place {layer}"
+        )
+    return net.layers[layer]

@@ -1,0 +1,103 @@
+"""Give some parameters of a frozen module to the runs: the same module, each run its own values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from aptheory.methods.stacked import PerRun, by_run, copy_of, merged
+
+if TYPE_CHECKING:
+    from aptheory.methods.base import Adapted
+
+
+class OwnWeights(nn.Module):
+    """``inner`` with the named parameters replaced by each run's own, pretrained at the start.
+
+    The common layers have a form that treats all runs at once; any other module is called once
+    a run. Both compute what ``inner`` would with those parameters.
+    """
+
+    def __init__(self, adapted: Adapted, inner: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.runs = adapted.runs
+        self.inner = inner
+        # Parameter names may be dotted, which ModuleDict forbids.
+        self.keys = {name: name.replace(".", "/") for name in names}
+        self.own = nn.ModuleDict(
+            {
+                key: PerRun(
+                    self.runs,
+                    (value := inner.get_parameter(name)).shape,
+                    copy_of(value),
+                    like=value.detach(),
+                )
+                for name, key in self.keys.items()
+            }
+        )
+
+    def forward(self, *args: Tensor, **kwargs: object) -> Tensor:
+        own = {name: self.own[key]() for name, key in self.keys.items()}  # each (runs, ...)
+        if self.runs == 1:
+            values = {name: value[0] for name, value in own.items()}
+            return functional_call(self.inner, values, args, kwargs)
+        if len(args) == 1 and not kwargs:
+            together = _together(self.inner, args[0], own, self.runs)
+            if together is not None:
+                return together
+        return self._one_by_one(own, args, kwargs)
+
+    def _one_by_one(
+        self, own: Mapping[str, Tensor], args: tuple[Tensor, ...], kwargs: Mapping[str, object]
+    ) -> Tensor:
+        batch = args[0].shape[0] // self.runs
+        parts = []
+        for run in range(self.runs):
+            rows = slice(run * batch, (run + 1) * batch)
+            values = {name: value[run] for name, value in own.items()}
+            parts.append(
+                functional_call(self.inner, values, (args[0][rows], *args[1:]), dict(kwargs))
+            )
+        return torch.cat(parts)
+
+
+def _together(inner: nn.Module, x: Tensor, own: Mapping[str, Tensor], runs: int) -> Tensor | None:
+    """All runs in one go where the layer is exactly one of the usual ones, else None."""
+    kind = type(inner)
+    if kind is nn.LayerNorm and isinstance(inner, nn.LayerNorm):
+        plain = F.layer_norm(x, inner.normalized_shape, None, None, inner.eps)
+        return _affine(plain, _of(inner, own, "weight"), _of(inner, own, "bias"), runs, axis=-1)
+    if kind is nn.BatchNorm2d and isinstance(inner, nn.BatchNorm2d) and not inner.training:
+        assert inner.running_mean is not None
+        assert inner.running_var is not None
+        gain = _of(inner, own, "weight") * (inner.running_var + inner.eps).rsqrt()
+        return _affine(x, gain, _of(inner, own, "bias") - gain * inner.running_mean, runs, axis=1)
+    if kind is nn.Linear and isinstance(inner, nn.Linear) and set(own) == {"bias"}:
+        return _affine(F.linear(x, inner.weight), None, own["bias"], runs, axis=-1)
+    if kind is nn.Conv2d and isinstance(inner, nn.Conv2d) and set(own) == {"bias"}:
+        return _affine(inner._conv_forward(x, inner.weight, None), None, own["bias"], runs, axis=1)
+    return None
+
+
+def _of(inner: nn.Module, own: Mapping[str, Tensor], name: str) -> Tensor:
+    """(runs, n) of the runs' own values, or (1, n) of the frozen ones."""
+    return own[name] if name in own else inner.get_parameter(name).unsqueeze(0)
+
+
+def _affine(x: Tensor, gain: Tensor | None, bias: Tensor, runs: int, *, axis: int) -> Tensor:
+    """gain * x + bias with (runs, n) values on channel ``axis`` of the (runs*B, ...) batch x."""
+    stacked = by_run(x, runs)
+    shape = [1] * stacked.dim()
+    shape[axis + 1 if axis >= 0 else axis] = -1
+
+    def spread(value: Tensor) -> Tensor:
+        return value.reshape(value.shape[0], *shape[1:])
+
+    if gain is None:
+        return merged(stacked + spread(bias))
+    return merged(torch.addcmul(spread(bias), stacked, spread(gain)))
