@@ -1,0 +1,311 @@
+"""A task: what the classes are, and three splits of labelled images.
+
+Everything that reads a disk layout or draws images ends in a :class:`Task`, so that nothing above
+this room knows where pictures come from. A split keeps pixels as bytes and hands out uint8 images
+of the size that a network asks for; normalisation belongs to the network.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from aptheory.errors import InputError
+from aptheory.tasks.splits import balanced_indices
+
+SPLITS = ("train", "val", "test")
+Indices = Sequence[int | np.integer] | np.ndarray
+
+
+@runtime_checkable
+class Split(Protocol):
+    """Labelled images that can be had in any size.
+
+    ``labels`` is an int64 array of shape (n,). ``digest`` is the sha256 of the labels and of the
+    pixels or file contents: equal for equal data wherever it lies.
+    """
+
+    labels: np.ndarray
+
+    @property
+    def digest(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: Indices, size: tuple[int, int]) -> UInt8[Tensor, "n 3 height width"]:
+        """The images at ``indices``, resized to ``size`` (height, width) without keeping the
+        aspect ratio (bilinear, antialiased)."""
+        ...
+
+
+def resize(
+    images: UInt8[Tensor, "n 3 height width"], size: tuple[int, int]
+) -> UInt8[Tensor, "n 3 new_height new_width"]:
+    """Bilinear, antialiased, aspect ratio not kept; the very same tensor if the size is right."""
+    if tuple(images.shape[-2:]) == tuple(size):
+        return images
+    from torchvision.transforms.v2 import functional
+
+    return functional.resize(images, list(size), antialias=True)
+
+
+def as_labels(labels: Any, classes: int, where: str) -> np.ndarray:
+    """``labels`` as int64, or an :class:`InputError` naming ``where`` if one is out of range."""
+    array = np.asarray(labels)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise InputError(
+            f"{where}: labels have shape {array.shape} and type {array.dtype}; "
+            "expected one integer an image"
+        )
+    array = array.astype(np.int64)
+    if len(array) and (array.min() < 0 or array.max() >= classes):
+        raise InputError(
+            f"{where}: labels run from {array.min()} to {array.max()}, but there are {classes} "
+            f"classes; expected 0 to {classes - 1}"
+        )
+    return array
+
+
+class ArraySplit:
+    """Images that are already decoded: ``pixels`` uint8 (n, height, width, 3), ``labels`` (n,).
+
+    ``pixels`` may be a memory-mapped array.
+    """
+
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray) -> None:
+        if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8:
+            raise InputError(
+                f"images have shape {pixels.shape} and type {pixels.dtype}; "
+                "expected uint8 of shape (images, height, width, 3)"
+            )
+        if len(pixels) != len(labels):
+            raise InputError(f"{len(pixels)} images but {len(labels)} labels; expected as many")
+        self.pixels = pixels
+        self.labels = np.asarray(labels, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, indices: Indices, size: tuple[int, int]) -> UInt8[Tensor, "n 3 height width"]:
+        chosen = np.ascontiguousarray(self.pixels[np.asarray(indices, dtype=np.int64)])
+        return resize(torch.from_numpy(chosen).permute(0, 3, 1, 2).contiguous(), size)
+
+    @cached_property
+    def digest(self) -> str:
+        hasher = hashlib.sha256(f"pixels {self.pixels.shape}".encode())
+        for start in range(0, len(self), 1024):  # a memory-mapped array need never be whole
+            hasher.update(np.ascontiguousarray(self.pixels[start : start + 1024]).data)
+        hasher.update(np.ascontiguousarray(self.labels).astype("<i8").data)
+        return hasher.hexdigest()
+
+
+class Selection:
+    """Some images of another split, in the order of ``indices``."""
+
+    split: Split
+    indices: np.ndarray
+    labels: np.ndarray
+
+    def __init__(self, split: Split, indices: Indices) -> None:
+        chosen = np.asarray(indices, dtype=np.int64)
+        if isinstance(split, Selection):  # one step to the pixels, however often it is narrowed
+            chosen = split.indices[chosen]
+            split = split.split
+        self.split = split
+        self.indices = chosen
+        self.labels = split.labels[chosen]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def images(self, indices: Indices, size: tuple[int, int]) -> UInt8[Tensor, "n 3 height width"]:
+        return self.split.images(self.indices[np.asarray(indices, dtype=np.int64)], size)
+
+    @cached_property
+    def digest(self) -> str:
+        hasher = hashlib.sha256(f"selection {self.split.digest}".encode())
+        hasher.update(self.indices.astype("<i8").data)
+        return hasher.hexdigest()
+
+
+class Joined:
+    """Several splits one after the other, as the VTAB protocol joins train and validation."""
+
+    def __init__(self, *splits: Split) -> None:
+        self.splits = splits
+        self.labels = np.concatenate([split.labels for split in splits])
+        self._starts = np.cumsum([0, *(len(split) for split in splits)])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, indices: Indices, size: tuple[int, int]) -> UInt8[Tensor, "n 3 height width"]:
+        wanted = np.asarray(indices, dtype=np.int64)
+        out = torch.empty((len(wanted), 3, *size), dtype=torch.uint8)
+        wanted = np.where(wanted < 0, wanted + len(self), wanted)
+        owner = np.searchsorted(self._starts, wanted, side="right") - 1
+        for number, split in enumerate(self.splits):
+            rows = np.flatnonzero(owner == number)
+            if len(rows):
+                out[torch.from_numpy(rows)] = split.images(
+                    wanted[rows] - self._starts[number], size
+                )
+        return out
+
+    @cached_property
+    def digest(self) -> str:
+        text = " ".join(split.digest for split in self.splits)
+        return hashlib.sha256(f"joined {text}".encode()).hexdigest()
+
+
+class CentreCropped:
+    """Each image resized to ``enlarge`` times the size asked for, and its centre cut out.
+
+    FGVC's evaluation (resize to 256, centre crop of 224) is ``enlarge = 256 / 224``.
+    """
+
+    def __init__(self, split: Split, enlarge: float = 256 / 224) -> None:
+        self.split = split
+        self.enlarge = enlarge
+        self.labels = split.labels
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def images(self, indices: Indices, size: tuple[int, int]) -> UInt8[Tensor, "n 3 height width"]:
+        height, width = size
+        large = (round(height * self.enlarge), round(width * self.enlarge))
+        top, left = (large[0] - height) // 2, (large[1] - width) // 2
+        images = self.split.images(indices, large)
+        return images[:, :, top : top + height, left : left + width].contiguous()
+
+    @cached_property
+    def digest(self) -> str:
+        text = f"centre {self.enlarge!r} {self.split.digest}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Task:
+    """An image classification task with three splits.
+
+    ``group`` is "natural", "specialized", "structured", "fine-grained" or "user";
+    ``preprocessing`` says in words what happens to an image before the network's normalisation;
+    ``provenance`` says where the splits come from, a seeded cut included.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+    group: str = "user"
+    preprocessing: str = "resized without keeping the aspect ratio, bilinear, antialiased"
+    provenance: str = ""
+
+    def __post_init__(self) -> None:
+        for name in SPLITS:
+            split = getattr(self, name)
+            if not len(split):
+                raise InputError(
+                    f"task {self.name!r} has no image in its {name} split; expected at least one"
+                )
+            as_labels(split.labels, len(self.classes), f"task {self.name!r}, {name} split")
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the classes, the preprocessing and the data of the three splits. Computed
+        when first asked for; the name and the place on disk are not part of it."""
+        parts = [*self.classes, self.preprocessing, *(getattr(self, n).digest for n in SPLITS)]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    @property
+    def train_and_val(self) -> Split:
+        """Training images followed by validation images: what the VTAB protocol trains on after
+        the selection."""
+        return Joined(self.train, self.val)
+
+    def subset(
+        self,
+        *,
+        train: int | None = None,
+        val: int | None = None,
+        test: int | None = None,
+        seed: int = 0,
+    ) -> "Task":
+        """The same task with fewer images: seeded, and as balanced over classes as the data allow.
+
+        ``None`` keeps a split whole, as does a number that is not smaller than the split. With
+        one seed the smaller subset lies inside the larger one. Raises :class:`InputError` for a
+        number below 1, and for fewer training images than there are classes among them.
+        """
+        chosen: dict[str, Split] = {}
+        for number, (name, count) in enumerate(zip(SPLITS, (train, val, test), strict=True)):
+            split: Split = getattr(self, name)
+            if count is None or count >= len(split):
+                continue
+            present = len(np.unique(split.labels))
+            least = present if name == "train" else 1
+            if count < least:
+                raise InputError(
+                    f"task {self.name!r}: {count} {name} images were asked for; "
+                    f"expected at least {least}" + (", one a class" if name == "train" else "")
+                )
+            indices = balanced_indices(split.labels, count, seed=(seed, number))
+            chosen[name] = Selection(split, indices)
+        if not chosen:
+            return self
+        sizes = ", ".join(f"{name} {len(split)}" for name, split in chosen.items())
+        note = f"class-balanced subset ({sizes}), seed {seed}"
+        provenance = f"{self.provenance}; {note}" if self.provenance else note
+        changes: dict[str, Any] = {**chosen, "provenance": provenance}
+        return replace(self, **changes)
+
+
+def loader(
+    split: Split,
+    net: Any,
+    batch_size: int,
+    indices: Indices | None = None,
+    *,
+    ahead: int = 2,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches ``(x, y)`` for one network, in the order of ``indices`` (all, when ``None``).
+
+    ``x`` is (batch, 3, height, width), at the network's input size and normalised by its own mean
+    and standard deviation, on its device; ``y`` is int64 (batch,). The next ``ahead`` batches are
+    decoded in a thread while one is used (0: none are). Raises :class:`InputError` for a network
+    that does not take three channels, or a batch size below 1.
+    """
+    channels, height, width = net.input_shape
+    if channels != 3:
+        raise InputError(
+            f"network {net.name!r} takes {channels} channels; tasks give images with 3 channels"
+        )
+    if batch_size < 1:
+        raise InputError(f"batch size is {batch_size}; expected 1 or more")
+    order = np.arange(len(split)) if indices is None else np.asarray(indices, dtype=np.int64)
+    parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return _batches(split, net, parts, (height, width), ahead)
+
+
+def _batches(
+    split: Split, net: Any, parts: list[np.ndarray], size: tuple[int, int], ahead: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    from aptheory.tasks.decode import ahead_of
+
+    parameter = next(iter(net.parameters()), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    # Pixels that are in memory at the right size cost nothing: a thread would only be overhead.
+    ready = isinstance(split, ArraySplit) and split.pixels.shape[1:3] == size
+    for part, images in ahead_of(
+        lambda part: split.images(part, size), parts, ahead=0 if ready else ahead
+    ):
+        y = torch.from_numpy(split.labels[part])
+        yield net.normalize(images.to(device, non_blocking=True)), y.to(device)

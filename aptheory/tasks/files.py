@@ -1,0 +1,187 @@
+"""Images that lie in files: a folder, a zip or tar shards, decoded when they are asked for."""
+
+import hashlib
+import io
+import os
+import threading
+import zipfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from aptheory.errors import InputError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Bytes by name. ``place`` says in messages where they are."""
+
+    place: str
+
+    def names(self) -> list[str]: ...
+
+    def read(self, key: str) -> bytes: ...
+
+
+class FolderStore:
+    """The files below a folder; a key is a path relative to it, with forward slashes."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.place = str(root)
+
+    def names(self) -> list[str]:
+        found = []
+        for folder, folders, files in os.walk(self.root, followlinks=True):
+            folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+            inside = Path(folder).relative_to(self.root)
+            found += [(inside / name).as_posix() for name in files if not name.startswith(".")]
+        return sorted(found)
+
+    def read(self, key: str) -> bytes:
+        try:
+            return (self.root / key).read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"{self.root / key} cannot be read ({error.strerror or error}); put it back"
+            ) from error
+
+
+class ZipStore:
+    """The members of a zip file. Each thread and each process opens it for itself."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.place = str(path)
+        self._local = threading.local()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "place": self.place}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._local = threading.local()
+
+    def _open(self) -> zipfile.ZipFile:
+        if not hasattr(self._local, "archive"):
+            try:
+                self._local.archive = zipfile.ZipFile(self.path)
+            except (OSError, zipfile.BadZipFile) as error:
+                raise InputError(
+                    f"{self.path} cannot be read as a zip file ({error}); fetch it again"
+                ) from error
+        return self._local.archive
+
+    def names(self) -> list[str]:
+        names = [info.filename for info in self._open().infolist() if not info.is_dir()]
+        hidden = [n for n in names if any(p.startswith((".", "__MACOSX")) for p in n.split("/"))]
+        return sorted(set(names) - set(hidden))
+
+    def read(self, key: str) -> bytes:
+        try:
+            return self._open().read(key)
+        except (OSError, KeyError, EOFError, zipfile.BadZipFile, RuntimeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{self.path}: {key} cannot be read ({error}); fetch the file again"
+            ) from error
+
+
+def decode_image(data: bytes, where: str, size: tuple[int, int] | None = None) -> np.ndarray:
+    """uint8 (height, width, 3) from the bytes of an image file, resized to ``size`` if given.
+
+    Pillow's bilinear filter (antialiased when it shrinks). 16-bit grey keeps its high byte;
+    transparency is dropped. Raises :class:`InputError` naming ``where`` for bytes that are not a
+    whole image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            image: Image.Image = opened
+            if image.mode.startswith("I"):
+                high = np.asarray(image).astype(np.int64) >> 8
+                image = Image.fromarray(high.clip(0, 255).astype(np.uint8))
+            elif image.mode == "F":
+                raise ValueError("floating-point pixels")
+            if image.mode != "RGB":
+                # Pillow wants a palette's transparency spelled out before it is dropped.
+                image = image.convert("RGBA") if "transparency" in image.info else image
+                image = image.convert("RGB")
+            if size is not None and image.size != (size[1], size[0]):
+                image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+            return np.asarray(image, dtype=np.uint8)
+    except Exception as error:  # Pillow raises nearly anything on bytes that are not an image
+        reason = str(error).split("\n")[0] or type(error).__name__
+        if "cannot identify" in reason:
+            reason = "not an image format that Pillow knows"
+        raise InputError(
+            f"{where} cannot be decoded ({reason}); replace it or take it out"
+        ) from error
+
+
+class FileSplit:
+    """Images as encoded bytes in a store, one key an image, decoded on demand in ``workers``
+    threads (Pillow decodes and resizes outside Python's global lock)."""
+
+    def __init__(
+        self,
+        store: Store,
+        keys: Iterable[str],
+        labels: np.ndarray | Sequence[int],
+        *,
+        workers: int | None = None,
+    ) -> None:
+        self.store = store
+        self.keys = list(keys)
+        self.labels = np.asarray(labels, dtype=np.int64)
+        self.workers = workers
+        if len(self.keys) != len(self.labels):
+            raise InputError(
+                f"{store.place}: {len(self.keys)} images but {len(self.labels)} labels"
+            )
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def where(self, index: int) -> str:
+        """The image's name for a message."""
+        return f"{self.store.place}: {self.keys[index]}"
+
+    def images(
+        self, indices: Sequence[int | np.integer] | np.ndarray, size: tuple[int, int]
+    ) -> UInt8[Tensor, "n 3 height width"]:
+        wanted = np.asarray(indices, dtype=np.int64)
+        out = np.empty((len(wanted), *size, 3), dtype=np.uint8)
+
+        def fill(row: int) -> None:
+            index = int(wanted[row])
+            out[row] = decode_image(self.store.read(self.keys[index]), self.where(index), size)
+
+        workers = min(self.workers or os.cpu_count() or 1, len(wanted), 16)
+        if workers > 1:
+            with ThreadPoolExecutor(workers, thread_name_prefix="aptheory-decode") as pool:
+                list(pool.map(fill, range(len(wanted))))
+        else:
+            for row in range(len(wanted)):
+                fill(row)
+        return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
+
+    @cached_property
+    def digest(self) -> str:
+        hasher = hashlib.sha256(b"files")
+        for key, label in zip(self.keys, self.labels, strict=True):
+            hasher.update(hashlib.sha256(self.store.read(key)).digest())
+            hasher.update(int(label).to_bytes(8, "little", signed=True))
+        return hasher.hexdigest()

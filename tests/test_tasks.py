@@ -1,0 +1,170 @@
+"""Tasks: splits, subsets, digests, the loader, and names that are not known."""
+
+import numpy as np
+import pytest
+import torch
+
+import aptheory as ap
+from aptheory import tasks
+from aptheory.errors import InputError
+from aptheory.tasks.splits import balanced_indices, stratified_cut
+
+
+class Taker:
+    """The part of a network that the loader uses."""
+
+    name = "taker"
+    input_shape = (3, 16, 24)
+
+    def parameters(self):
+        return iter(())
+
+    def normalize(self, images):
+        return images.float() / 255 - 0.5
+
+
+def made(count: int = 30, classes: int = 3, side: int = 8, seed: int = 0) -> tasks.Task:
+    generator = np.random.default_rng(seed)
+
+    def split() -> tasks.ArraySplit:
+        pixels = generator.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+        return tasks.ArraySplit(pixels, np.arange(count) % classes)
+
+    names = tuple(f"class {n}" for n in range(classes))
+    return tasks.Task("made", names, split(), split(), split())
+
+
+def test_digits_are_the_real_ones_and_their_splits_do_not_meet():
+    from sklearn.datasets import load_digits
+
+    task = ap.task("digits")
+    assert [len(s) for s in (task.train, task.val, task.test)] == [800, 200, 797]
+    seen = [s.images(range(len(s)), (8, 8)) for s in (task.train, task.val, task.test)]
+    rows = torch.cat(seen)[:, 0].reshape(1797, -1)
+    real = np.rint(load_digits().images * 255 / 16).astype(np.uint8).reshape(1797, -1)
+    assert sorted(map(bytes, rows.numpy())) == sorted(map(bytes, real))
+    assert np.bincount(task.train.labels).tolist() == [80] * 10
+    assert ap.task("digits", seed=1).digest != task.digest
+
+
+def test_subset_is_balanced_seeded_and_nested():
+    task = made(300)
+    small, large = task.subset(train=31, seed=5), task.subset(train=90, val=10, seed=5)
+    assert sorted(np.bincount(small.train.labels)) == [10, 10, 11]
+    assert set(small.train.indices) < set(large.train.indices)
+    assert len(large.val) == 10
+    assert large.test is task.test
+    assert small.digest == task.subset(train=31, seed=5).digest
+    assert small.digest != task.subset(train=31, seed=6).digest
+    assert "seed 5" in small.provenance
+    assert task.subset(train=10_000) is task
+    again = large.subset(train=30)
+    x = again.train.images([3], (8, 8))
+    assert torch.equal(x, task.train.images([again.train.indices[3]], (8, 8)))
+    with pytest.raises(InputError, match="one a class"):
+        task.subset(train=2)
+
+
+def test_balanced_indices_leave_a_small_class_its_all():
+    labels = np.array([0] * 50 + [1] * 3 + [2] * 50)
+    counts = np.bincount(labels[balanced_indices(labels, 43, seed=0)])
+    assert counts[1] == 3
+    assert sorted(counts)[1:] == [20, 20]
+
+
+def test_stratified_cut_is_a_partition_with_every_class_in_every_part():
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [100, 10, 3]))
+    parts = stratified_cut(labels, (0.6, 0.2, 0.2), seed=1)
+    assert sorted(np.concatenate(parts)) == list(range(113))
+    assert [np.bincount(labels[p]).tolist() for p in parts] == [[60, 6, 1], [20, 2, 1], [20, 2, 1]]
+    with pytest.raises(InputError, match="class 1 has 2"):
+        stratified_cut(np.array([0, 0, 0, 1, 1]), (0.6, 0.2, 0.2), seed=0)
+
+
+def test_train_and_val_are_one_after_the_other():
+    task = made()
+    both = task.train_and_val
+    assert len(both) == 60
+    x = both.images([29, 30, 0, -1], (8, 8))
+    expected = [task.train.images([29, 0], (8, 8)), task.val.images([0, 29], (8, 8))]
+    assert torch.equal(x[[0, 2, 1, 3]], torch.cat(expected))
+
+
+def test_digest_depends_on_pixels_labels_and_classes_but_not_on_the_name():
+    task = made()
+    pixels = task.train.pixels.copy()
+    assert tasks.ArraySplit(pixels, task.train.labels).digest == task.train.digest
+    pixels[4, 3, 2, 1] ^= 1
+    assert tasks.ArraySplit(pixels, task.train.labels).digest != task.train.digest
+    labels = task.train.labels.copy()
+    labels[0] = 2
+    assert tasks.ArraySplit(task.train.pixels, labels).digest != task.train.digest
+    renamed = tasks.Task("other", task.classes, task.train, task.val, task.test)
+    assert renamed.digest == task.digest
+    relabelled = tasks.Task("made", ("a", "b", "c"), task.train, task.val, task.test)
+    assert relabelled.digest != task.digest
+
+
+def test_resize_ignores_the_aspect_ratio_and_is_antialiased():
+    stripes = np.zeros((1, 64, 64, 3), dtype=np.uint8)
+    stripes[:, :, ::2] = 255
+    x = tasks.ArraySplit(stripes, np.zeros(1, dtype=np.int64)).images([0], (16, 8))
+    assert x.shape == (1, 3, 16, 8)
+    assert x.dtype == torch.uint8
+    assert (x.float() - 127.5).abs().max() < 20  # without antialiasing it would be 0 or 255
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_loader_gives_every_image_once_in_order(ahead):
+    task = made(23)
+    batches = list(tasks.loader(task.train, Taker(), 5, ahead=ahead))
+    assert [len(y) for _, y in batches] == [5, 5, 5, 5, 3]
+    x = torch.cat([x for x, _ in batches])
+    assert x.shape == (23, 3, 16, 24)
+    assert torch.equal(x, task.train.images(range(23), (16, 24)).float() / 255 - 0.5)
+    assert torch.cat([y for _, y in batches]).tolist() == task.train.labels.tolist()
+    picked = list(tasks.loader(task.train, Taker(), 2, indices=[7, 1, 4], ahead=ahead))
+    assert torch.equal(torch.cat([x for x, _ in picked]), x[[7, 1, 4]])
+
+
+def test_loader_passes_on_an_error_and_can_be_left():
+    class Broken(tasks.ArraySplit):
+        def images(self, indices, size):
+            if 6 in indices:
+                raise InputError("picture 6 is broken")
+            return super().images(indices, size)
+
+    task = made(20)
+    broken = Broken(task.train.pixels, task.train.labels)
+    with pytest.raises(InputError, match="picture 6"):
+        list(tasks.loader(broken, Taker(), 4))
+    batches = tasks.loader(task.train, Taker(), 4)
+    next(batches)
+    batches.close()
+
+
+def test_loader_refuses_what_it_cannot_serve():
+    grey = Taker()
+    grey.input_shape = (1, 16, 16)
+    with pytest.raises(InputError, match="takes 1 channels"):
+        tasks.loader(made().train, grey, 4)
+    with pytest.raises(InputError, match="batch size"):
+        tasks.loader(made().train, Taker(), 0)
+
+
+def test_unknown_names_are_told_the_near_ones():
+    with pytest.raises(InputError, match="did you mean digits"):
+        ap.task("digts")
+    with pytest.raises(InputError, match="names no path"):
+        ap.task("npz:")
+
+
+def test_a_task_refuses_an_empty_split_and_labels_out_of_range():
+    task = made()
+    empty = tasks.ArraySplit(task.train.pixels[:0], task.train.labels[:0])
+    with pytest.raises(InputError, match="no image in its val split"):
+        tasks.Task("made", task.classes, task.train, empty, task.test)
+    with pytest.raises(InputError, match="expected 0 to 1"):
+        tasks.Task("made", ("a", "b"), task.train, task.val, task.test)
+    with pytest.raises(InputError, match="expected uint8"):
+        tasks.ArraySplit(task.train.pixels.astype(np.float32), task.train.labels)
