@@ -1,0 +1,387 @@
+"""A figure a function: each takes a tidy table and returns an Axes.
+
+Drawing and computing are apart: whatever is shown stands in the table, and the title says the
+finding, read from the table as well. Colours are Okabe and Ito's, told apart by every common
+kind of colour vision; line styles repeat the distinction for print.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from aptheory.errors import InputError
+from aptheory.relate import best_layers, mean_interval
+
+COLUMN, PAGE = 3.3, 6.9
+"""Widths of a column and of a page in inches."""
+
+COLORS = {
+    "blue": "#0072B2",
+    "orange": "#D55E00",
+    "green": "#009E73",
+    "purple": "#CC79A7",
+    "yellow": "#E69F00",
+    "sky": "#56B4E9",
+    "black": "#000000",
+    "grey": "#7F7F7F",
+}
+
+METHODS = {
+    "ap": ("activation prompt", "blue", "-", "o"),
+    "layer_probe": ("probe of this layer", "green", "--", "s"),
+    "random_perturbation": ("random perturbation, same norm", "yellow", ":", "^"),
+    "linear_probe": ("linear probe", "grey", "-.", ""),
+}
+
+MEASURES = {
+    "attention_distance": "attention distance (pixels)",
+    "effective_rank": "effective rank",
+    "cka": "linear CKA",
+    "receptive_field": "effective receptive field (pixels)",
+    "globality": "globality (share of variance)",
+    "test_accuracy": "test accuracy (%)",
+    "val_accuracy": "validation accuracy (%)",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The style that all figures share: for print, with editable text in the PDF."""
+    settings: Any = {
+        "font.size": 8,
+        "axes.titlesize": 8.5,
+        "axes.labelsize": 8,
+        "legend.fontsize": 7,
+        "legend.frameon": False,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlelocation": "left",
+        "axes.grid": True,
+        "grid.color": "#E6E6E6",
+        "grid.linewidth": 0.6,
+        "axes.axisbelow": True,
+        "axes.prop_cycle": cycler(color=list(COLORS.values())),
+        "lines.linewidth": 1.4,
+        "lines.markersize": 3.5,
+        "figure.dpi": 150,
+        "savefig.dpi": 200,
+        "savefig.bbox": "tight",
+        "pdf.fonttype": 42,
+        "svg.fonttype": "none",
+    }
+    with mpl.rc_context(settings):
+        yield
+
+
+def figure(rows: int = 1, columns: int = 1, *, width: float = PAGE, height: float = 2.3) -> Figure:
+    """A figure in the shared style; ``height`` is that of one row, in inches."""
+    with style():
+        drawn, _ = plt.subplots(
+            rows, columns, figsize=(width, height * rows), squeeze=False, layout="constrained"
+        )
+    return drawn
+
+
+def figure_of(ax: Axes) -> Figure:
+    """The whole figure that an Axes stands in."""
+    found = ax.get_figure(root=True)
+    if found is None:
+        raise InputError("this Axes stands in no figure: draw it on one made by plots.figure()")
+    return found
+
+
+def save(drawn: Figure, path: str | Path) -> list[Path]:
+    """Write PATH.pdf (vector) and PATH.png; the same table gives the same bytes."""
+    stem = Path(path).with_suffix("")
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {"Software": None})):
+        written.append(stem.with_suffix(suffix))
+        with style():
+            drawn.savefig(written[-1], metadata=metadata)
+    plt.close(drawn)
+    return written
+
+
+def accuracy_by_layer(
+    accuracy: pd.DataFrame,
+    *,
+    network: str,
+    task: str,
+    measure: str = "test_accuracy",
+    ax: Axes | None = None,
+) -> Axes:
+    """Accuracy of AP against the layer that it stands at, with the controls (paper, Figure 4).
+
+    Points are means over seeds, bands are Student's 95 % intervals of that mean. The star marks
+    the layer chosen on validation accuracy.
+    """
+    rows = _rows(accuracy, network=network, task=task, measure=measure)
+    ax = _axes(ax)
+    for method, (label, color, line, marker) in METHODS.items():
+        one = rows[rows["method"] == method]
+        if one.empty:
+            continue
+        if method == "linear_probe":
+            value = 100 * one["value"].mean()
+            low, high = _interval(one["value"])
+            ax.axhline(value, color=COLORS[color], linestyle=line, label=label)
+            if np.isfinite(low):
+                ax.axhspan(100 * low, 100 * high, color=COLORS[color], alpha=0.12, linewidth=0)
+            continue
+        table = by_layer(one)
+        ax.plot(
+            table.index,
+            100 * table["value"],
+            color=COLORS[color],
+            linestyle=line,
+            marker=marker,
+            label=label,
+        )
+        ax.fill_between(
+            table.index,
+            100 * table["low"],
+            100 * table["high"],
+            color=COLORS[color],
+            alpha=0.2,
+            linewidth=0,
+        )
+    chosen = best_layers(_rows(accuracy, network=network, task=task))
+    if len(chosen):
+        layer = int(chosen["layer"].iloc[0])
+        ap = by_layer(rows[rows["method"] == "ap"])
+        if layer in ap.index:
+            ax.plot(layer, 100 * ap.loc[layer, "value"], "*", color=COLORS["orange"], markersize=9)
+            name = chosen["layer_name"].iloc[0]
+            ax.set_title(f"{network} on {task}: best at layer {layer} ({name})")
+    _layer_axis(ax)
+    ax.set_ylabel(MEASURES.get(measure, measure))
+    ax.legend(loc="best")
+    return ax
+
+
+def metric_by_layer(
+    profile: pd.DataFrame,
+    *,
+    network: str,
+    task: str,
+    measure: str,
+    color: str = "purple",
+    ax: Axes | None = None,
+) -> Axes:
+    """One metric against depth, with its interval where the table has one; heads are averaged."""
+    rows = _rows(profile, network=network, task=task, measure=measure)
+    ax = _axes(ax)
+    columns = [name for name in ("value", "low", "high") if name in rows]
+    table = rows.groupby("layer")[columns].mean()
+    ax.plot(table.index, table["value"], marker="o", color=COLORS[color])
+    if {"low", "high"} <= set(table) and table["low"].notna().any():
+        ax.fill_between(
+            table.index, table["low"], table["high"], color=COLORS[color], alpha=0.2, linewidth=0
+        )
+    _layer_axis(ax)
+    ax.set_ylabel(MEASURES.get(measure, measure.replace("_", " ")))
+    return ax
+
+
+def attention_distance(
+    profile: pd.DataFrame, *, network: str, task: str, ax: Axes | None = None
+) -> Axes:
+    """Mean attention distance of every head against depth (paper, Figure 5B)."""
+    rows = _rows(profile, network=network, task=task, measure="attention_distance")
+    ax = _axes(ax)
+    ax.scatter(rows["layer"], rows["value"], s=10, color=COLORS["sky"], alpha=0.8, label="one head")
+    mean = rows.groupby("layer")["value"].mean()
+    ax.plot(mean.index, mean, color=COLORS["blue"], label="mean of heads")
+    falls = mean.iloc[-1] < mean.iloc[0]
+    ax.set_title(
+        f"{network} on {task}: distance {'falls' if falls else 'rises'} from "
+        f"{mean.iloc[0]:.1f} to {mean.iloc[-1]:.1f} pixels"
+    )
+    _layer_axis(ax)
+    ax.set_ylabel(MEASURES["attention_distance"])
+    ax.legend(loc="best")
+    return ax
+
+
+def cka_map(
+    profile: pd.DataFrame,
+    *,
+    network: str,
+    task: str,
+    other_network: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Linear CKA between all pairs of layers, within a network or between two (Figure 5A)."""
+    rows = _rows(profile, network=network, task=task, measure="cka")
+    if "other_network" in rows:
+        same = rows["other_network"].isna() | (rows["other_network"] == network)
+        rows = rows[rows["other_network"] == other_network] if other_network else rows[same]
+    table = rows.pivot_table(index="layer", columns="other_layer", values="value")
+    if other_network is None:
+        table = table.combine_first(table.T)
+    ax = _axes(ax)
+    image = ax.imshow(table, origin="lower", vmin=0, vmax=1, cmap="cividis", aspect="auto")
+    ax.grid(False)
+    ax.figure.colorbar(image, ax=ax, label="CKA")
+    ax.set_xlabel(f"layer of {other_network or network}")
+    ax.set_ylabel(f"layer of {network}")
+    step = max(1, len(table) // 8)
+    ax.set_yticks(range(0, len(table), step), [str(int(i)) for i in table.index[::step]])
+    step = max(1, table.shape[1] // 8)
+    ax.set_xticks(range(0, table.shape[1], step), [str(int(i)) for i in table.columns[::step]])
+    return ax
+
+
+def relation(table: pd.DataFrame, *, statistic: str = "spearman", ax: Axes | None = None) -> Axes:
+    """Every correlation with its interval: filled where q ≤ 0.05, hollow where it is not."""
+    rows = table[table["statistic"] == statistic].dropna(subset=["value"])
+    if rows.empty:
+        raise InputError(f"the relation table has no defined {statistic!r}")
+    rows = rows.sort_values(["measure", "network", "task"], ascending=False)
+    ax = _axes(ax)
+    for place, row in enumerate(rows.itertuples()):
+        solid = getattr(row, "q", np.nan) <= 0.05
+        ax.plot([row.low, row.high], [place, place], color=COLORS["blue"], linewidth=1)
+        ax.plot(
+            row.value,
+            place,
+            "o",
+            color=COLORS["blue"],
+            markerfacecolor=COLORS["blue"] if solid else "white",
+        )
+    ax.axvline(0, color=COLORS["grey"], linewidth=0.8)
+    labels = [f"{row.measure}: {row.network}, {row.task}" for row in rows.itertuples()]
+    ax.set_yticks(range(len(rows)), labels)
+    ax.set_xlim(-1.05, 1.05)
+    ax.set_xlabel("rank correlation with the accuracy of AP over layers")
+    clear = int((rows["q"] <= 0.05).sum()) if "q" in rows else 0
+    ax.set_title(f"{clear} of {len(rows)} correlations are clear of zero (q ≤ 0.05)")
+    return ax
+
+
+def method_comparison(
+    comparison: pd.DataFrame, *, order: Sequence[str] | None = None, ax: Axes | None = None
+) -> Axes:
+    """Mean test accuracy of each method with its interval, best on top.
+
+    Args:
+        comparison: one row per method with ``method, value, low, high`` and maybe ``parameters``.
+    """
+    rows = comparison.copy()
+    if order is None:
+        rows = rows.sort_values("value")
+    else:
+        rows = rows.set_index("method").loc[list(order)].reset_index()
+    ax = _axes(ax)
+    for place, row in enumerate(rows.itertuples()):
+        color = COLORS["orange"] if str(row.method).startswith("ap") else COLORS["blue"]
+        ax.plot([100 * row.low, 100 * row.high], [place, place], color=color, linewidth=1.2)
+        ax.plot(100 * row.value, place, "o", color=color)
+    labels = list(rows["method"].str.replace("_", " "))
+    if "parameters" in rows:
+        labels = [
+            f"{label} ({int(count):,})"
+            for label, count in zip(labels, rows["parameters"], strict=True)
+        ]
+    ax.set_yticks(range(len(rows)), labels)
+    ax.set_xlabel("test accuracy (%)")
+    return ax
+
+
+def cost_front(table: pd.DataFrame, *, cost: str = "relative_time", ax: Axes | None = None) -> Axes:
+    """Accuracy against cost; the line joins the points that nothing beats in both.
+
+    Args:
+        table: one row per method and layer with ``label, value`` and the cost column.
+    """
+    ax = _axes(ax)
+    rows = table.sort_values(cost)
+    ax.scatter(rows[cost], 100 * rows["value"], s=14, color=COLORS["sky"])
+    front = rows[rows["value"] > rows["value"].cummax().shift(fill_value=-np.inf)]
+    ax.step(front[cost], 100 * front["value"], where="post", color=COLORS["orange"])
+    for row in front.itertuples():
+        ax.annotate(
+            str(row.label),
+            (getattr(row, cost), 100 * row.value),
+            xytext=(3, -8),
+            textcoords="offset points",
+            fontsize=6,
+        )
+    ax.set_xlabel(cost.replace("_", " "))
+    ax.set_ylabel("test accuracy (%)")
+    return ax
+
+
+def curves(
+    table: pd.DataFrame,
+    *,
+    x: str,
+    by: str,
+    value: str = "value",
+    log: bool = False,
+    ax: Axes | None = None,
+) -> Axes:
+    """Mean and 95 % interval of a value against x, one line a group (few-shot curves, slopes)."""
+    ax = _axes(ax)
+    colors = sns.color_palette(list(COLORS.values()), table[by].nunique())
+    for color, (name, group) in zip(colors, table.groupby(by, sort=False), strict=True):
+        mean = group.groupby(x)[value].mean()
+        bounds = np.array([_interval(one) for _, one in group.groupby(x)[value]])
+        ax.plot(mean.index, mean, marker="o", color=color, label=str(name))
+        ax.fill_between(mean.index, bounds[:, 0], bounds[:, 1], color=color, alpha=0.2, linewidth=0)
+    if log:
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+    ax.set_xlabel(x.replace("_", " "))
+    ax.legend(loc="best")
+    return ax
+
+
+def _axes(ax: Axes | None) -> Axes:
+    if ax is not None:
+        return ax
+    return figure(width=COLUMN).axes[0]
+
+
+def _rows(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
+    rows = table
+    for column, value in wanted.items():
+        if value not in set(rows[column]):
+            have = ", ".join(sorted(map(str, rows[column].unique()))) or "nothing"
+            raise InputError(f"no rows with {column} = {value!r} in the table: it has {have}")
+        rows = rows[rows[column] == value]
+    return rows
+
+
+def _interval(values: pd.Series) -> tuple[float, float]:
+    return mean_interval(values.to_numpy(float))
+
+
+def by_layer(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean over seeds and its interval at each layer."""
+    grouped = rows.groupby("layer")["value"]
+    bounds = {layer: _interval(values) for layer, values in grouped}
+    return pd.DataFrame(
+        {
+            "value": grouped.mean(),
+            "low": {layer: pair[0] for layer, pair in bounds.items()},
+            "high": {layer: pair[1] for layer, pair in bounds.items()},
+        }
+    )
+
+
+def _layer_axis(ax: Axes) -> None:
+    ax.set_xlabel("layer (0 is the image)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))

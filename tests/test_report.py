@@ -1,0 +1,164 @@
+"""The page and the plots, from tables with a planted finding."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from aptheory import charts, plots
+from aptheory.errors import InputError
+from aptheory.relate import relate
+from aptheory.report import Tables, findings, report
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run's folder: two networks, one task, three seeds, best layer planted at 4."""
+    generator = np.random.default_rng(0)
+    profile, accuracy = [], []
+    for network in ("vit", "cnn"):
+        for layer in range(8):
+            shared = {"network": network, "task": "signs", "layer": layer}
+            shared["layer_name"] = f"blocks.{layer}"
+            for head in range(3):
+                profile.append(
+                    shared
+                    | {"measure": "attention_distance", "head": head, "value": 10 + layer + head}
+                )
+            profile.append(shared | {"measure": "effective_rank", "value": 5.0 + layer})
+            for other in range(layer, 8):
+                value = 1 - abs(layer - other) / 8
+                profile.append(shared | {"measure": "cka", "other_layer": other, "value": value})
+            for seed in range(3):
+                for measure in ("val_accuracy", "test_accuracy"):
+                    for method in ("ap", "layer_probe", "random_perturbation"):
+                        peak = 0.2 * np.exp(-((layer - 4) ** 2) / 4) if method == "ap" else 0
+                        value = 0.5 + (peak if layer < 7 else 0) + 0.01 * generator.normal()
+                        if method == "ap" and layer == 7:
+                            value = 0.5
+                        row = {"method": method, "seed": seed, "measure": measure, "value": value}
+                        accuracy.append(shared | row)
+        for seed in range(3):
+            row = {"network": network, "task": "signs", "layer": 7, "method": "linear_probe"}
+            row |= {"seed": seed, "measure": "test_accuracy", "value": 0.5}
+            accuracy.append(row | {"layer_name": "head"})
+    profile, accuracy = pd.DataFrame(profile), pd.DataFrame(accuracy)
+    profile.to_csv(tmp_path / "profile.csv", index=False)
+    accuracy.to_csv(tmp_path / "accuracy.csv", index=False)
+    relate(profile, accuracy, draws=50).to_csv(tmp_path / "relation.csv", index=False)
+    (tmp_path / "settings.json").write_text(json.dumps({"seed": 0, "network <b>": "x & y"}))
+    return tmp_path
+
+
+class Balance(HTMLParser):
+    """Every tag that opens closes, in order."""
+
+    void = frozenset({"meta", "br", "line", "circle", "rect", "polyline", "polygon", "path"})
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in self.void:
+            self.open.append(tag)
+        for name, value in attributes:
+            assert name not in ("src", "href"), f"the page reaches out: {value}"
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_endtag(self, tag):
+        if tag not in self.void:
+            assert self.open.pop() == tag
+
+
+def test_the_page_says_the_planted_finding_and_reaches_nowhere(folder):
+    page = report(folder).read_text()
+    assert "vit gains most from a prompt at layer 4 of 7 (blocks.4)" in page
+    assert "50.0 % for the linear probe" in page
+    assert "differ by at most 0.00 points" in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "x &amp; y" in page
+    assert "network &lt;b&gt;" in page
+    parser = Balance()
+    parser.feed(page)
+    assert parser.open == []
+
+
+def test_every_value_of_the_curve_can_be_hovered(folder):
+    page = report(folder).read_text()
+    table = pd.read_csv(folder / "accuracy.csv")
+    chosen = table.query("network == 'vit' and method == 'ap' and measure == 'test_accuracy'")
+    for layer, value in (100 * chosen.groupby("layer")["value"].mean()).items():
+        assert f"layer {layer} (blocks.{layer}): {value:.4g}" in page
+
+
+def test_the_plots_are_written_as_vector_and_raster(folder):
+    report(folder)
+    names = {path.name for path in (folder / "plots").iterdir()}
+    for network in ("vit", "cnn"):
+        for kind in ("layers", "cka", "attention"):
+            assert {f"{network}-signs-{kind}.pdf", f"{network}-signs-{kind}.png"} <= names
+    assert not plt.get_fignums()
+
+
+def test_the_same_tables_give_the_same_bytes(folder):
+    first = {p.name: p.read_bytes() for p in [report(folder), *(folder / "plots").iterdir()]}
+    second = {p.name: p.read_bytes() for p in [report(folder), *(folder / "plots").iterdir()]}
+    assert first == second
+
+
+def test_a_folder_without_accuracies_still_gives_a_page(folder):
+    (folder / "accuracy.csv").unlink()
+    (folder / "relation.csv").unlink()
+    assert "no accuracies yet" in report(folder).read_text()
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="holds neither profile.csv nor accuracy.csv"):
+        report(tmp_path)
+
+
+def test_a_null_result_is_printed_as_one(folder):
+    tables = Tables.read(folder)
+    tables.relation["q"] = 1.0
+    assert any("No metric explains the layer preference" in said for said in findings(tables))
+
+
+def test_accuracy_axes_hold_the_tables_numbers(folder):
+    table = pd.read_csv(folder / "accuracy.csv")
+    ax = plots.accuracy_by_layer(table, network="cnn", task="signs")
+    line = next(one for one in ax.get_lines() if one.get_label() == "activation prompt")
+    chosen = table.query("network == 'cnn' and method == 'ap' and measure == 'test_accuracy'")
+    np.testing.assert_allclose(line.get_ydata(), 100 * chosen.groupby("layer")["value"].mean())
+    plt.close("all")
+
+
+def test_asking_for_a_network_that_is_not_there_names_those_that_are(folder):
+    table = pd.read_csv(folder / "accuracy.csv")
+    with pytest.raises(InputError, match="it has cnn, vit"):
+        plots.accuracy_by_layer(table, network="swin", task="signs")
+    plt.close("all")
+
+
+def test_the_front_keeps_only_what_nothing_beats():
+    table = pd.DataFrame(
+        {"label": list("abcd"), "relative_time": [1.0, 2, 3, 4], "value": [0.5, 0.4, 0.7, 0.6]}
+    )
+    ax = plots.cost_front(table)
+    assert [note.get_text() for note in ax.texts] == ["a", "c"]
+    plt.close("all")
+
+
+def test_charts_survive_a_flat_curve_and_a_single_point():
+    for x, y in (([0, 1], [3.0, 3.0]), ([0], [1.0])):
+        chart = charts.line_chart(
+            [charts.Line("one", x, y, "#000")], x_label="x", y_label="y", summary="flat"
+        )
+        assert "nan" not in chart
+        assert re.search(r"<circle", chart)
