@@ -1,0 +1,312 @@
+"""What attention looks at: mean distance, entropy, and the share spent on prefix tokens.
+
+Attention distance (Raghu et al. 2021, "Do Vision Transformers See Like Convolutional Neural
+Networks?"): the distance in pixels between a query patch and the patches it attends to, weighted by
+the attention probabilities, averaged over queries and images, one number a head.
+
+Prefix tokens (class, distillation, registers) have no place in the image. Queries that are prefix
+tokens never count. Keys that are prefix tokens are left out and the rest renormalised
+(``prefix_mass="exclude"``, the default), or kept at distance zero (``prefix_mass="include"``): then
+55 % of attention on the class token takes away 55 % of the distance, whatever the rest looks at.
+
+In window attention (Swin) each window has its own distances, from the *global* coordinates of its
+tokens; see :func:`window_distances`.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from aptheory.errors import InputError
+from aptheory.metrics.intervals import Estimate, RunningMean
+
+PrefixMass = Literal["exclude", "include"]
+
+
+def grid_distances(
+    grid: tuple[int, int], pixels: tuple[float, float]
+) -> Float[Tensor, "positions positions"]:
+    """Distances in pixels between the centres of a grid's patches, row by row.
+
+    Args:
+        grid: (rows, columns) of the token grid; it need not be square.
+        pixels: (height, width) in pixels of one patch; it need not be square either.
+
+    >>> grid_distances((14, 14), (16, 16)).mean().round(decimals=1)  # uniform attention
+    tensor(116.5000, dtype=torch.float64)
+    """
+    centres = grid_centres(grid, pixels)
+    return torch.cdist(centres, centres, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def grid_centres(
+    grid: tuple[int, int], pixels: tuple[float, float]
+) -> Float[Tensor, "positions 2"]:
+    """(row, column) pixel coordinates of a grid's patch centres, row by row, float64."""
+    if min(grid) < 1 or min(pixels) <= 0:
+        raise InputError(f"A grid of {grid} patches of {pixels} pixels is empty: both must be > 0.")
+    rows = (torch.arange(grid[0], dtype=torch.float64) + 0.5) * pixels[0]
+    columns = (torch.arange(grid[1], dtype=torch.float64) + 0.5) * pixels[1]
+    return torch.cartesian_prod(rows, columns).reshape(-1, 2)
+
+
+def window_distances(
+    coordinates: Float[Tensor, "windows tokens 2"],
+) -> Float[Tensor, "windows tokens tokens"]:
+    """Distances inside each window, from the coordinates (pixels) its tokens have in the image.
+
+    In a shifted window the cyclic roll brings tokens from opposite edges together; with global
+    coordinates such a pair is as far apart as it is in the image, not as it is in the window.
+    """
+    coordinates = coordinates.to(torch.float64)
+    return torch.cdist(coordinates, coordinates, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _check(probabilities: Tensor, prefix: int) -> None:
+    if probabilities.ndim != 4:
+        raise InputError(
+            f"Attention probabilities have shape {tuple(probabilities.shape)}; expected "
+            "(batch, heads, queries, keys)."
+        )
+    if not 0 <= prefix < probabilities.shape[-1]:
+        raise InputError(
+            f"{prefix} prefix tokens leave none of the {probabilities.shape[-1]} keys as a patch."
+        )
+
+
+def _weights(distances: Tensor, prefix: int, like: Tensor) -> Tensor:
+    """(queries, keys, 2): what a probability adds to the distance, and to the mass on patches.
+
+    Both sums come from one pass over the probabilities, which are far larger than anything else
+    here: the pass over them is all that the measure costs.
+    """
+    tokens = like.shape[-1]
+    positions = tokens - prefix
+    if distances.shape[-2:] != (positions, positions):
+        raise InputError(
+            f"Distances are {tuple(distances.shape)} for {tokens} tokens of which {prefix} are "
+            f"prefix; expected (..., {positions}, {positions})."
+        )
+    weights = torch.zeros(*distances.shape[:-2], tokens, tokens, 2, dtype=torch.float64)
+    weights[..., prefix:, prefix:, 0] = distances
+    weights[..., prefix:, prefix:, 1] = 1.0
+    return weights.to(device=like.device, dtype=like.dtype)
+
+
+def _contract(probabilities: Tensor, weights: Tensor) -> Tensor:
+    """Σ_k p[b, h, q, k] w[q, k, c] -> (queries, batch * heads, c), with no copy of ``p``."""
+    batch, heads, queries, keys = probabilities.shape
+    flat = probabilities.reshape(batch * heads, queries, keys)
+    return torch.bmm(flat.transpose(0, 1), weights)
+
+
+def _over_queries(numerator: Tensor, mass: Tensor) -> Tensor:
+    """Mean over the last dimension (queries) of numerator / mass, where there is any mass.
+
+    A query that looks at prefix tokens alone has no distance and is left out; a head whose queries
+    all do gives NaN here, which every caller turns into an error.
+    """
+    seen = mass > 0
+    each = torch.where(seen, numerator / mass.where(seen, torch.ones_like(mass)), 0.0)
+    return each.sum(-1) / seen.sum(-1)
+
+
+def _refuse_undefined(values: Tensor) -> None:
+    if not bool(values.isfinite().all()):
+        raise InputError(
+            "A head puts all its attention on prefix tokens (or its probabilities are not finite), "
+            "so its attention over patches is undefined: use "
+            'prefix_mass="include", which keeps that mass.'
+        )
+
+
+def attention_distance(
+    probabilities: Float[Tensor, "batch heads queries keys"],
+    distances: Float[Tensor, "*windows positions positions"],
+    *,
+    prefix: int = 0,
+    prefix_mass: PrefixMass = "exclude",
+) -> Float[Tensor, "images heads"]:
+    """Mean attention distance of each image and head, in pixels, float64.
+
+    Args:
+        probabilities: softmax output, rows summing to one; the first ``prefix`` tokens are not
+            patches. For windows, (images * windows, heads, n, n) with an image's windows together.
+        distances: pixels between patches, (positions, positions) from :func:`grid_distances`, or
+            (windows, positions, positions) from :func:`window_distances`.
+        prefix: number of leading tokens that are not patches.
+        prefix_mass: "exclude" renormalises over patches, "include" counts it at distance zero.
+
+    Raises:
+        InputError: shapes that do not fit, or a head with no attention on any patch.
+
+    >>> uniform = torch.full((1, 1, 196, 196), 1 / 196)
+    >>> attention_distance(uniform, grid_distances((14, 14), (16, 16))).round(decimals=1)
+    tensor([[116.5000]], dtype=torch.float64)
+    """
+    accumulator = AttentionDistance(distances, prefix=prefix, prefix_mass=prefix_mass)
+    values = accumulator.per_image(probabilities)
+    _refuse_undefined(values)
+    return values
+
+
+def attention_entropy(
+    probabilities: Float[Tensor, "batch heads queries keys"],
+    *,
+    prefix: int = 0,
+    prefix_mass: PrefixMass = "exclude",
+) -> Float[Tensor, "batch heads"]:
+    """Mean entropy, in nats, of the attention of the patch queries: 0 one-hot, log(keys) uniform.
+
+    With ``prefix_mass="exclude"`` it is the entropy of the attention renormalised over patches,
+    H' = log(m) - Σ p log p / m with m the mass on patches; with "include" that over all keys.
+    """
+    values = _entropy(probabilities, prefix, prefix_mass)
+    _refuse_undefined(values)
+    return values
+
+
+def _entropy(probabilities: Tensor, prefix: int, prefix_mass: PrefixMass) -> Tensor:
+    _check(probabilities, prefix)
+    rows = probabilities[:, :, prefix:]
+    if prefix_mass == "exclude":
+        rows = rows[..., prefix:]
+    if rows.dtype not in (torch.float32, torch.float64):
+        rows = rows.float()
+    tiny = torch.finfo(rows.dtype).tiny  # 0 log 0 = 0
+    surprise = -(rows.clamp_min(tiny).log_().mul_(rows)).sum(-1).to(torch.float64)
+    if prefix_mass == "include":
+        return surprise.mean(-1)
+    mass = rows.sum(-1).to(torch.float64)
+    return _over_queries(surprise + mass * mass.clamp_min(tiny).log(), mass)
+
+
+def prefix_share(
+    probabilities: Float[Tensor, "batch heads queries keys"], *, prefix: int
+) -> Float[Tensor, "batch heads"]:
+    """Share of the patch queries' attention that goes to prefix tokens, between 0 and 1."""
+    _check(probabilities, prefix)
+    if prefix == 0:
+        return torch.zeros(probabilities.shape[:2], dtype=torch.float64)
+    mass = probabilities[:, :, prefix:, :prefix].to(torch.float64).sum(-1)
+    return mass.mean(-1)
+
+
+class AttentionDistance:
+    """Streaming mean attention distance: one number a head, with its interval over images.
+
+    The distance is linear in the probabilities, so a batch costs one pass over them.
+    ``update`` takes (batch, heads, queries, keys), or windows as in :func:`attention_distance`.
+    """
+
+    def __init__(
+        self,
+        distances: Float[Tensor, "*windows positions positions"],
+        *,
+        prefix: int = 0,
+        prefix_mass: PrefixMass = "exclude",
+    ) -> None:
+        if prefix_mass not in ("exclude", "include"):
+            raise InputError(f'prefix_mass is {prefix_mass!r}; it is "exclude" or "include".')
+        self.distances = distances
+        self.prefix = prefix
+        self.prefix_mass: PrefixMass = prefix_mass
+        self.running = RunningMean()
+        self._weights: Tensor | None = None
+
+    def per_image(
+        self, probabilities: Float[Tensor, "batch heads queries keys"]
+    ) -> Float[Tensor, "images heads"]:
+        """Distances of one batch, (images, heads), without adding it."""
+        _check(probabilities, self.prefix)
+        if probabilities.dtype not in (torch.float32, torch.float64):
+            probabilities = probabilities.float()
+        weights = self._weights
+        if (
+            weights is None
+            or weights.device != probabilities.device
+            or weights.dtype != probabilities.dtype
+            or weights.shape[-3] != probabilities.shape[-1]
+        ):
+            weights = self._weights = _weights(self.distances, self.prefix, probabilities)
+        if self.distances.ndim == 2:
+            return self._mean(probabilities, weights)
+        batch = probabilities.shape[0]
+        windows = self.distances.shape[0]
+        if batch % windows:
+            raise InputError(
+                f"{batch} windows of attention are no multiple of the {windows} windows an image "
+                "has: give the whole images' windows together."
+            )
+        each = [self._mean(probabilities[w::windows], weights[w]) for w in range(windows)]
+        return torch.stack(each).mean(0)
+
+    def _mean(self, probabilities: Tensor, weights: Tensor) -> Tensor:
+        """(batch, heads, queries, keys) -> (batch, heads): mean over the patch queries."""
+        sums = _contract(probabilities, weights)[self.prefix :].to(torch.float64)
+        distance, mass = sums.unbind(-1)
+        if self.prefix_mass == "include":
+            values = distance.mean(0)
+        else:
+            values = _over_queries(distance.T, mass.T)
+        return values.reshape(probabilities.shape[:2])
+
+    def update(self, probabilities: Float[Tensor, "batch heads queries keys"]) -> None:
+        """Add one batch of attention; the probabilities are not kept."""
+        self.running.update(self.per_image(probabilities))
+
+    def merge(self, other: "AttentionDistance") -> None:
+        """Take over what ``other`` has seen."""
+        self.running.merge(other.running)
+
+    def compute(self, *, level: float = 0.95) -> Estimate:
+        """Mean over images, one number a head (heads,), in pixels."""
+        estimate = self.running.compute(level=level)
+        _refuse_undefined(estimate.value)
+        return estimate
+
+
+class AttentionEntropy:
+    """Streaming :func:`attention_entropy`, one number a head, in nats."""
+
+    def __init__(self, *, prefix: int = 0, prefix_mass: PrefixMass = "exclude", windows: int = 1):
+        self.prefix, self.windows = prefix, windows
+        self.prefix_mass: PrefixMass = prefix_mass
+        self.running = RunningMean()
+
+    def update(self, probabilities: Float[Tensor, "batch heads queries keys"]) -> None:
+        """Add one batch; ``windows`` consecutive rows of the batch belong to one image."""
+        each = _entropy(probabilities, self.prefix, self.prefix_mass)
+        self.running.update(each.unflatten(0, (-1, self.windows)).mean(1))
+
+    def merge(self, other: "AttentionEntropy") -> None:
+        """Take over what ``other`` has seen."""
+        self.running.merge(other.running)
+
+    def compute(self, *, level: float = 0.95) -> Estimate:
+        """Mean over images, (heads,)."""
+        estimate = self.running.compute(level=level)
+        _refuse_undefined(estimate.value)
+        return estimate
+
+
+class PrefixShare:
+    """Streaming :func:`prefix_share`, one number a head."""
+
+    def __init__(self, *, prefix: int) -> None:
+        self.prefix = prefix
+        self.running = RunningMean()
+
+    def update(self, probabilities: Float[Tensor, "batch heads queries keys"]) -> None:
+        """Add one batch."""
+        self.running.update(prefix_share(probabilities, prefix=self.prefix))
+
+    def merge(self, other: "PrefixShare") -> None:
+        """Take over what ``other`` has seen."""
+        self.running.merge(other.running)
+
+    def compute(self, *, level: float = 0.95) -> Estimate:
+        """Mean over images, (heads,)."""
+        return self.running.compute(level=level)

@@ -1,0 +1,123 @@
+"""Gram matrices: what CKA, Procrustes and the neighbour measures need of features, and no more.
+
+Features of n images are n rows, however wide: 256 images of a 64 × 56 × 56 map have 200,704 columns
+and a 256 × 256 Gram matrix. The rows have their mean removed while the Gram matrix is made, piece
+by piece: every measure here is unchanged by that, and float32 products keep their digits.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from aptheory.errors import InputError
+
+# Columns multiplied at once: a few MB, so that the piece is centred and multiplied in cache.
+_PIECE = 8192
+
+
+def rows(features: Tensor, *, least: int = 1, what: str = "features") -> Tensor:
+    """``features`` (images, ...) as a matrix (images, everything else); the images are dimension 0.
+
+    Three- and four-dimensional features (tokens, maps) are flattened an image at a time: they are
+    never read as a batch of problems. Raises InputError on fewer than ``least`` images.
+    """
+    if features.ndim < 2:
+        raise InputError(
+            f"{what} has shape {tuple(features.shape)}; expected (images, ...): one row an image."
+        )
+    if features.shape[0] < least:
+        raise InputError(
+            f"{what} has {features.shape[0]} image(s); this measure needs at least {least}."
+        )
+    if features.is_complex() or not features.is_floating_point():
+        features = features.to(torch.float64)
+    return features.flatten(1)
+
+
+def _pieces(features: Tensor) -> Iterator[Tensor]:
+    """Columns in pieces of about ``_PIECE``; what is not contiguous is copied a piece at a time."""
+    each = max(1, features[0, :1].numel())
+    step = max(1, _PIECE // each)
+    for start in range(0, features.shape[1], step):
+        yield features[:, start : start + step].flatten(1)
+
+
+def linear_gram(features: Float[Tensor, "images *dims"]) -> Float[Tensor, "images images"]:
+    """Inner products of the images' features after removing their mean over images, in float64.
+
+    Products are formed in float32 (float64 for float64 features; half precision is raised to
+    float32 first) over pieces of 8,192 columns and added in float64. Features that do not differ
+    by more than their own rounding give exactly zero.
+    """
+    rows(features[:, :1] if features.ndim > 1 else features)  # the checks, on a sliver
+    if features.is_complex() or not features.is_floating_point():
+        features = features.to(torch.float64)
+    count = features.shape[0]
+    precise = features.dtype == torch.float64
+    work = torch.float64 if precise else torch.float32
+    gram = features.new_zeros(count, count, dtype=torch.float64)
+    level = features.new_zeros((), dtype=torch.float64)
+    for piece in _pieces(features):
+        piece = piece.to(work)
+        mean = piece.mean(0)
+        piece = piece - mean
+        # A power of two near the largest entry: products of tiny or huge features stay in range.
+        scale = torch.frexp(torch.linalg.vector_norm(piece, float("inf")).clamp_min(1e-37))[1]
+        piece = torch.ldexp(piece, -scale)
+        unit = torch.ldexp(torch.ones_like(level), 2 * scale)
+        gram += (piece @ piece.T).to(torch.float64) * unit
+        level += mean.to(torch.float64).square().sum()
+    rounding = 4 * torch.finfo(features.dtype).eps
+    varies = gram.diagonal().sum() > rounding**2 * count * level
+    return gram * varies
+
+
+def squared_distances(gram: Float[Tensor, "images images"]) -> Float[Tensor, "images images"]:
+    """Squared Euclidean distances between images, from their Gram matrix."""
+    norms = gram.diagonal()
+    squared = (norms[:, None] + norms[None, :] - 2 * gram).clamp_min(0)
+    return squared.fill_diagonal_(0)
+
+
+def rbf_gram(
+    features: Float[Tensor, "images *dims"], *, fraction: float = 0.4
+) -> Float[Tensor, "images images"]:
+    """Gaussian kernel exp(-d² / 2σ²) with σ = ``fraction`` × the median distance between images.
+
+    A bandwidth in absolute units turns the kernel into the identity (or into ones) as soon as the
+    features have another scale; Kornblith et al. 2019 use fractions of the median distance.
+    """
+    if fraction <= 0:
+        raise InputError(f"fraction is {fraction}; the kernel's bandwidth must be positive.")
+    squared = squared_distances(linear_gram(rows(features, least=2)))
+    upper = torch.triu_indices(len(squared), len(squared), offset=1, device=squared.device)
+    median = squared[upper[0], upper[1]].median()
+    if not bool(median > 0):
+        raise InputError(
+            "More than half of the pairs of images have equal features, so the median distance is "
+            "0 and the RBF bandwidth undefined: use the linear kernel, or remove the duplicates."
+        )
+    return torch.exp(-squared / (2 * fraction**2 * median))
+
+
+def centre(gram: Float[Tensor, "*k n n"]) -> Float[Tensor, "*k n n"]:
+    """H K H with H = I - 11ᵀ/n: rows and columns sum to zero."""
+    means = gram.mean(-1, keepdim=True)
+    return gram - means - means.mT + means.mean(-2, keepdim=True)
+
+
+def u_centre(gram: Float[Tensor, "*k n n"]) -> Float[Tensor, "*k n n"]:
+    """U-centring (Székely & Rizzo 2014): zero diagonal, off-diagonal rows sum to zero.
+
+    <u_centre(K), u_centre(L)> / (n(n-3)) is the unbiased HSIC of Song et al. 2012, with the three
+    traces of their formula done once a matrix and not once a pair.
+    """
+    n = gram.shape[-1]
+    if n < 4:
+        raise InputError(f"The unbiased HSIC needs at least 4 images; got {n}.")
+    off = gram - torch.diag_embed(gram.diagonal(dim1=-2, dim2=-1))
+    sums = off.sum(-1, keepdim=True) / (n - 2)
+    off = off - sums - sums.mT + sums.sum(-2, keepdim=True) / (n - 1)
+    return off - torch.diag_embed(off.diagonal(dim1=-2, dim2=-1))
