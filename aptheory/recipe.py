@@ -1,0 +1,228 @@
+"""How a method is trained: a recipe is a handful of values, and a run is what differs in a stack.
+
+The published recipes carry the marks of the fact sheets: what is known of a paper is used as it
+is, and what is unknown is filled with the field's habit and said so in `Recipe.named`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from aptheory.errors import InputError
+
+Precision = Literal["float32", "bfloat16", "float16"]
+Keep = Literal["auto", "memory", "disk", "recompute"]
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "optimizer": ("adamw", "adam", "sgd"),
+    "schedule": ("cosine", "constant"),
+    "precision": ("float32", "bfloat16", "float16"),
+    "keep": ("auto", "memory", "disk", "recompute"),
+    "keep_dtype": ("float32", "bfloat16", "float16"),
+    "augment": ("none", "flip", "crop", "crop_flip"),
+    "head_init": ("default", "zeros", "vapt", "probe"),
+    "compile": ("none", "default", "reduce-overhead", "max-autotune"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything but the seed that decides how a method is trained.
+
+    Learning rate at epoch e (constant within an epoch, as VPT and VAPT step it)::
+
+        peak * (e + 1) / warmup_epochs                      while e < warmup_epochs
+        peak * (1 + cos(pi * t)) / 2,  t = (e - warmup) / (epochs - warmup)   afterwards
+
+    with ``peak = lr * batch_size / lr_reference_batch`` where a reference batch is given, else
+    ``lr``. No epoch has learning rate 0: the warm-up starts at ``1 / warmup_epochs``.
+
+    Fields
+    ------
+    standardize: the head sees ``(f - mean) / std`` of the *clean* training features.
+    decay_head_bias: whether weight decay reaches the head's bias (VPT and VAPT: no).
+    augment, views: random augmentation of the training images. ``views=V`` keeps V fixed random
+        views of every image; ``views=0`` draws a fresh one each time, and then nothing can be
+        kept before the prompt: keeping is off for the training split.
+    validate_every: epochs between two validations; 0 validates after the last epoch only.
+    patience: stop after that many validations without a better one, and go back to the best.
+    precision: type of the autocast; weights, gradients and optimiser state stay float32.
+    keep, keep_dtype: where the activations entering the first trained place are kept.
+    head_init: "default" leaves the method's own start.
+    together: how many runs `fit_many` trains as one batch; None lets it choose.
+    accumulate: micro-batches a step; the gradients are summed, so the step is the same.
+    max_gradient_norm: clip each run's own gradient to this norm; None leaves it.
+    """
+
+    name: str = "quick"
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: float = 1e-2
+    lr_reference_batch: int | None = None
+    weight_decay: float = 1e-4
+    decay_head_bias: bool = True
+    momentum: float = 0.9
+    epochs: int = 20
+    batch_size: int = 64
+    warmup_epochs: int = 0
+    schedule: Literal["cosine", "constant"] = "cosine"
+    standardize: bool = True
+    label_smoothing: float = 0.0
+    max_gradient_norm: float | None = None
+    augment: Literal["none", "flip", "crop", "crop_flip"] = "none"
+    views: int = 0
+    validate_every: int = 0
+    patience: int | None = None
+    precision: Precision = "float32"
+    keep: Keep = "auto"
+    keep_dtype: Precision = "float32"
+    head_init: Literal["default", "zeros", "vapt", "probe"] = "default"
+    together: int | None = None
+    accumulate: int = 1
+    eval_batch_size: int = 256
+    channels_last: bool | None = None
+    compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
+    cuda_graph: bool = False
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(
+                    f"{name} must be one of {', '.join(map(str, choices))}; "
+                    f"got {getattr(self, name)!r}."
+                )
+        for name in ("lr", "weight_decay", "momentum", "label_smoothing"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+                raise InputError(f"{name} must be a finite number >= 0; got {value!r}.")
+        for name in ("epochs", "batch_size", "accumulate", "eval_batch_size"):
+            _whole(name, getattr(self, name), least=1)
+        for name in ("warmup_epochs", "views", "validate_every"):
+            _whole(name, getattr(self, name), least=0)
+        for name in ("together", "patience", "lr_reference_batch"):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name), least=1)
+        if self.views and self.augment == "none":
+            raise InputError(
+                f"views={self.views} needs random augmentation; set augment or leave views at 0."
+            )
+
+    def peak_lr(self, lr: float | None = None) -> float:
+        """The schedule's largest learning rate, for the recipe's own ``lr`` or another base."""
+        base = self.lr if lr is None else lr
+        return base * self.batch_size / self.lr_reference_batch if self.lr_reference_batch else base
+
+    def lr_factor(self, epoch: int) -> float:
+        """Learning rate at ``epoch`` (counted from 0) divided by the peak; in (0, 1]."""
+        if epoch < self.warmup_epochs:
+            return (epoch + 1) / self.warmup_epochs
+        if self.schedule == "constant":
+            return 1.0
+        done = (epoch - self.warmup_epochs) / max(1, self.epochs - self.warmup_epochs)
+        return (1 + math.cos(math.pi * done)) / 2
+
+    def settings(self) -> dict[str, Any]:
+        """The fields as plain values, for a run's identity and its record."""
+        return asdict(self)
+
+    def but(self, **changes: Any) -> Recipe:
+        """The same recipe with some values changed; an unknown name is refused."""
+        known = {field.name for field in fields(self)}
+        if unknown := sorted(set(changes) - known):
+            raise InputError(
+                f"A recipe has no setting {', '.join(unknown)}; it has {', '.join(sorted(known))}."
+            )
+        return replace(self, **changes)
+
+    @classmethod
+    def named(cls, name: str, **changes: Any) -> Recipe:
+        """One of the four recipes, with some values changed.
+
+        - ``quick``: AdamW, cosine, 20 epochs, standardised features: the short modern default.
+        - ``paper_ap``: SGD, cosine, cross entropy, 1000 epochs [recalled from the AP paper];
+          learning rate, batch size, momentum, decay and augmentation are unknown: 0.1, 128, 0.9,
+          0 and none are our choice, and the features are left as they are.
+        - ``vpt``: SGD 0.9, 100 epochs of which 10 warm-up, cosine stepped by epoch, batch 64,
+          lr = base * batch / 256, decay on all but the head's bias. The base rate and the decay
+          are searched per task; 1.0 and 1e-3 are those of one independent run (DMLab, EuroSAT).
+        - ``vapt``: as ``vpt``, with the head that its release starts from: kaiming-normal
+          (fan out), bias -4.595 [code].
+        """
+        try:
+            values = _NAMED[name]
+        except KeyError:
+            raise InputError(
+                f"There is no recipe {name!r}; choose one of {', '.join(_NAMED)}."
+            ) from None
+        return cls(name=name, **values).but(**changes)
+
+
+def _whole(name: str, value: Any, *, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} must be a whole number >= {least}; got {value!r}.")
+
+
+_VPT: dict[str, Any] = {
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "lr": 1.0,
+    "lr_reference_batch": 256,
+    "weight_decay": 1e-3,
+    "decay_head_bias": False,
+    "epochs": 100,
+    "warmup_epochs": 10,
+    "batch_size": 64,
+    "standardize": False,
+}
+_NAMED: dict[str, dict[str, Any]] = {
+    "quick": {},
+    "paper_ap": {
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "lr": 0.1,
+        "weight_decay": 0.0,
+        "epochs": 1000,
+        "batch_size": 128,
+        "standardize": False,
+    },
+    "vpt": _VPT,
+    "vapt": {**_VPT, "head_init": "vapt"},
+}
+SEARCH_LR = (50.0, 25.0, 10.0, 5.0, 2.5, 1.0, 0.5, 0.25, 0.1, 0.05)
+"""Base learning rates that VPT and VAPT search [code]."""
+SEARCH_WEIGHT_DECAY = (1e-2, 1e-3, 1e-4, 0.0)
+"""Weight decays that VPT and VAPT search [code]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What differs between runs that train together; None takes the recipe's value."""
+
+    seed: int = 0
+    lr: float | None = None
+    weight_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
+            raise InputError(f"A run's seed must be a whole number >= 0; got {self.seed!r}.")
+        for name in ("lr", "weight_decay"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise InputError(f"A run's {name} must be finite and >= 0; got {value!r}.")
+
+
+def grid(
+    *,
+    seeds: Sequence[int] = (0,),
+    lrs: Sequence[float | None] = (None,),
+    weight_decays: Sequence[float | None] = (None,),
+) -> list[Run]:
+    """Every combination of seeds, learning rates and weight decays: len = the product."""
+    return [
+        Run(seed=seed, lr=lr, weight_decay=decay)
+        for lr in lrs
+        for decay in weight_decays
+        for seed in seeds
+    ]
