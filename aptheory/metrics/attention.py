@@ -13,7 +13,7 @@ In window attention (Swin) each window has its own distances, from the *global* 
 tokens; see :func:`window_distances`.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -194,7 +194,54 @@ def prefix_share(
     return mass.mean(-1)
 
 
-class AttentionDistance:
+class _PerHead:
+    """Streaming mean over images of one number a head, and of the mean over heads."""
+
+    def __init__(self, *, prefix: int, prefix_mass: PrefixMass, windows: int) -> None:
+        if prefix_mass not in ("exclude", "include"):
+            raise InputError(f'prefix_mass is {prefix_mass!r}; it is "exclude" or "include".')
+        self.prefix, self.windows = prefix, windows
+        self.prefix_mass: PrefixMass = prefix_mass
+        self.running = RunningMean()
+
+    def _rows(self, probabilities: Tensor) -> Tensor:
+        """(batch * windows, heads) numbers of one batch."""
+        raise AssertionError("every measure of attention says what it is")
+
+    def per_image(
+        self, probabilities: Float[Tensor, "batch heads queries keys"]
+    ) -> Float[Tensor, "images heads"]:
+        """The measure of one batch, (images, heads), without adding it."""
+        if len(probabilities) % self.windows:
+            raise InputError(
+                f"{len(probabilities)} windows of attention are no multiple of the {self.windows} "
+                "windows an image has: give the whole images' windows together."
+            )
+        return self._rows(probabilities).unflatten(0, (-1, self.windows)).mean(1)
+
+    def update(self, probabilities: Float[Tensor, "batch heads queries keys"]) -> None:
+        """Add one batch of attention; the probabilities are not kept."""
+        heads = self.per_image(probabilities)
+        self.running.update(torch.cat([heads.mean(1, keepdim=True), heads], dim=1))
+
+    def merge(self, other: Self) -> None:
+        """Take over what ``other`` has seen."""
+        self.running.merge(other.running)
+
+    def compute(self, *, level: float = 0.95) -> Estimate:
+        """Mean over images, one number a head: (heads,)."""
+        each = self.running.compute(level=level)
+        _refuse_undefined(each.value)
+        return Estimate(each.value[1:], each.low[1:], each.high[1:], each.images)
+
+    def compute_mean(self, *, level: float = 0.95) -> Estimate:
+        """Mean over images and heads, a scalar, with the interval over images."""
+        each = self.running.compute(level=level)
+        _refuse_undefined(each.value)
+        return Estimate(each.value[0], each.low[0], each.high[0], each.images)
+
+
+class AttentionDistance(_PerHead):
     """Streaming mean attention distance: one number a head, with its interval over images.
 
     The distance is linear in the probabilities, so a batch costs one pass over them.
@@ -208,18 +255,12 @@ class AttentionDistance:
         prefix: int = 0,
         prefix_mass: PrefixMass = "exclude",
     ) -> None:
-        if prefix_mass not in ("exclude", "include"):
-            raise InputError(f'prefix_mass is {prefix_mass!r}; it is "exclude" or "include".')
+        windows = 1 if distances.ndim == 2 else distances.shape[0]
+        super().__init__(prefix=prefix, prefix_mass=prefix_mass, windows=windows)
         self.distances = distances
-        self.prefix = prefix
-        self.prefix_mass: PrefixMass = prefix_mass
-        self.running = RunningMean()
         self._weights: Tensor | None = None
 
-    def per_image(
-        self, probabilities: Float[Tensor, "batch heads queries keys"]
-    ) -> Float[Tensor, "images heads"]:
-        """Distances of one batch, (images, heads), without adding it."""
+    def _rows(self, probabilities: Tensor) -> Tensor:
         _check(probabilities, self.prefix)
         if probabilities.dtype not in (torch.float32, torch.float64):
             probabilities = probabilities.float()
@@ -233,15 +274,11 @@ class AttentionDistance:
             weights = self._weights = _weights(self.distances, self.prefix, probabilities)
         if self.distances.ndim == 2:
             return self._mean(probabilities, weights)
-        batch = probabilities.shape[0]
-        windows = self.distances.shape[0]
-        if batch % windows:
-            raise InputError(
-                f"{batch} windows of attention are no multiple of the {windows} windows an image "
-                "has: give the whole images' windows together."
-            )
-        each = [self._mean(probabilities[w::windows], weights[w]) for w in range(windows)]
-        return torch.stack(each).mean(0)
+        each = [
+            self._mean(probabilities[window :: self.windows], weights[window])
+            for window in range(self.windows)
+        ]
+        return torch.stack(each, dim=1).flatten(0, 1)
 
     def _mean(self, probabilities: Tensor, weights: Tensor) -> Tensor:
         """(batch, heads, queries, keys) -> (batch, heads): mean over the patch queries."""
@@ -253,60 +290,27 @@ class AttentionDistance:
             values = _over_queries(distance.T, mass.T)
         return values.reshape(probabilities.shape[:2])
 
-    def update(self, probabilities: Float[Tensor, "batch heads queries keys"]) -> None:
-        """Add one batch of attention; the probabilities are not kept."""
-        self.running.update(self.per_image(probabilities))
 
-    def merge(self, other: "AttentionDistance") -> None:
-        """Take over what ``other`` has seen."""
-        self.running.merge(other.running)
+class AttentionEntropy(_PerHead):
+    """Streaming :func:`attention_entropy`, one number a head, in nats.
 
-    def compute(self, *, level: float = 0.95) -> Estimate:
-        """Mean over images, one number a head (heads,), in pixels."""
-        estimate = self.running.compute(level=level)
-        _refuse_undefined(estimate.value)
-        return estimate
+    ``windows`` consecutive rows of a batch belong to one image.
+    """
 
+    def __init__(
+        self, *, prefix: int = 0, prefix_mass: PrefixMass = "exclude", windows: int = 1
+    ) -> None:
+        super().__init__(prefix=prefix, prefix_mass=prefix_mass, windows=windows)
 
-class AttentionEntropy:
-    """Streaming :func:`attention_entropy`, one number a head, in nats."""
-
-    def __init__(self, *, prefix: int = 0, prefix_mass: PrefixMass = "exclude", windows: int = 1):
-        self.prefix, self.windows = prefix, windows
-        self.prefix_mass: PrefixMass = prefix_mass
-        self.running = RunningMean()
-
-    def update(self, probabilities: Float[Tensor, "batch heads queries keys"]) -> None:
-        """Add one batch; ``windows`` consecutive rows of the batch belong to one image."""
-        each = _entropy(probabilities, self.prefix, self.prefix_mass)
-        self.running.update(each.unflatten(0, (-1, self.windows)).mean(1))
-
-    def merge(self, other: "AttentionEntropy") -> None:
-        """Take over what ``other`` has seen."""
-        self.running.merge(other.running)
-
-    def compute(self, *, level: float = 0.95) -> Estimate:
-        """Mean over images, (heads,)."""
-        estimate = self.running.compute(level=level)
-        _refuse_undefined(estimate.value)
-        return estimate
+    def _rows(self, probabilities: Tensor) -> Tensor:
+        return _entropy(probabilities, self.prefix, self.prefix_mass)
 
 
-class PrefixShare:
+class PrefixShare(_PerHead):
     """Streaming :func:`prefix_share`, one number a head."""
 
-    def __init__(self, *, prefix: int) -> None:
-        self.prefix = prefix
-        self.running = RunningMean()
+    def __init__(self, *, prefix: int, windows: int = 1) -> None:
+        super().__init__(prefix=prefix, prefix_mass="include", windows=windows)
 
-    def update(self, probabilities: Float[Tensor, "batch heads queries keys"]) -> None:
-        """Add one batch."""
-        self.running.update(prefix_share(probabilities, prefix=self.prefix))
-
-    def merge(self, other: "PrefixShare") -> None:
-        """Take over what ``other`` has seen."""
-        self.running.merge(other.running)
-
-    def compute(self, *, level: float = 0.95) -> Estimate:
-        """Mean over images, (heads,)."""
-        return self.running.compute(level=level)
+    def _rows(self, probabilities: Tensor) -> Tensor:
+        return prefix_share(probabilities, prefix=self.prefix)

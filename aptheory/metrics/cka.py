@@ -245,6 +245,7 @@ class CKA:
         total = hsic.sum(0)
         value = normalise(total, undefined=undefined)
         without = [normalise(total - hsic[group], undefined="nan") for group in sorted(self._used)]
-        return group_jackknife(
+        found = group_jackknife(
             value, without if len(without) > 1 else [], images=self.count, level=level
         )
+        return Estimate(value, found.low.clamp_min(-1), found.high.clamp_max(1), self.count)
