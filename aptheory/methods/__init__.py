@@ -16,10 +16,19 @@ from aptheory.methods.activation_prompt import (
     RandomPerturbation,
     VisualPrompt,
 )
+from aptheory.methods.adapter import Adapter
+from aptheory.methods.adaptive_prompts import VAPT
 from aptheory.methods.base import Adapted, Method
+from aptheory.methods.bias import BitFit
+from aptheory.methods.full import FullFineTuning, Partial
+from aptheory.methods.gated_prompts import GateVPT
+from aptheory.methods.key_value_prompts import E2VPT, prune
+from aptheory.methods.low_rank import LoRA
 from aptheory.methods.normalization import NormTuning
 from aptheory.methods.probe import LayerProbe, LinearProbe
+from aptheory.methods.prompt_tokens import VPT
 from aptheory.methods.saving import attach_saved
+from aptheory.methods.scale_shift import SSF
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,23 +44,44 @@ METHODS: dict[str, type[Method]] = {
         LayerProbe,
         RandomPerturbation,
         NormTuning,
+        BitFit,
+        VPT,
+        VAPT,
+        GateVPT,
+        E2VPT,
+        LoRA,
+        Adapter,
+        SSF,
+        Partial,
+        FullFineTuning,
     )
 }
 
 __all__ = [
+    "E2VPT",
     "METHODS",
+    "SSF",
+    "VAPT",
+    "VPT",
     "ActivationPrompt",
     "Adapted",
+    "Adapter",
+    "BitFit",
+    "FullFineTuning",
+    "GateVPT",
     "LayerProbe",
     "LinearProbe",
+    "LoRA",
     "Method",
     "NormTuning",
+    "Partial",
     "RandomPerturbation",
     "VisualPrompt",
     "applicable",
     "attach_saved",
     "from_settings",
     "parse",
+    "prune",
 ]
 
 

@@ -49,6 +49,9 @@ class Method:
             f"{type(self).__name__} cannot be attached: it does not say what it trains"
         )
 
+    def reset(self, adapted: Adapted, seed: int) -> None:
+        """Draw again what is not held in PerRun tensors; most methods have nothing there."""
+
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
         """Write what was learned into a plain copy of the network, or raise InputError."""
         raise InputError(f"{self.name} cannot be folded: no ordinary weights express it")
@@ -166,8 +169,7 @@ class Adapted(nn.Module):
 
     def replace(self, name: str, module: nn.Module) -> None:
         """Put ``module`` where the network has its submodule ``name`` (dotted)."""
-        parent, _, child = name.rpartition(".")
-        setattr(self.net.module.get_submodule(parent), child, module)
+        self.net.replace(name, module)
 
     # ---- running it
 
@@ -233,12 +235,13 @@ class Adapted(nn.Module):
                 yield name, parameter
 
     def count(self, *, head: bool = True) -> int:
-        """Number of parameters that one run learns, with or without its head."""
-        return sum(
+        """Parameters that one run learns, with or without its head; pruned ones left out."""
+        learned = sum(
             parameter.numel()
             for name, parameter in self.run_parameters(0)
             if head or not name.startswith("head.")
         )
+        return learned - sum(m.pruned() for m in self.modules() if hasattr(m, "pruned"))
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Draw everything learned again, run k from ``seeds[k]``."""
@@ -250,6 +253,7 @@ class Adapted(nn.Module):
                     module.reset(run, generator)
                 elif isinstance(module, RunDropout):
                     module.reset(run, int(torch.randint(2**62, (), generator=generator)))
+            self.method.reset(self, seed)
 
     def select(self, run: int) -> Adapted:
         """Run ``run`` alone, as an Adapted of its own with runs == 1."""

@@ -71,16 +71,16 @@ def _together(inner: nn.Module, x: Tensor, own: Mapping[str, Tensor], runs: int)
     kind = type(inner)
     if kind is nn.LayerNorm and isinstance(inner, nn.LayerNorm):
         plain = F.layer_norm(x, inner.normalized_shape, None, None, inner.eps)
-        return _affine(plain, _of(inner, own, "weight"), _of(inner, own, "bias"), runs, axis=-1)
+        return affine(plain, _of(inner, own, "weight"), _of(inner, own, "bias"), runs, axis=-1)
     if kind is nn.BatchNorm2d and isinstance(inner, nn.BatchNorm2d) and not inner.training:
         assert inner.running_mean is not None
         assert inner.running_var is not None
         gain = _of(inner, own, "weight") * (inner.running_var + inner.eps).rsqrt()
-        return _affine(x, gain, _of(inner, own, "bias") - gain * inner.running_mean, runs, axis=1)
+        return affine(x, gain, _of(inner, own, "bias") - gain * inner.running_mean, runs, axis=1)
     if kind is nn.Linear and isinstance(inner, nn.Linear) and set(own) == {"bias"}:
-        return _affine(F.linear(x, inner.weight), None, own["bias"], runs, axis=-1)
+        return affine(F.linear(x, inner.weight), None, own["bias"], runs, axis=-1)
     if kind is nn.Conv2d and isinstance(inner, nn.Conv2d) and set(own) == {"bias"}:
-        return _affine(inner._conv_forward(x, inner.weight, None), None, own["bias"], runs, axis=1)
+        return affine(inner._conv_forward(x, inner.weight, None), None, own["bias"], runs, axis=1)
     return None
 
 
@@ -89,7 +89,7 @@ def _of(inner: nn.Module, own: Mapping[str, Tensor], name: str) -> Tensor:
     return own[name] if name in own else inner.get_parameter(name).unsqueeze(0)
 
 
-def _affine(x: Tensor, gain: Tensor | None, bias: Tensor, runs: int, *, axis: int) -> Tensor:
+def affine(x: Tensor, gain: Tensor | None, bias: Tensor, runs: int, *, axis: int) -> Tensor:
     """gain * x + bias with (runs, n) values on channel ``axis`` of the (runs*B, ...) batch x."""
     stacked = by_run(x, runs)
     shape = [1] * stacked.dim()

@@ -1,0 +1,106 @@
+"""AdaptFormer: a bottleneck beside the frozen MLP of every transformer block.
+
+mlp(u) becomes mlp(u) + s * (ReLU(u D + b1) U + b2), with u the block's own normalised tokens, D of
+width x bottleneck and U of bottleneck x width; U and both biases start at zero, so the adapted
+network starts as the frozen one.
+
+Chen et al., "AdaptFormer", NeurIPS 2022, arXiv 2205.13535 (bottleneck 64, s = 0.1). D starts
+uniform in +-1/sqrt(width). In networks with LayerScale the branch stands before it, with the MLP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from aptheory.errors import InputError
+from aptheory.methods.base import Adapted, Method
+from aptheory.methods.stacked import by_run, merged, uniform
+
+if TYPE_CHECKING:
+    from aptheory.network import Network
+
+
+class ParallelAdapter(nn.Module):
+    """The frozen MLP and, beside it, the runs' own bottleneck."""
+
+    def __init__(
+        self, adapted: Adapted, inner: nn.Module, width: int, bottleneck: int, scale: float
+    ) -> None:
+        super().__init__()
+        self.inner, self.runs, self.scale = inner, adapted.runs, scale
+        self.down = adapted.per_run((width, bottleneck), uniform(1 / sqrt(width)))
+        self.down_bias = adapted.per_run((bottleneck,))
+        self.up = adapted.per_run((bottleneck, width))
+        self.up_bias = adapted.per_run((width,))
+
+    def forward(self, u: Float[Tensor, "samples ... width"], *rest: Any, **named: Any) -> Tensor:
+        flat = by_run(u, self.runs).flatten(1, -2)  # runs, rows, width
+        hidden = torch.relu(torch.baddbmm(self.down_bias().unsqueeze(1), flat, self.down()))
+        beside = torch.baddbmm(self.up_bias().unsqueeze(1), hidden, self.up())
+        return self.inner(u, *rest, **named) + self.scale * merged(
+            beside.view(self.runs, -1, *u.shape[1:])
+        )
+
+
+@dataclass(frozen=True)
+class Adapter(Method):
+    """AdaptFormer-style parallel adapters.
+
+    Args:
+        bottleneck: width of the adapter.
+        scale: the factor s.
+    """
+
+    bottleneck: int = 64
+    scale: float = 0.1
+    name: ClassVar[str] = "adapter"
+
+    def __post_init__(self) -> None:
+        if self.bottleneck < 1:
+            raise InputError(f"bottleneck must be at least 1, got {self.bottleneck}")
+
+    @classmethod
+    def default(cls, net: Network) -> Adapter:
+        """Bottleneck 64, or a quarter of the width in a network narrower than 256."""
+        width = min(cls().modules(net).values())
+        return cls(bottleneck=min(64, max(1, width // 4)))
+
+    def modules(self, net: Network) -> dict[str, int]:
+        """Name -> width of every block's MLP that maps the last axis to itself."""
+        found = {}
+        for name in net.modules_between(0, len(net.layers) - 1):
+            module: Any = net.module.get_submodule(name)
+            first, second = getattr(module, "fc1", None), getattr(module, "fc2", None)
+            if (
+                name.endswith(".mlp")
+                and isinstance(first, nn.Linear)
+                and isinstance(second, nn.Linear)
+                and first.in_features == second.out_features
+            ):
+                found[name] = first.in_features
+        if not found:
+            raise InputError(
+                f"adapter makes no sense on {net.name}: it stands beside the MLP of a transformer "
+                "block, and this network has none"
+            )
+        return found
+
+    def install(self, adapted: Adapted) -> int:
+        modules = self.modules(adapted.net)
+        for name, width in modules.items():
+            inner = adapted.net.module.get_submodule(name)
+            beside = ParallelAdapter(adapted, inner, width, self.bottleneck, self.scale)
+            adapted.replace(name, beside)
+        return min(adapted._source[0].layer_of(name) for name in modules)
+
+    def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
+        raise InputError(
+            "adapter cannot be folded: it is not linear, and the MLP beside it has another "
+            "activation function"
+        )

@@ -1,0 +1,62 @@
+"""BitFit: learn every bias of the network, its normalisation layers' included, and a head.
+
+Ben Zaken et al., "BitFit", ACL 2022, arXiv 2106.10199. A convolutional network with BatchNorm has
+no other biases than beta, so there BitFit is the shift half of NORM-TUNE.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import nn
+
+from aptheory.errors import InputError
+from aptheory.methods.base import Adapted, Method
+from aptheory.methods.own_weights import OwnWeights
+
+if TYPE_CHECKING:
+    from aptheory.network import Network
+
+
+@dataclass(frozen=True)
+class BitFit(Method):
+    """Learn all bias vectors, starting from the pretrained ones."""
+
+    name: ClassVar[str] = "bitfit"
+
+    @classmethod
+    def default(cls, net: Network) -> BitFit:
+        cls().biases(net)
+        return cls()
+
+    def biases(self, net: Network) -> dict[str, tuple[str, ...]]:
+        """Module name -> its own bias parameters, for all modules that run before the classifier.
+
+        A bias is a parameter called "bias" or "..._bias" (the query and value biases of some
+        attention modules); tables of position biases are not.
+        """
+        found: dict[str, list[str]] = defaultdict(list)
+        for parameter in net.parameters_between(0, len(net.layers) - 1):
+            module, _, name = parameter.rpartition(".")
+            if name == "bias" or name.endswith("_bias"):
+                found[module].append(name)
+        # A parameter of the model itself has no module that could be replaced.
+        found.pop("", None)
+        if not found:
+            raise InputError(f"bitfit makes no sense on {net.name}: it has no biases")
+        return {module: tuple(names) for module, names in found.items()}
+
+    def install(self, adapted: Adapted) -> int:
+        biases = self.biases(adapted.net)
+        # Inner modules first: replacing an outer one hides the names below it.
+        for name in sorted(biases, key=lambda n: n.count("."), reverse=True):
+            inner = adapted.net.module.get_submodule(name)
+            adapted.replace(name, OwnWeights(adapted, inner, biases[name]))
+        return min(adapted._source[0].layer_of(name) for name in biases)
+
+    def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
+        from aptheory.methods.folding import copy_own_weights
+
+        copy_own_weights(adapted, module)

@@ -1,0 +1,112 @@
+"""LoRA, through Hugging Face peft (the extra ``aptheory[lora]``): W + (alpha / r) B A.
+
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, arXiv 2106.09685.
+A is peft's own start (Kaiming uniform), B is zero, so the adapted network starts as the frozen one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import nn
+
+from aptheory.errors import InputError
+from aptheory.methods.base import Adapted, Method
+
+if TYPE_CHECKING:
+    from aptheory.network import Network
+
+
+@dataclass(frozen=True)
+class LoRA(Method):
+    """Low-rank updates of linear layers and convolutions, and a head.
+
+    Args:
+        rank: r.
+        alpha: the update is scaled by alpha / r.
+        targets: module names, or their last parts, that get an update. None: "qkv" where the
+            network has such modules (attention's joint projection), else every linear layer and
+            ungrouped convolution inside the blocks.
+    """
+
+    rank: int = 8
+    alpha: float = 8.0
+    targets: tuple[str, ...] | None = None
+    name: ClassVar[str] = "lora"
+    stackable: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise InputError(f"rank must be at least 1, got {self.rank}")
+        if isinstance(self.targets, (str, list)):
+            names = [self.targets] if isinstance(self.targets, str) else self.targets
+            object.__setattr__(self, "targets", tuple(names))
+
+    @classmethod
+    def default(cls, net: Network) -> LoRA:
+        if importlib.util.find_spec("peft") is None:
+            raise InputError("lora needs peft: pip install 'aptheory[lora]'")
+        cls().modules(net)
+        return cls()
+
+    def modules(self, net: Network) -> list[str]:
+        """Names of the modules that get an update."""
+        names = net.modules_between(net.block_layers[0], net.block_layers[-1] + 1)
+        able = [name for name in names if _fits(net.module.get_submodule(name))]
+        if self.targets is None:
+            found = [name for name in able if name.split(".")[-1] == "qkv"] or able
+        else:
+            found = [
+                name
+                for name in able
+                if any(name == target or name.endswith(f".{target}") for target in self.targets)
+            ]
+        if not found:
+            raise InputError(
+                f"lora finds no linear layer or ungrouped convolution in the blocks of {net.name} "
+                f"that matches {self.targets}"
+            )
+        return found
+
+    def install(self, adapted: Adapted) -> int:
+        names = self.modules(adapted.net)
+        try:
+            from peft import LoraConfig, inject_adapter_in_model
+        except ImportError:
+            raise InputError("lora needs peft: pip install 'aptheory[lora]'") from None
+        pattern = "|".join(re.escape(name) for name in names)
+        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=f"({pattern})")
+        with warnings.catch_warnings(), torch.random.fork_rng():
+            warnings.simplefilter("ignore")  # peft expects a language model
+            inject_adapter_in_model(config, adapted.net.module)
+        return min(adapted._source[0].layer_of(name) for name in names)
+
+    def reset(self, adapted: Adapted, seed: int) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            for _, layer in _updates(adapted):
+                layer.reset_lora_parameters("default", init_lora_weights=True)
+
+    def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
+        with torch.no_grad():
+            for name, layer in _updates(adapted):
+                target: Any = module.get_submodule(name)
+                target.weight.add_(layer.get_delta_weight("default"))
+
+
+def _fits(module: nn.Module) -> bool:
+    if isinstance(module, nn.Conv2d):
+        return type(module) is nn.Conv2d and module.groups == 1
+    return type(module) is nn.Linear
+
+
+def _updates(adapted: Adapted) -> list[tuple[str, Any]]:
+    from peft.tuners.lora import LoraLayer
+
+    named = adapted.net.module.named_modules()
+    return [(name, module) for name, module in named if isinstance(module, LoraLayer)]

@@ -1,0 +1,186 @@
+"""VPT: learned tokens put among a vision transformer's own, at the first block or at every block.
+
+The sequence becomes [prefix ; prompts ; patches]; prompts get no position embedding. Shallow
+prompts enter before the first block and travel through all of them; deep ones are replaced by new
+ones before each block. They leave before the final norm, so any pooling reads its own tokens.
+
+Jia et al., "Visual Prompt Tuning", ECCV 2022, arXiv 2203.12119.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from aptheory.errors import InputError
+from aptheory.methods.base import Adapted, Method
+from aptheory.methods.stacked import PerRun, RunDropout, uniform
+
+if TYPE_CHECKING:
+    from aptheory.network import Layer, Network
+
+
+def token_blocks(net: Network, method: str) -> list[Layer]:
+    """The places entering a block of a network whose blocks all keep one token sequence.
+
+    Raises InputError for a network without such blocks: extra tokens have no place in it.
+    """
+    blocks = [net.layers[index] for index in net.block_layers]
+    if {layer.layout for layer in blocks} != {"tokens"}:
+        raise InputError(
+            f"{method} makes no sense on {net.name}: it adds tokens to a sequence, and the blocks "
+            f"of this network pass {blocks[0].layout} activations; choose a vision transformer"
+        )
+    if len({layer.shape for layer in blocks}) != 1:
+        raise InputError(
+            f"{method} cannot be used on {net.name}: its token sequence changes from block to "
+            "block, so prompts cannot travel with it"
+        )
+    after = net.layers[net.block_layers[-1] + 1]
+    if after.layout != "tokens" or after.shape != blocks[0].shape:
+        raise InputError(
+            f"{method} cannot be used on {net.name}: there is no place after the last block at "
+            "which the prompts could leave"
+        )
+    return blocks
+
+
+def patch_size(net: Network, layer: Layer) -> tuple[int, int]:
+    """Pixels of the image that one position of this place stands for, (height, width)."""
+    assert layer.grid is not None
+    return net.input_shape[1] // layer.grid[0], net.input_shape[2] // layer.grid[1]
+
+
+def prompt_bound(net: Network, layer: Layer) -> float:
+    """VPT's initialisation bound sqrt(6 / (channels * ph * pw + width)); 0.0625 for ViT-B/16."""
+    height, width = patch_size(net, layer)
+    return sqrt(6 / (net.input_shape[0] * height * width + layer.channels))
+
+
+class PromptTokens(nn.Module):
+    """Put run k's prompts into the sequences of run k, after the prefix tokens.
+
+    ``replace``: the sequence already holds as many prompts from the block before; they give way.
+    """
+
+    def __init__(
+        self,
+        adapted: Adapted,
+        layer: Layer,
+        tokens: int,
+        bound: float,
+        *,
+        replace: bool,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.prefix, self.tokens, self.replace = layer.prefix, tokens, replace
+        self.prompt: PerRun = adapted.per_run((tokens, layer.channels), uniform(bound))
+        self.dropout = RunDropout(adapted.runs, dropout)
+
+    def prompts(self, batch: int) -> Float[Tensor, "samples tokens width"]:
+        prompt = self.prompt()  # runs, tokens, width
+        return self.dropout(prompt.repeat_interleave(batch // prompt.shape[0], dim=0))
+
+    def forward(self, z: Float[Tensor, "samples before width"]) -> Tensor:
+        return place_prompts(z, self.prompts(z.shape[0]), self.prefix, replace=self.replace)
+
+
+def place_prompts(
+    z: Float[Tensor, "samples before width"],
+    prompts: Float[Tensor, "samples tokens width"],
+    prefix: int,
+    *,
+    replace: bool,
+) -> Float[Tensor, "samples after width"]:
+    """[prefix ; prompts ; patches], in place of earlier prompts or in addition."""
+    rest = prefix + (prompts.shape[1] if replace else 0)
+    return torch.cat([z[:, :prefix], prompts.to(z.dtype), z[:, rest:]], dim=1)
+
+
+class RemoveTokens(nn.Module):
+    """Take the prompts out of the sequence again."""
+
+    def __init__(self, prefix: int, tokens: int) -> None:
+        super().__init__()
+        self.prefix, self.tokens = prefix, tokens
+
+    def forward(self, z: Float[Tensor, "samples before width"]) -> Tensor:
+        return torch.cat([z[:, : self.prefix], z[:, self.prefix + self.tokens :]], dim=1)
+
+
+def let_prompts_pass(adapted: Adapted, blocks: list[Layer], tokens: int, method: str) -> None:
+    """Make room for the prompts between the first block and the end, and check that they fit.
+
+    Rotary embeddings leave a network's prefix tokens alone: the prompts count among these.
+    """
+    net = adapted.net
+    after = blocks[-1].index + 1
+    adapted.edit(after, RemoveTokens(blocks[0].prefix, tokens))
+    for name in net.modules_between(blocks[0].index, after):
+        part = net.module.get_submodule(name)
+        if isinstance(getattr(part, "num_prefix_tokens", None), int):
+            part.num_prefix_tokens += tokens  # type: ignore[operator]
+    count, width = blocks[0].shape
+    longer = torch.zeros(1, count + tokens, width).to(adapted.like)
+    try:
+        with torch.no_grad():
+            net.run(longer, start=blocks[0].index, stop=blocks[0].index + 1)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise InputError(
+            f"{method} cannot be used on {net.name}: its blocks take {count} tokens and no more "
+            f"({str(error).splitlines()[0]})"
+        ) from None
+
+
+@dataclass(frozen=True)
+class VPT(Method):
+    """Visual prompt tuning: ``tokens`` learned tokens and a head.
+
+    Args:
+        tokens: prompts a block (the paper searches 1, 5, 10, 50, 100, 200).
+        deep: new prompts at every block, else at the first alone.
+        dropout: on the prompts while training; None is the authors' 0.1 deep and 0 shallow.
+    """
+
+    tokens: int = 10
+    deep: bool = True
+    dropout: float | None = None
+    name: ClassVar[str] = "vpt"
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise InputError(f"tokens must be at least 1, got {self.tokens}")
+
+    @classmethod
+    def default(cls, net: Network) -> VPT:
+        token_blocks(net, cls.name)
+        return cls()
+
+    def install(self, adapted: Adapted) -> int:
+        net = adapted.net
+        blocks = token_blocks(net, self.name)
+        let_prompts_pass(adapted, blocks, self.tokens, self.name)
+        dropout = (0.1 if self.deep else 0.0) if self.dropout is None else self.dropout
+        for layer in blocks if self.deep else blocks[:1]:
+            prompts = PromptTokens(
+                adapted,
+                layer,
+                self.tokens,
+                prompt_bound(net, layer),
+                replace=layer is not blocks[0],
+                dropout=dropout,
+            )
+            adapted.edit(layer.index, prompts)
+        return blocks[0].index
+
+    def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
+        raise InputError(
+            f"{self.name} cannot be folded: its prompts are tokens that every query attends to, "
+            "and no weight of the network adds a token"
+        )
