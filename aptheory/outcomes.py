@@ -1,4 +1,4 @@
-"""Outcome files: one small file a run, written whole or not at all, and believed only when it checks.
+"""Outcome files: one small file a run, whole or absent, believed only when it checks.
 
 A run is known by its *identity*, the values that decide its result; its key is their hash and its
 file is ``runs/<key>.json``. A file holds the identity, what came out, and a checksum over both, so
@@ -131,8 +131,8 @@ def _checksum(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(body).encode()).hexdigest()
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` beside ``path``, force it to the disk, rename it into place.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write ``content`` beside ``path``, force it to the disk, rename it into place.
 
     A reader sees the old file or the new one, never a part; so does the next boot after a power
     cut. On failure the part is removed.
@@ -145,7 +145,7 @@ def write_atomically(path: Path, text: str) -> None:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(text.encode())
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, path)
@@ -286,9 +286,7 @@ class Store:
                     body = json.loads(path.read_text())
                     if body.pop("checksum") != _checksum(body):
                         raise ValueError("the checksum differs")
-                    records = [
-                        Record.from_text(text, name=path.name) for text in body["records"]
-                    ]
+                    records = [Record.from_text(text, name=path.name) for text in body["records"]]
                 except (ValueError, KeyError, TypeError, AttributeError):
                     path.unlink(missing_ok=True)  # not believed: the batch trains again
                     continue

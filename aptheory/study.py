@@ -25,8 +25,11 @@ from typing import Any, Literal
 
 from aptheory.errors import InputError
 
-_NETWORK_WORDS = ("name", "factory", "weights", "granularity", "input_shape", "options")
-_TASK_WORDS = ("name", "seed", "train", "val", "test", "subset_seed")
+_NETWORK_WORDS = (
+    *("name", "label", "factory", "weights", "seed", "granularity", "input_shape"),
+    *("mean", "std", "interpolation", "options"),
+)
+_TASK_WORDS = ("name", "label", "seed", "train", "val", "test", "subset_seed")
 _SEARCHED = ("lr", "weight_decay")
 
 
@@ -37,10 +40,12 @@ class Study:
     Fields
     ------
     networks: timm names; tables with ``name``, ``weights`` ("pretrained", "random" or a file),
-        ``granularity``, ``input_shape`` and ``options`` (for timm); tables with a ``factory``,
-        ``"module:function"``, that returns a torch module; in Python also `Network` objects.
+        ``seed`` (of random weights), `load`'s other arguments, and ``options`` for timm; tables
+        with a ``factory``, ``"module:function"``, that returns a torch module and takes the
+        ``options``; in Python also `Network` objects. ``label`` is its name in tables.
     tasks: names as `aptheory.task` takes them; tables with ``name``, ``seed`` and the sizes
         ``train``, ``val``, ``test`` of a class-balanced subset; in Python also `Task` objects.
+        ``label`` is its name in tables: two subsets of one task need different ones.
     methods: ``"ap"``, ``"vpt:tokens=5,deep=true"``, tables, or in Python `Method` objects. One
         that has a layer and does not fix it is run at every one of ``layers``.
     layers: ``"all"`` places, their indices, or fractions of the depth in [0, 1] (0.0 the image,
@@ -159,12 +164,12 @@ class Study:
         return cls(**values)
 
     def __str__(self) -> str:
-        from aptheory.sweep import progress_of
+        from aptheory.status import progress_of
 
         return progress_of(self).text()
 
     def _repr_html_(self) -> str:
-        from aptheory.sweep import progress_of
+        from aptheory.status import progress_of
 
         return progress_of(self).html()
 
