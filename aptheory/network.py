@@ -395,7 +395,7 @@ def _create_with(kwargs: dict[str, Any], name: str, weights: str | Path | None) 
         raise
     except Exception as error:
         raise InputError(
-            f"timm's pretrained weights of {name} cannot be had ({str(error).splitlines()[0]}); "
+            f"timm's pretrained weights of {name} cannot be had ({(str(error) or type(error).__name__).splitlines()[0]}); "
             "give a file with weights=PATH, or weights=None for random ones"
         ) from error
 

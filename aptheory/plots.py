@@ -5,8 +5,9 @@ finding, read from the table as well. Colours are Okabe and Ito's, told apart by
 kind of colour vision; line styles repeat the distinction for print.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,17 @@ def style() -> Iterator[None]:
         yield
 
 
+def styled(draw: Callable[..., Axes]) -> Callable[..., Axes]:
+    """Draw in the shared style, whatever the caller's own settings are."""
+
+    @wraps(draw)
+    def drawn(*args: Any, **options: Any) -> Axes:
+        with style():
+            return draw(*args, **options)
+
+    return drawn
+
+
 def figure(rows: int = 1, columns: int = 1, *, width: float = PAGE, height: float = 2.3) -> Figure:
     """A figure in the shared style; ``height`` is that of one row, in inches."""
     with style():
@@ -114,6 +126,7 @@ def save(drawn: Figure, path: str | Path) -> list[Path]:
     return written
 
 
+@styled
 def accuracy_by_layer(
     accuracy: pd.DataFrame,
     *,
@@ -167,10 +180,11 @@ def accuracy_by_layer(
             ax.set_title(f"{network} on {task}: best at layer {layer} ({name})")
     _layer_axis(ax)
     ax.set_ylabel(MEASURES.get(measure, measure))
-    ax.legend(loc="best")
+    _legend(ax)
     return ax
 
 
+@styled
 def metric_by_layer(
     profile: pd.DataFrame,
     *,
@@ -195,6 +209,7 @@ def metric_by_layer(
     return ax
 
 
+@styled
 def attention_distance(
     profile: pd.DataFrame, *, network: str, task: str, ax: Axes | None = None
 ) -> Axes:
@@ -211,10 +226,11 @@ def attention_distance(
     )
     _layer_axis(ax)
     ax.set_ylabel(MEASURES["attention_distance"])
-    ax.legend(loc="best")
+    _legend(ax)
     return ax
 
 
+@styled
 def cka_map(
     profile: pd.DataFrame,
     *,
@@ -244,6 +260,7 @@ def cka_map(
     return ax
 
 
+@styled
 def relation(table: pd.DataFrame, *, statistic: str = "spearman", ax: Axes | None = None) -> Axes:
     """Every correlation with its interval: filled where q ≤ 0.05, hollow where it is not."""
     rows = table[table["statistic"] == statistic].dropna(subset=["value"])
@@ -271,6 +288,7 @@ def relation(table: pd.DataFrame, *, statistic: str = "spearman", ax: Axes | Non
     return ax
 
 
+@styled
 def method_comparison(
     comparison: pd.DataFrame, *, order: Sequence[str] | None = None, ax: Axes | None = None
 ) -> Axes:
@@ -300,6 +318,7 @@ def method_comparison(
     return ax
 
 
+@styled
 def cost_front(table: pd.DataFrame, *, cost: str = "relative_time", ax: Axes | None = None) -> Axes:
     """Accuracy against cost; the line joins the points that nothing beats in both.
 
@@ -324,6 +343,7 @@ def cost_front(table: pd.DataFrame, *, cost: str = "relative_time", ax: Axes | N
     return ax
 
 
+@styled
 def curves(
     table: pd.DataFrame,
     *,
@@ -345,8 +365,13 @@ def curves(
         ax.set_xscale("log")
         ax.set_yscale("log")
     ax.set_xlabel(x.replace("_", " "))
-    ax.legend(loc="best")
+    _legend(ax)
     return ax
+
+
+def _legend(ax: Axes) -> None:
+    """Below the axes, where it covers no data."""
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.27), ncols=2)
 
 
 def _axes(ax: Axes | None) -> Axes:
