@@ -89,12 +89,13 @@ class SmallImageResNet(ResNet):
             stem_width=channels[0] // 2,
             **kwargs,
         )
-        self.conv1 = nn.Conv2d(in_chans, channels[0], 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
-        self.maxpool = nn.Identity()
+        stem = nn.Conv2d(in_chans, channels[0], 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+        self.add_module("conv1", stem)
+        self.add_module("maxpool", nn.Identity())
         # timm's bookkeeping counts from a stem of stride 4; this one has stride 1.
-        for info in self.feature_info:
-            info["reduction"] = max(1, info["reduction"] // 4)
+        for info, reduction in zip(self.feature_info, (1, 1, 2, 4, 8), strict=True):
+            info["reduction"] = reduction
 
 
 def _build(cls: type[nn.Module], name: str, pretrained: bool, **kwargs: Any) -> nn.Module:
@@ -110,9 +111,7 @@ _VIT_FEATURES = {"out_indices": 3, "feature_cls": "getter"}
 def aptheory_vit_mini(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """A plain ViT: 8 blocks of width 96, 3 heads, class token, 8×8 patches of 4×4 pixels."""
     args = {"img_size": 32, "patch_size": 4, "embed_dim": 96, "depth": 8, "num_heads": 3}
-    return _vit(
-        "aptheory_vit_mini", pretrained, feature_cfg=dict(_VIT_FEATURES), **(args | kwargs)
-    )
+    return _vit("aptheory_vit_mini", pretrained, feature_cfg=dict(_VIT_FEATURES), **(args | kwargs))
 
 
 @register_model
@@ -142,14 +141,14 @@ def aptheory_resnet_mini(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 @register_model
 def aptheory_resnet_deep_mini(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """A deeper, thinner BatchNorm ResNet: 16 basic blocks in stages of 16, 24, 48 and 96 channels."""
+    """A deeper BatchNorm ResNet: 16 basic blocks in stages of 16, 24, 48 and 96 channels."""
     args = {"block": BasicBlock, "layers": (4, 4, 4, 4), "channels": (16, 24, 48, 96)}
     return _build(SmallImageResNet, "aptheory_resnet_deep_mini", pretrained, **(args | kwargs))
 
 
 @register_model
 def aptheory_convnext_mini(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """A ConvNeXt: 8 blocks of 32 to 128 channels, 16×16 patches of 2×2 pixels, no pooling below 4×4."""
+    """A ConvNeXt: 8 blocks of 32 to 128 channels, on 16×16 patches down to 4×4 positions."""
     args = {"depths": (2, 2, 2, 2), "dims": (32, 64, 96, 128), "patch_size": 2}
     args |= {"kernel_sizes": 5, "output_stride": 8}
     return _build(
