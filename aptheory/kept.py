@@ -79,7 +79,7 @@ class Images:
     def get(
         self, rows: Int64[Tensor, " batch"], generators: Sequence[torch.Generator] = ()
     ) -> UInt8[Tensor, "batch 3 height width"]:
-        """The images of ``rows``, augmented afresh where generators (one an equal part) are given."""
+        """The images of ``rows``, augmented afresh by ``generators``, one for each equal part."""
         index = rows % len(self.split)
         if self.cached is not None:
             images = self.cached[index]
@@ -341,8 +341,8 @@ class Kept:
                 self.layer == 0 or self._planned[key].startswith("recompute")
             ):
                 self._images[split].cache(self._limit(torch.device("cpu")))
-        where = self._planned[key].split()[0]
-        if where in ("memory", "disk", "host"):
+        where = self._planned[key].split()[0].strip(",")
+        if where in ("memory", "host", "disk"):
             self._store(split, where)
 
     def _store(self, split: str, where: str) -> None:
