@@ -1,0 +1,246 @@
+"""The prompt's tangent kernel: what a small prompt at layer l can express, without training it.
+
+Model
+-----
+A prompt δ added to the activation z⁽ˡ⁾ moves the logits by Δf(x) = J_l(x) δ + O(‖δ‖²), where
+J_l(x) = ∂f(x)/∂z⁽ˡ⁾ has one row a class. The prompt is the same for every image, so to first
+order training it is *linear regression of the residual y − f(x) on the rows of J_l*, that is
+kernel regression with K_l(x, x') = J_l(x) J_l(x')ᵀ. Everything that can be said of a small prompt
+at layer l stands in K_l: what it can fit (alignment with the residual), in how many directions
+(effective dimension), and how well that carries over to new images (cross-validated regression).
+[derived] It needs no assumption about the network, so it covers real CNNs and ViTs alike. It is
+silent about large prompts, whose effect is not linear: that part has to be measured.
+
+Cost
+----
+One backward pass a class gives the rows of J_l for *every* layer at once, since the derivative by
+δ is the derivative by the activation. Rows are kept as count sketches (Charikar et al. 2002):
+each coordinate is added to one of m buckets with a random sign, which preserves inner products in
+expectation with variance at most 2‖u‖²‖v‖²/m.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from aptheory.errors import InputError
+
+Stage = Callable[[Tensor], Tensor]
+Features = Float[Tensor, "images classes width"]
+
+
+class CountSketch:
+    """A seeded linear map from R^d to R^m that keeps inner products in expectation.
+
+    Where d ≤ m it is the identity: nothing is lost on small layers.
+    """
+
+    def __init__(self, dimension: int, width: int, *, seed: int = 0) -> None:
+        self.dimension = dimension
+        self.width = min(dimension, width)
+        generator = torch.Generator().manual_seed(seed)
+        self.bucket = torch.randint(self.width, (dimension,), generator=generator)
+        self.sign = torch.randint(2, (dimension,), generator=generator).float() * 2 - 1
+
+    def __call__(self, vectors: Float[Tensor, "rows dimension"]) -> Float[Tensor, "rows width"]:
+        if self.dimension == self.width:
+            return vectors.float()
+        signed = vectors.float() * self.sign.to(vectors.device)
+        out = torch.zeros(len(vectors), self.width, device=vectors.device)
+        return out.index_add_(1, self.bucket.to(vectors.device), signed)
+
+
+def tangent_features(
+    stages: Sequence[Stage],
+    batches: Iterable[Tensor],
+    *,
+    width: int = 512,
+    seed: int = 0,
+) -> list[Features]:
+    """Sketched rows of J_l for every layer: features whose inner products are the tangent kernel.
+
+    Args:
+        stages: the network as a chain; ``stages[l]`` takes the activation entering layer l to the
+            one entering l + 1, and the last gives the logits (B, classes).
+        batches: images (B, C, H, W); each image is looked at once.
+        width: m, the number of buckets; the relative error of the kernel is about √(2/m).
+        seed: of the sketches, one a layer.
+
+    Returns:
+        One tensor a layer: [i, c] is the sketch of ∂f_c(x_i)/∂z⁽ˡ⁾.
+
+    Cost: one forward and one backward pass a class.
+    """
+    kept: list[list[Tensor]] = [[] for _ in stages]
+    sketches: list[CountSketch] = []
+    for images in batches:
+        z = images.detach()
+        places: list[Tensor] = []
+        with torch.enable_grad():
+            for stage in stages:
+                z = z.detach().requires_grad_() if not places else z
+                places.append(z)
+                z = stage(z)
+            logits = z
+        if logits.ndim != 2:
+            raise InputError(
+                f"the last stage gave a tensor of shape {tuple(logits.shape)}; expected logits of "
+                "shape (images, classes): let the chain end with the classifier"
+            )
+        if not sketches:
+            sketches = [
+                CountSketch(place[0].numel(), width, seed=seed + layer)
+                for layer, place in enumerate(places)
+            ]
+        classes = logits.shape[1]
+        rows: list[list[Tensor]] = [[] for _ in stages]
+        for c in range(classes):
+            # Images do not mix in evaluation mode, so the gradient of a sum over images is the
+            # gradient of each image's own logit.
+            gradients = torch.autograd.grad(
+                logits[:, c].sum(), places, retain_graph=c < classes - 1
+            )
+            for layer, gradient in enumerate(gradients):
+                rows[layer].append(sketches[layer](gradient.flatten(1)))
+        for layer, one in enumerate(rows):
+            kept[layer].append(torch.stack(one, 1))
+    if not kept or not kept[0]:
+        raise InputError("no images were given: the tangent kernel needs at least two")
+    return [torch.cat(parts) for parts in kept]
+
+
+def tangent_kernel(features: Features) -> Float[Tensor, "images images"]:
+    """K_l(x, x') summed over classes: Σ_c ⟨∂f_c(x)/∂δ, ∂f_c(x')/∂δ⟩, in float64."""
+    flat = features.flatten(1).double()
+    return flat @ flat.T
+
+
+def effective_dimension(features: Features, *, ridge: float = 1e-2) -> float:
+    """d(λ) = Σ_i μ_i / (μ_i + λ): in how many directions a prompt can move the logits.
+
+    μ are the eigenvalues of the full (image, class) kernel, and λ = ridge · max μ, so that it does
+    not change when the network's output is rescaled. Between 0 and min(images · classes, width).
+    """
+    flat = features.flatten(0, 1).double()
+    moments = torch.linalg.svdvals(flat) ** 2
+    if moments[0] <= 0:
+        return 0.0
+    return float((moments / (moments + ridge * moments[0])).sum())
+
+
+def alignment(features: Features, residual: Float[Tensor, "images classes"]) -> float:
+    """How much of the residual lies where the kernel is large: rᵀKr / (‖r‖² ‖K‖_F), in [0, 1].
+
+    Cristianini et al. 2001, with K the full (image, class) kernel and r the residual y − f as one
+    vector. 0 where either vanishes.
+    """
+    flat = features.flatten(0, 1).double()
+    target = residual.flatten().double()
+    scale = torch.linalg.matrix_norm(flat.T @ flat) * (target @ target)
+    return float((flat.T @ target).square().sum() / scale) if scale > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The loss's first derivative by the prompt, at δ = 0.
+
+    ``norm``: of its mean over images. ``agreement``: the squared norm of the mean over the mean
+    squared norm, from 1/n (unrelated images) to 1 (all images pull the same way). ``gain``: the
+    first-order decrease of the loss for a prompt of unit norm times ``scale``.
+    """
+
+    norm: float
+    agreement: float
+    gain: float
+
+
+def gradient(
+    features: Features, residual: Float[Tensor, "images classes"], *, scale: float = 1.0
+) -> Gradient:
+    """The gradient J_lᵀ r per image, and what its mean promises.
+
+    Args:
+        features: sketched rows of J_l.
+        residual: minus the derivative of the loss by the logits, e.g. y − softmax(f).
+        scale: a typical norm of the activation, so that layers can be compared.
+    """
+    each = torch.einsum("icw,ic->iw", features.double(), residual.double())
+    mean = each.mean(0)
+    typical = each.square().sum(1).mean()
+    agreement = float(mean.square().sum() / typical) if typical > 0 else 0.0
+    norm = float(mean.norm())
+    return Gradient(norm, agreement, norm * scale)
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Cross-validated kernel regression of the residual on the prompt's tangent features.
+
+    ``accuracy``: of logits + predicted change, on held-out images. ``before``: of the logits
+    alone. ``explained``: share of the held-out residual that is explained, at most 1 and below 0
+    where the prompt only fits noise. ``ridge``: the chosen penalty relative to the largest moment.
+    """
+
+    accuracy: float
+    before: float
+    explained: float
+    ridge: float
+
+
+def prompt_regression(
+    features: Features,
+    residual: Float[Tensor, "images classes"],
+    logits: Float[Tensor, "images classes"],
+    labels: Int[Tensor, " images"],
+    *,
+    ridges: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0, 10.0),
+    folds: int = 5,
+    seed: int = 0,
+) -> Regression:
+    """What the best small prompt would bring on images that it was not fitted to.
+
+    One δ serves all images and classes, so the design has a row for each (image, class) and a
+    column for each sketched coordinate of δ. Images are held out whole. The penalty with the
+    smallest held-out error is reported, hence slightly optimistic; the same for every layer.
+
+    Raises:
+        InputError: fewer images than folds.
+    """
+    images, classes, _ = features.shape
+    if images < folds:
+        raise InputError(f"{images} images cannot be cut into {folds} folds: give more images")
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
+    part = torch.empty(images, dtype=torch.long)
+    part[order] = torch.arange(images) % folds
+    design, target = features.double(), residual.double()
+    moment_of = [_moments(design[part == fold], target[part == fold]) for fold in range(folds)]
+    total, cross = (sum(one[i] for one in moment_of) for i in (0, 1))
+    predicted = torch.zeros(len(ridges), images, classes, dtype=torch.float64)
+    for fold in range(folds):
+        held = part == fold
+        values, vectors = torch.linalg.eigh(total - moment_of[fold][0])
+        projected = vectors.T @ (cross - moment_of[fold][1])
+        for i, ridge in enumerate(ridges):
+            penalty = ridge * values[-1].clamp_min(1e-30)
+            solution = vectors @ (projected / (values.clamp_min(0) + penalty))
+            predicted[i, held] = design[held] @ solution
+    errors = ((predicted - target) ** 2).sum((1, 2))
+    best = int(errors.argmin())
+    scale = float(target.square().sum())
+    after = (logits.double() + predicted[best]).argmax(1)
+    return Regression(
+        accuracy=float((after == labels).double().mean()),
+        before=float((logits.argmax(1) == labels).double().mean()),
+        explained=1 - float(errors[best]) / scale if scale > 0 else 0.0,
+        ridge=ridges[best],
+    )
+
+
+def _moments(design: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    flat = design.flatten(0, 1)
+    return flat.T @ flat, flat.T @ target.flatten()
