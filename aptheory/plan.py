@@ -112,7 +112,11 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """What `status` needs to know without loading a network."""
         batches = {
-            batch.key: {"runs": list(batch.run_keys), "seconds": batch.seconds}
+            batch.key: {
+                "runs": list(batch.run_keys),
+                "seconds": batch.seconds,
+                "labels": batch.labels,
+            }
             for batch in self.batches
         }
         return {

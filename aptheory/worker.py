@@ -93,7 +93,7 @@ def work(
 def _real_trainer(job: Job) -> Trainer:
     from aptheory.trainer import JobTrainer
 
-    return JobTrainer(job)
+    return JobTrainer(job)  # imported here: tests of the machinery need no torch
 
 
 def _lead(store: Store, job: Job, batch: Batch) -> list[Record] | str | None:
@@ -122,11 +122,13 @@ def _records(batch: Batch, outcomes: Outcomes, made: Mapping[str, Any]) -> list[
     for key, identity, outcome in zip(batch.run_keys, batch.identities, outcomes, strict=True):
         measured = dict(outcome)
         costs = measured.pop("costs", {})
+        reason = measured.pop("failed", None)
         records.append(
             Record(
                 key=key,
                 identity=identity,
-                status="done",
+                status="done" if reason is None else "failed",
+                reason=reason,
                 outcome={**measured, "labels": batch.labels},
                 made_by={**made, **costs, "batch": batch.key, "together": len(outcomes)},
             )
