@@ -13,17 +13,17 @@ depends on what else is in the batch.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aptheory.errors import InputError
+from aptheory.expansion import Choice, methods_of, unusual
 from aptheory.outcomes import key_of
 from aptheory.sources import load_network, load_task, network_identity, task_identity
 from aptheory.study import Study
 
 if TYPE_CHECKING:
-    from aptheory.methods import Method
     from aptheory.network import Network
     from aptheory.recipe import Recipe
 
@@ -36,7 +36,7 @@ _ROUNDING_ONLY = ("name", "keep", "together")
 class Batch:
     """Runs that train as one stack: one identity each, the same but for the seed.
 
-    ``labels`` are for tables: the recipe's name, and the method's settings that are not the usual.
+    ``labels`` are for tables: what to call the method and the recipe, and unusual settings.
     ``follows`` is the key of the batch whose learned prompts give this one its norm. ``place`` is
     the first place that feels what is learned: what comes before is kept. ``seconds`` and
     ``flops`` are predictions.
@@ -139,7 +139,7 @@ class Plan:
                         {
                             "network": identity["network"]["name"],
                             "task": identity["task"]["name"],
-                            "method": identity["method"]["method"],
+                            "method": batch.labels.get("method", identity["method"]["method"]),
                             "layer": identity["layer"]["index"],
                             "layer_name": identity["layer"]["name"],
                             "settings": batch.labels.get("settings", ""),
@@ -176,16 +176,15 @@ def make_plan(study: Study) -> Plan:
         for (task_spec, task), task_about in zip(loaded, identities, strict=True):
             batches: dict[str, Batch] = {}
             classes = len(task.classes)
-            for method, follows in _methods(study, net, classes, refused):
+            for choice in methods_of(study, net, classes):
                 for recipe in recipes:
                     made = _batches(
                         study,
                         net,
-                        method,
+                        choice,
                         recipe,
                         {"network": about, "task": task_about},
                         classes,
-                        follows,
                         refused,
                     )
                     for batch in made:
@@ -234,117 +233,17 @@ def _recipe(item: Any) -> Recipe:
     return Recipe.named(base, **values).but(name=name)
 
 
-def _methods(
-    study: Study, net: Network, classes: int, refused: dict[str, None]
-) -> Iterator[tuple[Method, Method | None]]:
-    """Each method at each of its layers, with the prompt whose norm it takes (a control only)."""
-    from aptheory.methods import LayerProbe, LinearProbe, RandomPerturbation
-
-    places = _places(study, net)
-    seen: dict[str, None] = {}
-    swept_prompt = False
-    target: int | None = None
-    templates = list(_templates(study, net, refused))
-    for number, (template, fixed) in enumerate(templates):
-        chosen: Sequence[int | None] = [None] if fixed else places
-        prompts = template.name == "ap" and not fixed and study.controls
-        if prompts:
-            swept_prompt = True
-            last = len(net.layers) - 1
-            chosen = sorted({*(p for p in chosen if p is not None), last})
-        if study.equal and number == 0:
-            target = _target(template, places, fixed, net, classes)
-        for place in chosen:
-            method = template if place is None else replace(template, layer=place)  # type: ignore[call-arg]
-            if study.equal and number and target is not None:
-                from aptheory.compare import sized
-
-                method = sized(method, net, classes=classes, parameters=target)
-            if key_of(method.settings()) in seen:
-                continue
-            seen[key_of(method.settings())] = None
-            yield method, None
-            if prompts and place is not None:
-                yield RandomPerturbation(layer=place), method
-    if not swept_prompt:
-        return
-    controls: list[Method] = [LinearProbe(), *(LayerProbe(layer=place) for place in places)]
-    for control in controls:
-        if key_of(control.settings()) not in seen:
-            yield control, None
-
-
-def _target(
-    template: Method, places: Sequence[int], fixed: bool, net: Network, classes: int
-) -> int:
-    """Parameters without head of the study's first method, at the middle one of its layers."""
-    middle = places[len(places) // 2]
-    method = template if fixed else replace(template, layer=middle)  # type: ignore[call-arg]
-    return method.attach(net, classes=classes).count(head=False)
-
-
-def _templates(
-    study: Study, net: Network, refused: dict[str, None]
-) -> Iterator[tuple[Method, bool]]:
-    """(method, whether its layer is given or it has none) for each entry of the study."""
-    from aptheory.methods import Method, applicable, from_settings, parse
-
-    for entry in study.methods:
-        if entry == "all":
-            for method in applicable(net):
-                if method.name != "random_perturbation":  # the controls bring it, with its norm
-                    yield method, not hasattr(method, "layer")
-            continue
-        if isinstance(entry, Method):
-            yield entry, True
-            continue
-        if isinstance(entry, type) and issubclass(entry, Method):
-            entry = entry.name
-        if isinstance(entry, Mapping):
-            values = {"method" if key == "name" else key: item for key, item in entry.items()}
-            swept = _has_layer(values["method"]) and "layer" not in values
-            yield from_settings({**values, "layer": 0} if swept else values), not swept
-            continue
-        text = str(entry).replace(" ", "")
-        swept = _has_layer(text.partition(":")[0]) and "layer=" not in text
-        if swept:
-            text += ("," if ":" in text else ":") + "layer=0"
-        yield parse(text), not swept
-
-
-def _has_layer(name: str) -> bool:
-    """Whether the method of that name acts at a layer that can be chosen."""
-    from aptheory.methods import METHODS
-
-    return name in METHODS and any(item.name == "layer" for item in fields(METHODS[name]))
-
-
-def _places(study: Study, net: Network) -> list[int]:
-    last = len(net.layers) - 1
-    if study.layers == "all":
-        return list(range(last + 1))
-    chosen = set()
-    for layer in study.layers:
-        if isinstance(layer, float):
-            chosen.add(round(layer * last))
-        elif -last - 1 <= layer <= last:
-            chosen.add(layer % (last + 1))
-        else:
-            raise InputError(f"{net.name} has places 0 to {last}; the study asks for {layer}")
-    return sorted(chosen)
-
-
 def _batches(
     study: Study,
     net: Network,
-    method: Method,
+    choice: Choice,
     recipe: Recipe,
     where: dict[str, Any],
     classes: int,
-    follows: Method | None,
     refused: dict[str, None],
 ) -> Iterator[Batch]:
     """The batches of one method with one recipe, or a line in ``refused`` when it does not fit."""
+    method, follows = choice.method, choice.follows
     try:
         adapted = method.attach(net, classes=classes)
     except InputError as error:
@@ -370,7 +269,7 @@ def _batches(
         same["search_seed"] = study.search_seed
     led: list[Batch | None] = []
     if follows is not None:
-        led = list(_batches(study, net, follows, recipe, where, classes, None, refused))
+        led = list(_batches(study, net, Choice(follows, ""), recipe, where, classes, refused))
         same["method"] = {**same["method"], "norm": "learned"}
     candidates = 1
     for values in study.search.values():
@@ -389,20 +288,14 @@ def _batches(
             identities=tuple(identities),
             recipe=recipe.settings(),
             place=adapted.first_layer,
-            labels={"recipe": recipe.name, "settings": _unusual(method)},
+            labels={
+                "method": choice.label,
+                "recipe": recipe.name,
+                "settings": unusual(method),
+            },
             parameters=adapted.count(head=True),
             follows=leader.key if leader is not None else None,
         )
-
-
-def _unusual(method: Method) -> str:
-    """The settings that differ from the method's own defaults, its layer aside: ``tokens=5``."""
-    told = []
-    for item in fields(method):
-        value = getattr(method, item.name)
-        if value != item.default and item.name not in ("layer", "norm"):
-            told.append(f"{item.name}={value}")
-    return ",".join(told)
 
 
 def _cut(batches: list[Batch], width: int) -> Iterator[list[Batch]]:

@@ -41,8 +41,8 @@ def read_plan(folder: str | Path) -> dict[str, Any]:
     return plan
 
 
-def records(folder: str | Path, *, every: bool = False) -> list[Record]:
-    """The finished, checked outcomes of the folder's study, sorted by what they are.
+def records(folder: str | Path, *, every: bool = False) -> list[tuple[dict[str, Any], Record]]:
+    """(what it is, outcome) of the finished runs of the folder's study, sorted by what they are.
 
     ``every`` also takes runs that the last plan does not have. A file that must not be believed
     is left out, with a warning that names it.
@@ -50,21 +50,26 @@ def records(folder: str | Path, *, every: bool = False) -> list[Record]:
     found, damaged = Store(folder).read_all()
     for sentence in damaged:
         warnings.warn(f"left out of the table: {sentence}", stacklevel=2)
-    if not every:
-        wanted = {key for batch in read_plan(folder)["batches"].values() for key in batch["runs"]}
-        found = [record for record in found if record.key in wanted]
-    done = [record for record in found if record.status == "done"]
-    return sorted(done, key=lambda record: (*_order(_about(record)), record.key))
+    batches = read_plan(folder)["batches"].values()
+    labels = {key: batch["labels"] for batch in batches for key in batch["runs"]}
+    done = [
+        (_about(record, labels.get(record.key)), record)
+        for record in found
+        if record.status == "done" and (every or record.key in labels)
+    ]
+    return sorted(done, key=lambda item: (*_order(item[0]), item[1].key))
 
 
-def _about(record: Record) -> dict[str, Any]:
-    identity, labels = record.identity, record.outcome.get("labels", {})
+def _about(record: Record, labels: dict[str, str] | None) -> dict[str, Any]:
+    """The columns that say what a run is; the folder's plan says what to call it."""
+    identity = record.identity
+    labels = record.outcome.get("labels", {}) if labels is None else labels
     layer = identity["layer"]
     return {
         "network": identity["network"]["name"],
         "task": identity["task"]["name"],
         "group": identity["task"]["group"],
-        "method": identity["method"]["method"],
+        "method": labels.get("method", identity["method"]["method"]),
         "settings": labels.get("settings", ""),
         "layer": layer["index"],
         "layer_name": layer["name"],
@@ -96,8 +101,7 @@ def table(
     import pandas as pd
 
     rows = []
-    for record in records(folder, every=every):
-        about = _about(record)
+    for about, record in records(folder, every=every):
         values = {**record.made_by, **record.outcome}
         for measure in measures:
             value = values.get(measure)
@@ -111,10 +115,10 @@ def runs(folder: str | Path, *, every: bool = False) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
-    for record in records(folder, every=every):
+    for about, record in records(folder, every=every):
         values = {**record.made_by, **record.outcome}
         plain = {k: v for k, v in values.items() if isinstance(v, str | int | float | bool)}
-        rows.append({**_about(record), **plain, "run": record.key})
+        rows.append({**about, **plain, "run": record.key})
     return pd.DataFrame(rows)
 
 

@@ -199,7 +199,8 @@ def prompt_norm(adapted: Adapted) -> float:
     for place, edits in adapted.edits.items():
         shape = adapted.net.layers[int(place)].shape
         for edit in edits.children():
-            delta = edit.value()[0].detach().double()
+            delta = edit.value()[0]  # type: ignore[operator]
+            delta = delta.detach().double()
             square += float(delta.expand(shape).pow(2).sum())
     return math.sqrt(square)
 
