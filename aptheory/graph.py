@@ -209,62 +209,6 @@ def is_plain(value: Any) -> bool:
     return isinstance(value, (int, float, bool, str, torch.dtype, torch.device, torch.layout))
 
 
-# --------------------------------------------------------------------------- choosing leaves
-
-
-def weights_in(module: nn.Module) -> int:
-    """How many weight matrices or kernels a module holds."""
-    return sum(p.ndim >= 2 for p in module.parameters())
-
-
-def is_blocklike(module: nn.Module) -> bool:
-    """A residual or transformer block, as opposed to one convolution with its norm."""
-    return weights_in(module) >= 2
-
-
-def _lists_blocks(module: nn.Module) -> bool:
-    return any(
-        isinstance(m, CONTAINERS) and any(is_blocklike(child) for child in m.children())
-        for m in module.modules()
-    )
-
-
-def find_leaves(root: nn.Module, example: Tensor, classifier: str | None) -> tuple[Trace, set[str]]:
-    """Open the modules that hold lists of blocks; return the final trace and what was opened."""
-    from timm.layers import get_notrace_modules
-
-    closed_classes = tuple(get_notrace_modules())
-    opened = {""}
-    if classifier:
-        parts = classifier.split(".")
-        opened |= {".".join(parts[:i]) for i in range(1, len(parts))}
-    current = trace(root, opened, example)
-    refused: set[str] = set()
-    while True:
-        candidates = [
-            node.target
-            for node in current.nodes
-            if node.op == "call_module"
-            and node.target not in refused
-            and not isinstance(root.get_submodule(node.target), closed_classes)
-            and _lists_blocks(root.get_submodule(node.target))
-        ]
-        if not candidates:
-            return current, opened
-        known = len(current.cuts())
-        for name in dict.fromkeys(candidates):
-            try:
-                attempt = trace(root, opened | {name}, example)
-            except Exception:  # what cannot be traced stays a leaf
-                refused.add(name)
-                continue
-            if len(attempt.cuts()) > known or isinstance(root.get_submodule(name), CONTAINERS):
-                opened.add(name)
-                current, known = attempt, len(attempt.cuts())
-            else:
-                refused.add(name)
-
-
 # --------------------------------------------------------------------------------- pieces
 
 

@@ -14,70 +14,21 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from aptheory import graph
 from aptheory.errors import InputError
+from aptheory.graph import Piece
+from aptheory.layer import Layer
+from aptheory.split import split, structural_copy
 
 __all__ = ["Layer", "Network", "load"]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A place in a network, and how to read the activation that enters it.
-
-    ``shape`` leaves the batch out. ``layout`` says which axes are which: ``map`` is (C, H, W),
-    ``map_last`` (H, W, C), ``tokens`` (N, D) with ``prefix`` class, distillation or register
-    tokens in front, ``vector`` (D,). ``grid`` is (h, w) of the spatial positions.
-    """
-
-    index: int
-    name: str
-    shape: tuple[int, ...]
-    layout: Literal["map", "map_last", "tokens", "vector"]
-    prefix: int = 0
-    grid: tuple[int, int] | None = None
-
-    @property
-    def channels(self) -> int:
-        """How many numbers describe one position."""
-        return self.shape[0] if self.layout == "map" else self.shape[-1]
-
-    def positions(self, z: Tensor) -> Float[Tensor, "batch positions channels"]:
-        """The spatial positions of an activation, one row each; prefix tokens are left out.
-
-        A vector is one position.
-        """
-        if self.layout == "vector":
-            return z.flatten(1)[:, None]
-        if self.layout == "map":
-            return z.flatten(2).transpose(1, 2)
-        if self.layout == "map_last":
-            return z.flatten(1, -2)
-        return z[:, self.prefix :]
-
-    def pooled(self, z: Tensor, how: Literal["mean", "class", "all"] = "mean") -> Tensor:
-        """One vector an image: (B, D), or (B, positions * D) for ``all``.
-
-        ``mean`` averages the spatial positions, ``class`` takes the first prefix token (the mean
-        where there is none), ``all`` puts all spatial positions in a row.
-        """
-        if how == "class" and self.prefix:
-            return z[:, 0]
-        if how == "all":
-            return self.positions(z).flatten(1)
-        if how not in ("mean", "class"):
-            raise InputError(f"pooling must be mean, class or all, not {how!r}")
-        return self.positions(z).mean(1)
 
 
 class Network(nn.Module):
@@ -92,13 +43,12 @@ class Network(nn.Module):
         *,
         name: str,
         layers: Sequence[Layer],
-        pieces: Sequence[graph.Piece],
+        pieces: Sequence[Piece],
         input_shape: tuple[int, int, int],
         mean: Sequence[float],
         std: Sequence[float],
         interpolation: str,
         block_layers: Sequence[int],
-        executed: Sequence[Sequence[str]],
     ):
         super().__init__()
         self.module = module
@@ -110,13 +60,13 @@ class Network(nn.Module):
         self.std = tuple(std)
         self.interpolation = interpolation
         self.block_layers = tuple(block_layers)
-        self._executed = tuple(tuple(names) for names in executed)
+        self._executed = tuple(_executed(module, piece) for piece in pieces)
         self._digest: str | None = None
 
     # ------------------------------------------------------------------------------ running
 
     def run(self, x: Tensor, *, start: int = 0, stop: int | None = None) -> Tensor:
-        """Run from the activation ``x`` that enters place ``start`` to the one that enters ``stop``.
+        """Run from the activation that enters place ``start`` to the one that enters ``stop``.
 
         ``stop=None`` goes through the model's own classifier and returns logits (B, classes).
         ``x`` is never written to. Negative places count from the end.
@@ -187,12 +137,9 @@ class Network(nn.Module):
         Costs no memory but the modules themselves and the buffers (BatchNorm statistics are
         copied, so that training the copy cannot change them here).
         """
-        known: dict[int, Any] = {
-            id(p): nn.Parameter(p.detach(), requires_grad=False) for p in self.module.parameters()
-        }
         twin = copy.copy(self)
         twin.__dict__ = {**self.__dict__, "_modules": {}}
-        twin.module = copy.deepcopy(self.module, known)
+        twin.module = structural_copy(self.module)
         return twin.eval()
 
     def replace(self, name: str, new: nn.Module) -> nn.Module:
@@ -268,7 +215,7 @@ class Network(nn.Module):
         return f"<b>{escape(self.name)}</b><table><tr>{top}</tr>{body}</table>"
 
     def table(self) -> list[tuple[str, ...]]:
-        """One row a layer, the first row the titles: index, name, shape, layout, grid, parameters."""
+        """One row a layer, below a row of titles."""
         rows = [("layer", "name", "shape", "layout", "prefix", "grid", "parameters")]
         sizes = dict(self.module.named_parameters(remove_duplicate=False))
         for layer in self.layers:
@@ -286,6 +233,15 @@ class Network(nn.Module):
                 )
             )
         return rows
+
+
+def _executed(module: nn.Module, piece: Piece) -> tuple[str, ...]:
+    names = []
+    for leaf in piece.modules:
+        names += [
+            f"{leaf}.{n}" if n else leaf for n, _ in module.get_submodule(leaf).named_modules()
+        ]
+    return tuple(dict.fromkeys(names))
 
 
 # ----------------------------------------------------------------------------------- loading
@@ -336,14 +292,18 @@ def load(
     shape = input_shape or config.get("input_size")
     if shape is None:
         raise InputError(f"{name} does not say its image size: give input_shape=(3, height, width)")
-    return _split(
+    shape = tuple(shape)
+    found = split(module, name, shape, granularity)
+    return Network(
         module,
         name=name,
-        granularity=granularity,
-        input_shape=tuple(shape),
+        layers=found.layers,
+        pieces=found.pieces,
+        input_shape=shape,
         mean=tuple(mean or config.get("mean") or (0.485, 0.456, 0.406)),
         std=tuple(std or config.get("std") or (0.229, 0.224, 0.225)),
         interpolation=interpolation or config.get("interpolation") or "bilinear",
+        block_layers=found.block_layers,
     )
 
 
@@ -394,8 +354,9 @@ def _create_with(kwargs: dict[str, Any], name: str, weights: str | Path | None) 
     except TypeError:
         raise
     except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"timm's pretrained weights of {name} cannot be had ({(str(error) or type(error).__name__).splitlines()[0]}); "
+            f"timm's pretrained weights of {name} cannot be had ({reason}); "
             "give a file with weights=PATH, or weights=None for random ones"
         ) from error
 
@@ -404,215 +365,3 @@ def _load_weights(module: nn.Module, path: Path, name: str) -> None:
     from aptheory.checkpoint import load_weights
 
     load_weights(module, path, name)
-
-
-# ---------------------------------------------------------------------------------- splitting
-
-
-def _classifier_name(module: nn.Module) -> str | None:
-    found = module.get_classifier() if hasattr(module, "get_classifier") else None
-    if isinstance(found, nn.Module):
-        for name, child in module.named_modules():
-            if child is found:
-                return name
-        return None
-    linear = [n for n, m in module.named_modules() if isinstance(m, nn.Linear)]
-    return linear[-1] if linear and found is None else None
-
-
-def _split(module: nn.Module, *, name: str, granularity: str, **about: Any) -> Network:
-    parameter = next(module.parameters(), torch.zeros(()))
-    generator = torch.Generator().manual_seed(0)
-    kind = {"device": parameter.device, "dtype": parameter.dtype}
-    images = torch.randn(3, *about["input_shape"], generator=generator).to(**kind)
-    try:
-        classifier = _classifier_name(module)
-        traced, opened = graph.find_leaves(module, images[:2], classifier)
-        other = graph.interpret(module, traced, images)
-        places, blocks = _choose(module, traced, classifier, granularity)
-        pieces = [
-            graph.build_piece(traced, other, start, stop)
-            for start, stop in zip(
-                [p.node for p in places],
-                [*[p.node for p in places[1:]], traced.result],
-                strict=True,
-            )
-        ]
-    except InputError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines()
-        raise InputError(
-            f"{name} cannot be split into layers: {reason[0] if reason else type(error).__name__}"
-        ) from error
-    layers = _describe(module, [p.name for p in places], [traced.values[p.node] for p in places])
-    net = Network(
-        module,
-        name=name,
-        layers=layers,
-        pieces=pieces,
-        block_layers=blocks,
-        executed=[_executed(module, piece) for piece in pieces],
-        **about,
-    )
-    _verify(net, images)
-    return net
-
-
-@dataclass
-class _Cut:
-    node: fx.Node
-    name: str
-
-
-def _choose(
-    module: nn.Module, traced: graph.Trace, classifier: str | None, granularity: str
-) -> tuple[list[_Cut], list[int]]:
-    """Choose among the possible cuts: image, one a block, the final norm or pooling, the head."""
-    cuts = traced.cuts()
-    values = traced.values
-    if not cuts or cuts[0] is not traced.image:
-        raise graph.SplitError("no cut follows the image")
-    position = {node: i for i, node in enumerate(traced.nodes)}
-    head = None  # index in `cuts` of the classifier's input
-    if classifier is not None:
-        calls = [n for n in traced.nodes if n.op == "call_module" and n.target == classifier]
-        if calls:
-            head = max(i for i, c in enumerate(cuts) if position[c] < position[calls[0]])
-    if head is None:
-        head = max(i for i, c in enumerate(cuts))
-    if cuts[head] is not traced.result and cuts[-1] is traced.result:
-        cuts = cuts[:-1]
-    cuts = cuts[: head + 1]
-
-    def leaves(i: int) -> list[fx.Node]:
-        stop = position[cuts[i + 1]] if i + 1 < len(cuts) else len(traced.nodes) - 1
-        return [n for n in traced.nodes[position[cuts[i]] + 1 : stop + 1] if n.op == "call_module"]
-
-    def weight(i: int) -> int:
-        return max([graph.weights_in(module.get_submodule(n.target)) for n in leaves(i)], default=0)
-
-    def spatial(i: int) -> bool:
-        shape = values[cuts[i]].shape
-        return len(shape) > 2 and not (len(shape) == 4 and shape[2] == shape[3] == 1)
-
-    inner = range(head)  # segment i runs from cut i to cut i + 1
-    blocks = [i for i in inner if weight(i) >= 2 and spatial(i + 1) and i > 0]
-    if len(blocks) < 4:
-        blocks = [i for i in inner if weight(i) >= 1 and spatial(i + 1) and i > 0]
-    if not blocks:
-        raise graph.SplitError("no single activation is found between the image and the classifier")
-    chosen = [0]
-    block_cuts = []
-    previous = None
-    for i in blocks:
-        at = i
-        if previous is not None:  # what lies between two blocks belongs to the later one
-            at = previous + 1
-            while (
-                at < i and not weight(at) and values[cuts[at]].shape == values[cuts[at + 1]].shape
-            ):
-                at += 1  # but a norm or an activation belongs to the earlier one
-        chosen.append(at)
-        block_cuts.append(at)
-        previous = i
-    last = max(
-        i for i in inner if i >= blocks[-1] and (i == blocks[-1] or weight(i) and spatial(i + 1))
-    )
-    if last > blocks[-1]:
-        chosen.append(blocks[-1] + 1)
-        block_cuts.append(blocks[-1] + 1)
-    if last + 1 < head:
-        chosen.append(last + 1)
-    if granularity == "stage":
-        kept = [chosen[0]]
-        for here, after in zip(chosen[1:], [*chosen[2:], head], strict=True):
-            changes = values[cuts[here]].shape != values[cuts[after]].shape
-            if here == chosen[1] or here not in block_cuts or changes:
-                kept.append(here)
-        chosen = kept
-    chosen.append(head)
-    chosen = list(dict.fromkeys(chosen))
-
-    def label(i: int) -> str:
-        if i == 0:
-            return "image"
-        if i == head:
-            return classifier or "head"
-        for j in range(i, head):
-            if leaves(j):
-                return str(leaves(j)[0].target)
-        return "pool"
-
-    found = [_Cut(cuts[i], label(i)) for i in chosen]
-    return found, [k for k, i in enumerate(chosen) if i in block_cuts and i != head]
-
-
-def _describe(module: nn.Module, names: list[str], values: list[Tensor]) -> list[Layer]:
-    image = values[0].shape[1:]
-    ratio = image[1] / image[2]
-    declared = getattr(module, "output_fmt", None)
-    declared_last = str(getattr(declared, "value", declared)) == "NHWC"
-    layers = []
-    for index, (name, value) in enumerate(zip(names, values, strict=True)):
-        shape = tuple(value.shape[1:])
-        layout: Literal["map", "map_last", "tokens", "vector"]
-        prefix, grid = 0, None
-        if len(shape) == 1:
-            layout = "vector"
-        elif len(shape) == 2:
-            layout = "tokens"
-            prefix, grid = _token_grid(shape[0], getattr(module, "num_prefix_tokens", 0), image)
-        else:
-            first = math.isclose(shape[1] / shape[2], ratio, rel_tol=0.2)
-            last = math.isclose(shape[0] / shape[1], ratio, rel_tol=0.2)
-            is_last = index > 0 and ((last and not first) or (last and first and declared_last))
-            layout = "map_last" if is_last else "map"
-            grid = (shape[0], shape[1]) if is_last else (shape[1], shape[2])
-        layers.append(Layer(index, name, shape, layout, prefix, grid))
-    return layers
-
-
-def _token_grid(count: int, declared: int, image: Sequence[int]) -> tuple[int, tuple[int, int]]:
-    """How many prefix tokens, and the grid of the others, told from the image's own proportions."""
-    for prefix in dict.fromkeys((declared, 0, 1, 2, 5)):
-        spatial = count - prefix
-        if spatial <= 0:
-            continue
-        height = round(math.sqrt(spatial * image[1] / image[2]))
-        if height and spatial % height == 0:
-            width = spatial // height
-            if math.isclose(height / width, image[1] / image[2], rel_tol=0.2):
-                return prefix, (height, width)
-    return 0, (1, count)
-
-
-def _executed(module: nn.Module, piece: graph.Piece) -> list[str]:
-    names = []
-    for leaf in piece.modules:
-        names += [
-            f"{leaf}.{n}" if n else leaf for n, _ in module.get_submodule(leaf).named_modules()
-        ]
-    return list(dict.fromkeys(names))
-
-
-def _verify(net: Network, images: Tensor) -> None:
-    """Run piece by piece beside the model itself; refuse on the smallest difference."""
-    with torch.no_grad():
-        expected = net.module(images)
-        x = images
-        for i, piece in enumerate(net.pieces):
-            kept = x.clone()
-            y = piece(net.module, x)
-            if not torch.equal(kept, x):
-                piece.writes_input = True
-            shape = tuple(y.shape[1:])
-            if i + 1 < len(net.layers) and shape != net.layers[i + 1].shape:
-                raise InputError(
-                    f"{net.name} cannot be split: {net.layers[i + 1].name} has no fixed shape"
-                )
-            x = y
-        if x.shape != expected.shape or not torch.equal(x, expected):
-            raise InputError(
-                f"{net.name} cannot be split into layers: its pieces do not give what its forward gives"
-            )

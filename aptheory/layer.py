@@ -1,0 +1,60 @@
+"""A place in a network: what the activation that enters it looks like, and how to read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from aptheory.errors import InputError
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A place in a network, and how to read the activation that enters it.
+
+    ``shape`` leaves the batch out. ``layout`` says which axes are which: ``map`` is (C, H, W),
+    ``map_last`` (H, W, C), ``tokens`` (N, D) with ``prefix`` class, distillation or register
+    tokens in front, ``vector`` (D,). ``grid`` is (h, w) of the spatial positions.
+    """
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    layout: Literal["map", "map_last", "tokens", "vector"]
+    prefix: int = 0
+    grid: tuple[int, int] | None = None
+
+    @property
+    def channels(self) -> int:
+        """How many numbers describe one position."""
+        return self.shape[0] if self.layout == "map" else self.shape[-1]
+
+    def positions(self, z: Tensor) -> Float[Tensor, "batch positions channels"]:
+        """The spatial positions of an activation, one row each; prefix tokens are left out.
+
+        A vector is one position.
+        """
+        if self.layout == "vector":
+            return z.flatten(1)[:, None]
+        if self.layout == "map":
+            return z.flatten(2).transpose(1, 2)
+        if self.layout == "map_last":
+            return z.flatten(1, -2)
+        return z[:, self.prefix :]
+
+    def pooled(self, z: Tensor, how: Literal["mean", "class", "all"] = "mean") -> Tensor:
+        """One vector an image: (B, D), or (B, positions * D) for ``all``.
+
+        ``mean`` averages the spatial positions, ``class`` takes the first prefix token (the mean
+        where there is none), ``all`` puts all spatial positions in a row.
+        """
+        if how == "class" and self.prefix:
+            return z[:, 0]
+        if how == "all":
+            return self.positions(z).flatten(1)
+        if how not in ("mean", "class"):
+            raise InputError(f"pooling must be mean, class or all, not {how!r}")
+        return self.positions(z).mean(1)

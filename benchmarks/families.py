@@ -1,0 +1,147 @@
+"""Split the smallest model of every timm family, check it numerically, and write the table.
+
+    python benchmarks/families.py                    # all families -> benchmarks/families.md
+    python benchmarks/families.py resnet levit       # some, printed only
+
+Each family runs in a process of its own. Smallest means fewest parameters. Checked with random
+weights and two random images: the network's output equals the model's own bit for bit, and so does
+running to every layer and on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def smallest(family: str) -> str:
+    """The model of a family with the fewest parameters; timm's stand-ins for tests are left out."""
+    import timm
+    import torch
+
+    sizes = {}
+    for name in timm.list_models(module=family, exclude_filters="test_*"):
+        try:
+            with torch.device("meta"):
+                module = timm.create_model(name)
+        except Exception:  # some cannot be built without memory
+            module = timm.create_model(name)
+        sizes[name] = sum(p.numel() for p in module.parameters())
+    return min(sizes, key=lambda name: (sizes[name], name))
+
+
+def check(model: str) -> dict:
+    """Split one model and measure the largest difference over all its places."""
+    import timm
+    import torch
+
+    import aptheory as ap
+
+    torch.manual_seed(0)
+    began = time.perf_counter()
+    module = timm.create_model(model).eval()
+    found: dict = {"model": model, "parameters": sum(p.numel() for p in module.parameters())}
+    try:
+        net = ap.load(module, name=model)
+    except ap.InputError as error:
+        return {**found, "layers": 0, "reason": str(error)}
+    found |= {"layers": len(net.layers), "seconds": round(time.perf_counter() - began, 1)}
+    found["places"] = [(layer.name, layer.layout, layer.prefix, layer.shape) for layer in net.layers]
+    x = torch.randn(2, *net.input_shape)
+    with torch.no_grad():
+        expected = module(x)
+        worst = [(net(x) - expected).abs().max().item()]
+        z = x.clone()
+        for layer in net.layers:
+            kept = z.clone()
+            worst.append((net.run(z, start=layer.index) - expected).abs().max().item())
+            if not torch.equal(kept, z):
+                found["reason"] = f"running from {layer.name} wrote to its input"
+            if layer.index + 1 < len(net.layers):
+                z = net.run(z, start=layer.index, stop=layer.index + 1)
+    found["error"] = max(worst)
+    found["seconds"] = round(time.perf_counter() - began, 1)
+    return found
+
+
+def run(family: str, models: dict[str, str], timeout: int) -> dict:
+    """Check one family in a process of its own."""
+    command = [sys.executable, __file__, "--one", family]
+    if family in models:
+        command += ["--model", models[family]]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return {"family": family, "model": "", "layers": 0, "reason": f"over {timeout} s"}
+    try:
+        return {"family": family, **json.loads(done.stdout.strip().splitlines()[-1])}
+    except (IndexError, ValueError):
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return {"family": family, "model": "", "layers": 0, "reason": reason}
+
+
+def write(rows: list[dict], path: Path) -> None:
+    """The table, with its sum on top."""
+    import timm
+    import torch
+
+    split = [r for r in rows if r["layers"] >= 6 and r.get("error") == 0 and not r.get("reason")]
+    lines = [
+        "# Which of timm's families split into layers",
+        "",
+        f"{len(split)} of {len(rows)} families split into at least six layers with every output equal "
+        f"to timm's, bit for bit (timm {timm.__version__}, torch {torch.__version__}, CPU, float32, "
+        "random weights, two images). Made by `python benchmarks/families.py`; the model is the "
+        "family's smallest. The error is the largest absolute difference from timm's own output "
+        "over all layers at which the run is interrupted.",
+        "",
+        "| family | model | parameters | layers | largest error | reason where refused |",
+        "|---|---|---:|---:|---:|---|",
+    ]
+    for row in rows:
+        error = f"{row['error']:.1g}" if "error" in row else ""
+        lines.append(
+            f"| {row['family']} | {row['model']} | {row.get('parameters', 0):,} | "
+            f"{row['layers'] or ''} | {error} | {row.get('reason', '')} |"
+        )
+    path.write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("families", nargs="*", help="all where none is named")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--timeout", type=int, default=900, help="seconds a family")
+    parser.add_argument("--models", type=Path, help="JSON of family: model, instead of searching")
+    parser.add_argument("--json", type=Path, help="write the raw results here as well")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--model", help=argparse.SUPPRESS)
+    settings = parser.parse_args()
+    if settings.one:
+        print(json.dumps(check(settings.model or smallest(settings.one))))
+        return
+    import timm
+
+    families = settings.families or timm.list_modules()
+    models = json.loads(settings.models.read_text()) if settings.models else {}
+    rows = []
+    with ThreadPoolExecutor(settings.jobs) as pool:
+        for row in pool.map(lambda f: run(f, models, settings.timeout), families):
+            rows.append(row)
+            note = row.get("reason") or f"error {row['error']:.1g}"
+            print(f"{row['family']:28} {row['model']:40} {row['layers']:3} layers  {note}", flush=True)
+    if settings.json:
+        settings.json.write_text(json.dumps(rows, indent=1))
+    if not settings.families:
+        write(rows, HERE / "families.md")
+
+
+if __name__ == "__main__":
+    main()
