@@ -213,12 +213,36 @@ def test_shapes_have_unique_names_and_no_digit() -> None:
 
 
 def test_loss_ignores_questions_without_an_answer() -> None:
-    answers = {"main": torch.tensor([1, 2]), "angle": torch.tensor([upstream.NO_ANSWER] * 2)}
+    images = upstream.Images(
+        torch.zeros(2, 3, 32, 32, dtype=torch.uint8),
+        {
+            "main": torch.tensor([1, 2]),
+            "shape": torch.tensor([0, 0]),
+            "angle": torch.tensor([upstream.NO_ANSWER] * 2),
+        },
+        torch.zeros(2, 32, 32),
+    )
     logits = {"main": torch.zeros(2, 384), "angle": torch.full((2, 5), 3.0, requires_grad=True)}
-    loss = train.loss_of(logits, answers)
+    loss = train.loss_of(logits, images, places=0.0)
     assert loss.item() == pytest.approx(math.log(384), rel=1e-6)
     loss.backward()
     assert torch.equal(logits["angle"].grad, torch.zeros(2, 5))
+    everywhere = {"places": torch.zeros(2, len(SHAPES) + 1, 8, 8)}
+    loss = train.loss_of(everywhere, images, places=2.0)
+    assert loss.item() == pytest.approx(2 * math.log(len(SHAPES) + 1), rel=1e-6)
+    assert train.loss_of(everywhere, images, places=0.0).item() == 0
+
+
+def test_where_names_the_figure_of_each_covered_place() -> None:
+    cover = torch.zeros(1, 32, 32)
+    cover[0, :4, 4:8] = 0.2  # one 4x4 place, a fifth covered
+    cover[0, 31, 31] = 1.0  # a sixteenth of the last place: too little
+    images = upstream.Images(
+        torch.zeros(1, 3, 32, 32, dtype=torch.uint8), {"shape": torch.tensor([7])}, cover
+    )
+    expected = torch.full((1, 8, 8), len(SHAPES))
+    expected[0, 0, 1] = 7
+    assert torch.equal(images.where((8, 8)), expected)
 
 
 def test_training_stops_and_goes_on_to_the_same_weights(tmp_path: Path) -> None:

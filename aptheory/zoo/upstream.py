@@ -39,10 +39,21 @@ _LARGEST_ANGLE = 75.0
 
 @dataclass(frozen=True)
 class Images:
-    """Generated images with their answers."""
+    """Generated images with their answers, and the share of each pixel that figures cover."""
 
     pixels: UInt8[Tensor, "batch 3 size size"]
     answers: dict[str, Int[Tensor, "batch"]]
+    cover: Float[Tensor, "batch size size"]
+
+    def part(self, start: int, stop: int) -> "Images":
+        """The images from ``start`` to ``stop``."""
+        answers = {name: label[start:stop] for name, label in self.answers.items()}
+        return Images(self.pixels[start:stop], answers, self.cover[start:stop])
+
+    def where(self, grid: tuple[int, int]) -> Int[Tensor, "batch rows columns"]:
+        """On a coarse grid: the figure that covers a tenth of the place or more, or "none"."""
+        share = F.adaptive_avg_pool2d(self.cover[:, None], grid)[:, 0]
+        return torch.where(share >= 0.1, self.answers["shape"][:, None, None], len(SHAPES))
 
 
 def generate(count: int, seed: int, *, size: int = 32, clutter: float = 1.0) -> Images:
@@ -65,7 +76,7 @@ def generate(count: int, seed: int, *, size: int = 32, clutter: float = 1.0) -> 
     figure, answers["cell"] = _place(figure, answers["count"], size, generator)
     ground = draw_textures(answers["texture"], size, generator)
     pixels = _paint(figure, ground, answers["hue"], clutter, generator)
-    return Images((pixels * 255).round().clamp(0, 255).to(torch.uint8), answers)
+    return Images((pixels * 255).round().clamp(0, 255).to(torch.uint8), answers, figure)
 
 
 def _uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator) -> Tensor:
