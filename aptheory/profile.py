@@ -124,6 +124,7 @@ def profile(
     prefix_mass: Literal["exclude", "include"] = "exclude",
     level: float = 0.95,
     intervals: bool = True,
+    gradient_images: int = 32,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Measure every layer of ``net`` in one pass over ``images``.
@@ -140,6 +141,7 @@ def profile(
         pooled: features of the rank and separability measures.
         cka_pooled: features of the CKA.
         prefix_mass: see :mod:`aptheory.metrics.attention`.
+        gradient_images: images for the effective receptive field, the first ones that come.
         level: coverage of the intervals; ``intervals=False`` saves the rank family's share of them.
 
     Returns:
@@ -160,6 +162,8 @@ def profile(
         level=level,
         intervals=intervals,
         prefix_mass=prefix_mass,
+        gradient_images=gradient_images,
+        seed=seed,
     )
     watching = watchers.start(settings)
     source = batches(net, images, batch_size=batch_size, split=split, limit=limit, seed=seed)
@@ -170,6 +174,9 @@ def profile(
                 stack.enter_context(_observing(net, watcher))
         for x, labels in source:
             seen += len(x)
+            for watcher in watching:
+                if isinstance(watcher, watchers.ReceptiveFieldWatcher):
+                    watcher.see_images(x)
             for layer, z in walk(net, x, chosen):
                 sight = watchers.Sight(layer, z, labels)
                 for watcher in watching:
@@ -224,6 +231,8 @@ def _table(net: Network, images: Any, split: str, rows: list[dict[str, Any]]) ->
         row["layer_name"] = net.layers[row["layer"]].name
         row["depth"] = row["layer"] / last
     table = pd.DataFrame(rows)
+    if "other_layer" in table:
+        table["other_layer"] = table["other_layer"].astype("Int64")  # layers, absent elsewhere
     return table.reindex(columns=[name for name in COLUMNS if name in table.columns])
 
 

@@ -11,6 +11,12 @@ Nothing here knows of networks or files. Each accumulator has ``update`` (a batc
 ``MEASURES`` lists every measure with its properties.
 """
 
+from aptheory.metrics.alignment import (
+    mutual_neighbours,
+    mutual_neighbours_of_grams,
+    procrustes,
+    procrustes_of_grams,
+)
 from aptheory.metrics.attention import (
     AttentionDistance,
     AttentionEntropy,
@@ -22,8 +28,20 @@ from aptheory.metrics.attention import (
     prefix_share,
     window_distances,
 )
-from aptheory.metrics.cka import CKA, ChanceWarning, chance_level, cka, cka_map, cka_of_grams, grams
-from aptheory.metrics.globality import Globality, globality
+from aptheory.metrics.centred_alignment import (
+    CKA,
+    ChanceWarning,
+    chance_level,
+    cka,
+    cka_map,
+    cka_of_grams,
+    grams,
+)
+from aptheory.metrics.frequency import (
+    RelativeLogAmplitude,
+    diagonal_frequencies,
+    relative_log_amplitude,
+)
 from aptheory.metrics.gram import linear_gram, rbf_gram
 from aptheory.metrics.intervals import Estimate, RunningMean, bootstrap, group_jackknife
 from aptheory.metrics.rank import (
@@ -36,8 +54,43 @@ from aptheory.metrics.rank import (
     stable_rank,
     stable_rank_centred,
 )
+from aptheory.metrics.receptive import (
+    ReceptiveField,
+    middle,
+    position_gradient,
+    receptive_field,
+    receptive_radius,
+)
+from aptheory.metrics.registry import MEASURES, Measure
+from aptheory.metrics.separability import (
+    ClassDistanceRatio,
+    Probe,
+    class_distance_ratio,
+    logme,
+    probe_accuracy,
+)
+from aptheory.metrics.spatial_mean import Globality, globality
 
 __all__ = [
+    "ClassDistanceRatio",
+    "MEASURES",
+    "Measure",
+    "Probe",
+    "ReceptiveField",
+    "RelativeLogAmplitude",
+    "class_distance_ratio",
+    "diagonal_frequencies",
+    "logme",
+    "middle",
+    "mutual_neighbours",
+    "mutual_neighbours_of_grams",
+    "position_gradient",
+    "probe_accuracy",
+    "procrustes",
+    "procrustes_of_grams",
+    "receptive_field",
+    "receptive_radius",
+    "relative_log_amplitude",
     "CKA",
     "AttentionDistance",
     "AttentionEntropy",

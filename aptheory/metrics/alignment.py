@@ -1,0 +1,146 @@
+"""Second opinions on CKA: Procrustes similarity and mutual nearest neighbours.
+
+CKA weighs directions by their variance and can be moved by a few outliers (Davari et al. 2023); a
+claim that rests on it should also stand under a measure that is built differently. Both measures
+here need all images at once and see features only through Gram matrices.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from aptheory.errors import InputError
+from aptheory.metrics.gram import centre, linear_gram, rows, squared_distances
+
+
+def procrustes(
+    x: Float[Tensor, "images *x"],
+    y: Float[Tensor, "images *y"],
+    *,
+    estimator: Literal["split", "biased"] = "split",
+    splits: int = 4,
+    seed: int = 0,
+) -> float:
+    """Cosine between Y and the best rotation of X; 1 for equal up to rotation, shift and scale.
+
+    ``estimator="biased"`` fits and scores on the same images: ‖XᵀY‖_* / (‖X‖ ‖Y‖) of the centred
+    features (Schönemann 1966), in [0, 1]. A rotation with as many free numbers as there are images
+    fits noise, so unrelated wide features score near 1.
+
+    ``estimator="split"`` (debiased) fits the rotation on half of the images and scores it on the
+    other half, both ways, over ``splits`` random halvings: 0 on average for unrelated features.
+    Directions that the fitting half never shows cannot be rotated, so features wider than n / 2
+    score below what more images would give: it errs towards 0, never towards 1.
+
+    Raises:
+        InputError: different numbers of images, fewer than 4 (2 if biased), constant features.
+    """
+    least = 2 if estimator == "biased" else 4
+    rows(x, least=least, what="x")
+    rows(y, least=least, what="y")
+    _same_images(x, y)
+    return procrustes_of_grams(
+        linear_gram(x), linear_gram(y), estimator=estimator, splits=splits, seed=seed
+    )
+
+
+def procrustes_of_grams(
+    x: Float[Tensor, "images images"],
+    y: Float[Tensor, "images images"],
+    *,
+    estimator: Literal["split", "biased"] = "split",
+    splits: int = 4,
+    seed: int = 0,
+) -> float:
+    """:func:`procrustes` from the Gram matrices of the two sets of features."""
+    for name, gram in (("x", x), ("y", y)):
+        if not bool(gram.isfinite().all()) or not bool(gram.diagonal().sum() > 0):
+            raise InputError(f"{name} is constant over the images or not finite: no Procrustes.")
+    count = len(x)
+    if estimator == "biased":
+        every = torch.arange(count, device=x.device)
+        return _score(x, y, every, every)
+    if estimator != "split":
+        raise InputError(f'estimator is {estimator!r}; it is "split" or "biased".')
+    generator = torch.Generator().manual_seed(seed)
+    scores = []
+    for _ in range(splits):
+        order = torch.randperm(count, generator=generator).to(x.device)
+        first, second = order[: count // 2], order[count // 2 :]
+        scores += [_score(x, y, first, second), _score(x, y, second, first)]
+    return sum(scores) / len(scores)
+
+
+def _score(x: Tensor, y: Tensor, fit: Tensor, held: Tensor) -> float:
+    """Fit the rotation on the images ``fit``, return the cosine on the images ``held``."""
+    left_x, size_x, seen_x = _coordinates(x, fit, held)
+    left_y, size_y, seen_y = _coordinates(y, fit, held)
+    # XᵀY of the fitting images, in the coordinates of the directions that they span
+    core = size_x[:, None] * (left_x.T @ left_y) * size_y[None, :]
+    turn_x, _, turn_y = torch.linalg.svd(core, full_matrices=False)
+    agreement = ((seen_x @ turn_x) * (seen_y @ turn_y.T)).sum()
+    norm_x = centre(x[held][:, held]).trace()
+    norm_y = centre(y[held][:, held]).trace()
+    if not bool(norm_x > 0) or not bool(norm_y > 0):
+        raise InputError("Half of the images have equal features: give more, or varied, images.")
+    return float(agreement / (norm_x * norm_y).sqrt())
+
+
+def _coordinates(gram: Tensor, fit: Tensor, held: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U, S of the fitting images' features U S Vᵀ, and the held images' coordinates in V."""
+    values, vectors = torch.linalg.eigh(centre(gram[fit][:, fit]))
+    # Directions below this are the rounding of float32 products, and too small to matter.
+    real = values > 1e-7 * values[-1].clamp_min(torch.finfo(values.dtype).tiny)
+    size, left = values[real].sqrt(), vectors[:, real]
+    cross = gram[held][:, fit]
+    cross = cross - cross.mean(0, keepdim=True)
+    cross = cross - cross.mean(1, keepdim=True)
+    return left, size, cross @ left / size
+
+
+def mutual_neighbours(
+    x: Float[Tensor, "images *x"], y: Float[Tensor, "images *y"], *, neighbours: int = 10
+) -> float:
+    """Share of an image's ``neighbours`` nearest images in X that are also nearest in Y.
+
+    Mean over images (Huh et al. 2024, with Euclidean distances), between 0 and 1; unrelated
+    features score ``neighbours / (n - 1)``. Images equally far are taken in the images' order.
+
+    Raises:
+        InputError: different numbers of images, or not more than ``neighbours`` of them.
+    """
+    _same_images(x, y)
+    return mutual_neighbours_of_grams(linear_gram(x), linear_gram(y), neighbours=neighbours)
+
+
+def mutual_neighbours_of_grams(
+    x: Float[Tensor, "images images"],
+    y: Float[Tensor, "images images"],
+    *,
+    neighbours: int = 10,
+) -> float:
+    """:func:`mutual_neighbours` from the Gram matrices of the two sets of features."""
+    if not 1 <= neighbours < len(x):
+        raise InputError(
+            f"{neighbours} neighbours among {len(x)} images: there must be at least one, and more "
+            "images than neighbours."
+        )
+    mine, theirs = _nearest(x, neighbours), _nearest(y, neighbours)
+    shared = (mine[:, :, None] == theirs[:, None, :]).any(2)
+    return float(shared.to(torch.float64).mean())
+
+
+def _nearest(gram: Tensor, neighbours: int) -> Int[Tensor, "images neighbours"]:
+    if not bool(gram.isfinite().all()):
+        raise InputError("Features hold NaN or infinity, so they have no neighbours.")
+    distances = squared_distances(gram).fill_diagonal_(float("inf"))
+    return distances.argsort(dim=1, stable=True)[:, :neighbours]
+
+
+def _same_images(x: Tensor, y: Tensor) -> None:
+    if len(x) != len(y):
+        raise InputError(
+            f"x has {len(x)} images and y has {len(y)}: both must describe the same images."
+        )
