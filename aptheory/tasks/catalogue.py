@@ -12,6 +12,13 @@ from aptheory.tasks.base import Task
 # name -> module.function, imported when used so that listing names costs nothing
 EMBEDDED = {
     "digits": "digits.digits",
+    "textures": "textures.textures",
+    "objects": "objects.objects",
+    "cells": "cells.cells",
+    "counting": "structured.counting",
+    "position": "structured.position",
+    "orientation": "structured.orientation",
+    "distance": "structured.distance",
 }
 SCHEMES = {
     "folder": "folder.folder_task",
