@@ -25,7 +25,9 @@ from aptheory.study import Study
 
 if TYPE_CHECKING:
     from aptheory.network import Network
+    from aptheory.prediction import Predictor
     from aptheory.recipe import Recipe
+    from aptheory.tasks import Task
 
 IDENTITY_FORMAT = 1
 _ROUNDING_ONLY = ("name", "keep", "together")
@@ -39,7 +41,7 @@ class Batch:
     ``labels`` are for tables: what to call the method and the recipe, and unusual settings.
     ``follows`` is the key of the batch whose learned prompts give this one its norm. ``place`` is
     the first place that feels what is learned: what comes before is kept. ``seconds`` and
-    ``flops`` are predictions.
+    ``operations`` (2 a multiply-add) are predictions.
     """
 
     identities: tuple[dict[str, Any], ...]
@@ -49,7 +51,7 @@ class Batch:
     parameters: int = 0
     follows: str | None = None
     seconds: float = 1.0
-    flops: float = 0.0
+    operations: float = 0.0
 
     @property
     def run_keys(self) -> tuple[str, ...]:
@@ -127,7 +129,7 @@ class Plan:
         }
 
     def table(self) -> Any:
-        """One row a run: what it is, its key, its batch, and the predicted seconds and FLOPs."""
+        """One row a run: what it is, its key and batch, the predicted seconds and operations."""
         import pandas as pd
 
         rows = []
@@ -147,7 +149,7 @@ class Plan:
                             "seed": identity["seed"],
                             "parameters": batch.parameters,
                             "seconds": batch.seconds * share,
-                            "flops": batch.flops * share,
+                            "operations": batch.operations * share,
                             "job": number,
                             "batch": batch.key,
                             "run": key,
@@ -162,7 +164,7 @@ def make_plan(study: Study) -> Plan:
     Raises:
         InputError: an unknown network, task, method, recipe or layer, told in a sentence.
     """
-    from aptheory.prediction import Prediction
+    from aptheory.prediction import Predictor
 
     recipes = [_recipe(item) for item in study.recipes]
     loaded = [(spec, load_task(spec)) for spec in study.tasks]
@@ -171,24 +173,15 @@ def make_plan(study: Study) -> Plan:
     refused: dict[str, None] = {}
     for spec in study.networks:
         net = load_network(spec)
-        prediction = Prediction(net)
+        predictor = Predictor(net)
         about = network_identity(net)
         for (task_spec, task), task_about in zip(loaded, identities, strict=True):
             batches: dict[str, Batch] = {}
-            classes = len(task.classes)
-            for choice in methods_of(study, net, classes):
+            place = _Where(study, net, task, {"network": about, "task": task_about}, predictor)
+            for choice in methods_of(study, net, len(task.classes)):
                 for recipe in recipes:
-                    made = _batches(
-                        study,
-                        net,
-                        choice,
-                        recipe,
-                        {"network": about, "task": task_about},
-                        classes,
-                        refused,
-                    )
-                    for batch in made:
-                        batches[batch.key] = prediction.of(batch, task, study)
+                    for batch in _batches(place, choice, recipe, refused):
+                        batches[batch.key] = batch
             for part in _cut(list(batches.values()), study.layers_together):
                 jobs.append(
                     Job(
@@ -233,26 +226,31 @@ def _recipe(item: Any) -> Recipe:
     return Recipe.named(base, **values).but(name=name)
 
 
+@dataclass(frozen=True)
+class _Where:
+    """One network and task of a study, with what is known about them."""
+
+    study: Study
+    net: Network
+    task: Task
+    identity: dict[str, Any]
+    predictor: Predictor
+
+
 def _batches(
-    study: Study,
-    net: Network,
-    choice: Choice,
-    recipe: Recipe,
-    where: dict[str, Any],
-    classes: int,
-    refused: dict[str, None],
+    where: _Where, choice: Choice, recipe: Recipe, refused: dict[str, None]
 ) -> Iterator[Batch]:
     """The batches of one method with one recipe, or a line in ``refused`` when it does not fit."""
-    method, follows = choice.method, choice.follows
+    study, net, method = where.study, where.net, choice.method
     try:
-        adapted = method.attach(net, classes=classes)
+        adapted = method.attach(net, classes=len(where.task.classes))
     except InputError as error:
         refused[f"{net.name}, {method.name}: {error}"] = None
         return
     layer = net.layers[adapted.first_layer]
     same: dict[str, Any] = {
         "format": IDENTITY_FORMAT,
-        **where,
+        **where.identity,
         "method": method.settings(),
         "layer": {
             "index": layer.index,
@@ -268,13 +266,13 @@ def _batches(
     if study.protocol == "vtab":
         same["search_seed"] = study.search_seed
     led: list[Batch | None] = []
-    if follows is not None:
-        led = list(_batches(study, net, Choice(follows, ""), recipe, where, classes, refused))
+    if choice.follows is not None:
+        led = list(_batches(where, Choice(choice.follows, ""), recipe, refused))
         same["method"] = {**same["method"], "norm": "learned"}
     candidates = 1
     for values in study.search.values():
         candidates *= len(values)
-    size = max(1, study.together // candidates)
+    size = study.together if study.protocol == "vtab" else max(1, study.together // candidates)
     for number, start in enumerate(range(0, len(study.seeds), size)):
         seeds = study.seeds[start : start + size]
         leader = led[number] if led else None
@@ -284,6 +282,7 @@ def _batches(
             if leader is not None:
                 identity["follows"] = leader.run_keys[position]
             identities.append(identity)
+        seconds, operations = where.predictor.of(adapted, where.task, recipe, study, len(seeds))
         yield Batch(
             identities=tuple(identities),
             recipe=recipe.settings(),
@@ -293,7 +292,9 @@ def _batches(
                 "recipe": recipe.name,
                 "settings": unusual(method),
             },
-            parameters=adapted.count(head=True),
+            parameters=adapted.count(head=False),
+            seconds=seconds,
+            operations=operations,
             follows=leader.key if leader is not None else None,
         )
 

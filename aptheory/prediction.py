@@ -1,85 +1,80 @@
-"""How long a batch will take, before it runs: a small measurement and some arithmetic.
+"""What a batch will cost, before it runs: operations counted, and their pace measured once.
 
-One image's forward pass through each piece of the network is timed once, here and now, on one
-thread. Training K runs for E epochs on n images from place l on takes about
+From the operations of one image (see `aptheory.cost`), with n images a split, E epochs, K runs:
 
-    K · E · n · (forward + backward after l)  +  n · (forward before l, once, kept)
-    + K · (n_val + n_test) · forward after l
+    K · E · n_train · (one training step from the kept activations)
+    + (n_train + n_val + n_test) · (forward to the place)       once
+    + K · (n_val + n_test) · (forward from the place)           after training
 
-with the backward pass as dear as the forward one (activations only) or twice as dear when the
-network's own weights learn. It orders the work and fills the dry run; it decides no result.
+Seconds are that divided by the pace of one forward pass here and now, on one thread, plus the time
+that a step takes whatever the network. The numbers order the work and fill the dry run; they
+decide no result.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 
+from aptheory.cost import piece_operations, predict
+
 if TYPE_CHECKING:
+    from aptheory.methods import Adapted
     from aptheory.network import Network
-    from aptheory.plan import Batch
+    from aptheory.recipe import Recipe
     from aptheory.study import Study
     from aptheory.tasks import Task
 
-_IMAGES = 4
-_OVERHEAD_SECONDS = 2e-3
+_IMAGES = 16
+_STEP_SECONDS = 2e-3
 """Of one step of one run, whatever the network: the optimiser and Python."""
 
 
-class Prediction:
-    """Seconds an image through each piece of one network, measured when first asked for."""
+class Predictor:
+    """Counts and times one network once, then predicts any number of batches on it."""
 
     def __init__(self, net: Network) -> None:
         self.net = net
-        self._after: list[float] | None = None
 
-    def after(self, place: int) -> float:
-        """Seconds of one image's forward pass from ``place`` to the logits."""
-        if self._after is None:
-            self._after = self._measure()
-        return self._after[place]
+    @cached_property
+    def operations(self) -> list[float]:
+        return piece_operations(self.net)
 
+    @cached_property
     @torch.no_grad()
-    def _measure(self) -> list[float]:
-        last = len(self.net.layers) - 1
+    def pace(self) -> float:
+        """Operations a second of the network's forward pass, one thread."""
         threads = torch.get_num_threads()
+        device = next(iter(self.net.parameters())).device
+        images = torch.zeros(_IMAGES, *self.net.input_shape, device=device)
         torch.set_num_threads(1)
-        pieces = []
         try:
-            parameter = next(iter(self.net.parameters()), None)
-            device = torch.device("cpu") if parameter is None else parameter.device
-            z = torch.zeros(_IMAGES, *self.net.input_shape, device=device)
-            self.net.run(z)
-            for place in range(last):
-                start = time.perf_counter()
-                z = self.net.run(z, start=place, stop=place + 1)
-                pieces.append((time.perf_counter() - start) / _IMAGES)
+            self.net.run(images[:1])
+            start = time.perf_counter()
+            self.net.run(images)
+            seconds = time.perf_counter() - start
         finally:
             torch.set_num_threads(threads)
-        return [sum(pieces[place:]) for place in range(last + 1)]
+        return max(1.0, sum(self.operations) * _IMAGES / seconds)
 
-    def of(self, batch: Batch, task: Task, study: Study) -> Batch:
-        """The same batch with its predicted seconds."""
-        recipe = batch.recipe
+    def of(
+        self, adapted: Adapted, task: Task, recipe: Recipe, study: Study, runs: int
+    ) -> tuple[float, float]:
+        """(seconds, operations) of ``runs`` runs with all their candidates."""
         train, val, test = len(task.train), len(task.val), len(task.test)
         candidates = 1
         for values in study.search.values():
             candidates *= len(values)
-        runs = len(batch.seeds)
-        method = batch.identities[0]["method"]["method"]
-        stop = batch.place if method == "layer_probe" else None
-        forward = 0.0 if stop is not None else self.after(batch.place)
-        backward = {"full": 2.0, "partial": 2.0, "random_perturbation": 0.0}.get(method, 1.0)
+        trained = float(runs * candidates * train)
         if study.protocol == "vtab":
             trained = candidates * train + runs * (train + val)
-        else:
-            trained = runs * candidates * train
-        steps = trained / recipe["batch_size"]
-        seconds = recipe["epochs"] * (trained * forward * (1 + backward))
-        seconds += recipe["epochs"] * steps * _OVERHEAD_SECONDS
-        seconds += (train + val + test) * (self.after(0) - self.after(batch.place))
-        seconds += runs * candidates * (train + val + test) * forward
-        return replace(batch, seconds=seconds)
+        step = predict(adapted, self.operations).step_from_kept
+        before = sum(self.operations[: adapted.first_layer])
+        after = sum(self.operations[adapted.first_layer : adapted.exit + 1])
+        total = recipe.epochs * trained * step
+        total += (train + val + test) * before + runs * candidates * (val + test) * after
+        steps = recipe.epochs * trained / recipe.batch_size
+        return total / self.pace + steps * _STEP_SECONDS, total
