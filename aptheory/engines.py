@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from aptheory.errors import InputError
 
@@ -34,6 +34,7 @@ class Died:
 Event = tuple[Any, Any]
 
 
+@runtime_checkable
 class Engine(Protocol):
     @property
     def workers(self) -> int: ...
