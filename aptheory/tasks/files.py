@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from aptheory.errors import InputError
+from aptheory.tasks.cache import remember_digest, remembered_digest
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -30,6 +31,11 @@ class Store(Protocol):
     def names(self) -> list[str]: ...
 
     def read(self, key: str) -> bytes: ...
+
+    def stamp(self, keys: Sequence[str]) -> str:
+        """Changes when the bytes of one of ``keys`` may have changed (sizes and times), or "" if
+        that cannot be told without reading them."""
+        ...
 
 
 class FolderStore:
@@ -54,6 +60,9 @@ class FolderStore:
             raise InputError(
                 f"{self.root / key} cannot be read ({error.strerror or error}); put it back"
             ) from error
+
+    def stamp(self, keys: Sequence[str]) -> str:
+        return "\n".join(f"{key} {file_stamp(self.root / key)}" for key in keys)
 
 
 class ZipStore:
@@ -96,13 +105,27 @@ class ZipStore:
                 f"{self.path}: {key} cannot be read ({error}); fetch the file again"
             ) from error
 
+    def stamp(self, keys: Sequence[str]) -> str:
+        return "\n".join([f"{self.path.resolve()} {file_stamp(self.path)}", *keys])
 
-def decode_image(data: bytes, where: str, size: tuple[int, int] | None = None) -> np.ndarray:
+
+def file_stamp(path: Path) -> str:
+    """Size and time of change of a file."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); put it back") from error
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def decode_image(
+    data: bytes, where: str, size: tuple[int, int] | None = None, *, gain: int = 1
+) -> np.ndarray:
     """uint8 (height, width, 3) from the bytes of an image file, resized to ``size`` if given.
 
     Pillow's bilinear filter (antialiased when it shrinks). 16-bit grey keeps its high byte;
-    transparency is dropped. Raises :class:`InputError` naming ``where`` for bytes that are not a
-    whole image.
+    transparency is dropped; ``gain`` multiplies the pixels first (255 for 0/1 pictures). Raises
+    :class:`InputError` naming ``where`` for bytes that are not a whole image.
     """
     from PIL import Image
 
@@ -119,6 +142,8 @@ def decode_image(data: bytes, where: str, size: tuple[int, int] | None = None) -
                 # Pillow wants a palette's transparency spelled out before it is dropped.
                 image = image.convert("RGBA") if "transparency" in image.info else image
                 image = image.convert("RGB")
+            if gain != 1:
+                image = image.point([min(value * gain, 255) for value in range(256)] * 3)
             if size is not None and image.size != (size[1], size[0]):
                 image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
             return np.asarray(image, dtype=np.uint8)
@@ -142,7 +167,9 @@ class FileSplit:
         labels: np.ndarray | Sequence[int],
         *,
         workers: int | None = None,
+        gain: int = 1,
     ) -> None:
+        self.gain = gain
         self.store = store
         self.keys = list(keys)
         self.labels = np.asarray(labels, dtype=np.int64)
@@ -167,7 +194,8 @@ class FileSplit:
 
         def fill(row: int) -> None:
             index = int(wanted[row])
-            out[row] = decode_image(self.store.read(self.keys[index]), self.where(index), size)
+            data = self.store.read(self.keys[index])
+            out[row] = decode_image(data, self.where(index), size, gain=self.gain)
 
         workers = min(self.workers or os.cpu_count() or 1, len(wanted), 16)
         if workers > 1:
@@ -180,7 +208,22 @@ class FileSplit:
 
     @cached_property
     def digest(self) -> str:
-        hasher = hashlib.sha256(b"files")
+        """sha256 of the files' bytes and the labels. Kept in the cache folder by the files' names,
+        sizes and times, so that a large folder is read once and not at every start."""
+        remembered = remembered_digest(self._stamp())
+        if remembered is None:
+            remembered = self.content_digest()
+            remember_digest(self._stamp(), remembered)
+        return remembered
+
+    def _stamp(self) -> str:
+        stamp = self.store.stamp(self.keys)
+        labels = hashlib.sha256(self.labels.astype("<i8").tobytes()).hexdigest()
+        return f"{Path(self.store.place).resolve()}\n{self.gain} {labels}\n{stamp}" if stamp else ""
+
+    def content_digest(self) -> str:
+        """The digest from the bytes themselves, whatever is remembered."""
+        hasher = hashlib.sha256(f"files {self.gain}".encode())
         for key, label in zip(self.keys, self.labels, strict=True):
             hasher.update(hashlib.sha256(self.store.read(key)).digest())
             hasher.update(int(label).to_bytes(8, "little", signed=True))
