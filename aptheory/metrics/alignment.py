@@ -17,7 +17,7 @@ from aptheory.metrics.gram import centre, linear_gram, rows, squared_distances
 
 def procrustes(
     x: Float[Tensor, "images *x"],
-    y: Float[Tensor, "images *y"],
+    y: Float[Tensor, "same_images *y"],
     *,
     estimator: Literal["split", "biased"] = "split",
     splits: int = 4,
@@ -101,7 +101,7 @@ def _coordinates(gram: Tensor, fit: Tensor, held: Tensor) -> tuple[Tensor, Tenso
 
 
 def mutual_neighbours(
-    x: Float[Tensor, "images *x"], y: Float[Tensor, "images *y"], *, neighbours: int = 10
+    x: Float[Tensor, "images *x"], y: Float[Tensor, "same_images *y"], *, neighbours: int = 10
 ) -> float:
     """Share of an image's ``neighbours`` nearest images in X that are also nearest in Y.
 

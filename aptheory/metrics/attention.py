@@ -13,7 +13,7 @@ In window attention (Swin) each window has its own distances, from the *global* 
 tokens; see :func:`window_distances`.
 """
 
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -224,7 +224,7 @@ class _PerHead:
         heads = self.per_image(probabilities)
         self.running.update(torch.cat([heads.mean(1, keepdim=True), heads], dim=1))
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "_PerHead") -> None:
         """Take over what ``other`` has seen."""
         self.running.merge(other.running)
 

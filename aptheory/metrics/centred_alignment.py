@@ -32,7 +32,7 @@ class ChanceWarning(UserWarning):
 
 def cka(
     x: Float[Tensor, "images *x"],
-    y: Float[Tensor, "images *y"],
+    y: Float[Tensor, "same_images *y"],
     *,
     estimator: Estimator = "unbiased",
     kernel: Kernel = "linear",
@@ -98,8 +98,11 @@ def cka_of_grams(
     elif estimator == "biased":
         if grams.shape[-1] < 2:
             raise InputError("The biased CKA needs at least 2 images.")
-        vectors = centre(grams).flatten(1)
-        _warn_of_chance(grams)
+        centred = centre(grams)
+        vectors = centred.flatten(1)
+        result = normalise(vectors @ vectors.T)
+        _warn_of_chance(centred)
+        return result
     else:
         raise InputError(f'estimator is {estimator!r}; it is "unbiased" or "biased".')
     return normalise(vectors @ vectors.T)
@@ -135,14 +138,13 @@ def chance_level(x: Float[Tensor, "images images"], y: Float[Tensor, "images ima
     return float(a.trace() * b.trace() / (len(a) - 1) / (a.norm() * b.norm()))
 
 
-def _warn_of_chance(grams: Tensor) -> None:
-    centred = centre(grams)
+def _warn_of_chance(centred: Tensor) -> None:
     traces = centred.diagonal(dim1=1, dim2=2).sum(-1)
     norms = centred.flatten(1).norm(dim=1)
-    images = grams.shape[-1]
-    share = traces / norms / (images - 1) ** 0.5  # chance level of a pair = product of the two
-    level = float(share.square().nan_to_num().max())
-    if level > 0.1:
+    images = centred.shape[-1]
+    share = traces / norms / (images - 1) ** 0.5  # a pair's chance level is the product of the two
+    level = float(share.topk(min(2, len(share))).values.prod())
+    if len(share) > 1 and level > 0.1:
         warnings.warn(
             f"{images} images are few for features this wide: the biased CKA of unrelated features "
             f'with these spectra is up to {level:.2f}, not 0. Use estimator="unbiased".',

@@ -252,7 +252,9 @@ class Rank:
         if unknown:
             raise InputError(f"Unknown rank {sorted(unknown)}; known are {sorted(FORMULAS)}.")
         everything = self._values(measures, leave_out=None)
-        groups = sorted(self.moments) if len(self.moments) > 1 else []
+        groups = sorted(self.moments)
+        if len(groups) < 2 or any(self.count - self.moments[g].count < 2 for g in groups):
+            groups = []  # too few rows for any to be left out
         without = [self._values(measures, leave_out=group) for group in groups]
         result = {}
         for name in measures:

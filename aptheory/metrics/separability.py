@@ -51,7 +51,7 @@ class Probe(NamedTuple):
 
 def probe_accuracy(
     features: Float[Tensor, "images *dims"],
-    labels: Int[Tensor, "images"],
+    labels: Int[Tensor, "same_images"],
     *,
     folds: int = 5,
     strength: float = 1.0,
@@ -98,7 +98,7 @@ def wilson(right: int, count: int, *, level: float = 0.95) -> tuple[float, float
     return float(interval.low), float(interval.high)
 
 
-def logme(features: Float[Tensor, "images *dims"], labels: Int[Tensor, "images"]) -> float:
+def logme(features: Float[Tensor, "images *dims"], labels: Int[Tensor, "same_images"]) -> float:
     """Log of the maximum evidence per image, mean over classes (You et al. 2021); larger is better.
 
     Each class's indicator y is modelled as y = F w + noise, w ~ N(0, 1/α), noise ~ N(0, 1/β); α and
@@ -131,7 +131,9 @@ def logme(features: Float[Tensor, "images *dims"], labels: Int[Tensor, "images"]
 def _evidence(squares: np.ndarray, inside: np.ndarray, target: np.ndarray, width: int) -> float:
     """Largest log evidence per image. ``inside``: the target's part in the features' span."""
     count = len(target)
-    outside = max(float(target @ target - inside @ inside), 0.0)
+    outside = float(target @ target - inside @ inside)
+    if outside <= 1e-12 * float(target @ target):
+        outside = 0.0  # what rounding leaves would be multiplied by a large β
     alpha, beta = 1.0, 1.0
     for _ in range(1000):
         shrink = alpha / (alpha + beta * squares)
@@ -167,7 +169,7 @@ def log_evidence(
 
 
 def class_distance_ratio(
-    features: Float[Tensor, "images *dims"], labels: Int[Tensor, "images"]
+    features: Float[Tensor, "images *dims"], labels: Int[Tensor, "same_images"]
 ) -> float:
     """Squared distance between class means over squared distance within a class.
 
@@ -231,7 +233,7 @@ class ClassDistanceRatio:
         self.images = 0
 
     def update(
-        self, features: Float[Tensor, "images width"], labels: Int[Tensor, "images"]
+        self, features: Float[Tensor, "images width"], labels: Int[Tensor, "same_images"]
     ) -> None:
         """Add one batch with its labels, which count from 0."""
         work = features.detach().to(torch.float64)
