@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -176,7 +177,8 @@ class Adapted(nn.Module):
     def read(self, z: Tensor) -> Float[Tensor, "samples width"]:
         """The head's features from the activation entering place ``exit``."""
         layer = self.net.layers[self.exit]
-        return z if self.pool is None else layer.pooled(z, self.pool)
+        # A classifier that is a 1x1 convolution reads (D, 1, 1).
+        return z.flatten(1) if self.pool is None else layer.pooled(z, self.pool)
 
     def features(self, z: Tensor) -> Float[Tensor, "samples width"]:
         """From the activation entering ``first_layer`` (K*B, ...) to the head's features."""
@@ -301,6 +303,38 @@ class Adapted(nn.Module):
         from aptheory.methods.folding import fold
 
         return fold(self)
+
+
+_called: WeakKeyDictionary[Network, frozenset[str]] = WeakKeyDictionary()
+
+
+def called_modules(net: Network) -> frozenset[str]:
+    """Names of the modules whose own forward runs when the network does.
+
+    Some attention modules read the weights of a linear layer without calling it; whatever stands
+    in for such a layer would silently do nothing. Found by one image, once a network.
+    """
+    if net not in _called:
+        seen: set[str] = set()
+        handles = [
+            module.register_forward_hook(lambda *_, name=name: seen.add(name))
+            for name, module in net.module.named_modules()
+        ]
+        try:
+            with torch.no_grad():
+                net(torch.zeros(1, *net.input_shape).to(next(net.parameters())))
+        finally:
+            for handle in handles:
+                handle.remove()
+        _called[net] = frozenset(seen)
+    return _called[net]
+
+
+def caller_of(net: Network, name: str) -> str:
+    """The innermost module around ``name``, itself included, whose forward runs."""
+    while name and name not in called_modules(net):
+        name = name.rpartition(".")[0]
+    return name
 
 
 def place_of(net: Network, layer: int | str) -> Layer:

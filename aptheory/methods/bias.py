@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import nn
 
 from aptheory.errors import InputError
-from aptheory.methods.base import Adapted, Method
+from aptheory.methods.base import Adapted, Method, caller_of
 from aptheory.methods.own_weights import OwnWeights
 
 if TYPE_CHECKING:
@@ -32,28 +32,34 @@ class BitFit(Method):
         return cls()
 
     def biases(self, net: Network) -> dict[str, tuple[str, ...]]:
-        """Module name -> its own bias parameters, for all modules that run before the classifier.
+        """Module name -> the bias parameters in it that learn, for all that runs before the head.
 
         A bias is a parameter called "bias" or "..._bias" (the query and value biases of some
-        attention modules); tables of position biases are not.
+        attention modules); tables of position biases are not. A module that holds both biases and
+        other modules takes the biases of these with it, under dotted names; so does one that
+        reads the weights of its parts without calling them.
         """
+        wanted = [
+            parameter.rpartition(".")
+            for parameter in net.parameters_between(0, len(net.layers) - 1)
+            if parameter.split(".")[-1] == "bias" or parameter.endswith("_bias")
+        ]
+        owners = sorted({caller_of(net, module) for module, _, _ in wanted} - {""})
         found: dict[str, list[str]] = defaultdict(list)
-        for parameter in net.parameters_between(0, len(net.layers) - 1):
-            module, _, name = parameter.rpartition(".")
-            if name == "bias" or name.endswith("_bias"):
-                found[module].append(name)
-        # A parameter of the model itself has no module that could be replaced.
-        found.pop("", None)
+        for module, _, name in wanted:
+            # A parameter of the model itself has no module that could be replaced.
+            outer = next((o for o in owners if f"{module}.".startswith(f"{o}.")), None)
+            if outer:
+                found[outer].append(f"{module}.{name}"[len(outer) + 1 :])
         if not found:
             raise InputError(f"bitfit makes no sense on {net.name}: it has no biases")
         return {module: tuple(names) for module, names in found.items()}
 
     def install(self, adapted: Adapted) -> int:
         biases = self.biases(adapted.net)
-        # Inner modules first: replacing an outer one hides the names below it.
-        for name in sorted(biases, key=lambda n: n.count("."), reverse=True):
+        for name, parameters in biases.items():
             inner = adapted.net.module.get_submodule(name)
-            adapted.replace(name, OwnWeights(adapted, inner, biases[name]))
+            adapted.replace(name, OwnWeights(adapted, inner, parameters))
         return min(adapted._source[0].layer_of(name) for name in biases)
 
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:

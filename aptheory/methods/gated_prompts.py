@@ -104,11 +104,6 @@ class GateVPT(VPT):
                 "gate_vpt has shallow prompts, which its gates pass on: leave deep=False"
             )
 
-    @classmethod
-    def default(cls, net: Network) -> GateVPT:
-        cls().modules(net)
-        return cls()
-
     def modules(self, net: Network) -> list[str]:
         """The blocks that it wraps, checked."""
         names = block_names(net, token_blocks(net, self.name), self.name)

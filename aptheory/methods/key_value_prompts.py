@@ -122,11 +122,6 @@ class E2VPT(VPT):
         if not self.deep:
             raise InputError("e2vpt has prompts at every block: leave deep=True")
 
-    @classmethod
-    def default(cls, net: Network) -> E2VPT:
-        cls().modules(net)
-        return cls()
-
     def modules(self, net: Network) -> list[str]:
         """The attention modules that it wraps, checked."""
         from timm.layers import Attention

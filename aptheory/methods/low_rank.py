@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from aptheory.errors import InputError
-from aptheory.methods.base import Adapted, Method
+from aptheory.methods.base import Adapted, Method, called_modules
 
 if TYPE_CHECKING:
     from aptheory.network import Network
@@ -56,7 +56,8 @@ class LoRA(Method):
 
     def modules(self, net: Network) -> list[str]:
         """Names of the modules that get an update."""
-        names = net.modules_between(net.block_layers[0], net.block_layers[-1] + 1)
+        inside = net.modules_between(net.block_layers[0], net.block_layers[-1] + 1)
+        names = [name for name in inside if name in called_modules(net)]
         able = [name for name in names if _fits(net.module.get_submodule(name))]
         if self.targets is None:
             found = [name for name in able if name.split(".")[-1] == "qkv"] or able

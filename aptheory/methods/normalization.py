@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from aptheory.errors import InputError
-from aptheory.methods.base import Adapted, Method
+from aptheory.methods.base import Adapted, Method, called_modules
 from aptheory.methods.own_weights import OwnWeights
 
 if TYPE_CHECKING:
@@ -62,8 +62,9 @@ class NormTuning(Method):
         """
         wanted = [n for n, on in (("weight", self.scale), ("bias", self.shift)) if on]
         found = {}
+        running = called_modules(net)
         for name, module in net.module.named_modules():
-            if isinstance(module, KINDS[self.kind]):
+            if isinstance(module, KINDS[self.kind]) and name in running:
                 has = tuple(n for n in wanted if getattr(module, n, None) is not None)
                 if has:
                     found[name] = has

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from jaxtyping import Float
@@ -158,8 +158,9 @@ class VPT(Method):
             raise InputError(f"tokens must be at least 1, got {self.tokens}")
 
     @classmethod
-    def default(cls, net: Network) -> VPT:
-        token_blocks(net, cls.name)
+    def default(cls, net: Network) -> Self:
+        """Ten prompts, once it is known that the blocks take more tokens than their own."""
+        cls().attach(net, classes=1)
         return cls()
 
     def install(self, adapted: Adapted) -> int:

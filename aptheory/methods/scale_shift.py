@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from aptheory.errors import InputError
-from aptheory.methods.base import Adapted, Method
+from aptheory.methods.base import Adapted, Method, called_modules
 from aptheory.methods.normalization import KINDS
 from aptheory.methods.own_weights import affine
 from aptheory.methods.stacked import normal
@@ -84,6 +84,7 @@ class SSF(Method):
             name
             for name, module in net.module.named_modules()
             if isinstance(module, OPERATIONS)
+            and name in called_modules(net)
             and f"{name}.weight" in used
             and f"{name}.bias" in used
         ]
