@@ -9,12 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 from aptheory.errors import InputError
-
-Precision = Literal["float32", "bfloat16", "float16"]
-Keep = Literal["auto", "memory", "disk", "recompute"]
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "optimizer": ("adamw", "adam", "sgd"),
@@ -43,22 +40,27 @@ class Recipe:
     Fields
     ------
     standardize: the head sees ``(f - mean) / std`` of the *clean* training features.
+    optimizer, schedule: "adamw", "adam" or "sgd"; "cosine" or "constant".
     decay_head_bias: whether weight decay reaches the head's bias (VPT and VAPT: no).
-    augment, views: random augmentation of the training images. ``views=V`` keeps V fixed random
-        views of every image; ``views=0`` draws a fresh one each time, and then nothing can be
-        kept before the prompt: keeping is off for the training split.
+    augment, views: random augmentation of the training images: "none", "flip", "crop" or
+        "crop_flip". ``views=V`` keeps V fixed random views of every image; ``views=0`` draws a
+        fresh one each time, and then nothing can be kept before the prompt: keeping is off for
+        the training split.
     validate_every: epochs between two validations; 0 validates after the last epoch only.
     patience: stop after that many validations without a better one, and go back to the best.
-    precision: type of the autocast; weights, gradients and optimiser state stay float32.
-    keep, keep_dtype: where the activations entering the first trained place are kept.
-    head_init: "default" leaves the method's own start.
+    precision: "float32", "bfloat16" or "float16", the type of the autocast; weights, gradients and
+        optimiser state stay float32.
+    keep, keep_dtype: where the activations entering the first trained place are kept ("auto",
+        "memory", "disk" or "recompute"), and in which type.
+    head_init: "default" leaves the method's own start; "zeros"; "vapt" as that paper's release;
+        "probe" starts at a regularised logistic regression on the clean features.
     together: how many runs `fit_many` trains as one batch; None lets it choose.
     accumulate: micro-batches a step; the gradients are summed, so the step is the same.
     max_gradient_norm: clip each run's own gradient to this norm; None leaves it.
     """
 
     name: str = "quick"
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    optimizer: str = "adamw"
     lr: float = 1e-2
     lr_reference_batch: int | None = None
     weight_decay: float = 1e-4
@@ -67,23 +69,23 @@ class Recipe:
     epochs: int = 20
     batch_size: int = 64
     warmup_epochs: int = 0
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: str = "cosine"
     standardize: bool = True
     label_smoothing: float = 0.0
     max_gradient_norm: float | None = None
-    augment: Literal["none", "flip", "crop", "crop_flip"] = "none"
+    augment: str = "none"
     views: int = 0
     validate_every: int = 0
     patience: int | None = None
-    precision: Precision = "float32"
-    keep: Keep = "auto"
-    keep_dtype: Precision = "float32"
-    head_init: Literal["default", "zeros", "vapt", "probe"] = "default"
+    precision: str = "float32"
+    keep: str = "auto"
+    keep_dtype: str = "float32"
+    head_init: str = "default"
     together: int | None = None
     accumulate: int = 1
     eval_batch_size: int = 256
     channels_last: bool | None = None
-    compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
+    compile: str = "none"
     cuda_graph: bool = False
 
     def __post_init__(self) -> None:
