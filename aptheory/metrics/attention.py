@@ -108,7 +108,7 @@ def _over_queries(numerator: Tensor, mass: Tensor) -> Tensor:
     A query that looks at prefix tokens alone has no distance and is left out; a head whose queries
     all do gives NaN here, which every caller turns into an error.
     """
-    seen = mass > 0
+    seen = mass != 0  # NaN is seen, and stays
     each = torch.where(seen, numerator / mass.where(seen, torch.ones_like(mass)), 0.0)
     return each.sum(-1) / seen.sum(-1)
 
@@ -116,9 +116,9 @@ def _over_queries(numerator: Tensor, mass: Tensor) -> Tensor:
 def _refuse_undefined(values: Tensor) -> None:
     if not bool(values.isfinite().all()):
         raise InputError(
-            "A head puts all its attention on prefix tokens (or its probabilities are not finite), "
-            "so its attention over patches is undefined: use "
-            'prefix_mass="include", which keeps that mass.'
+            "A head puts all its attention on prefix tokens, or its probabilities are not finite: "
+            "its attention over patches is undefined. In the first case "
+            'prefix_mass="include" keeps that mass.'
         )
 
 
@@ -188,8 +188,12 @@ def prefix_share(
 ) -> Float[Tensor, "batch heads"]:
     """Share of the patch queries' attention that goes to prefix tokens, between 0 and 1."""
     _check(probabilities, prefix)
-    if prefix == 0:
-        return torch.zeros(probabilities.shape[:2], dtype=torch.float64)
+    values = _share(probabilities, prefix)
+    _refuse_undefined(values)
+    return values
+
+
+def _share(probabilities: Tensor, prefix: int) -> Tensor:
     mass = probabilities[:, :, prefix:, :prefix].to(torch.float64).sum(-1)
     return mass.mean(-1)
 
@@ -313,4 +317,5 @@ class PrefixShare(_PerHead):
         super().__init__(prefix=prefix, prefix_mass="include", windows=windows)
 
     def _rows(self, probabilities: Tensor) -> Tensor:
-        return prefix_share(probabilities, prefix=self.prefix)
+        _check(probabilities, self.prefix)
+        return _share(probabilities, self.prefix)
