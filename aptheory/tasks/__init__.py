@@ -2,14 +2,30 @@
 
 from aptheory.tasks.base import ArraySplit, Joined, Selection, Split, Task, loader
 from aptheory.tasks.catalogue import embedded, task
+from aptheory.tasks.check import Checked, check
+from aptheory.tasks.decode import decoded, decoded_task
+from aptheory.tasks.present import list_tasks
+from aptheory.tasks.published import published, read_split, write_split
+from aptheory.tasks.vtab import VtabSplits, vtab_splits, vtab_summary
 
 __all__ = [
     "ArraySplit",
+    "Checked",
     "Joined",
     "Selection",
     "Split",
     "Task",
+    "VtabSplits",
+    "check",
+    "decoded",
+    "decoded_task",
     "embedded",
+    "list_tasks",
     "loader",
+    "published",
+    "read_split",
     "task",
+    "vtab_splits",
+    "vtab_summary",
+    "write_split",
 ]

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
 
 from aptheory.errors import InputError
 from aptheory.tasks.base import Task
@@ -20,10 +22,29 @@ EMBEDDED = {
     "orientation": "structured.orientation",
     "distance": "structured.distance",
 }
+#: group, classes, images of train, val, test
+EMBEDDED_FACTS = {
+    "digits": ("natural", 10, (800, 200, 797)),
+    "textures": ("natural", 10, (800, 200, 1000)),
+    "objects": ("natural", 10, (800, 200, 1000)),
+    "cells": ("specialized", 5, (800, 200, 1000)),
+    "counting": ("structured", 8, (800, 200, 1000)),
+    "position": ("structured", 6, (800, 200, 1000)),
+    "orientation": ("structured", 8, (800, 200, 1000)),
+    "distance": ("structured", 5, (800, 200, 1000)),
+}
 SCHEMES = {
     "folder": "folder.folder_task",
     "npz": "npz.npz_task",
+    "vtab": "vtab_folder.vtab_folder_task",
+    "fgvc": "fgvc.fgvc_task",
+    "tfds": "tfds.tfds_task",
+    "webdataset": "webdataset.webdataset_task",
+    "torchvision": "torchvision_sets.torchvision_task",
+    "hf": "huggingface.huggingface_task",
 }
+NOT_PATHS = ("torchvision", "hf")
+OPTIONS = ("config", "image", "label", "streaming", "limit")  # of hf:
 
 
 def embedded() -> tuple[str, ...]:
@@ -31,26 +52,55 @@ def embedded() -> tuple[str, ...]:
     return tuple(EMBEDDED)
 
 
-def task(name_or_uri: str, *, seed: int = 0) -> Task:
-    """The task of that name: embedded ("digits", "counting", ...), or read from "folder:PATH" or
-    "npz:PATH".
+def task(name_or_uri: str, *, seed: int = 0, root: str | Path | None = None) -> Task:
+    """The task of that name or place.
 
-    ``seed`` decides what is generated and what is cut into splits where the source does not say.
+    A name is an embedded task ("digits", "counting", ...) or one of the 29 data sets of the
+    registry ("cifar100", "cub200", ...; see :func:`list_tasks`), which are looked for in ``root``,
+    or the folder that APTHEORY_DATA names, or ``~/.cache/aptheory/data``. A place is
+    "folder:PATH", "npz:FILE", "vtab:PATH", "fgvc:PATH", "tfds:PATH", "webdataset:PATH",
+    "torchvision:CLASS" or "hf:REPOSITORY".
+
+    ``seed`` decides what is generated, and what is cut into splits where the source does not say.
     Raises :class:`InputError` with the near names for a name that is not known.
     """
+    from aptheory.tasks.registry import REGISTRY
+
     if name_or_uri in EMBEDDED:
         return _generated(name_or_uri, seed)
-    scheme, colon, path = name_or_uri.partition(":")
+    scheme, colon, place = name_or_uri.partition(":")
     if colon and scheme in SCHEMES:
-        if not path:
-            raise InputError(f"{name_or_uri!r} names no path; expected {scheme}:PATH")
-        return _function(SCHEMES[scheme])(Path(path).expanduser(), seed=seed)
-    names = list(EMBEDDED)
-    near = difflib.get_close_matches(name_or_uri, names, n=3, cutoff=0.5)
-    known = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}"
+        if not place:
+            raise InputError(f"{name_or_uri!r} names nothing; expected {scheme}:PLACE")
+        return _read(scheme, place, seed, root)
+    for entry in REGISTRY.values():
+        if name_or_uri == entry.name or name_or_uri in entry.aliases:
+            from aptheory.tasks.present import open_entry
+
+            return open_entry(entry, root=root, seed=seed)
+    names = [*EMBEDDED, *REGISTRY]
+    near = difflib.get_close_matches(name_or_uri.lower(), names, n=3, cutoff=0.5)
+    known = f"did you mean {' or '.join(near)}?" if near else f"embedded are {', '.join(EMBEDDED)}."
+    if colon:
+        known = f"places begin with {', '.join(f'{known}:' for known in SCHEMES)}."
     raise InputError(
         f"no task is called {name_or_uri!r}; {known} Your own images: folder:PATH or npz:FILE"
     )
+
+
+def _read(scheme: str, place: str, seed: int, root: str | Path | None) -> Task:
+    reader = _function(SCHEMES[scheme])
+    options: dict[str, Any] = {}
+    if scheme == "hf":
+        place, _, query = place.partition("?")
+        options = dict(parse_qsl(query))
+        for key in options:
+            if key not in OPTIONS:
+                raise InputError(f"hf: has no option {key!r}; it has {', '.join(OPTIONS)}")
+    if scheme == "torchvision":
+        options = {"root": root}
+    given = place if scheme in NOT_PATHS else Path(place).expanduser()
+    return reader(given, seed=seed, **options)
 
 
 @lru_cache(maxsize=16)

@@ -30,7 +30,7 @@ def digits(*, seed: int = 0) -> Task:
         train=ArraySplit(pixels[train], labels[train]),
         val=ArraySplit(pixels[val], labels[val]),
         test=ArraySplit(pixels[test], labels[test]),
-        group="specialized",
+        group="natural",
         preprocessing="grey 0-16 scaled to 0-255, repeated over 3 channels; resized from 8x8 "
         "(bilinear, antialiased)",
         provenance=f"scikit-learn load_digits, split 800/200/797, seed {seed}",

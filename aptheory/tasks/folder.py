@@ -4,7 +4,7 @@ PATH/{train,val,test}/CLASS/*.jpg     val may be absent: then it is cut from tra
 PATH/CLASS/*.jpg                      then all three are cut, 60 / 20 / 20
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +13,8 @@ import numpy as np
 from aptheory.errors import InputError
 from aptheory.tasks.base import Task
 from aptheory.tasks.files import SUFFIXES, FileSplit, FolderStore, Store, ZipStore
-from aptheory.tasks.npz import HELD_OUT, require_every_class
+from aptheory.tasks.npz import require_every_class
+from aptheory.tasks.published import hold_out
 from aptheory.tasks.splits import stratified_cut
 
 ALIASES = {
@@ -30,7 +31,9 @@ LAYOUT = "PATH/SPLIT/CLASS/*.jpg with SPLIT train, val, test, or PATH/CLASS/*.jp
 Files = list[tuple[str, str]]  # (class name, key)
 
 
-def folder_task(path: str | Path, *, name: str | None = None, seed: int = 0) -> Task:
+def folder_task(
+    path: str | Path, *, name: str | None = None, group: str = "user", seed: int = 0
+) -> Task:
     """The task in a folder or zip of images. Classes are the sorted folder names.
 
     What is not given as a split is cut by ``seed``, each class in the same proportion, and the
@@ -52,7 +55,7 @@ def folder_task(path: str | Path, *, name: str | None = None, seed: int = 0) -> 
 
     for split, files in splits.items():
         require_every_class(labels_of(files), classes, f"{path}: the {split} split")
-    splits, provenance = complete(splits, labels_of, seed, str(path))
+    splits, provenance = complete(splits, labels_of, seed, str(path), name or path.stem)
     made = {
         split: FileSplit(store, [key for _, key in files], labels_of(files))
         for split, files in splits.items()
@@ -63,6 +66,9 @@ def folder_task(path: str | Path, *, name: str | None = None, seed: int = 0) -> 
         train=made["train"],
         val=made["val"],
         test=made["test"],
+        group=group,
+        preprocessing=f"{encodings(splits)}; resized without keeping the aspect ratio, bilinear, "
+        "antialiased",
         provenance=provenance,
     )
 
@@ -101,8 +107,22 @@ def find_splits(store: Store) -> dict[str, Files]:
     return dict(splits)
 
 
+def encodings(splits: dict[str, Files]) -> str:
+    """ "12 .jpg and 3 .png files": a re-encoded copy of a data set is another data set."""
+    suffixes = Counter(
+        "." + key.rpartition(".")[2].lower() for files in splits.values() for _, key in files
+    )
+    return " and ".join(f"{number} {suffix}" for suffix, number in sorted(suffixes.items())) + (
+        " files"
+    )
+
+
 def complete(
-    splits: dict[str, Files], labels_of: Callable[[Files], np.ndarray], seed: int, where: str
+    splits: dict[str, Files],
+    labels_of: Callable[[Files], np.ndarray],
+    seed: int,
+    where: str,
+    name: str = "",
 ) -> tuple[dict[str, Files], str]:
     """All three splits, cutting what is absent, and the sentence that says what was done."""
     if "" in splits:
@@ -124,13 +144,13 @@ def complete(
         note = "train and test folders as given"
     if "val" not in splits:
         train = splits["train"]
-        kept, held = stratified_cut(
-            labels_of(train), (1 - HELD_OUT, HELD_OUT), seed=seed, where=f"{where}: train"
+        kept, held, how = hold_out(
+            labels_of(train), name=name, seed=seed, where=f"{where}: the train split"
         )
         splits = {
             "train": [train[i] for i in kept],
             "val": [train[i] for i in held],
             "test": splits["test"],
         }
-        note += f"; validation is a fifth of train, cut class by class, seed {seed}"
+        note += f"; {how}"
     return splits, note

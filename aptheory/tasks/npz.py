@@ -11,12 +11,12 @@ import numpy as np
 
 from aptheory.errors import InputError
 from aptheory.tasks.base import ArraySplit, Task, as_labels
-from aptheory.tasks.splits import stratified_cut
-
-HELD_OUT = 0.2  # of train, where no validation split is given
+from aptheory.tasks.published import hold_out
 
 
-def npz_task(path: str | Path, *, name: str | None = None, seed: int = 0) -> Task:
+def npz_task(
+    path: str | Path, *, name: str | None = None, group: str = "user", seed: int = 0
+) -> Task:
     """The task in an npz file; a validation split is cut from train by ``seed`` if none is given.
 
     Nothing is unpickled. Raises :class:`InputError` naming the file and the array for a missing,
@@ -47,21 +47,19 @@ def npz_task(path: str | Path, *, name: str | None = None, seed: int = 0) -> Tas
     provenance = "splits as given in the npz file"
     if "val" not in splits:
         train = splits["train"]
-        kept, held = stratified_cut(
-            train.labels, (1 - HELD_OUT, HELD_OUT), seed=seed, where=f"{path}: y_train"
+        kept, held, note = hold_out(
+            train.labels, name=name or path.stem, seed=seed, where=f"{path}: y_train"
         )
         splits["train"] = ArraySplit(train.pixels[kept], train.labels[kept])
         splits["val"] = ArraySplit(train.pixels[held], train.labels[held])
-        provenance = (
-            "train and test as given in the npz file; validation is a fifth of train, "
-            f"cut class by class, seed {seed}"
-        )
+        provenance = f"train and test as given in the npz file; {note}"
     return Task(
         name=name or path.stem,
         classes=classes,
         train=splits["train"],
         val=splits["val"],
         test=splits["test"],
+        group=group,
         preprocessing="; ".join(
             [*sorted(notes), "resized without keeping the aspect ratio, bilinear, antialiased"]
         ),

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from aptheory.errors import InputError
+from aptheory.tasks.splits import stratified_cut
 
 SEED = 0
 HEADER = "# aptheory published split"
@@ -112,6 +113,23 @@ def published(name: str) -> PublishedSplit:
             f"no split is published for {name!r}; there are {', '.join(sorted(PUBLISHED))}"
         )
     return PUBLISHED[name]
+
+
+def hold_out(
+    labels: np.ndarray, *, name: str, seed: int, where: str, share: float = 0.2
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Positions (train, val) of an official training split, and the sentence that says how.
+
+    The published split, where ``name`` has one for as many images; else ``share`` of each class,
+    by ``seed``.
+    """
+    known = PUBLISHED.get(name)
+    if known is not None and known.total == len(labels):
+        kept, held = known.indices()
+        return kept, held, f"validation is the published split (sha256 {known.checksum[:12]})"
+    kept, held = stratified_cut(labels, (1 - share, share), seed=seed, where=where)
+    part = {0.1: "a tenth", 0.2: "a fifth"}.get(share, f"{share:.0%}")
+    return kept, held, f"validation is {part} of train, cut class by class, seed {seed}"
 
 
 def write_split(name: str, path: str | Path) -> None:

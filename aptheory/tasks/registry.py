@@ -10,7 +10,6 @@ What is known about each, and where it is looked for below the data folder (``AP
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 SEE = "see the source"
 
@@ -384,8 +383,3 @@ VTAB_GROUPS: dict[str, tuple[str, ...]] = {
     group: tuple(entry.name for entry in _VTAB if entry.group == group)
     for group in ("natural", "specialized", "structured")
 }
-
-
-def entry_path(root: Path, entry: DataSet) -> list[Path]:
-    """Where the prepared TensorFlow Datasets folder of an entry may be."""
-    return [root / entry.builder, root / "tfds" / entry.builder] if entry.builder else []

@@ -15,8 +15,7 @@ from torch import Tensor
 from aptheory.errors import InputError
 from aptheory.tasks.base import ArraySplit, Indices, Selection, Split, Task
 from aptheory.tasks.cache import data_folder
-from aptheory.tasks.npz import HELD_OUT
-from aptheory.tasks.published import PUBLISHED
+from aptheory.tasks.published import hold_out
 from aptheory.tasks.splits import stratified_cut
 
 _FLAG = {"train": {"train": True}, "test": {"train": False}}
@@ -196,15 +195,7 @@ def _complete(
     if "val" in splits:
         return splits, f"{where}, official splits"
     train = splits["train"]
-    known = PUBLISHED.get(name)
-    if known is not None and known.total == len(train):
-        kept, held = known.indices()
-        note = f"validation is the published split (sha256 {known.checksum[:12]})"
-    else:
-        kept, held = stratified_cut(
-            train.labels, (1 - HELD_OUT, HELD_OUT), seed=seed, where=f"{where}: train"
-        )
-        note = f"validation is a fifth of train, cut class by class, seed {seed}"
+    kept, held, note = hold_out(train.labels, name=name, seed=seed, where=f"{where}: train")
     return (
         {"train": Selection(train, kept), "val": Selection(train, held), "test": splits["test"]},
         f"{where}, official train and test; {note}",

@@ -65,14 +65,14 @@ def vtab_summary(
     not say how another set of tasks would turn out. With one seed it is NaN. Raises
     :class:`InputError` if a column is missing, or a task has two values for one seed.
     """
-    groups = {key: tuple(value) for key, value in (groups or VTAB_GROUPS).items()}
+    members = {key: tuple(value) for key, value in (groups or VTAB_GROUPS).items()}
     missing = {"task", "seed", "measure", "value"} - set(table.columns)
     if missing:
         raise InputError(f"the table lacks the column(s) {', '.join(sorted(missing))}")
-    known = [name for tasks in groups.values() for name in tasks]
+    known = [name for tasks in members.values() for name in tasks]
     chosen = table[(table["measure"] == measure) & table["task"].isin(known)]
     if chosen.empty:
-        raise InputError(f"the table has no {measure!r} for any task of {', '.join(groups)}")
+        raise InputError(f"the table has no {measure!r} for any task of {', '.join(members)}")
     by = [key for key in _SETTINGS if key in table.columns]
     twice = chosen.duplicated([*by, "task", "seed"])
     if twice.any():
@@ -82,7 +82,7 @@ def vtab_summary(
             "drop one, or keep the column that tells them apart"
         )
     frames = [
-        _summary(part, groups, confidence).assign(**dict(zip(by, key, strict=True)))
+        _summary(part, members, confidence).assign(**dict(zip(by, key, strict=True)))
         for key, part in (chosen.groupby(by, dropna=False, sort=True) if by else [((), chosen)])
     ]
     joined = pd.concat(frames, ignore_index=True)

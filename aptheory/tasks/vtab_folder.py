@@ -11,13 +11,10 @@ import numpy as np
 from aptheory.errors import InputError
 from aptheory.tasks.base import Task, as_labels
 from aptheory.tasks.files import FileSplit, FolderStore
+from aptheory.tasks.folder import encodings
 
 LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
 BOTH = "train800val200.txt"
-PREPROCESSING = (
-    "files of the VTAB-1K folder layout (JPEG files may be re-encoded: see check); resized "
-    "without keeping the aspect ratio, bilinear, antialiased"
-)
 
 
 def vtab_folder_task(
@@ -54,6 +51,7 @@ def vtab_folder_task(
         made[split] = FileSplit(
             store, [_found(path, key, LISTS[split]) for key, _ in entries], labels
         )
+    named = {split: [("", key) for key in made[split].keys] for split in made}
     return Task(
         name=name or path.name,
         classes=tuple(str(number) for number in range(total)),
@@ -61,7 +59,8 @@ def vtab_folder_task(
         val=made["val"],
         test=made["test"],
         group=group,
-        preprocessing=PREPROCESSING,
+        preprocessing=f"{encodings(named)} of the VTAB-1K folder layout; resized without keeping "
+        "the aspect ratio, bilinear, antialiased",
         provenance="VTAB-1K lists train800, val200, test",
     )
 
