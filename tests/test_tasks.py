@@ -155,7 +155,7 @@ def test_loader_refuses_what_it_cannot_serve():
 def test_unknown_names_are_told_the_near_ones():
     with pytest.raises(InputError, match="did you mean digits"):
         ap.task("digts")
-    with pytest.raises(InputError, match="names no path"):
+    with pytest.raises(InputError, match="names nothing"):
         ap.task("npz:")
 
 

@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from aptheory.errors import InputError
+from aptheory.tasks.ahead import ahead_of
 from aptheory.tasks.splits import balanced_indices
 
 SPLITS = ("train", "val", "test")
@@ -298,8 +299,6 @@ def loader(
 def _batches(
     split: Split, net: Any, parts: list[np.ndarray], size: tuple[int, int], ahead: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    from aptheory.tasks.decode import ahead_of
-
     parameter = next(iter(net.parameters()), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     # Pixels that are in memory at the right size cost nothing: a thread would only be overhead.
