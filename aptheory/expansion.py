@@ -95,8 +95,6 @@ def _templates(study: Study, net: Network) -> Iterator[tuple[Method, bool]]:
         if isinstance(entry, Method):
             yield entry, True
             continue
-        if isinstance(entry, type) and issubclass(entry, Method):
-            entry = entry.name
         if isinstance(entry, Mapping):
             values = {"method" if key == "name" else key: item for key, item in entry.items()}
             swept = _has_layer(values["method"]) and "layer" not in values
@@ -124,8 +122,8 @@ def _places(study: Study, net: Network) -> list[int]:
     for layer in study.layers:
         if isinstance(layer, float):
             chosen.add(round(layer * last))
-        elif -last - 1 <= layer <= last:
-            chosen.add(layer % (last + 1))
+        elif -last - 1 <= int(layer) <= last:
+            chosen.add(int(layer) % (last + 1))
         else:
             raise InputError(f"{net.name} has places 0 to {last}; the study asks for {layer}")
     return sorted(chosen)

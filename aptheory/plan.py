@@ -13,7 +13,7 @@ depends on what else is in the batch.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -169,12 +169,15 @@ def make_plan(study: Study) -> Plan:
     recipes = [_recipe(item) for item in study.recipes]
     loaded = [(spec, load_task(spec)) for spec in study.tasks]
     identities = [task_identity(task) for _, task in loaded]
+    _distinct("task", [identity["name"] for identity in identities])
     jobs: list[Job] = []
     refused: dict[str, None] = {}
+    names: list[str] = []
     for spec in study.networks:
         net = load_network(spec)
         predictor = Predictor(net)
         about = network_identity(net)
+        names.append(net.name)
         for (task_spec, task), task_about in zip(loaded, identities, strict=True):
             batches: dict[str, Batch] = {}
             place = _Where(study, net, task, {"network": about, "task": task_about}, predictor)
@@ -193,12 +196,21 @@ def make_plan(study: Study) -> Plan:
                         together=study.together,
                     )
                 )
+    _distinct("network", names)
     if not jobs:
         raise InputError(
             "no run of this study makes sense: "
             + ("; ".join(refused) or "it has no method that fits its networks")
         )
     return Plan(study.name, tuple(jobs), tuple(refused), describe(study))
+
+
+def _distinct(kind: str, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                f"two {kind}s of the study are called {name!r}; give each a label of its own"
+            )
 
 
 def describe(study: Study) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from aptheory.errors import InputError
 
@@ -46,7 +46,7 @@ class Study:
     tasks: names as `aptheory.task` takes them; tables with ``name``, ``seed`` and the sizes
         ``train``, ``val``, ``test`` of a class-balanced subset; in Python also `Task` objects.
         ``label`` is its name in tables: two subsets of one task need different ones.
-    methods: ``"ap"``, ``"vpt:tokens=5,deep=true"``, tables, or in Python `Method` objects. One
+    methods: ``"ap"``, ``"vpt:tokens=5,deep=true"``, tables, or in Python also `Method` objects and classes. One
         that has a layer and does not fix it is run at every one of ``layers``.
     layers: ``"all"`` places, their indices, or fractions of the depth in [0, 1] (0.0 the image,
         1.0 the classifier's input).
@@ -74,14 +74,14 @@ class Study:
     networks: Sequence[Any]
     tasks: Sequence[Any]
     methods: Sequence[Any] = ("ap",)
-    layers: Literal["all"] | Sequence[int] | Sequence[float] = "all"
+    layers: str | Sequence[int] | Sequence[float] = "all"
     recipes: Sequence[Any] = ("quick",)
     seeds: Sequence[int] = (0, 1, 2)
-    search: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    protocol: Literal["standard", "vtab"] = "standard"
+    search: Mapping[str, Any] = field(default_factory=dict)
+    protocol: str = "standard"
     search_seed: int = 0
     controls: bool = True
-    equal: Literal["parameters"] | None = None
+    equal: str | None = None
     together: int = 4
     layers_together: int = 4
     threads: int = 1
@@ -99,6 +99,7 @@ class Study:
             setattr(self, word, tuple(value))
         self.networks = tuple(_spec(item, "network", _NETWORK_WORDS) for item in self.networks)
         self.tasks = tuple(_spec(item, "task", _TASK_WORDS) for item in self.tasks)
+        self.methods = tuple(m.name if isinstance(m, type) else m for m in self.methods)
         self._check_numbers()
         self.layers = _layers(self.layers)
         self.search = _search(self.search)
