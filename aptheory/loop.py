@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from aptheory.errors import InputError
 from aptheory.kept import Kept, autocast
 from aptheory.memory import out_of_memory
+from aptheory.methods.stacked import RunDropout
 from aptheory.recipe import Recipe, Run
 
 if TYPE_CHECKING:
@@ -320,9 +321,8 @@ class Loop:
                     ):
                         return self.adapted.rest(z).float()
 
-            self._graphed[len(z)] = torch.cuda.make_graphed_callables(
-                Rest(self.adapted), (z.clone(),)
-            )
+            rest: Any = torch.cuda.make_graphed_callables(Rest(self.adapted), (z.clone(),))
+            self._graphed[len(z)] = rest
         return self._graphed[len(z)](z)
 
     # ---------------------------------------------------------------------------- evaluation
@@ -407,7 +407,8 @@ class Loop:
             new.head.shift.copy_(old.head.shift)
             new.head.scale.copy_(old.head.scale)
         for ours, theirs_module in zip(new.modules(), old.modules(), strict=True):
-            if hasattr(theirs_module, "_generators"):  # dropout: each run goes on with its stream
+            if isinstance(ours, RunDropout) and isinstance(theirs_module, RunDropout):
+                # Each run goes on with its own stream of masks.
                 for here, k in enumerate(keep):
                     ours.seeds[here] = theirs_module.seeds[k]
                     for (run, device), generator in theirs_module._generators.items():

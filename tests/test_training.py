@@ -463,3 +463,44 @@ def test_an_outcome_is_plain_values(vit, task):
     assert "predictions" not in record
     json.dumps(record)
     assert dataclasses.is_dataclass(outcome)
+
+
+# ---- successive halving
+
+
+def test_rungs():
+    from aptheory.halving import rungs
+
+    assert rungs(20, 30) == [2, 7, 20]
+    assert rungs(20, 30, factor=2) == [2, 5, 10, 20]
+    assert rungs(1, 30) == [1]
+    assert rungs(20, 1) == [20]
+    with pytest.raises(InputError, match="factor"):
+        rungs(20, 30, factor=1)
+
+
+def test_halving_goes_on_with_the_best_and_changes_nothing_for_them(vit, task):
+    from aptheory.halving import halving
+
+    methods = [LayerProbe(layer=0), ap.ActivationPrompt(layer=1), LinearProbe()]
+    runs = grid(seeds=(0, 1), lrs=(0.03, 1e-5))
+    recipe = RECIPE.but(epochs=6, together=4)
+    found = halving(methods, vit, task, runs=runs, recipe=recipe)
+    assert found.epochs < found.full_epochs == 3 * 4 * 6
+    assert sorted(found.table["epochs"].unique()) == [2, 6]
+    first = found.table[found.table["rung"] == 0]
+    assert len(first) == 6
+    going = first[first["goes_on"]]
+    assert len(going) == 2
+    dropped = first[~first["goes_on"]]
+    assert going["val_accuracy"].min() >= dropped["val_accuracy"].max()
+    assert len(found.outcomes) == 4  # two configurations of two seeds
+    best_method, best_run = found.best
+    alone = fit_many(best_method, vit, task, runs=[best_run], recipe=recipe)[0]
+    same = next(
+        o
+        for o in found.outcomes
+        if (o.method, o.lr, o.seed) == (best_method.settings(), best_run.lr, best_run.seed)
+    )
+    assert same.curve[-1]["train_loss"] == pytest.approx(alone.curve[-1]["train_loss"], rel=1e-3)
+    assert same.test_accuracy == pytest.approx(alone.test_accuracy, abs=1.5 / 44)

@@ -23,7 +23,10 @@ def zeros(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def normal(std: float, mean: float = 0.0) -> Initial:
-    """Independent N(mean, std^2) entries; exactly ``mean`` when std is 0."""
+    """Independent N(mean, std^2) entries; exactly ``mean`` when std is 0, and then nothing is
+    drawn: a head beside a zero prompt starts as the head of a linear probe does."""
+    if std == 0:
+        return lambda shape, generator: torch.full(shape, mean)
     return lambda shape, generator: mean + std * torch.randn(shape, generator=generator)
 
 
