@@ -137,7 +137,7 @@ def test_answers_are_in_range_and_agree() -> None:
 
 def test_the_held_out_seeds_are_not_trained_on() -> None:
     longest = max(t.epochs * t.epoch_images for t in train.TRAININGS.values())
-    assert all(longest < 1 << 40 for _ in train.TRAININGS)
+    assert longest < 1 << 40  # runs with different seeds draw different images
     assert min(train.HELD_OUT_SEED.values()) > (1000 << 40) + longest
     assert len(set(train.HELD_OUT_SEED.values())) == 2
 

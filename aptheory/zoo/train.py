@@ -18,6 +18,7 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.layers import build_sincos2d_pos_embed
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
@@ -53,9 +54,9 @@ class Training:
 TRAININGS = {
     "aptheory_vit_mini": Training(epochs=20, lr=1e-3),
     "aptheory_resnet_mini": Training(epochs=18, lr=2e-3, places=0.0),
-    "aptheory_vit_gap_mini": Training(epochs=16, lr=1e-3),
-    "aptheory_resnet_deep_mini": Training(epochs=16, lr=2e-3),
-    "aptheory_convnext_mini": Training(epochs=16, lr=1.5e-3),
+    "aptheory_vit_gap_mini": Training(epochs=12, lr=1e-3),
+    "aptheory_resnet_deep_mini": Training(epochs=12, lr=2e-3),
+    "aptheory_convnext_mini": Training(epochs=12, lr=1.5e-3),
 }
 
 
@@ -70,6 +71,8 @@ class Answers(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         network: Any = timm.create_model(name)
+        if hasattr(network, "pos_embed"):
+            know_positions(network)
         self.network: Any = network
         self.heads = nn.ModuleDict(
             {
@@ -94,6 +97,19 @@ class Answers(nn.Module):
         return {"main": main, "places": self.places(grid).permute(0, 3, 1, 2)} | logits
 
 
+@torch.no_grad()
+def know_positions(vit: Any) -> None:
+    """Start a ViT's learned positions from sines and cosines instead of almost nothing.
+
+    timm starts them at a fiftieth of the patches' own size. From there 150,000 images were not
+    enough for our ViT to tell where a figure lies (14 % on nine cells, chance is 11 %). Periods
+    run from 6 to 120 patches, because the grid is 8 patches wide, not the 1,000 words of a text.
+    """
+    grid = vit.patch_embed.grid_size
+    waves = build_sincos2d_pos_embed(list(grid), dim=vit.embed_dim, temperature=20.0)
+    vit.pos_embed[0, -len(waves) :] = waves
+
+
 def normalise(pixels: Tensor, device: torch.device) -> Tensor:
     """Pixels from 0 to 255 as the packaged networks expect them."""
     mean = torch.tensor(MEAN, device=device)[:, None, None]
@@ -104,6 +120,7 @@ def normalise(pixels: Tensor, device: torch.device) -> Tensor:
 def _batches(training: Training, epoch: int) -> Iterator[Images]:
     """The batches of one epoch; generated 512 images at a time, which is the fastest."""
     drawn_together = max(512 // training.batch_size, 1) * training.batch_size
+    drawn_together = min(drawn_together, training.epoch_images)
     draws = training.epoch_images // drawn_together
     for draw in range(draws):
         done = (epoch + draw / draws) / (training.clutter_epochs * training.epochs)
@@ -121,7 +138,7 @@ def loss_of(logits: dict[str, Tensor], images: Images, places: float) -> Tensor:
     ``places`` is the weight of the question asked at every place; 0 leaves it out.
     """
     weights = _WEIGHT | {"places": places}
-    total = torch.zeros((), device=logits["main"].device)
+    total = torch.zeros((), device=next(iter(logits.values())).device)
     for name, logit in logits.items():
         weight = weights.get(name, _OTHER_WEIGHT)
         if weight == 0:
@@ -187,6 +204,7 @@ def export(network: nn.Module, path: Path, facts: dict[str, str]) -> None:
     }
     beside = path.with_suffix(".part")
     save_file(state, beside, metadata=facts)
+    beside.chmod(0o644)  # safetensors writes for the owner alone
     beside.replace(path)
 
 
