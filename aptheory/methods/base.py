@@ -146,7 +146,7 @@ class Adapted(nn.Module):
         self.like = next(iter(self.net.parameters())).detach()
         self.edits = nn.ModuleDict()
         self.exit = len(net.layers) - 1
-        self.pool: str | None = None
+        self.pool: Any = None
         self.first_layer = method.install(self)
         width = self.read(torch.zeros(1, *self.net.layers[self.exit].shape)).shape[-1]
         self.head = Head(self.runs, width, classes, like=self.like)
@@ -164,9 +164,18 @@ class Adapted(nn.Module):
         """Apply ``module`` to the activation that enters ``place``."""
         if str(place) not in self.edits:
             self.edits[str(place)] = nn.ModuleList()
+        self.edits_at(place).append(module)
+
+    def edits_at(self, place: int) -> nn.ModuleList:
+        """The modules applied to the activation that enters ``place``, in order."""
         edits = self.edits[str(place)]
         assert isinstance(edits, nn.ModuleList)
-        edits.append(module)
+        return edits
+
+    @property
+    def places(self) -> list[int]:
+        """The places with edits, in order."""
+        return sorted(int(key) for key in self.edits)
 
     def replace(self, name: str, module: nn.Module) -> None:
         """Put ``module`` where the network has its submodule ``name`` (dotted)."""
@@ -183,11 +192,11 @@ class Adapted(nn.Module):
     def features(self, z: Tensor) -> Float[Tensor, "samples width"]:
         """From the activation entering ``first_layer`` (K*B, ...) to the head's features."""
         here = self.first_layer
-        for place in sorted(int(key) for key in self.edits):
+        for place in self.places:
             if place > here:
                 z = self.net.run(z, start=here, stop=place)
                 here = place
-            for module in self.edits[str(place)]:
+            for module in self.edits_at(place):
                 z = module(z)
         if self.exit > here:
             z = self.net.run(z, start=here, stop=self.exit)
@@ -243,7 +252,7 @@ class Adapted(nn.Module):
             for name, parameter in self.run_parameters(0)
             if head or not name.startswith("head.")
         )
-        return learned - sum(m.pruned() for m in self.modules() if hasattr(m, "pruned"))
+        return learned - sum(_pruned(m) for m in self.modules())
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Draw everything learned again, run k from ``seeds[k]``."""
@@ -303,6 +312,10 @@ class Adapted(nn.Module):
         from aptheory.methods.folding import fold
 
         return fold(self)
+
+
+def _pruned(module: Any) -> int:
+    return module.pruned() if hasattr(module, "pruned") else 0
 
 
 _called: WeakKeyDictionary[Network, frozenset[str]] = WeakKeyDictionary()

@@ -19,7 +19,6 @@ from aptheory.errors import InputError
 from aptheory.methods.own_weights import OwnWeights
 
 if TYPE_CHECKING:
-    from aptheory.methods.activation_prompt import Perturbation
     from aptheory.methods.base import Adapted
     from aptheory.network import Layer, Network
 
@@ -88,9 +87,9 @@ def copy_own_weights(adapted: Adapted, module: nn.Module) -> None:
     with torch.no_grad():
         for name, wrapper in adapted.net.module.named_modules():
             if isinstance(wrapper, OwnWeights):
-                for parameter, key in wrapper.keys.items():
-                    value = wrapper.own[key].values[0]
-                    module.get_submodule(name).get_parameter(parameter).copy_(value)
+                for parameter in wrapper.keys:
+                    target = module.get_submodule(name).get_parameter(parameter)
+                    target.copy_(wrapper.value(parameter, run=0))
 
 
 # ---- activation prompts
@@ -98,12 +97,12 @@ def copy_own_weights(adapted: Adapted, module: nn.Module) -> None:
 
 def fold_prompts(adapted: Adapted, module: nn.Module) -> None:
     """Fold the prompt of every place it acts at, last place first."""
-    for place in sorted((int(key) for key in adapted.edits), reverse=True):
-        for edit in adapted.edits[str(place)]:
+    for place in reversed(adapted.places):
+        for edit in adapted.edits_at(place):
             _fold_prompt(adapted, module, adapted.net.layers[place], edit)
 
 
-def _fold_prompt(adapted: Adapted, module: nn.Module, layer: Layer, edit: Perturbation) -> None:
+def _fold_prompt(adapted: Adapted, module: nn.Module, layer: Layer, edit: Any) -> None:
     net = adapted._source[0]
     delta = edit.value()[0].detach().expand(layer.shape)
     if not bool(delta.any()):
@@ -204,23 +203,21 @@ def _into_previous_bias(net: Network, module: nn.Module, layer: Layer, shared: T
     z = skip + f(...) + b, so z + delta has b + delta; a LayerScale gamma after it asks for
     b + delta / gamma.
     """
-    from timm.layers import DropPath, LayerScale, LayerScale2d
+    from timm.layers import LayerScale, LayerScale2d
 
     if layer.index == 0:
         return False
     gain: Tensor | None = None
-    for name in reversed(net.modules_between(layer.index - 1, layer.index)):
+    # Names come in the order of definition, mostly that of execution: the last few are tried.
+    for name in list(reversed(net.modules_between(layer.index - 1, layer.index)))[:10]:
         inner: Any = module.get_submodule(name)
-        if list(inner.children()) or isinstance(inner, (nn.Identity, nn.Dropout, DropPath)):
-            continue
         if isinstance(inner, (LayerScale, LayerScale2d)):
             gain = inner.gamma.detach()
-            continue
         bias = getattr(inner, "bias", None)
         if not isinstance(bias, nn.Parameter) or bias.shape != shared.shape:
-            return False
+            continue
         if gain is not None and not bool((gain != 0).all()):
-            return False
+            continue
         before = bias.detach().clone()
         with torch.no_grad():
             bias.add_(shared if gain is None else shared / gain)
@@ -228,7 +225,6 @@ def _into_previous_bias(net: Network, module: nn.Module, layer: Layer, shared: T
             return True
         with torch.no_grad():
             bias.copy_(before)
-        return False
     return False
 
 
@@ -259,17 +255,18 @@ def _into_bottleneck(net: Network, module: nn.Module, layer: Layer, shared: Tens
     """
     from timm.models.resnet import Bottleneck
 
-    block: Any = dict(module.named_modules()).get(layer.name)
-    if not isinstance(block, Bottleneck) or block.se is not None:
+    found = dict(module.named_modules()).get(layer.name)
+    block: Any = found
+    if not isinstance(found, Bottleneck) or block.se is not None:
         return False
     norms = (block.bn1, block.bn3)
     if not all(isinstance(norm, nn.BatchNorm2d) and norm.affine for norm in norms):
         return False
     if block.conv1.kernel_size != (1, 1) or block.conv1.groups != 1:
         return False
-    skip = None
+    skip: tuple[nn.Conv2d, nn.BatchNorm2d] | None = None
     if block.downsample is not None:
-        parts = [p for p in block.downsample if not isinstance(p, nn.Identity)]
+        parts: list[Any] = [p for p in block.downsample if not isinstance(p, nn.Identity)]
         if parts and isinstance(parts[0], nn.AvgPool2d) and not parts[0].count_include_pad:
             parts = parts[1:]  # the mean of a constant is the constant
         if (

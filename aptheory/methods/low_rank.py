@@ -81,7 +81,8 @@ class LoRA(Method):
         except ImportError:
             raise InputError("lora needs peft: pip install 'aptheory[lora]'") from None
         pattern = "|".join(re.escape(name) for name in names)
-        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=f"({pattern})")
+        alpha: Any = self.alpha  # peft says int, and takes any number
+        config = LoraConfig(r=self.rank, lora_alpha=alpha, target_modules=f"({pattern})")
         with warnings.catch_warnings(), torch.random.fork_rng():
             warnings.simplefilter("ignore")  # peft expects a language model
             inject_adapter_in_model(config, adapted.net.module)

@@ -41,6 +41,12 @@ class OwnWeights(nn.Module):
             }
         )
 
+    def value(self, name: str, *, run: int) -> nn.Parameter:
+        """One run's own parameter of that name."""
+        held = self.own[self.keys[name]]
+        assert isinstance(held, PerRun)
+        return held.values[run]
+
     def forward(self, *args: Tensor, **kwargs: object) -> Tensor:
         own = {name: self.own[key]() for name, key in self.keys.items()}  # each (runs, ...)
         if self.runs == 1:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -123,9 +123,9 @@ def let_prompts_pass(adapted: Adapted, blocks: list[Layer], tokens: int, method:
     after = blocks[-1].index + 1
     adapted.edit(after, RemoveTokens(blocks[0].prefix, tokens))
     for name in net.modules_between(blocks[0].index, after):
-        part = net.module.get_submodule(name)
+        part: Any = net.module.get_submodule(name)
         if isinstance(getattr(part, "num_prefix_tokens", None), int):
-            part.num_prefix_tokens += tokens  # type: ignore[operator]
+            part.num_prefix_tokens += tokens
     count, width = blocks[0].shape
     longer = torch.zeros(1, count + tokens, width).to(adapted.like)
     try:
@@ -158,7 +158,7 @@ class VPT(Method):
             raise InputError(f"tokens must be at least 1, got {self.tokens}")
 
     @classmethod
-    def default(cls, net: Network) -> Self:
+    def default(cls, net: Network) -> VPT:
         """Ten prompts, once it is known that the blocks take more tokens than their own."""
         cls().attach(net, classes=1)
         return cls()
