@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from aptheory.errors import InputError
-from aptheory.tasks.base import SPLITS, CentreCropped, Joined, Selection, Split, Task
+from aptheory.tasks.base import SPLITS, CentreCropped, Joined, Selection, Split, Task, digest_of
 from aptheory.tasks.cache import cache_folder, data_folder
 from aptheory.tasks.files import FileSplit
 from aptheory.tasks.present import locate
@@ -172,7 +172,7 @@ def _write(file: Path, name: str, task: Task, digest: str, layout: str) -> Path:
         "name": name,
         "digest": digest,
         "splits": {
-            split: {"images": len(getattr(task, split)), "digest": getattr(task, split).digest}
+            split: {"images": len(getattr(task, split)), "digest": digest_of(getattr(task, split))}
             for split in SPLITS
         },
         "classes": len(task.classes),

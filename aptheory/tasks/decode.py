@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aptheory.errors import InputError
 from aptheory.tasks.ahead import ahead_of
-from aptheory.tasks.base import ArraySplit, Indices, Split, Task
+from aptheory.tasks.base import ArraySplit, Indices, Split, Task, digest_of
 from aptheory.tasks.cache import cache_folder
 
 BATCH = 64
@@ -32,7 +32,7 @@ class Decoded(ArraySplit):
 
     @property
     def digest(self) -> str:  # type: ignore[override]
-        return self.split.digest
+        return digest_of(self.split)
 
 
 def decoded(
@@ -52,7 +52,7 @@ def decoded(
     """
     place = Path(folder) if folder is not None else cache_folder() / "decoded"
     shape = (len(split), *size, 3)
-    identity = hashlib.sha256(f"{split.digest} {shape}".encode()).hexdigest()[:32]
+    identity = hashlib.sha256(f"{digest_of(split)} {shape}".encode()).hexdigest()[:32]
     file = place / f"{identity}.npy"
     if not file.exists():
         _write(split, size, file, shape, progress)

@@ -91,9 +91,10 @@ def find_splits(store: Store) -> dict[str, Files]:
         raise InputError(f"{store.place} holds no image; expected {LAYOUT}")
     parts = {key: key.split("/") for key in keys}
     # A lone folder around everything, as archives often have, is not a class.
-    while all(len(p) > 2 for p in parts.values()) and len({p[0] for p in parts.values()}) == 1:
-        parts = {key: p[1:] for key, p in parts.items()}
     tops = {p[0] for p in parts.values()}
+    while len(tops) == 1 and not tops & set(ALIASES) and all(len(p) > 2 for p in parts.values()):
+        parts = {key: p[1:] for key, p in parts.items()}
+        tops = {p[0] for p in parts.values()}
     if "train" in {ALIASES.get(top.lower()) for top in tops}:
         depth = 1
         parts = {key: p for key, p in parts.items() if p[0].lower() in ALIASES}

@@ -39,7 +39,7 @@ def npz_task(
         pixels, note = to_pixels(arrays[f"x_{split}"], f"{path}: x_{split}")
         if len(pixels) != len(y):
             raise InputError(
-                f"{path}: x_{split} has {len(pixels)} images, y_{split} {len(y)} labels"
+                f"{path}: x_{split} has {len(pixels)} images but y_{split} has {len(y)} labels"
             )
         require_every_class(y, classes, f"{path}: the {split} split")
         notes |= {note} - {""}
@@ -119,8 +119,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             f"{path} is not a file; expected an npz with x_train, y_train, x_test, y_test"
         )
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
+        with path.open("rb") as file:
+            stored = np.load(file, allow_pickle=False)
+            if isinstance(stored, np.ndarray):
                 raise InputError(f"{path} is a single array; expected an npz of several")
             return {key: stored[key] for key in stored.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
