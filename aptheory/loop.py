@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aptheory.errors import InputError
+from aptheory.fusing import Fused
 from aptheory.kept import Kept, autocast
 from aptheory.memory import out_of_memory
 from aptheory.methods.stacked import RunDropout
@@ -149,6 +150,9 @@ class Loop:
             self._features = {}
             # Without edits every run sees the same features, those of the frozen network.
             self._shared = not adapted.edits and adapted.first_layer == adapted.exit
+        self._fused: Fused | None = None
+        if self.recipe.fuse and self._features is None and adapted.method.batchnorm == "frozen":
+            self._fused = Fused.apply(adapted)
         self._rest: Callable[[Tensor], Tensor] = adapted.rest
         if self.recipe.compile != "none" and self._features is None:
             mode = None if self.recipe.compile == "default" else self.recipe.compile
@@ -370,6 +374,12 @@ class Loop:
         return right
 
     # ---------------------------------------------------------------------------- the runs
+
+    def release(self) -> None:
+        """Leave the adapted network as it was attached, with what it has learned."""
+        if self._fused is not None:
+            self._fused.undo()
+        self._graphed.clear()
 
     def state(self, k: int) -> dict[str, Tensor]:
         """A copy of what run k has learned, running statistics included where they are trained."""

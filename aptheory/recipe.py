@@ -56,6 +56,10 @@ class Recipe:
         "probe" starts at a regularised logistic regression on the clean features.
     together: how many runs `fit_many` trains as one batch; None lets it choose.
     accumulate: micro-batches a step; the gradients are summed, so the step is the same.
+    channels_last: memory format of maps; None takes it where it pays (half precision, GPU).
+    compile, cuda_graph: torch.compile's mode for the rest of the network, or capture it.
+    fuse: fold frozen BatchNorm into the convolution before it while training: the same function
+        to rounding.
     max_gradient_norm: clip each run's own gradient to this norm; None leaves it.
     """
 
@@ -87,6 +91,7 @@ class Recipe:
     channels_last: bool | None = None
     compile: str = "none"
     cuda_graph: bool = False
+    fuse: bool = True
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():

@@ -152,6 +152,7 @@ class Stack:
             with self._measured():
                 self._finish(range(len(self.loop.progress)), self.loop)
             self.loop.progress = []
+        self.loop.release()
         for outcome in self.done.values():
             outcome.seconds, outcome.peak_memory = self.seconds / self.count, self.peak
 

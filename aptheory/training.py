@@ -173,10 +173,15 @@ def kept_for(net: Network, task: Task, recipe: Recipe, *, layer: int = 0, **opti
 
 
 def use_channels_last(net: Network, recipe: Recipe) -> bool:
-    """Whether maps travel channels last: as the recipe says, else wherever the network has maps."""
+    """Whether maps travel channels last: as the recipe says, else where it was seen to pay.
+
+    That is in half precision and on a GPU; in float32 on a CPU it costs a reordering of every
+    weight (ResNet-50: 25 % slower).
+    """
     if recipe.channels_last is not None:
         return recipe.channels_last
-    return any(layer.layout == "map" for layer in net.layers[1:])
+    pays = recipe.precision != "float32" or next(iter(net.parameters())).is_cuda
+    return pays and any(layer.layout == "map" for layer in net.layers[1:])
 
 
 def _ready(
