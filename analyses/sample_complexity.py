@@ -98,7 +98,9 @@ def main(out: str | Path = f"runs/theory/{NAME}", *, full: bool = False) -> pd.D
 
 def findings(table: pd.DataFrame) -> list[str]:
     """The results in words, with intervals."""
-    lines = ["Reconstructed model, not the theorem's own; N = smallest training set; 95 % intervals."]
+    lines = [
+        "Reconstructed model, not the theorem's own; N = smallest training set; 95 % intervals."
+    ]
     sweep = table[table.sweep == "tokens"]
     for (nuisance, model, shape), group in sweep.groupby(["nuisance", "model", "prompt"]):
         for epsilon, rows in group.groupby("epsilon"):
@@ -109,7 +111,11 @@ def findings(table: pd.DataFrame) -> list[str]:
                 bound = 1 - part_of.reached.mean()
                 words.append(
                     f"{place} slope {interval(slope_interval(x, arrays[place]))}"
-                    + (f" ({bound:.0%} not reached, counted as twice the largest N)" if bound else "")
+                    + (
+                        f" ({bound:.0%} not reached, counted as twice the largest N)"
+                        if bound
+                        else ""
+                    )
                 )
             apart = interval(slope_difference(x, arrays["layer 1"], arrays["layer 2"]))
             paired = rows[rows.place != "input"].assign(network=rows.tokens)

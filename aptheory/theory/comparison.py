@@ -40,9 +40,7 @@ def smallest_by_place(
     """
     frames = []
     for place in places or network.places:
-        rate = tuned_rate(
-            network, data, place, rates=rates, learning=learning, seed=seed + 10_000
-        )
+        rate = tuned_rate(network, data, place, rates=rates, learning=learning, seed=seed + 10_000)
         runs = learn(
             network,
             data,

@@ -76,9 +76,7 @@ class Patterns:
         if self.noise < 0:
             raise InputError(f"noise is a bound and cannot be negative, got {self.noise}")
         if self.nuisance not in ("independent", "shared"):
-            raise InputError(
-                f"nuisance must be 'independent' or 'shared', got {self.nuisance!r}"
-            )
+            raise InputError(f"nuisance must be 'independent' or 'shared', got {self.nuisance!r}")
 
     @property
     def discriminative(self) -> int:
@@ -122,7 +120,7 @@ def head_weights(data: Patterns, *, nuisance: float = 1.5) -> Float[Tensor, "4"]
     ±2 / signal, so that they alone give the logit ±2 (outside the hinge's margin of 1); the other
     two get opposite weights such that what they add has standard deviation 2 · `nuisance`. The
     untouched network then errs on about Φ(−1 / nuisance) of the samples: a quarter at 1.5, for
-    every number of tokens. [rebuilt]
+    every number of tokens (more for few tokens, where the counts are coarse). [rebuilt]
     """
     strength = 2 / data.signal
     disturbance = 2 * nuisance / data.nuisance_deviation

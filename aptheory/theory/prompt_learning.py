@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from aptheory.errors import InputError
 from aptheory.theory.patterns import Patterns, Samples
 
 
+@runtime_checkable
 class FrozenNetwork(Protocol):
     """What can be prompted: see two_layer_vit.TwoLayerViT for the shapes."""
 
@@ -88,10 +89,10 @@ def learn(
     runs = repetitions * len(levels)
     repetition = torch.arange(runs) // len(levels)
     shape = network.prompt_shape(place, learning.shape)
-    step_size = torch.full((runs,), learning.rate)
+    step_size = torch.full((runs,), learning.rate, dtype=torch.float64)
     if rates is not None:
-        step_size = torch.tensor([float(r) for r in rates]).repeat(repetitions)
-    nominal = step_size.clone()
+        step_size = torch.tensor(list(rates), dtype=torch.float64).repeat(repetitions)
+    nominal = step_size.numpy().copy()
     if learning.shape == "token" and learning.scale_rate:
         step_size = step_size * shape[0]
 
@@ -118,7 +119,7 @@ def learn(
         if learning.schedule == "cosine":
             factor = 0.5 * (1 + np.cos(np.pi * (step - 1) / learning.steps))
         with torch.no_grad():
-            prompt -= factor * step_size[:, None, None, None] * gradient
+            prompt -= (factor * step_size).float()[:, None, None, None] * gradient
         if step not in looked:
             continue
         with torch.no_grad():
@@ -129,7 +130,7 @@ def learn(
                 {
                     "repetition": repetition.numpy(),
                     "samples": seen.numpy(),
-                    "rate": nominal.numpy(),
+                    "rate": nominal,
                     "step": step,
                     "test_error": _error(logits, test.labels).numpy(),
                     "train_error": _train_error(network, pool, counts, place, prompt, repetition),

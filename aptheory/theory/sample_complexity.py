@@ -69,7 +69,11 @@ def steps_to_zero(
     Returns repetition, rate, steps, reached; `steps` is 2 × the longest run where not reached.
     """
     learning = Learning(
-        steps=steps, batch=batch, schedule="constant", shape=shape, scale_rate=False  # type: ignore[arg-type]
+        steps=steps,
+        batch=batch,
+        schedule="constant",
+        shape=shape,
+        scale_rate=False,  # type: ignore[arg-type]
     )
     runs = learn(
         network,

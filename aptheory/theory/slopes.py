@@ -36,11 +36,9 @@ def slope_interval(
 
     Returns (slope, low, high).
     """
+    slopes = _bootstrap(x, np.asarray(y, dtype=float), summary, draws, seed)
     slope = loglog_slope(x, y, summary=summary)
-    low, high = np.quantile(
-        _bootstrap(x, np.asarray(y, dtype=float), summary, draws, seed),
-        [(1 - level) / 2, (1 + level) / 2],
-    )
+    low, high = np.quantile(slopes, [(1 - level) / 2, (1 + level) / 2])
     return slope, float(low), float(high)
 
 
@@ -56,8 +54,6 @@ def slope_difference(
 ) -> tuple[float, float, float]:
     """Slope of `second` minus slope of `first`, repetitions paired, with its interval."""
     a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    if a.shape != b.shape:
-        raise InputError(f"paired slopes need equal shapes, got {a.shape} and {b.shape}")
     # the same seed resamples the same repetitions in both
     apart = _bootstrap(x, b, summary, draws, seed) - _bootstrap(x, a, summary, draws, seed)
     low, high = np.quantile(apart, [(1 - level) / 2, (1 + level) / 2])
@@ -84,7 +80,7 @@ def _bootstrap(
 
 
 def mean_interval(
-    values: Sequence[float], *, level: float = 0.95, draws: int = 2000, seed: int = 0
+    values: Sequence[float] | np.ndarray, *, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
     """Mean with its percentile bootstrap interval: (mean, low, high)."""
     v = np.asarray(values, dtype=float)
