@@ -37,9 +37,9 @@ def _number(example: Example, key: str) -> int:
 
 
 def _rows(example: Example, key: str, columns: int) -> np.ndarray:
-    value = example.get(key)
-    if value is None or isinstance(value, list) or len(value) % columns:
-        return np.empty((0, columns))
+    value = np.asarray(example.get(key, []), dtype=np.float64)
+    if value.size % columns:
+        raise InputError(f"{key!r} has {value.size} numbers, not a multiple of {columns}")
     return value.reshape(-1, columns)
 
 
@@ -98,17 +98,24 @@ class RecordStore:
     def example(self, key: str, *, skip: str | None = None) -> Example:
         """The parsed example of a key."""
         shard, _, number = key.rpartition("#")
+        return parse_example(self.record(shard, int(number)), skip=skip)
+
+    def label(self, key: str, rule: str) -> int:
+        """The class that a rule gives to an example."""
         try:
-            return parse_example(self.record(shard, int(number)), skip=skip)
+            return RULES[rule](self.example(key, skip="image"))
         except InputError as error:
-            raise InputError(f"{self.root / shard}, record {number}: {error}") from error
+            raise InputError(f"{self.root}, {key}: {error}") from error
 
     def names(self) -> list[str]:
         shards = [file.name for file in sorted(self.root.iterdir()) if _SHARD.search(file.name)]
         return [f"{shard}#{number}" for shard in shards for number in range(self.count(shard))]
 
     def read(self, key: str) -> bytes:
-        image = self.example(key).get("image")
+        try:
+            image = self.example(key).get("image")
+        except InputError as error:
+            raise InputError(f"{self.root}, {key}: {error}") from error
         if not isinstance(image, list) or len(image) != 1:
             raise InputError(f"{self.root}: {key} has no feature 'image'")
         return image[0]
@@ -229,9 +236,8 @@ def tfds_task(
     """
     folder = TfdsFolder(path)
     wanted = {split: folder.keys(instruction) for split, instruction in slices.items()}
-    label = RULES[rule]
     given = {
-        split: np.array([label(folder.store.example(key, skip="image")) for key in keys])
+        split: np.array([folder.store.label(key, rule) for key in keys], dtype=np.int64)
         for split, keys in wanted.items()
     }
     total = classes or int(max(values.max() for values in given.values())) + 1

@@ -17,6 +17,7 @@ from aptheory.tasks.base import Task
 from aptheory.tasks.files import SUFFIXES, FileSplit, file_stamp
 from aptheory.tasks.folder import ALIASES, complete
 
+BLOCK = 512
 LAYOUT = "PATH/train-*.tar and PATH/test-*.tar (or PATH/train/*.tar ...)"
 
 
@@ -43,7 +44,7 @@ class TarStore:
                         end = member.offset_data + member.size
         except (OSError, tarfile.TarError) as error:
             raise InputError(f"{path} cannot be read as tar ({error}); fetch it again") from error
-        if end > path.stat().st_size or not keys:
+        if not keys or not _ends(path, end):
             raise InputError(f"{path} is empty or cut short; fetch it again")
         return keys
 
@@ -65,6 +66,14 @@ class TarStore:
     def stamp(self, keys: Sequence[str]) -> str:
         shards = sorted({self.spans[key][0] for key in keys})
         return "\n".join([*(f"{s} {file_stamp(self.root / s)}" for s in shards), *keys])
+
+
+def _ends(path: Path, end: int) -> bool:
+    """Whether the two empty blocks that close a tar file follow its last member, which ends at
+    byte ``end``. The standard library takes a shard that was cut between two members for whole."""
+    with path.open("rb") as file:
+        file.seek(-(-end // BLOCK) * BLOCK)
+        return file.read(2 * BLOCK) == bytes(2 * BLOCK)
 
 
 def webdataset_task(path: str | Path, *, name: str | None = None, seed: int = 0) -> Task:
