@@ -73,6 +73,12 @@ def test_weights_are_small_finite_and_load_in_single_precision(name: str) -> Non
         assert all(torch.equal(saved.get_tensor(k).to(v.dtype), v) for k, v in state.items())
 
 
+@pytest.mark.parametrize("name", sorted(set(ALL) - set(PACKAGED)))
+def test_a_network_without_packaged_weights_says_so(name: str) -> None:
+    with pytest.raises(RuntimeError, match="No pretrained weights exist"):
+        timm.create_model(name, pretrained=True)
+
+
 @pytest.mark.parametrize("name", PACKAGED)
 def test_another_number_of_classes_keeps_the_features(name: str) -> None:
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -86,10 +92,11 @@ def test_another_number_of_classes_keeps_the_features(name: str) -> None:
 @pytest.mark.parametrize("name", PACKAGED)
 def test_packaged_classifier_answers_far_above_chance(name: str) -> None:
     found = evaluate.upstream_accuracy(timm.create_model(name, pretrained=True).eval(), 512)
-    chance = 1 / upstream.MAIN_CLASSES
-    assert found["main"] > 40 * chance
-    assert found["shape"] > 6 / len(SHAPES)
-    assert found["texture"] > 6 / len(TEXTURES)
+    assert found["main"] > 10 / upstream.MAIN_CLASSES
+    if name in DEFAULTS:
+        assert found["main"] > 80 / upstream.MAIN_CLASSES
+        assert found["shape"] > 10 / len(SHAPES)
+        assert found["texture"] > 7 / len(TEXTURES)
 
 
 def test_weights_load_without_a_network() -> None:
@@ -210,6 +217,17 @@ def test_shapes_have_unique_names_and_no_digit() -> None:
             assert len(shape.strokes) == 1
             start, end = torch.tensor(shape.strokes[0][0]), torch.tensor(shape.strokes[0][-1])
             assert torch.allclose(start, end, atol=1e-6)
+
+
+def test_positions_start_as_waves_that_differ_everywhere() -> None:
+    vit = timm.create_model("aptheory_vit_mini")
+    train.know_positions(vit)
+    places = vit.pos_embed[0, 1:]
+    likeness = torch.nn.functional.cosine_similarity(places[:, None], places[None], dim=-1)
+    assert likeness.fill_diagonal_(0).max() < 0.99
+    # Neighbours are more alike than opposite corners.
+    assert likeness[0, 1] > likeness[0, 63]
+    assert likeness[0, 8] > likeness[0, 63]
 
 
 def test_loss_ignores_questions_without_an_answer() -> None:

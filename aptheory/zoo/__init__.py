@@ -1,7 +1,8 @@
 """Small networks with our own pretrained weights, registered with timm: the embedded default.
 
 ``aptheory_vit_mini`` and ``aptheory_resnet_mini`` are the two that the demo runs on; the others
-differ in depth, width and kind, to ask whether a finding is one network's or all networks'.
+differ in depth, width and kind, to ask whether a finding is one network's or all networks';
+``names`` lists those whose weights are packaged.
 """
 
 from aptheory.zoo.models import weights_file

@@ -34,8 +34,10 @@ def weights_file(name: str) -> Path:
 
 def _cfg(name: str, *, first_conv: str, classifier: str) -> dict[str, Any]:
     """timm's description of a network's weights and of the images that they expect."""
+    path = weights_file(name)
     return {
-        "file": str(weights_file(name)),
+        # Without a file timm says that no weights exist, instead of failing to open one.
+        "file": str(path) if path.is_file() else None,
         "num_classes": MAIN_CLASSES,
         "input_size": (3, 32, 32),
         "fixed_input_size": False,

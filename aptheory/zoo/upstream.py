@@ -57,7 +57,7 @@ class Images:
 
 
 def generate(count: int, seed: int, *, size: int = 32, clutter: float = 1.0) -> Images:
-    """Draw ``count`` images from ``seed``; about 3,000 a second on one CPU core.
+    """Draw ``count`` images from ``seed``; some 3,000 a second on one CPU core.
 
     ``clutter`` from 0 to 1 scales what hides the figure: distractors, noise, weak contrast. The
     training raises it during its first third; everything reported is measured at 1.
