@@ -6,6 +6,8 @@ From the operations of one image (see `aptheory.cost`), with n images a split, E
     + (n_train + n_val + n_test) · (forward to the place)       once
     + K · (n_val + n_test) · (forward from the place)           after training
 
+and where only the head learns, its features once instead of the training steps.
+
 Seconds are that divided by the pace of one forward pass here and now, on one thread, plus the time
 that a step takes whatever the network. The numbers order the work and fill the dry run; they
 decide no result.
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from aptheory.cost import piece_operations, predict
+from aptheory.cost import Operations, piece_operations, predict
 
 if TYPE_CHECKING:
     from aptheory.methods import Adapted
@@ -40,7 +42,7 @@ class Predictor:
         self.net = net
 
     @cached_property
-    def operations(self) -> list[float]:
+    def operations(self) -> Operations:
         return piece_operations(self.net)
 
     @cached_property
@@ -58,7 +60,7 @@ class Predictor:
             seconds = time.perf_counter() - start
         finally:
             torch.set_num_threads(threads)
-        return max(1.0, sum(self.operations) * _IMAGES / seconds)
+        return max(1.0, sum(self.operations.forward) * _IMAGES / seconds)
 
     def of(
         self, adapted: Adapted, task: Task, recipe: Recipe, study: Study, runs: int
@@ -71,10 +73,13 @@ class Predictor:
         trained = float(runs * candidates * train)
         if study.protocol == "vtab":
             trained = candidates * train + runs * (train + val)
-        step = predict(adapted, self.operations).step_from_kept
-        before = sum(self.operations[: adapted.first_layer])
-        after = sum(self.operations[adapted.first_layer : adapted.exit + 1])
-        total = recipe.epochs * trained * step
-        total += (train + val + test) * before + runs * candidates * (val + test) * after
+        forward = self.operations.forward
+        before = sum(forward[: adapted.first_layer])
+        after = sum(forward[adapted.first_layer : adapted.exit])
+        total = (train + val + test) * before + runs * candidates * (val + test) * after
+        if adapted.count(head=False):
+            total += recipe.epochs * trained * predict(adapted, self.operations).step_from_kept
+        else:  # only the head learns: its features are computed once
+            total += trained * after
         steps = recipe.epochs * trained / recipe.batch_size
         return total / self.pace + steps * _STEP_SECONDS, total
