@@ -8,10 +8,11 @@ weights, a training step costs an image::
     2 F_after(l)           from kept activations: nothing before place l is run
     2 F                    visual prompting (l = 0)
 
-Weights that are trained add their own gradient, as many operations as their forward pass. One
-multiply-add is two operations; only convolutions and matrix products are counted, attention's
-among them (PyTorch's counter gives its fused attention on a CPU as zero, so the unfused path is
-counted).
+A product of two activations, as in attention, has a gradient for each and counts twice on the
+way back. Weights that are trained add their own gradient, as many operations as their forward
+pass. One multiply-add is two operations; only convolutions and matrix products are counted,
+attention's among them (PyTorch's counter gives its fused attention on a CPU as zero, so the
+unfused path is counted).
 """
 
 from __future__ import annotations
@@ -40,27 +41,44 @@ if TYPE_CHECKING:
 
 def count_operations(function: Callable[[], Any]) -> float:
     """Operations (2 a multiply-add) of the convolutions and matrix products that a call runs."""
+    return sum(_counted(function).values())
+
+
+def _counted(function: Callable[[], Any]) -> dict[str, float]:
+    """Operator name -> operations."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         function()
-    return float(counter.get_total_flops())
+    return {str(op): float(n) for op, n in counter.get_flop_counts().get("Global", {}).items()}
 
 
-def piece_operations(net: Network) -> list[float]:
-    """Forward operations for one image of the piece that follows each place; their sum is F.
+@dataclass(frozen=True)
+class Operations:
+    """For one image and the piece that follows each place: forward, and back to its input."""
+
+    forward: tuple[float, ...]
+    backward: tuple[float, ...]
+
+
+def piece_operations(net: Network) -> Operations:
+    """Count every piece of a network; the forward entries add up to F.
 
     The last entry is the model's own classifier (0 where it has none).
     """
-    found = []
+    forward, backward = [], []
     device = next(iter(net.parameters())).device
     with torch.no_grad():
         for layer in net.layers:
             z = torch.zeros(1, *layer.shape, device=device)
             stop = layer.index + 1 if layer.index + 1 < len(net.layers) else None
-            found.append(count_operations(partial(net.run, z, start=layer.index, stop=stop)))
-    return found
+            counts = _counted(partial(net.run, z, start=layer.index, stop=stop))
+            forward.append(sum(counts.values()))
+            # Batched products are those of two activations; weights enter by mm, addmm and conv.
+            products = sum(n for op, n in counts.items() if "bmm" in op)
+            backward.append(forward[-1] + products)
+    return Operations(tuple(forward), tuple(backward))
 
 
 @dataclass(frozen=True)
@@ -73,33 +91,34 @@ class Prediction:
     step_of_visual_prompting: float
 
 
-def predict(adapted: Adapted, operations: Sequence[float] | None = None) -> Prediction:
+def predict(adapted: Adapted, operations: Operations | None = None) -> Prediction:
     """The cost model for a method attached to a network; ``operations`` as `piece_operations`.
 
-    The head adds 2 * width * classes to the forward pass, and the same for its two gradients.
-    What the method itself computes (prompt tokens, adapters) is not part of the prediction.
+    The head adds 2 * width * classes to the forward pass, as much for its weights' gradient and
+    for its input's. What the method itself computes (prompt tokens, adapters) is left out.
     """
     net, first, last = adapted.net, adapted.first_layer, adapted.exit
-    ops = list(operations) if operations is not None else piece_operations(adapted._source[0])
-    width = adapted.head.shift.numel()
-    head = 2.0 * width * adapted.classes
-    before, after = sum(ops[:first]), sum(ops[first:last])
-    everything = sum(ops[: len(net.layers) - 1])
+    ops = operations or piece_operations(adapted._source[0])
+    head = 2.0 * adapted.head.shift.numel() * adapted.classes
+    before, after = sum(ops.forward[:first]), sum(ops.forward[first:last])
     trained = {
         name for name, p in net.module.named_parameters() if p.requires_grad and p.dim() >= 2
     }
-    own = sum(
-        ops[i]
+    learning = head + sum(
+        2 * ops.forward[i] - ops.backward[i]  # the weights' products alone
         for i in range(last)
         if any(name in trained for name in net.parameters_between(i, i + 1))
     )
-    back = after if _backward_reaches(adapted) else 0.0
-    learning = own + back + 2 * head
+    if _backward_reaches(adapted):
+        learning += sum(ops.backward[first:last]) + head
+    features = len(net.layers) - 1
     return Prediction(
         forward=before + after + head,
         step=before + after + head + learning,
         step_from_kept=after + head + learning,
-        step_of_visual_prompting=2 * everything + 3 * head,
+        step_of_visual_prompting=sum(ops.forward[:features])
+        + sum(ops.backward[:features])
+        + 3 * head,
     )
 
 
@@ -250,7 +269,7 @@ def cost(
         row["measured_ratio"] = row["step_ms"] / reference["step_ms"]
         row["throughput_ratio"] = row["throughput"] / reference["throughput"]
         row["epoch_seconds"] = row["step_ms"] * batches / 1e3
-        before = sum(operations[: row["first_layer"]]) / max(1.0, sum(operations))
+        before = sum(operations.forward[: row["first_layer"]]) / sum(operations.forward)
         keeping = images / reference["throughput"] * before if row["kept"] else 0.0
         row["first_epoch_seconds"] = row["epoch_seconds"] + keeping
     return pd.DataFrame(rows)
