@@ -15,15 +15,15 @@ from __future__ import annotations
 import inspect
 import linecache
 import math
+import operator
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-
-CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-SHAPE_PRESERVING_TARGETS = ("dropout",)
 
 
 class SplitError(Exception):
@@ -105,6 +105,11 @@ class _Tracer(fx.Tracer):
                 self._running = False
         return node
 
+    def create_proxy(self, kind: str, target: Any, *rest: Any, **more: Any) -> Any:
+        proxy = super().create_proxy(kind, target, *rest, **more)
+        absent = target is operator.getitem and self.values[proxy.node] is None
+        return None if absent else proxy  # "is None" cannot be asked of a proxy
+
     def _value(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         if kind == "placeholder":
             first = not any(n.op == "placeholder" for n in self.values)
@@ -112,13 +117,57 @@ class _Tracer(fx.Tracer):
         return run_node(self.root, kind, target, *self._concrete((args, kwargs)))
 
     def _concrete(self, what: Any) -> Any:
-        return fx.node.map_arg(what, lambda n: self.values[n])
+        if isinstance(what, fx.Node):
+            return self.values[what]
+        if isinstance(what, list):  # fx keeps lists that refuse to be changed; a forward may not
+            return [self._concrete(item) for item in what]
+        if isinstance(what, tuple):
+            items = [self._concrete(item) for item in what]
+            return type(what)(*items) if hasattr(what, "_fields") else tuple(items)
+        if isinstance(what, dict):
+            return {key: self._concrete(item) for key, item in what.items()}
+        if isinstance(what, slice):
+            return slice(*self._concrete((what.start, what.stop, what.step)))
+        return what
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         return bool(self.values[obj.node])
 
     def iter(self, obj: fx.Proxy) -> Iterator:
-        return iter([obj[i] for i in range(len(self.values[obj.node]))])
+        return iter([obj[i] for i in range(len(self.values[obj.node]))])  # type: ignore[index]
+
+
+FACTORIES = ("arange", "zeros", "ones", "full", "empty", "linspace", "eye")
+
+
+@contextmanager
+def _traced_factories() -> Iterator[None]:
+    """Let ``torch.arange(x.shape[1])`` be traced: factories do not know proxies by themselves."""
+
+    def wrap(factory: Callable) -> Callable:
+        def traced(*args: Any, **kwargs: Any) -> Any:
+            found: list[fx.Proxy] = []
+
+            def note(value: Any) -> Any:
+                if isinstance(value, fx.Proxy):
+                    found.append(value)
+                return value
+
+            fx.node.map_aggregate((args, kwargs), note)
+            if not found:
+                return factory(*args, **kwargs)
+            return found[0].tracer.create_proxy("call_function", factory, args, kwargs)
+
+        return traced
+
+    known = {name: getattr(torch, name) for name in FACTORIES}
+    try:
+        for name, factory in known.items():
+            setattr(torch, name, wrap(factory))
+        yield
+    finally:
+        for name, factory in known.items():
+            setattr(torch, name, factory)
 
 
 def run_node(root: nn.Module, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
@@ -135,6 +184,23 @@ def run_node(root: nn.Module, kind: str, target: Any, args: Any, kwargs: Any) ->
     return target(*args, **kwargs)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A moment at which little is alive, and how that becomes one tensor.
+
+    ``nodes`` are the living values that depend on the image: one, or several that are laid side
+    by side along ``axis``. ``position`` is the index of the node after which the moment comes.
+    ``flat`` says that (C, 1, 1) is told as (C,).
+    """
+
+    nodes: tuple[fx.Node, ...]
+    position: int
+    shape: tuple[int, ...]  # without the batch, before flattening
+    axis: int | None = None
+    widths: tuple[int, ...] = ()
+    flat: bool = False
+
+
 @dataclass
 class Trace:
     """A traced module: its nodes in order, what each gave, and which depend on the image."""
@@ -145,32 +211,50 @@ class Trace:
     result: fx.Node
     live: dict[fx.Node, bool] = field(default_factory=dict)
 
-    def cuts(self) -> list[fx.Node]:
-        """Nodes that are, at some moment, the only living value that depends on the image."""
+    def cuts(self, *, side_by_side: bool = False) -> list[Cut]:
+        """Every moment at which exactly one living value depends on the image.
+
+        Several vectors count as one (the class and the distillation token of a distilled
+        model); with ``side_by_side`` several maps of one resolution do too.
+        """
         place = {node: i for i, node in enumerate(self.nodes)}
         last_use = dict.fromkeys(self.nodes, -1)
         for node in self.nodes:
             for source in node.all_input_nodes:
-                last_use[source] = max(last_use.get(source, -1), place[node])
+                last_use[source] = place[node]
         last_use[self.result] = len(self.nodes)
-        found, alive = [], []
+        found: dict[tuple[fx.Node, ...], Cut] = {}
+        alive: list[fx.Node] = []
         for i, node in enumerate(self.nodes):
             alive = [n for n in alive if last_use[n] > i]
             if self.live[node] and last_use[node] > i:
                 alive.append(node)
-            if len(alive) == 1 and alive[0] not in found and _is_activation(self, alive[0]):
-                found.append(alive[0])
-        return found
+            if alive and tuple(alive) not in found:
+                cut = self._cut(tuple(alive), i, side_by_side)
+                if cut:
+                    found[tuple(alive)] = cut
+        return list(found.values())
 
-
-def _is_activation(trace: Trace, node: fx.Node) -> bool:
-    value = trace.values[node]
-    return (
-        isinstance(value, Tensor)
-        and value.is_floating_point()
-        and value.ndim >= 2
-        and value.shape[0] == trace.values[trace.image].shape[0]
-    )
+    def _cut(self, alive: tuple[fx.Node, ...], position: int, side_by_side: bool) -> Cut | None:
+        values = [self.values[n] for n in alive]
+        samples = self.values[self.image].shape[0]
+        if not all(
+            isinstance(v, Tensor)
+            and v.is_floating_point()
+            and v.ndim >= 2
+            and v.shape[0] == samples
+            for v in values
+        ):
+            return None
+        shape = tuple(values[0].shape[1:])
+        if len(alive) == 1:
+            return Cut(alive, position, shape)
+        if any(v.shape[2:] != values[0].shape[2:] for v in values):
+            return None
+        if len(shape) == 1 or (side_by_side and len(shape) == 3):
+            widths = tuple(v.shape[1] for v in values)
+            return Cut(alive, position, (sum(widths), *shape[1:]), 1, widths)
+        return None
 
 
 def trace(root: nn.Module, opened: set[str], example: Tensor) -> Trace:
@@ -184,7 +268,7 @@ def trace(root: nn.Module, opened: set[str], example: Tensor) -> Trace:
     }
     tracer = _Tracer(opened, example)
     before = set(vars(root)) | set(root._buffers)
-    with torch.no_grad():
+    with torch.no_grad(), _traced_factories():
         graph = tracer.trace(root, concrete_args=defaults or None)
     constants = (set(vars(root)) | set(root._buffers)) - before
     for name in constants:  # tensors made in forward: they must follow .to(device)
@@ -248,24 +332,51 @@ def _compile(source: str, names: dict[str, Any]) -> Callable[[nn.Module, Tensor]
     return scope["forward"]
 
 
-def build_piece(traced: Trace, other: dict[fx.Node, Any], start: fx.Node, stop: fx.Node) -> Piece:
-    """Make the piece that turns the value of ``start`` into that of ``stop``.
+@dataclass
+class Rerun:
+    """What the traced nodes give on another batch, found when it is first asked for."""
 
-    ``other`` holds the values at another batch size: numbers that a later piece needs are written
+    root: nn.Module
+    traced: Trace
+    image: Tensor
+
+    @cached_property
+    def values(self) -> dict[fx.Node, Any]:
+        values: dict[fx.Node, Any] = {}
+        with torch.no_grad():
+            for node in self.traced.nodes:
+                if node.op == "placeholder":
+                    first = node is self.traced.image
+                    values[node] = self.image if first else self.traced.values[node]
+                    continue
+                args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: values[n])
+                values[node] = run_node(self.root, node.op, node.target, args, kwargs)
+        return values
+
+
+def build_piece(traced: Trace, other: Rerun, start: Cut, stop: Cut) -> Piece:
+    """Make the piece that turns what is alive at ``start`` into what is alive at ``stop``.
+
+    ``other`` gives the values at another batch size: numbers that a later piece needs are written
     into it, and those that grow with the batch are read off its input.
     """
     graph = fx.Graph()
-    env: dict[fx.Node, Any] = {start: graph.placeholder("x")}
-    samples, more = traced.values[traced.image].shape[0], other[traced.image].shape[0]
+    x = graph.placeholder("x")
+    env = _unpack(graph, x, start)
+    samples, more = traced.values[traced.image].shape[0], other.image.shape[0]
 
     def number(a: Any, b: Any) -> Any:
         if isinstance(a, (tuple, list)):
             return tuple(number(u, v) for u, v in zip(a, b, strict=True))
+        if isinstance(a, (torch.device, torch.dtype)):
+            kind = "device" if isinstance(a, torch.device) else "dtype"
+            if a == getattr(traced.values[start.nodes[0]], kind):
+                return graph.call_function(getattr, (x, kind))
         if a == b:
             return a
         if isinstance(a, int) and a % samples == 0 and a // samples * more == b:
-            size = graph.call_method("size", (env[start], 0))
-            return size if a == samples else size * (a // samples)
+            size = graph.call_method("size", (x, 0))
+            return graph.call_function(operator.mul, (size, a // samples))
         raise SplitError(f"a number that follows the batch size crosses a cut ({a} and {b})")
 
     def resolve(node: fx.Node) -> Any:
@@ -273,7 +384,7 @@ def build_piece(traced: Trace, other: dict[fx.Node, Any], start: fx.Node, stop: 
             if traced.live[node]:
                 raise SplitError(f"{node} crosses a cut")
             if is_plain(traced.values[node]):
-                env[node] = number(traced.values[node], other[node])
+                env[node] = number(traced.values[node], other.values[node])
             else:
                 env[node] = copy_node(node)
         return env[node]
@@ -284,46 +395,46 @@ def build_piece(traced: Trace, other: dict[fx.Node, Any], start: fx.Node, stop: 
             kwargs = {**kwargs, "training": graph.create_node("get_attr", "training")}
         return graph.create_node(node.op, node.target, args, kwargs)
 
-    inside = traced.nodes[traced.nodes.index(start) + 1 : traced.nodes.index(stop) + 1]
-    within = set(inside)
+    inside = traced.nodes[start.position + 1 : stop.position + 1]
+    local = set(inside) | set(start.nodes)
     for node in inside:
-        if traced.live[node]:
-            env[node] = copy_node(node)
-        elif is_plain(traced.values[node]) and any(
-            n in env and (n in within or n is start) for n in node.all_input_nodes
-        ):
-            env[node] = copy_node(node)  # a shape read inside the piece stays symbolic
-    graph.output(env[stop])
-    graph.eliminate_dead_code(
-        is_impure_node=lambda n: (
-            n.op in ("placeholder", "output")
-            or bool(n.op in ("call_module", "call_method", "call_function") and _may_write(n))
+        is_shape = is_plain(traced.values[node]) and any(
+            n in env and n in local for n in node.all_input_nodes
         )
-    )
+        if traced.live[node] or is_shape:  # a shape read inside the piece stays symbolic
+            env[node] = copy_node(node)
+    graph.output(_pack(graph, [resolve(node) for node in stop.nodes], stop))
+    graph.eliminate_dead_code(is_impure_node=_may_write)
     code = graph.python_code("self")
     return Piece(
         source=code.src,
         names=dict(code.globals),
-        modules=tuple(n.target for n in graph.nodes if n.op == "call_module"),
+        modules=tuple(str(n.target) for n in graph.nodes if n.op == "call_module"),
         attributes=tuple(
-            n.target for n in graph.nodes if n.op == "get_attr" and n.target != "training"
+            str(n.target) for n in graph.nodes if n.op == "get_attr" and n.target != "training"
         ),
     )
 
 
+def _unpack(graph: fx.Graph, x: fx.Node, cut: Cut) -> dict[fx.Node, Any]:
+    if cut.flat:
+        size = graph.call_method("size", (x, 0))
+        x = graph.call_method("reshape", (x, size, *cut.shape))
+    if cut.axis is None:
+        return {cut.nodes[0]: x}
+    parts = graph.call_method("split", (x, list(cut.widths), cut.axis))
+    return {n: graph.call_function(operator.getitem, (parts, i)) for i, n in enumerate(cut.nodes)}
+
+
+def _pack(graph: fx.Graph, values: list[Any], cut: Cut) -> fx.Node:
+    z = values[0] if cut.axis is None else graph.call_function(torch.cat, (values, cut.axis))
+    return graph.call_method("flatten", (z, 1)) if cut.flat else z
+
+
 def _may_write(node: fx.Node) -> bool:
+    if node.op in ("placeholder", "output", "call_module"):
+        return True
+    if node.op == "get_attr":
+        return False
     name = node.target if isinstance(node.target, str) else node.target.__name__
-    return node.op == "call_module" or name == "setitem" or name.endswith("_")
-
-
-def interpret(root: nn.Module, traced: Trace, image: Tensor) -> dict[fx.Node, Any]:
-    """Run the traced nodes on another image batch and return what each gave."""
-    values: dict[fx.Node, Any] = {}
-    with torch.no_grad():
-        for node in traced.nodes:
-            if node.op == "placeholder":
-                values[node] = image if node is traced.image else traced.values[node]
-                continue
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: values[n])
-            values[node] = run_node(root, node.op, node.target, args, kwargs)
-    return values
+    return name == "setitem" or name.endswith("_") or name in ("iadd", "imul", "isub", "itruediv")

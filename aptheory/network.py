@@ -216,7 +216,9 @@ class Network(nn.Module):
 
     def table(self) -> list[tuple[str, ...]]:
         """One row a layer, below a row of titles."""
-        rows = [("layer", "name", "shape", "layout", "prefix", "grid", "parameters")]
+        rows: list[tuple[str, ...]] = [
+            ("layer", "name", "shape", "layout", "prefix", "grid", "parameters")
+        ]
         sizes = dict(self.module.named_parameters(remove_duplicate=False))
         for layer in self.layers:
             stop = layer.index + 1 if layer.index + 1 < len(self.layers) else None

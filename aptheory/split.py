@@ -2,26 +2,29 @@
 
 Nothing here knows a family by name. A block is a leaf of the trace that holds at least two weight
 matrices or kernels; a place is a cut that enters a block, or the final norm or pooling, or the
-classifier. The trace runs on fake tensors (shapes without numbers), so it costs no arithmetic;
-the finished chain is then run beside the model itself and refused on the smallest difference.
+classifier. The trace runs on shapes without numbers, so it costs no arithmetic; the
+finished chain is then run beside the model itself and refused on the smallest difference.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from aptheory import graph
 from aptheory.errors import InputError
 from aptheory.layer import Layer
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+EMPTY = (nn.Identity, nn.Dropout)
+WANTED = 6  # below this many layers, finer cuts are tried
+FEWEST = 4  # image, one block, its output, the classifier: below this there is nothing to compare
 
 
 @dataclass
@@ -52,20 +55,26 @@ def split(module: nn.Module, name: str, shape: tuple[int, int, int], granularity
 
 
 def _analyse(module: nn.Module, shape: tuple[int, int, int], granularity: str) -> Split:
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     parameter = next(module.parameters(), torch.zeros(()))
-    kind = {"device": parameter.device, "dtype": parameter.dtype}
-    twin = structural_copy(module)  # because some models keep what they computed
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            images = [torch.empty(count, *shape, **kind) for count in (3, 5)]
+    unrolled = any(isinstance(m, nn.RNNBase) for m in module.modules())  # slow without numbers
+    if not unrolled:
+        try:  # shapes alone, on the meta device; a copy, as some models keep what they computed
+            twin = structural_copy(module).to("meta")
+            images = [
+                torch.empty(count, *shape, dtype=parameter.dtype, device="meta") for count in (3, 5)
+            ]
             return _cut(twin, images, granularity, keep_constants=None)
-    except Exception:  # the forward looks at numbers, or makes constants: run it on real ones
-        generator = torch.Generator().manual_seed(0)
-        image = torch.randn(3, *shape, generator=generator).to(**kind)
-        twin = structural_copy(module)
-        return _cut(twin, [image[:2], image], granularity, keep_constants=module)
+        except TooFewLayers:
+            raise
+        except Exception:  # the forward looks at numbers, or makes constants: give it real ones
+            pass
+    generator = torch.Generator().manual_seed(0)
+    batch = torch.randn(5, *shape, generator=generator).to(parameter.device, parameter.dtype)
+    return _cut(structural_copy(module), [batch[:3], batch], granularity, keep_constants=module)
+
+
+class TooFewLayers(graph.SplitError):
+    """Traced, but the activations do not form a chain."""
 
 
 def structural_copy(module: nn.Module) -> nn.Module:
@@ -79,23 +88,24 @@ def structural_copy(module: nn.Module) -> nn.Module:
 def _cut(
     module: nn.Module, images: list[Tensor], granularity: str, keep_constants: nn.Module | None
 ) -> Split:
-    classifier = classifier_name(module)
+    classifiers = classifier_names(module)
     before = set(module._buffers)
-    traced = find_leaves(module, images[0], classifier)
+    chain = find_chain(module, images[0], classifiers)
     constants = set(module._buffers) - before
     if constants and keep_constants is None:
         raise graph.SplitError("its forward makes constants")
-    other = graph.interpret(module, traced, images[1])
-    nodes, names, blocks = _choose(module, traced, classifier, granularity)
+    places, block_layers = chain.places(granularity)
+    other = graph.Rerun(module, chain.trace, images[1])
+    end = graph.Cut((chain.trace.result,), len(chain.trace.nodes) - 1, ())
+    cuts = [cut for cut, _ in places]
     pieces = [
-        graph.build_piece(traced, other, start, stop)
-        for start, stop in zip(nodes, [*nodes[1:], traced.result], strict=True)
+        graph.build_piece(chain.trace, other, start, stop)
+        for start, stop in zip(cuts, [*cuts[1:], end], strict=True)
     ]
     for constant in constants & {a for piece in pieces for a in piece.attributes}:
         assert keep_constants is not None
         keep_constants.register_buffer(constant, module._buffers[constant], persistent=False)
-    layers = _describe(module, names, [traced.values[node] for node in nodes])
-    return Split(layers, pieces, blocks)
+    return Split(_describe(module, places), pieces, block_layers)
 
 
 # --------------------------------------------------------------------------- choosing leaves
@@ -111,153 +121,329 @@ def is_blocklike(module: nn.Module) -> bool:
     return weights_in(module) >= 2
 
 
-def _lists_blocks(module: nn.Module) -> bool:
-    return any(
-        isinstance(m, CONTAINERS) and any(is_blocklike(child) for child in m.children())
-        for m in module.modules()
+def _is_plain_list(module: nn.Module) -> bool:
+    """A container that adds nothing of its own."""
+    if isinstance(module, nn.Sequential):
+        return type(module).forward is nn.Sequential.forward
+    return isinstance(module, (nn.ModuleList, nn.ModuleDict))
+
+
+def listed_blocks(module: nn.Module) -> set[str]:
+    """Names of the outermost blocks that stand in a list inside a module.
+
+    A list is a container, or a module whose children are all blocks of one class.
+    """
+    children = list(module.named_children())
+    uniform = len({type(c) for _, c in children}) == 1 and len(children) > 1
+    is_list = isinstance(module, CONTAINERS) or (
+        uniform and all(is_blocklike(child) for _, child in children)
     )
+    found = set()
+    for name, child in children:
+        if is_list and is_blocklike(child):
+            found.add(name)
+        else:
+            found |= {f"{name}.{inner}" for inner in listed_blocks(child)}
+    return found
 
 
-def find_leaves(root: nn.Module, example: Tensor, classifier: str | None) -> tuple[Trace, set[str]]:
-    """Open the modules that hold lists of blocks; return the final trace and what was opened."""
+def _gives_several(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and sum(isinstance(v, Tensor) for v in value) > 1
+
+
+def classifier_names(module: nn.Module) -> list[str]:
+    """Dotted names of the classifiers: timm's own word for them, or the last linear layer."""
+    ask: Any = getattr(module, "get_classifier", None)
+    if ask is None:
+        linear = [name for name, child in module.named_modules() if isinstance(child, nn.Linear)]
+        return linear[-1:]
+    found = ask()
+    heads = list(found) if isinstance(found, (tuple, list, nn.ModuleList)) else [found]
+    return [
+        name
+        for head in heads
+        for name, child in module.named_modules()
+        if isinstance(head, nn.Module) and child is head
+    ]
+
+
+def find_chain(root: nn.Module, example: Tensor, classifiers: list[str]) -> Chain:
+    """Trace a model, opening what hides a list of blocks, until the leaves are its blocks.
+
+    Where that gives fewer than six layers, plain sequences of single convolutions are opened too,
+    and then maps of one resolution that live side by side are taken together.
+    """
+    opened = {""} | {
+        ".".join(parts[:i])
+        for parts in (name.split(".") for name in classifiers)
+        for i in range(1, len(parts))
+    }
+    traced = graph.trace(root, opened, example)
+    traced, opened = _open_composite_classifier(root, traced, opened, example, classifiers)
+    traced, opened = _open(root, traced, opened, example, _open_lists)
+    chain = Chain(root, traced, classifiers)
+    if chain.count() < WANTED:
+        finer, opened = _open(root, traced, opened, example, _open_sequences)
+        chain = max(chain, Chain(root, finer, classifiers), key=Chain.count)
+        if chain.count() < WANTED:
+            chain = max(chain, Chain(root, chain.trace, classifiers, True), key=Chain.count)
+    if chain.count() < FEWEST:
+        raise TooFewLayers(
+            "several activations live side by side nearly all the way, so that it is no chain"
+        )
+    return chain
+
+
+def _open_composite_classifier(
+    root: nn.Module, traced: graph.Trace, opened: set[str], example: Tensor, classifiers: list[str]
+) -> tuple[graph.Trace, set[str]]:
+    """A head that pools by itself is opened, and its linear layer is the classifier."""
+    for i, name in enumerate(classifiers):
+        head = root.get_submodule(name)
+        calls = [n for n in traced.nodes if n.op == "call_module" and n.target == name]
+        inputs = [traced.values[n] for c in calls for n in c.all_input_nodes if traced.live[n]]
+        linear = [n for n, m in head.named_modules() if n and isinstance(m, nn.Linear)]
+        if linear and any(isinstance(v, Tensor) and _is_spatial(v.shape[1:]) for v in inputs):
+            parts = linear[-1].split(".")
+            opened = opened | {".".join([name, *parts[:k]]) for k in range(len(parts))}
+            traced = graph.trace(root, opened, example)
+            classifiers[i] = f"{name}.{linear[-1]}"
+    return traced, opened
+
+
+def _open(
+    root: nn.Module,
+    traced: graph.Trace,
+    opened: set[str],
+    example: Tensor,
+    rule: Callable[[nn.Module, graph.Trace, str], set[str]],
+) -> tuple[graph.Trace, set[str]]:
+    """Open leaves as long as ``rule`` names any and opening them helps."""
     from timm.layers import get_notrace_modules
 
-    closed_classes = tuple(get_notrace_modules())
-    opened = {""}
-    if classifier:
-        parts = classifier.split(".")
-        opened |= {".".join(parts[:i]) for i in range(1, len(parts))}
-    current = graph.trace(root, opened, example)
+    closed = tuple(get_notrace_modules())
     refused: set[str] = set()
+    classes: set[type] = set()  # of which one turned out not to be a chain of blocks
     while True:
-        candidates = [
-            node.target
-            for node in current.nodes
-            if node.op == "call_module"
-            and node.target not in refused
-            and not isinstance(root.get_submodule(node.target), closed_classes)
-            and _lists_blocks(root.get_submodule(node.target))
-        ]
-        if not candidates:
-            return current
-        known = len(current.cuts())
-        for name in dict.fromkeys(candidates):
-            try:
-                attempt = graph.trace(root, opened | {name}, example)
-            except Exception:  # what cannot be traced stays a leaf
+        for name in dict.fromkeys(str(n.target) for n in traced.nodes if n.op == "call_module"):
+            module = root.get_submodule(name)
+            if name in refused or isinstance(module, closed) or type(module) in classes:
+                continue
+            inner = rule(module, traced, name)
+            if not inner:
                 refused.add(name)
                 continue
-            if len(attempt.cuts()) > known or isinstance(root.get_submodule(name), CONTAINERS):
-                opened.add(name)
-                current, known = attempt, len(attempt.cuts())
-            else:
-                refused.add(name)
+            attempt = _try(root, opened | inner, example)
+            helps = attempt and (_is_plain_list(module) or _helps(root, traced, attempt, name))
+            if attempt and not helps:  # perhaps what returns several tensors hides the chain
+                inner = inner | {
+                    str(n.target)
+                    for n in attempt.nodes
+                    if n.op == "call_module"
+                    and str(n.target).startswith(name + ".")
+                    and _gives_several(attempt.values[n])
+                }
+                attempt = _try(root, opened | inner, example)
+                helps = attempt and _helps(root, traced, attempt, name)
+            if attempt and helps:
+                opened, traced = opened | inner, attempt
+                break
+            refused.add(name)
+            if len(listed_blocks(module)) > 1 and not isinstance(module, CONTAINERS):
+                classes.add(type(module))
+        else:
+            return traced, opened
 
 
-def classifier_name(module: nn.Module) -> str | None:
-    """Dotted name of the classifier: timm's own word for it, otherwise the last linear layer."""
-    found = module.get_classifier() if hasattr(module, "get_classifier") else None
-    if isinstance(found, nn.Module):
-        return next((name for name, child in module.named_modules() if child is found), None)
-    linear = [name for name, child in module.named_modules() if isinstance(child, nn.Linear)]
-    return linear[-1] if linear and found is None else None
+def _open_lists(module: nn.Module, traced: graph.Trace, name: str) -> set[str]:
+    """A stage: open it and the plain lists directly inside. Also what returns several tensors."""
+    values = [traced.values[n] for n in traced.nodes if n.op == "call_module" and n.target == name]
+    if not listed_blocks(module) and not any(map(_gives_several, values)):
+        return set()
+    return {name} | {
+        f"{name}.{inner}"
+        for inner, child in module.named_modules()
+        if inner
+        and _is_plain_list(child)
+        and listed_blocks(child)
+        and all(
+            _is_plain_list(module.get_submodule(inner[:k]))
+            for k, letter in enumerate(inner)
+            if letter == "."
+        )
+    }
 
 
-def _choose(
-    module: nn.Module, traced: graph.Trace, classifier: str | None, granularity: str
-) -> tuple[list[fx.Node], list[str], list[int]]:
-    """Choose among the possible cuts: image, one a block, the final norm or pooling, the head."""
-    cuts = traced.cuts()
-    values = traced.values
-    if not cuts or cuts[0] is not traced.image:
-        raise graph.SplitError("no cut follows the image")
-    position = {node: i for i, node in enumerate(traced.nodes)}
-    head = None  # index in `cuts` of the classifier's input
-    if classifier is not None:
-        calls = [n for n in traced.nodes if n.op == "call_module" and n.target == classifier]
-        if calls:
-            head = max(i for i, c in enumerate(cuts) if position[c] < position[calls[0]])
-    if head is None:
-        head = max(i for i, c in enumerate(cuts))
-    if cuts[head] is not traced.result and cuts[-1] is traced.result:
-        cuts = cuts[:-1]
-    cuts = cuts[: head + 1]
+def _open_sequences(module: nn.Module, traced: graph.Trace, name: str) -> set[str]:
+    """A plain sequence, whatever it holds."""
+    return {name} if _is_plain_list(module) and len(list(module.children())) > 1 else set()
 
-    def leaves(i: int) -> list[fx.Node]:
-        stop = position[cuts[i + 1]] if i + 1 < len(cuts) else len(traced.nodes) - 1
-        return [n for n in traced.nodes[position[cuts[i]] + 1 : stop + 1] if n.op == "call_module"]
 
-    def weight(i: int) -> int:
-        return max([weights_in(module.get_submodule(n.target)) for n in leaves(i)], default=0)
+def _try(root: nn.Module, opened: set[str], example: Tensor) -> graph.Trace | None:
+    try:
+        return graph.trace(root, opened, example)
+    except Exception:  # what cannot be traced stays a leaf
+        return None
 
-    def spatial(i: int) -> bool:
-        shape = values[cuts[i]].shape
-        return len(shape) > 2 and not (len(shape) == 4 and shape[2] == shape[3] == 1)
 
-    inner = range(head)  # segment i runs from cut i to cut i + 1
-    blocks = [i for i in inner if weight(i) >= 2 and spatial(i + 1) and i > 0]
-    if len(blocks) < 4:
-        blocks = [i for i in inner if weight(i) >= 1 and spatial(i + 1) and i > 0]
+def _helps(root: nn.Module, old: graph.Trace, new: graph.Trace, name: str) -> bool:
+    """Whether at least two of a stage's blocks are now on either side of a cut."""
+    cuts = new.cuts()
+    blocks = [f"{name}.{inner}" for inner in listed_blocks(root.get_submodule(name))]
     if not blocks:
-        raise graph.SplitError("no single activation is found between the image and the classifier")
-    chosen = [0]
-    block_cuts = []
-    previous = None
-    for i in blocks:
-        at = i
-        if previous is not None:  # what lies between two blocks belongs to the later one
-            at = previous + 1
-            while (
-                at < i and not weight(at) and values[cuts[at]].shape == values[cuts[at + 1]].shape
-            ):
-                at += 1  # but a norm or an activation belongs to the earlier one
-        chosen.append(at)
-        block_cuts.append(at)
-        previous = i
-    last = max(
-        i for i in inner if i >= blocks[-1] and (i == blocks[-1] or (weight(i) and spatial(i + 1)))
-    )
-    if last > blocks[-1]:
-        chosen.append(blocks[-1] + 1)
-        block_cuts.append(blocks[-1] + 1)
-    if last + 1 < head:
-        chosen.append(last + 1)
-    if granularity == "stage":
-        kept = [chosen[0]]
-        for here, after in zip(chosen[1:], [*chosen[2:], head], strict=True):
-            changes = values[cuts[here]].shape != values[cuts[after]].shape
-            if here == chosen[1] or here not in block_cuts or changes:
-                kept.append(here)
-        chosen = kept
-    chosen.append(head)
-    chosen = list(dict.fromkeys(chosen))
+        return len(cuts) > len(old.cuts())
+    segments = {
+        sum(cut.position < i for cut in cuts)
+        for i, node in enumerate(new.nodes)
+        if node.op == "call_module"
+        and any(
+            node.target == block or str(node.target).startswith(block + ".") for block in blocks
+        )
+        and weights_in(root.get_submodule(str(node.target)))
+    }
+    return len(segments) > 1
 
-    def label(i: int) -> str:
-        if i == 0:
+
+# --------------------------------------------------------------------------- choosing places
+
+
+def _is_spatial(shape: Sequence[int]) -> bool:
+    """More than one position."""
+    return not (
+        len(shape) == 1
+        or (len(shape) == 2 and shape[0] == 1)
+        or (len(shape) == 3 and shape[1] == shape[2] == 1)
+    )
+
+
+class Chain:
+    """The possible cuts of a trace up to the classifier, and the choice among them.
+
+    Segment ``i`` runs from cut ``i`` to cut ``i + 1``; the last one is the classifier.
+    """
+
+    def __init__(
+        self,
+        root: nn.Module,
+        traced: graph.Trace,
+        classifiers: list[str],
+        side_by_side: bool = False,
+    ):
+        self.root = root
+        self.trace = traced
+        cuts = traced.cuts(side_by_side=side_by_side)
+        calls = [
+            i
+            for i, n in enumerate(traced.nodes)
+            if n.op == "call_module" and str(n.target) in classifiers
+        ]
+        if calls:
+            cuts = [cut for cut in cuts if cut.position < min(calls)]
+        # several vectors count as one only where they are the classifiers' input
+        self.cuts = [c for c in cuts if c is cuts[-1] or c.axis is None or len(c.shape) > 1]
+        self.head_name = classifiers[0] if classifiers else "head"
+        self.leaves: list[list[str]] = []
+        for cut, after in zip(self.cuts, [*[c.position for c in self.cuts[1:]], None], strict=True):
+            stop = len(traced.nodes) if after is None else after + 1
+            nodes = traced.nodes[cut.position + 1 : stop]
+            self.leaves.append(
+                [str(n.target) for n in nodes if n.op == "call_module" and traced.live[n]]
+            )
+        self.weights = [
+            sum(weights_in(root.get_submodule(name)) for name in leaves) for leaves in self.leaves
+        ]
+        self.head = len(self.cuts) - 1
+        self.blocks = self._blocks(2)
+        if len(self.blocks) < 4:
+            self.blocks = self._blocks(1)
+
+    def _blocks(self, fewest: int) -> list[int]:
+        return [
+            i
+            for i in range(1, self.head)
+            if self.weights[i] >= fewest and _is_spatial(self.cuts[i + 1].shape)
+        ]
+
+    def count(self) -> int:
+        """How many places there would be."""
+        return len(self._chosen()[0]) if self.blocks else 0
+
+    def _chosen(self) -> tuple[list[int], set[int]]:
+        """Indices of the chosen cuts, and which of them enter a block."""
+        chosen, enters, previous = [0], set(), None
+        for i in self.blocks:
+            at = i
+            if previous is not None:  # what lies between two blocks belongs to the later one,
+                at = previous + 1  # but a norm or an activation to the earlier one
+                while at < i and not self.weights[at] and self._keeps_shape(at):
+                    at += 1
+            chosen.append(at)
+            enters.add(at)
+            previous = i
+        last = self.blocks[-1]
+        for i in range(last + 1, self.head):  # a convolution after the last block is a place
+            if self.weights[i] and _is_spatial(self.cuts[i + 1].shape):
+                chosen.append(last + 1)
+                enters.add(last + 1)
+                last = i
+        if last + 1 < self.head:  # the final norm or pooling
+            chosen.append(last + 1)
+        chosen.append(self.head)
+        return list(dict.fromkeys(chosen)), enters - {self.head}
+
+    def _keeps_shape(self, i: int) -> bool:
+        return self.cuts[i].shape == self.cuts[i + 1].shape
+
+    def places(self, granularity: str) -> tuple[list[tuple[graph.Cut, str]], list[int]]:
+        """The chosen cuts with their names, and which of them enter a block."""
+        chosen, enters = self._chosen()
+        if granularity == "stage":
+            kept = []
+            for here, after in zip(chosen, [*chosen[1:], self.head], strict=True):
+                inner = here in enters and here != chosen[1]
+                if not inner or self.cuts[here].shape != self.cuts[after].shape:
+                    kept.append(here)
+            chosen = kept
+        places = []
+        for here, after in zip(chosen, [*chosen[1:], self.head], strict=True):
+            cut = self.cuts[here]
+            if here == self.head and len(cut.shape) > 1 and math.prod(cut.shape) == max(cut.shape):
+                cut = replace(cut, flat=True)
+            places.append((cut, self._label(here, after)))
+        return places, [k for k, i in enumerate(chosen) if i in enters]
+
+    def _label(self, here: int, after: int) -> str:
+        """The module that is entered: a block's name, or the stage's whose beginning this is."""
+        if here == 0:
             return "image"
-        if i == head:
-            return classifier or "head"
-        for j in range(i, head):
-            if leaves(j):
-                return str(leaves(j)[0].target)
-        return "pool"
+        if here == self.head:
+            return self.head_name
+        leaves = [name for i in range(here, max(after, here + 1)) for name in self.leaves[i]]
+        weighty = [name for name in leaves if weights_in(self.root.get_submodule(name))]
+        real = [n for n in leaves if not isinstance(self.root.get_submodule(n), EMPTY)]
+        if len(weighty) == 1 and here in self._chosen()[1]:
+            return weighty[0]
+        if not real:
+            return leaves[0] if leaves else "pool"
+        parts = real[0].split(".") if here in self._chosen()[1] else []
+        for k in range(1, len(parts)):  # the outermost module that begins here
+            name = ".".join(parts[:k])
+            inside = [n for n in self._all_leaves() if n.startswith(name + ".")]
+            if inside[0] in leaves and not _is_plain_list(self.root.get_submodule(name)):
+                return name
+        return real[0]
 
-    nodes = [cuts[i] for i in chosen]
-    return (
-        nodes,
-        [label(i) for i in chosen],
-        [k for k, i in enumerate(chosen) if i in block_cuts and i != head],
-    )
+    def _all_leaves(self) -> list[str]:
+        return [name for leaves in self.leaves for name in leaves]
 
 
-def _describe(module: nn.Module, names: list[str], values: list[Tensor]) -> list[Layer]:
-    image = values[0].shape[1:]
-    ratio = image[1] / image[2]
+def _describe(module: nn.Module, places: list[tuple[graph.Cut, str]]) -> list[Layer]:
+    shapes = [(math.prod(c.shape),) if c.flat else c.shape for c, _ in places]
+    image = shapes[0]
     declared = getattr(module, "output_fmt", None)
     declared_last = str(getattr(declared, "value", declared)) == "NHWC"
     layers = []
-    for index, (name, value) in enumerate(zip(names, values, strict=True)):
-        shape = tuple(value.shape[1:])
+    for index, (shape, (_, name)) in enumerate(zip(shapes, places, strict=True)):
         layout: Literal["map", "map_last", "tokens", "vector"]
         prefix, grid = 0, None
         if len(shape) == 1:
@@ -266,11 +452,11 @@ def _describe(module: nn.Module, names: list[str], values: list[Tensor]) -> list
             layout = "tokens"
             prefix, grid = _token_grid(shape[0], getattr(module, "num_prefix_tokens", 0), image)
         else:
-            first = math.isclose(shape[1] / shape[2], ratio, rel_tol=0.2)
-            last = math.isclose(shape[0] / shape[1], ratio, rel_tol=0.2)
-            is_last = index > 0 and ((last and not first) or (last and first and declared_last))
-            layout = "map_last" if is_last else "map"
-            grid = (shape[0], shape[1]) if is_last else (shape[1], shape[2])
+            like_image = math.isclose(shape[1] / shape[2], image[1] / image[2], rel_tol=0.2)
+            last_like_image = math.isclose(shape[0] / shape[1], image[1] / image[2], rel_tol=0.2)
+            last = index > 0 and (not like_image or (last_like_image and declared_last))
+            layout = "map_last" if last else "map"
+            grid = (shape[0], shape[1]) if last else (shape[1], shape[2])
         layers.append(Layer(index, name, shape, layout, prefix, grid))
     return layers
 
