@@ -90,9 +90,15 @@ def grams(
 
 
 def cka_of_grams(
-    grams: Float[Tensor, "layers images images"], *, estimator: Estimator = "unbiased"
+    grams: Float[Tensor, "layers images images"],
+    *,
+    estimator: Estimator = "unbiased",
+    undefined: Literal["raise", "nan"] = "raise",
 ) -> Float[Tensor, "layers layers"]:
-    """CKA of every pair of Gram matrices (not centred, or centred: it is the same)."""
+    """CKA of every pair of Gram matrices (not centred, or centred: it is the same).
+
+    ``undefined``: see :func:`normalise`.
+    """
     if estimator == "unbiased":
         vectors = u_centre(grams).flatten(1)
     elif estimator == "biased":
@@ -100,12 +106,12 @@ def cka_of_grams(
             raise InputError("The biased CKA needs at least 2 images.")
         centred = centre(grams)
         vectors = centred.flatten(1)
-        result = normalise(vectors @ vectors.T)
+        result = normalise(vectors @ vectors.T, undefined=undefined)
         _warn_of_chance(centred)
         return result
     else:
         raise InputError(f'estimator is {estimator!r}; it is "unbiased" or "biased".')
-    return normalise(vectors @ vectors.T)
+    return normalise(vectors @ vectors.T, undefined=undefined)
 
 
 def normalise(
@@ -142,7 +148,8 @@ def _warn_of_chance(centred: Tensor) -> None:
     traces = centred.diagonal(dim1=1, dim2=2).sum(-1)
     norms = centred.flatten(1).norm(dim=1)
     images = centred.shape[-1]
-    share = traces / norms / (images - 1) ** 0.5  # a pair's chance level is the product of the two
+    share = (traces / norms).nan_to_num()  # constant features have none
+    share = share / (images - 1) ** 0.5  # a pair's chance level is the product of the two
     level = float(share.topk(min(2, len(share))).values.prod())
     if len(share) > 1 and level > 0.1:
         warnings.warn(

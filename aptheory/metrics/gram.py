@@ -5,7 +5,8 @@ and a 256 × 256 Gram matrix. The rows have their mean removed while the Gram ma
 by piece: every measure here is unchanged by that, and float32 products keep their digits.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -14,7 +15,8 @@ from torch import Tensor
 from aptheory.errors import InputError
 
 # Columns multiplied at once: a few MB, so that the piece is centred and multiplied in cache.
-_PIECE = 8192
+_PIECE = 4096
+_BLOCK = 64
 
 
 def rows(features: Tensor, *, least: int = 1, what: str = "features") -> Tensor:
@@ -36,42 +38,75 @@ def rows(features: Tensor, *, least: int = 1, what: str = "features") -> Tensor:
     return features.flatten(1)
 
 
-def _pieces(features: Tensor) -> Iterator[Tensor]:
+def _pieces(parts: Sequence[Tensor]) -> Iterator[Tensor]:
     """Columns in pieces of about ``_PIECE``; what is not contiguous is copied a piece at a time."""
-    each = max(1, features[0, :1].numel())
+    first = parts[0]
+    each = max(1, first[0, :1].numel())
     step = max(1, _PIECE // each)
-    for start in range(0, features.shape[1], step):
-        yield features[:, start : start + step].flatten(1)
+    for start in range(0, first.shape[1], step):
+        pieces = [part[:, start : start + step].flatten(1) for part in parts]
+        yield pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
-def linear_gram(features: Float[Tensor, "images *dims"]) -> Float[Tensor, "images images"]:
+def linear_gram(
+    features: Float[Tensor, "images *dims"] | Sequence[Tensor],
+) -> Float[Tensor, "n n"]:
     """Inner products of the images' features after removing their mean over images, in float64.
 
-    Products are formed in float32 (float64 for float64 features; half precision is raised to
-    float32 first) over pieces of 8,192 columns and added in float64. Features that do not differ
-    by more than their own rounding give exactly zero.
+    ``features`` may come in several tensors that follow each other along the images; they are not
+    copied into one. Products are formed in float32 (float64 for float64 features; half precision
+    is raised to float32 first) over pieces of 4,096 columns and added in float64. Features that do
+    not differ by more than their own rounding give exactly zero.
     """
-    rows(features[:, :1] if features.ndim > 1 else features)  # the checks, on a sliver
-    if features.is_complex() or not features.is_floating_point():
-        features = features.to(torch.float64)
-    count = features.shape[0]
-    precise = features.dtype == torch.float64
+    parts = [features] if isinstance(features, Tensor) else list(features)
+    for part in parts:
+        rows(part[:, :1] if part.ndim > 1 else part)  # the checks, on a sliver
+    first = parts[0]
+    count = sum(len(part) for part in parts)
+    precise = not first.is_floating_point() or first.dtype == torch.float64
     work = torch.float64 if precise else torch.float32
-    gram = features.new_zeros(count, count, dtype=torch.float64)
-    level = features.new_zeros((), dtype=torch.float64)
-    for piece in _pieces(features):
+    eps = torch.finfo(torch.float64 if not first.is_floating_point() else first.dtype).eps
+    gram = torch.zeros(count, count, dtype=torch.float64, device=first.device)
+    level = torch.zeros((), dtype=torch.float64, device=first.device)
+    scale = _scale(first, work)
+    for piece in _pieces(parts):
         piece = piece.to(work)
         mean = piece.mean(0)
         piece = piece - mean
-        # A power of two near the largest entry: products of tiny or huge features stay in range.
-        scale = torch.frexp(torch.linalg.vector_norm(piece, float("inf")).clamp_min(1e-37))[1]
-        piece = torch.ldexp(piece, -scale)
-        unit = torch.ldexp(torch.ones_like(level), 2 * scale)
-        gram += (piece @ piece.T).to(torch.float64) * unit
+        if scale != 1:
+            piece *= scale
+        gram += _symmetric(piece)
         level += mean.to(torch.float64).square().sum()
-    rounding = 4 * torch.finfo(features.dtype).eps
-    varies = gram.diagonal().sum() > rounding**2 * count * level
+    gram *= scale**-2
+    varies = gram.diagonal().sum() > (4 * eps) ** 2 * count * level
     return gram * varies
+
+
+def _scale(features: Tensor, work: torch.dtype) -> float:
+    """1, or a power of two where products of such features would leave the range of float32.
+
+    Judged by the first image. A scale kept at 1 leaves fifteen decades of float32 on either side.
+    """
+    if work == torch.float64:
+        return 1.0
+    largest = float(features[0].abs().amax())
+    if not 0 < largest < float("inf") or 1e-8 < largest < 1e8:
+        return 1.0
+    return 2.0 ** -math.frexp(largest)[1]
+
+
+def _symmetric(piece: Tensor) -> Tensor:
+    """``piece @ piece.T``; a large one is made of blocks, of which the lower half is mirrored."""
+    count = len(piece)
+    if count < 2 * _BLOCK or piece.is_cuda:
+        return piece @ piece.T
+    result = piece.new_empty(count, count)
+    for top in range(0, count, _BLOCK):
+        stop = min(top + _BLOCK, count)
+        block = piece[top:stop] @ piece[top:].T
+        result[top:stop, top:] = block
+        result[stop:, top:stop] = block[:, stop - top :].T
+    return result
 
 
 def squared_distances(gram: Float[Tensor, "images images"]) -> Float[Tensor, "images images"]:
