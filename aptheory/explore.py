@@ -17,7 +17,9 @@ from typing import Any
 
 import pandas as pd
 
+from aptheory.attention import attention_layers
 from aptheory.errors import InputError
+from aptheory.network import Network
 from aptheory.outcomes import key_of, write_atomically
 from aptheory.profile import profile
 from aptheory.relate import TARGETS, relate
@@ -25,6 +27,7 @@ from aptheory.report import report
 from aptheory.sources import load_network, load_task, network_identity, task_identity
 from aptheory.study import Study
 from aptheory.sweep import dry_run, sweep
+from aptheory.watchers.attention import AttentionWatcher
 
 log = logging.getLogger("aptheory")
 
@@ -92,7 +95,7 @@ def profile_study(
             identity = {
                 "network": network_identity(net),
                 "task": task_identity(task),
-                "measures": sorted(measures),
+                "measures": sorted(measures),  # those that do not fit depend on the network
                 "images": images,
                 "seed": seed,
             }
@@ -101,11 +104,18 @@ def profile_study(
                 some = task
                 if len(task.train) > images:
                     some = replace(task.subset(train=images, seed=seed), name=task.name)
-                write_table(profile(net, some, measures=tuple(measures), seed=seed), path)
+                write_table(profile(net, some, measures=fitting(net, measures), seed=seed), path)
             tables.append(pd.read_csv(path))
     together = pd.concat(tables, ignore_index=True)
     write_table(together, folder / "profile.csv")
     return together
+
+
+def fitting(net: Network, measures: Sequence[str]) -> tuple[str, ...]:
+    """The measures that this network has: those of attention need attention."""
+    if attention_layers(net):
+        return tuple(measures)
+    return tuple(name for name in measures if name not in AttentionWatcher.measures)
 
 
 def relations(
