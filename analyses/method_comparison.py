@@ -11,8 +11,8 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-from aptheory.compare import compare
 
+from aptheory.comparison import compare
 from aptheory.explore import write_table
 from aptheory.study import Study
 from aptheory.sweep import sweep
@@ -55,7 +55,8 @@ def study(*, full: bool = False) -> Study:
 
 def main(out: Path = Path("runs/methods"), *, full: bool = False) -> pd.DataFrame:
     """Run or continue the study; returns the comparison."""
-    table = compare(sweep(study(full=full), out))
+    sweep(study(full=full), out)
+    table = compare(out)
     write_table(table, out / "comparison.csv")
     return table
 

@@ -131,7 +131,7 @@ def sweep(
     retry_failed: bool = False,
 ) -> None:
     """Train methods at layers, over seeds: from a study file or from --network and --task."""
-    from aptheory.compare import compare
+    from aptheory.comparison import compare
     from aptheory.status import duration
     from aptheory.study import Study
     from aptheory.sweep import dry_run as plan_of
@@ -163,7 +163,7 @@ def sweep(
     if table.empty:
         typer.echo(f"no run succeeded; `aptheory status {out}` says why")
         raise typer.Exit(1)
-    comparison = compare(table)
+    comparison = compare(out)
     comparison.to_csv(out / "comparison.csv", index=False)
     typer.echo(comparison.to_string(index=False))
     typer.echo(f"{out / 'accuracy.csv'}")

@@ -54,7 +54,7 @@ def methods_of(study: Study, net: Network, classes: int) -> Iterator[Choice]:
         for place in chosen:
             method = template if place is None else replace(template, layer=place)  # type: ignore[call-arg]
             if study.equal and number and target is not None:
-                from aptheory.compare import sized
+                from aptheory.comparison import sized
 
                 method = sized(method, net, classes=classes, parameters=target)
             if key_of(method.settings()) in seen:

@@ -46,8 +46,9 @@ class Study:
     tasks: names as `aptheory.task` takes them; tables with ``name``, ``seed`` and the sizes
         ``train``, ``val``, ``test`` of a class-balanced subset; in Python also `Task` objects.
         ``label`` is its name in tables: two subsets of one task need different ones.
-    methods: ``"ap"``, ``"vpt:tokens=5,deep=true"``, tables, or in Python also `Method` objects and classes. One
-        that has a layer and does not fix it is run at every one of ``layers``.
+    methods: ``"ap"``, ``"vpt:tokens=5,deep=true"``, tables, in Python also `Method` objects and
+        classes, or ``"all"`` that fit. One that has a layer and does not fix it is run at every
+        one of ``layers``.
     layers: ``"all"`` places, their indices, or fractions of the depth in [0, 1] (0.0 the image,
         1.0 the classifier's input).
     recipes: recipe names or tables; the runs of all methods share each of them.
@@ -99,7 +100,9 @@ class Study:
             setattr(self, word, tuple(value))
         self.networks = tuple(_spec(item, "network", _NETWORK_WORDS) for item in self.networks)
         self.tasks = tuple(_spec(item, "task", _TASK_WORDS) for item in self.tasks)
-        self.methods = tuple(m.name if isinstance(m, type) else m for m in self.methods)
+        self.methods = tuple(
+            getattr(m, "name", m) if isinstance(m, type) else m for m in self.methods
+        )
         self._check_numbers()
         self.layers = _layers(self.layers)
         self.search = _search(self.search)

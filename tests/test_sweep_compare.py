@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 import aptheory as ap
-from aptheory.compare import check_controls, compare, group_means, sized
+from aptheory.comparison import check_controls, compare, group_means, sized
 from aptheory.errors import InputError
 
 
