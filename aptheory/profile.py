@@ -167,11 +167,12 @@ def profile(
     )
     watching = watchers.start(settings)
     source = batches(net, images, batch_size=batch_size, split=split, limit=limit, seed=seed)
-    seen = 0
+    seen, stop = 0, 0
     with torch.inference_mode(), contextlib.ExitStack() as stack:
         for watcher in watching:
             if isinstance(watcher, watchers.AttentionWatcher):
-                stack.enter_context(_observing(net, watcher))
+                stack.enter_context(watcher.observing())
+                stop = watcher.stop
         for x, labels in source:
             seen += len(x)
             for watcher in watching:
@@ -181,23 +182,14 @@ def profile(
                 sight = watchers.Sight(layer, z, labels)
                 for watcher in watching:
                     watcher.see(sight)
+                if layer is chosen[-1] and layer.index < stop:
+                    net.run(z, start=layer.index, stop=stop)  # for its attention alone
                 del sight, z
             for watcher in watching:
                 watcher.end_batch()
     if not seen:
         raise InputError("There are no images to profile: the task, split or tensor is empty.")
     return _table(net, images, split, [row for w in watching for row in w.rows()])
-
-
-def _observing(net: Network, watcher: watchers.AttentionWatcher) -> Any:
-    from aptheory.attention import attention_layers, observe_attention
-
-    sites = attention_layers(net)
-    if not sites:
-        raise InputError(
-            f"{net.name} has no attention that can be seen: leave out {', '.join(watcher.wanted)}."
-        )
-    return observe_attention(net, watcher.observe)
 
 
 COLUMNS = (

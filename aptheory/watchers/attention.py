@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from aptheory import metrics
+from aptheory.attention import AttentionLayer, attention_layers, observe_attention
+from aptheory.errors import InputError
 from aptheory.network import Network
-from aptheory.watchers.base import Row, Settings, Watcher
+from aptheory.watchers.base import Row, Settings, Watcher, warn_undefined
 
 
 class AttentionWatcher(Watcher):
@@ -21,18 +23,38 @@ class AttentionWatcher(Watcher):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
+        chosen = {layer.index for layer in settings.layers}
+        known = attention_layers(settings.net)
+        self.sites = {site.name: site for site in known if site.layer in chosen}
+        if not self.sites:
+            where = "there" if known else "that can be seen"
+            raise InputError(
+                f"{settings.net.name} has no attention {where}: leave out {', '.join(self.wanted)}."
+            )
+        self.stop = max(site.layer for site in self.sites.values()) + 1
         self.each: dict[str, dict[str, Any]] = {}
-        self.sites: dict[str, Any] = {}
+        for name, site in self.sites.items():
+            wanted = self.wanted
+            if site.grid is None and set(wanted) - {"attention_entropy"}:
+                warn_undefined(
+                    f"The keys of {name} are no grid of the image (pooled or dilated): only their "
+                    "entropy is measured."
+                )
+                wanted = tuple(each for each in wanted if each == "attention_entropy")
+            self.each[name] = {each: self._start(each, site) for each in wanted}
 
-    def observe(self, site: Any, probabilities: Tensor) -> None:
+    def observing(self) -> observe_attention:
+        """The context within which runs of the network are seen."""
+        return observe_attention(self.settings.net, self.observe, tuple(self.sites))
+
+    def observe(self, site: AttentionLayer, probabilities: Tensor) -> None:
         """One attention layer's probabilities (batch, heads, queries, keys)."""
-        if site.name not in self.each:
-            self.sites[site.name] = site
-            self.each[site.name] = {name: self._start(name, site) for name in self.wanted}
+        if probabilities.ndim > 4:
+            probabilities = probabilities.flatten(0, -4)
         for accumulator in self.each[site.name].values():
             accumulator.update(probabilities)
 
-    def _start(self, name: str, site: Any) -> Any:
+    def _start(self, name: str, site: AttentionLayer) -> Any:
         mass = self.settings.prefix_mass
         windows = 1 if site.window is None else site.window.count
         if name == "attention_distance":
@@ -57,8 +79,9 @@ class AttentionWatcher(Watcher):
                     yield self.row(layer, measure, heads, (head,), head=head, module=name)
 
 
-def site_distances(net: Network, site: Any) -> Tensor:
+def site_distances(net: Network, site: AttentionLayer) -> Tensor:
     """Distances in pixels between the tokens of an attention layer, or within each window."""
+    assert site.grid is not None
     height, width = net.input_shape[1:]
     pixels = (height / site.grid[0], width / site.grid[1])
     if site.window is None:
