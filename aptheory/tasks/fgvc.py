@@ -12,7 +12,7 @@ import numpy as np
 from aptheory.errors import InputError
 from aptheory.tasks.base import SPLITS, CentreCropped, Task
 from aptheory.tasks.files import FileSplit, FolderStore
-from aptheory.tasks.published import PUBLISHED
+from aptheory.tasks.published_splits import PUBLISHED
 
 PICTURE_FOLDERS = ("", "images", "Images", "jpg")
 PREPROCESSING = (
@@ -32,8 +32,8 @@ def fgvc_task(
 
     Class ids are sorted and mapped to 0, 1, ... over all splits together, so that a split that
     lacks a class does not shift the labels of another. Without val.json a tenth of train is held
-    out: the split that we publish (``published.py``) where the name and the count are known, else
-    one drawn by ``seed``; ``provenance`` says which. Raises :class:`InputError` naming the file.
+    out: the split that we publish where the name and the count are known, else one drawn by
+    ``seed``; ``provenance`` says which. Raises :class:`InputError` naming the file.
     """
     path = Path(path)
     if not path.is_dir():

@@ -14,7 +14,7 @@ from aptheory.errors import InputError
 from aptheory.tasks.base import Task
 from aptheory.tasks.files import SUFFIXES, FileSplit, FolderStore, Store, ZipStore
 from aptheory.tasks.npz import require_every_class
-from aptheory.tasks.published import hold_out
+from aptheory.tasks.published_splits import hold_out
 from aptheory.tasks.splits import stratified_cut
 
 ALIASES = {

@@ -11,7 +11,7 @@ import numpy as np
 
 from aptheory.errors import InputError
 from aptheory.tasks.base import ArraySplit, Task, as_labels
-from aptheory.tasks.published import hold_out
+from aptheory.tasks.published_splits import hold_out
 
 
 def npz_task(

@@ -15,7 +15,7 @@ from torch import Tensor
 from aptheory.errors import InputError
 from aptheory.tasks.base import ArraySplit, Indices, Selection, Split, Task
 from aptheory.tasks.cache import data_folder
-from aptheory.tasks.published import hold_out
+from aptheory.tasks.published_splits import hold_out
 from aptheory.tasks.splits import stratified_cut
 
 _FLAG = {"train": {"train": True}, "test": {"train": False}}

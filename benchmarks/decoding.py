@@ -1,0 +1,97 @@
+"""Does decoding hold up the network? Images a second, decoded four ways.
+
+    python benchmarks/decoding.py [folder or zip of images] [--side 224] [--limit 600]
+
+Without a folder, photograph-like JPEG files of 500×375 pixels are made first. Compared are: one
+picture after the other (what a plain loop over Pillow does), our threads, ``decode once`` (its
+first pass, and every later pass from the memory-mapped file). Each is the median of three passes.
+The last line is the ratio of the later passes to the plain loop.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import aptheory as ap
+from aptheory import tasks
+from aptheory.tasks.base import Split
+from aptheory.tasks.files import FileSplit
+
+BATCH = 64
+
+
+def make_photographs(root: Path, count: int) -> Path:
+    """Two classes of smooth colour fields with grain, as JPEG of 500×375, quality 90."""
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for split, share in (("train", 0.8), ("test", 0.2)):
+        for label in ("a", "b"):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for number in range(max(5, int(count * share / 2))):
+                coarse = generator.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+                picture = np.asarray(Image.fromarray(coarse).resize((500, 375)), dtype=np.int16)
+                grain = generator.integers(-12, 13, picture.shape, dtype=np.int16)
+                pixels = (picture + grain).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number:05d}.jpg", quality=90)
+    return root
+
+
+def passes(split: Split, size: tuple[int, int], repeats: int = 3) -> float:
+    """Images a second, the median over passes in batches of 64."""
+    rates = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        for first in range(0, len(split), BATCH):
+            split.images(range(first, min(first + BATCH, len(split))), size)
+        rates.append(len(split) / (time.perf_counter() - start))
+    return statistics.median(rates)
+
+
+def timed(work: Callable[[], Split]) -> tuple[Split, float]:
+    """What ``work`` gives, and the images a second that it took."""
+    start = time.perf_counter()
+    split = work()
+    return split, len(split) / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", help="folder or zip of images (made if not given)")
+    parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--limit", type=int, default=600, help="images at most")
+    options = parser.parse_args()
+    size = (options.side, options.side)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.folder or make_photographs(
+            Path(scratch) / "made", round(options.limit / 0.64)
+        )
+        train = ap.task(f"folder:{folder}").train
+        assert isinstance(train, FileSplit)
+        count = min(options.limit, len(train))
+        keys, labels = train.keys[:count], train.labels[:count]
+        plain = passes(FileSplit(train.store, keys, labels, workers=1), size)
+        threads = FileSplit(train.store, keys, labels)
+        threaded = passes(threads, size)
+        cached, first = timed(
+            lambda: tasks.decoded(threads, size, folder=Path(scratch) / "kept", progress=False)
+        )
+        later = passes(cached, size)
+        same = np.array_equal(cached.images(range(8), size), threads.images(range(8), size))
+    print(f"{count} images to {options.side}x{options.side}, images a second:")
+    print(f"  one after the other       {plain:9.0f}")
+    print(f"  threads                   {threaded:9.0f}")
+    print(f"  decode once, first pass   {first:9.0f}  (with digest and writing)")
+    print(f"  decode once, later passes {later:9.0f}")
+    print(f"same pictures: {same}")
+    print(f"decoding ratio: {later / plain:.1f}")
+
+
+if __name__ == "__main__":
+    main()
