@@ -36,7 +36,7 @@ class LoRA(Method):
 
     rank: int = 8
     alpha: float = 8.0
-    targets: tuple[str, ...] | None = None
+    targets: tuple[str, ...] | str | None = None
     name: ClassVar[str] = "lora"
     stackable: ClassVar[bool] = False
 
