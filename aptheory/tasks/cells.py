@@ -14,9 +14,9 @@ UNIT = 0.8  # radius of a nucleus in its frame, which leaves room for its outlin
 # share of nuclei that are like this (the rest are regular).
 KINDS = np.array(
     [
-        [0.15, 0.10, 1.10, 0.03, 0.0, 1.0],
-        [0.21, 0.10, 1.10, 0.05, 0.0, 0.6],
-        [0.16, 0.10, 2.20, 0.03, 0.0, 0.6],
+        [0.15, 0.10, 1.10, 0.00, 0.0, 1.0],
+        [0.21, 0.10, 1.10, 0.00, 0.0, 0.6],
+        [0.16, 0.10, 2.20, 0.00, 0.0, 0.6],
         [0.17, 0.25, 1.20, 0.20, 0.0, 0.7],
         [0.13, 0.10, 1.50, 0.15, 1.0, 0.4],
     ]
@@ -70,17 +70,28 @@ def draw(generator: np.random.Generator, labels: np.ndarray) -> Picture:
 def _nucleus(stretch: np.ndarray, wave: np.ndarray, turn: np.ndarray) -> Mask:
     """A soft-edged ellipse whose outline waves three and five times around; all (count,)."""
 
+    waving = np.flatnonzero(wave > 0)
+
     def mask(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        x, y = u / (UNIT * column(stretch)), v * column(stretch / UNIT)
+        x, y = u * column(1 / (UNIT * stretch)), v * column(stretch / UNIT)
         radius = np.sqrt(x * x + y * y)
-        inverse = 1 / np.maximum(radius, 1e-9)
-        # Multiples of the angle by their addition formulas: sine and cosine are slow.
-        cos1, sin1 = x * inverse, y * inverse
-        cos2, sin2 = 2 * cos1 * cos1 - 1, 2 * sin1 * cos1
-        cos3, sin3 = cos1 * cos2 - sin1 * sin2, sin1 * cos2 + cos1 * sin2
-        cos5, sin5 = cos3 * cos2 - sin3 * sin2, sin3 * cos2 + cos3 * sin2
-        ripple = sin3 * column(np.cos(turn)) + cos3 * column(np.sin(turn))
-        ripple += sin5 * column(np.cos(2 * turn)) - cos5 * column(np.sin(2 * turn))
-        return ((1 + column(wave) * ripple - radius) / SOFT + 0.5).clip(0, 1)
+        inside = 1 - radius
+        inside[waving] += _ripple(x[waving], y[waving], radius[waving], wave[waving], turn[waving])
+        return (inside / SOFT + 0.5).clip(0, 1)
 
     return mask
+
+
+def _ripple(
+    x: np.ndarray, y: np.ndarray, radius: np.ndarray, wave: np.ndarray, turn: np.ndarray
+) -> np.ndarray:
+    """How far the outline reaches out in each direction, in radii."""
+    inverse = 1 / np.maximum(radius, 1e-9)
+    # Multiples of the angle by their addition formulas: sine and cosine are slow.
+    cos1, sin1 = x * inverse, y * inverse
+    cos2, sin2 = 2 * cos1 * cos1 - 1, 2 * sin1 * cos1
+    cos3, sin3 = cos1 * cos2 - sin1 * sin2, sin1 * cos2 + cos1 * sin2
+    cos5, sin5 = cos3 * cos2 - sin3 * sin2, sin3 * cos2 + cos3 * sin2
+    ripple = sin3 * column(wave * np.cos(turn)) + cos3 * column(wave * np.sin(turn))
+    ripple += sin5 * column(wave * np.cos(2 * turn)) - cos5 * column(wave * np.sin(2 * turn))
+    return ripple
