@@ -59,6 +59,8 @@ def window_distances(
 
     In a shifted window the cyclic roll brings tokens from opposite edges together; with global
     coordinates such a pair is as far apart as it is in the image, not as it is in the window.
+    A token with NaN for coordinates (padding) has NaN distances: it counts neither as a query nor
+    as a key, and the attention on the others is renormalised.
     """
     coordinates = coordinates.to(torch.float64)
     return torch.cdist(coordinates, coordinates, compute_mode="donot_use_mm_for_euclid_dist")
@@ -89,9 +91,10 @@ def _weights(distances: Tensor, prefix: int, like: Tensor) -> Tensor:
             f"Distances are {tuple(distances.shape)} for {tokens} tokens of which {prefix} are "
             f"prefix; expected (..., {positions}, {positions})."
         )
+    placed = distances.isfinite()
     weights = torch.zeros(*distances.shape[:-2], tokens, tokens, 2, dtype=torch.float64)
-    weights[..., prefix:, prefix:, 0] = distances
-    weights[..., prefix:, prefix:, 1] = 1.0
+    weights[..., prefix:, prefix:, 0] = distances.nan_to_num()
+    weights[..., prefix:, prefix:, 1] = placed.to(torch.float64)
     return weights.to(device=like.device, dtype=like.dtype)
 
 
@@ -102,15 +105,16 @@ def _contract(probabilities: Tensor, weights: Tensor) -> Tensor:
     return torch.bmm(flat.transpose(0, 1), weights)
 
 
-def _over_queries(numerator: Tensor, mass: Tensor) -> Tensor:
-    """Mean over the last dimension (queries) of numerator / mass, where there is any mass.
+def _over_queries(numerator: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over the last dimension (queries) of numerator / mass where there is any mass, and the
+    number of those queries.
 
     A query that looks at prefix tokens alone has no distance and is left out; a head whose queries
-    all do gives NaN here, which every caller turns into an error.
+    all do has the mean 0 / 0, which every caller turns into an error.
     """
     seen = mass != 0  # NaN is seen, and stays
     each = torch.where(seen, numerator / mass.where(seen, torch.ones_like(mass)), 0.0)
-    return each.sum(-1) / seen.sum(-1)
+    return each.sum(-1), seen.sum(-1)
 
 
 def _refuse_undefined(values: Tensor) -> None:
@@ -180,7 +184,8 @@ def _entropy(probabilities: Tensor, prefix: int, prefix_mass: PrefixMass) -> Ten
     if prefix_mass == "include":
         return surprise.mean(-1)
     mass = rows.sum(-1).to(torch.float64)
-    return _over_queries(surprise + mass * mass.clamp_min(tiny).log(), mass)
+    total, count = _over_queries(surprise + mass * mass.clamp_min(tiny).log(), mass)
+    return total / count
 
 
 def prefix_share(
@@ -209,7 +214,7 @@ class _PerHead:
         self.running = RunningMean()
 
     def _rows(self, probabilities: Tensor) -> Tensor:
-        """(batch * windows, heads) numbers of one batch."""
+        """(images, heads) numbers of one batch."""
         raise AssertionError("every measure of attention says what it is")
 
     def per_image(
@@ -221,7 +226,7 @@ class _PerHead:
                 f"{len(probabilities)} windows of attention are no multiple of the {self.windows} "
                 "windows an image has: give the whole images' windows together."
             )
-        return self._rows(probabilities).unflatten(0, (-1, self.windows)).mean(1)
+        return self._rows(probabilities)
 
     def update(self, probabilities: Float[Tensor, "batch heads queries keys"]) -> None:
         """Add one batch of attention; the probabilities are not kept."""
@@ -276,23 +281,23 @@ class AttentionDistance(_PerHead):
             or weights.shape[-3] != probabilities.shape[-1]
         ):
             weights = self._weights = _weights(self.distances, self.prefix, probabilities)
-        if self.distances.ndim == 2:
-            return self._mean(probabilities, weights)
-        each = [
-            self._mean(probabilities[window :: self.windows], weights[window])
-            for window in range(self.windows)
-        ]
-        return torch.stack(each, dim=1).flatten(0, 1)
+        heads = probabilities.shape[1]
+        total = count = torch.zeros((), device=probabilities.device)
+        for window in range(self.windows):
+            part = probabilities[window :: self.windows]
+            weight = weights if self.distances.ndim == 2 else weights[window]
+            found, queries = self._over_window(part, weight)
+            total, count = total + found, count + queries
+        return (total / count).reshape(-1, heads)
 
-    def _mean(self, probabilities: Tensor, weights: Tensor) -> Tensor:
-        """(batch, heads, queries, keys) -> (batch, heads): mean over the patch queries."""
+    def _over_window(self, probabilities: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, heads, queries, keys) -> sum over queries and their number, (batch * heads,)."""
         sums = _contract(probabilities, weights)[self.prefix :].to(torch.float64)
         distance, mass = sums.unbind(-1)
-        if self.prefix_mass == "include":
-            values = distance.mean(0)
-        else:
-            values = _over_queries(distance.T, mass.T)
-        return values.reshape(probabilities.shape[:2])
+        if self.prefix_mass == "exclude":
+            return _over_queries(distance.T, mass.T)
+        placed = (weights[self.prefix :, :, 1] > 0).any(1).sum()
+        return distance.sum(0), placed.expand(distance.shape[1])
 
 
 class AttentionEntropy(_PerHead):
@@ -307,7 +312,8 @@ class AttentionEntropy(_PerHead):
         super().__init__(prefix=prefix, prefix_mass=prefix_mass, windows=windows)
 
     def _rows(self, probabilities: Tensor) -> Tensor:
-        return _entropy(probabilities, self.prefix, self.prefix_mass)
+        each = _entropy(probabilities, self.prefix, self.prefix_mass)
+        return each.unflatten(0, (-1, self.windows)).mean(1)
 
 
 class PrefixShare(_PerHead):
@@ -318,4 +324,5 @@ class PrefixShare(_PerHead):
 
     def _rows(self, probabilities: Tensor) -> Tensor:
         _check(probabilities, self.prefix)
-        return _share(probabilities, self.prefix)
+        each = _share(probabilities, self.prefix)
+        return each.unflatten(0, (-1, self.windows)).mean(1)

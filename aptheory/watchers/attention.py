@@ -35,22 +35,20 @@ class AttentionWatcher(Watcher):
         self.each: dict[str, dict[str, Any]] = {}
         for name, site in self.sites.items():
             wanted = self.wanted
-            if site.grid is None and set(wanted) - {"attention_entropy"}:
+            if not placed(site) and set(wanted) - {"attention_entropy"}:
                 warn_undefined(
-                    f"The keys of {name} are no grid of the image (pooled or dilated): only their "
-                    "entropy is measured."
+                    f"Where the queries and keys of {name} lie in the image is not known (pooled, "
+                    "dilated or reordered tokens): only their entropy is measured."
                 )
                 wanted = tuple(each for each in wanted if each == "attention_entropy")
             self.each[name] = {each: self._start(each, site) for each in wanted}
 
     def observing(self) -> observe_attention:
         """The context within which runs of the network are seen."""
-        return observe_attention(self.settings.net, self.observe, tuple(self.sites))
+        return observe_attention(self.settings.net, self.observe, tuple(self.sites.values()))
 
     def observe(self, site: AttentionLayer, probabilities: Tensor) -> None:
         """One attention layer's probabilities (batch, heads, queries, keys)."""
-        if probabilities.ndim > 4:
-            probabilities = probabilities.flatten(0, -4)
         for accumulator in self.each[site.name].values():
             accumulator.update(probabilities)
 
@@ -79,9 +77,13 @@ class AttentionWatcher(Watcher):
                     yield self.row(layer, measure, heads, (head,), head=head, module=name)
 
 
+def placed(site: AttentionLayer) -> bool:
+    """Whether queries and keys are the same tokens, at known places in the image."""
+    return site.is_self_attention and (site.window is None or site.window.rows_columns is not None)
+
+
 def site_distances(net: Network, site: AttentionLayer) -> Tensor:
     """Distances in pixels between the tokens of an attention layer, or within each window."""
-    assert site.grid is not None
     height, width = net.input_shape[1:]
     pixels = (height / site.grid[0], width / site.grid[1])
     if site.window is None:
