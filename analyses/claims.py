@@ -190,7 +190,7 @@ def _cka(results: Results) -> Finding:
         best = wide.idxmax(axis=1) / wide.columns.max()
         deep = best[best.index >= 2 / 3 * wide.index.max()]
         slopes.append(float(deep.median()))
-        said.append(f"deep layers of {pair[0]} match {pair[1]} at {deep.median():.2f} of its depth")
+        said.append(f"deep layers of {pair[0]} match {pair[1]} at {deep.median():.2f} of depth")
     middle = [0.25 <= value <= 0.75 for value in slopes]
     return Finding("; ".join(said), _all_or_part(middle))
 
@@ -234,7 +234,7 @@ def _theory(name: str, column: str) -> Callable[[Results], Finding]:
     """A verdict row that an analysis of the theory wrote by itself."""
 
     def judge(results: Results) -> Finding:
-        rows = results.table(f"theory/{name}")
+        rows = results.table(f"theory/{name}/{name}")
         rows = rows[rows["claim"].astype(str) == column]
         first = rows.iloc[0]
         return Finding(str(first["number"]), str(first["verdict"]), str(first["why"] or ""))
@@ -484,7 +484,7 @@ CLAIMS = (
         "the shallow prompt needs fewer samples",
         "2nd",
         "frozen two-layer attention networks",
-        "python analyses/sample_complexity.py",
+        "python -m analyses.sample_complexity",
         "sample_complexity",
         _theory("verdicts", "17"),
     ),
@@ -493,7 +493,7 @@ CLAIMS = (
         "steps grow with P/η",
         "recalled",
         "frozen two-layer attention networks",
-        "python analyses/steps_to_zero_error.py",
+        "python -m analyses.steps_to_zero_error",
         "steps_to_zero_error",
         _theory("verdicts", "18"),
     ),
@@ -588,7 +588,7 @@ CLAIMS = (
         "adaptive prompts are estimated at about n^(-1/2)",
         "paper, rebuilt",
         "the simulation of the fact sheet, section 4",
-        "python analyses/experts_rate.py",
+        "python -m analyses.experts_rate",
         "experts_rate",
         _theory("verdicts", "V3"),
     ),
@@ -597,7 +597,7 @@ CLAIMS = (
         "with 1 % of the data VAPT is far above VPT (60.1 against 3.6 on Stanford Dogs)",
         "paper",
         "embedded ViT, several draws a fraction",
-        "python analyses/low_data.py",
+        "python -m analyses.low_data",
         "low_data",
         _theory("verdicts", "V4"),
     ),

@@ -1,11 +1,11 @@
-"""Where does a prompt work best, on every embedded network and task, and do the metrics explain it?
+"""Where does a prompt work best on the embedded networks and tasks, and do the metrics explain it?
 
-    python -m analyses.layer_preference [--out runs/layer_preference] [--full]
+    python -m analyses.layer_preference [--out runs/layer_preference] [--full] [--workers N]
 
-Every embedded network, the pretrained ones and the same architectures with random weights (an
-explanation that also explains an untrained network explains nothing), on every embedded task; AP
-at every layer with all its controls, three seeds (five with --full). Writes accuracy.csv,
-profile.csv, relation.csv, across.csv and the page.
+Both embedded networks, and the same architectures with random weights (an explanation that also
+explains an untrained network explains nothing), on embedded tasks; AP at every layer with all its
+controls, three seeds. With --full all eight tasks, more images, epochs and seeds. Writes
+accuracy.csv, profile.csv, relation.csv, across.csv and the page.
 """
 
 import argparse
@@ -18,49 +18,39 @@ from aptheory.relate import across
 from aptheory.study import Study
 
 NETWORKS = ("aptheory_vit_mini", "aptheory_resnet_mini")
-TASKS = (
-    "digits",
-    "textures",
-    "objects",
-    "cells",
-    "counting",
-    "position",
-    "orientation",
-    "distance",
-)
-RANDOM = [{"name": name, "weights": "random", "label": f"{name} (random)"} for name in NETWORKS]
+SHORT = ("digits", "objects", "cells", "counting", "orientation")
+FULL = (*SHORT, "textures", "position", "distance")
 
 
-def study(*, full: bool = False) -> Study:
-    """The study behind the table."""
-    sizes = (
-        {"train": 400, "val": 200, "test": 1000}
-        if full
-        else {"train": 300, "val": 150, "test": 500}
-    )
+def study(*, random: bool = False, full: bool = False) -> Study:
+    """The sweep of the pretrained networks, or of the same with random weights."""
+    short = {"train": 160, "val": 100, "test": 300}
+    sizes = {"train": 400, "val": 200, "test": 1000} if full else short
+    untrained = [
+        {"name": name, "weights": "random", "label": f"{name} (random)"} for name in NETWORKS
+    ]
+    tasks = FULL if full else SHORT[::3] if random else SHORT
     return Study(
         name="layer_preference",
-        networks=[*NETWORKS, *RANDOM] if full else [*NETWORKS, RANDOM[0], RANDOM[1]],
-        tasks=[{"name": name, **sizes} for name in TASKS],
+        networks=untrained if random else NETWORKS,
+        tasks=[{"name": name, **sizes} for name in tasks],
         methods=["ap"],
         layers="all",
-        recipes=[{"base": "quick", "name": "quick", "epochs": 30 if full else 12}],
+        recipes=[{"base": "quick", "name": "quick", "epochs": 30 if full else 8}],
         seeds=range(5 if full else 3),
     )
 
 
-def main(out: Path = Path("runs/layer_preference"), *, full: bool = False) -> pd.DataFrame:
-    """Run or continue the study; returns the relation summarised over networks and tasks."""
-    explore(study(full=full), out, images=300)
-    relation = pd.read_csv(out / "relation.csv")
-    pretrained = relation[~relation["network"].str.contains("random")]
-    untrained = relation[relation["network"].str.contains("random")]
-    summary = pd.concat(
-        [
-            across(pretrained).assign(weights="pretrained"),
-            across(untrained).assign(weights="random"),
-        ]
-    )
+def main(
+    out: Path = Path("runs/layer_preference"), *, full: bool = False, workers: int | None = None
+) -> pd.DataFrame:
+    """Run or continue both sweeps; returns the relation summarised over networks and tasks."""
+    summaries = []
+    for random, folder in ((False, out), (True, out / "random")):
+        explore(study(random=random, full=full), folder, images=300, workers=workers)
+        relation = pd.read_csv(folder / "relation.csv")
+        summaries.append(across(relation).assign(weights="random" if random else "pretrained"))
+    summary = pd.concat(summaries)
     write_table(summary, out / "across.csv")
     return summary
 
@@ -69,5 +59,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/layer_preference"))
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--workers", type=int)
     chosen = parser.parse_args()
-    print(main(chosen.out, full=chosen.full).to_string(index=False))
+    print(main(chosen.out, full=chosen.full, workers=chosen.workers).to_string(index=False))

@@ -38,24 +38,26 @@ def study(*, full: bool = False) -> Study:
     sizes = (
         {"train": 400, "val": 200, "test": 1000}
         if full
-        else {"train": 160, "val": 100, "test": 400}
+        else {"train": 120, "val": 100, "test": 300}
     )
     names = ("digits", "textures", "objects", "cells", "counting", "orientation")
     return Study(
         name="methods",
         networks=["aptheory_vit_mini", "aptheory_resnet_mini"],
-        tasks=[{"name": name, **sizes} for name in (names if full else names[:5:2])],
+        tasks=[{"name": name, **sizes} for name in (names if full else names[:5:4])],
         methods=METHODS,
-        layers=[0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
-        recipes=[{"base": "quick", "name": "quick", "epochs": 30 if full else 12}],
+        layers=[0.0, 0.25, 0.5, 0.75, 1.0],
+        recipes=[{"base": "quick", "name": "quick", "epochs": 30 if full else 8}],
         seeds=range(5 if full else 3),
         search={"lr": (1e-2, 1e-3)},
     )
 
 
-def main(out: Path = Path("runs/methods"), *, full: bool = False) -> pd.DataFrame:
+def main(
+    out: Path = Path("runs/methods"), *, full: bool = False, workers: int | None = None
+) -> pd.DataFrame:
     """Run or continue the study; returns the comparison."""
-    sweep(study(full=full), out)
+    sweep(study(full=full), out, workers=workers)
     table = compare(out)
     write_table(table, out / "comparison.csv")
     return table
@@ -65,5 +67,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/methods"))
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--workers", type=int)
     chosen = parser.parse_args()
-    print(main(chosen.out, full=chosen.full).to_string(index=False))
+    print(main(chosen.out, full=chosen.full, workers=chosen.workers).to_string(index=False))

@@ -6,11 +6,11 @@ STUDY = Study(
     name="demo",
     networks=["aptheory_vit_mini", "aptheory_resnet_mini"],
     tasks=[
-        {"name": "digits", "train": 300, "val": 150, "test": 500},
-        {"name": "counting", "train": 300, "val": 150, "test": 500},
+        {"name": "digits", "train": 160, "val": 100, "test": 300},
+        {"name": "counting", "train": 160, "val": 100, "test": 300},
     ],
     methods=["ap"],
     layers="all",
-    recipes=[{"name": "quick", "epochs": 12}],
+    recipes=[{"name": "quick", "epochs": 8}],
     seeds=(0, 1, 2),
 )

@@ -1,0 +1,105 @@
+"""paper_repro.md is what its tables say, and the judges can tell a claim that fails."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analyses import evidence
+from analyses.claims import CLAIMS, NOT_REPRODUCED, NOT_RUN, REPRODUCED, UNDECIDED, Results, judge
+from analyses.paper import PAGE, RESULTS, page
+
+
+def accuracy(curves: dict[str, list[float]], *, seeds: int = 3, probe: float = 0.5) -> pd.DataFrame:
+    """AP curves by network on two tasks, a little noise over seeds, and the probe's accuracy."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for network, curve in curves.items():
+        for task in ("a", "b"):
+            for seed in range(seeds):
+                for layer, value in enumerate(curve):
+                    for measure in ("val_accuracy", "test_accuracy"):
+                        noisy = value + 0.001 * generator.normal()
+                        rows.append((network, task, layer, "ap", seed, measure, noisy))
+                rows.append(
+                    (network, task, len(curve) - 1, "linear_probe", seed, "test_accuracy", probe)
+                )
+    columns = ["network", "task", "layer", "method", "seed", "measure", "value"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@pytest.fixture
+def results(tmp_path):
+    (tmp_path / "layer_preference").mkdir()
+    return Results(tmp_path)
+
+
+def put(results: Results, table: pd.DataFrame) -> Results:
+    table.to_csv(results.folder / "layer_preference" / "accuracy.csv", index=False)
+    return Results(results.folder)
+
+
+def verdict_of(number: str, results: Results) -> str:
+    return judge(next(claim for claim in CLAIMS if claim.n == number), results).verdict
+
+
+def test_the_page_is_what_its_tables_say():
+    assert PAGE.read_text(encoding="utf-8") == page(Results(RESULTS))
+
+
+def test_every_claim_of_the_fact_sheet_has_a_row():
+    text = PAGE.read_text(encoding="utf-8")
+    for number in range(1, 28):
+        assert f"\n| {number} |" in text
+
+
+def test_a_number_that_changes_changes_the_page(results):
+    rising = put(results, accuracy({"resnet": [0.5, 0.6, 0.7, 0.8, 0.5]}))
+    first = page(rising)
+    falling = put(results, accuracy({"resnet": [0.8, 0.7, 0.6, 0.5, 0.5]}))
+    assert page(falling) != first
+
+
+def test_depth_preference_is_judged_both_ways(results):
+    rising, falling = [0.5, 0.6, 0.7, 0.8, 0.5], [0.8, 0.7, 0.6, 0.5, 0.5]
+    as_claimed = put(results, accuracy({"resnet": rising, "vit": falling}))
+    assert verdict_of("11", as_claimed) == REPRODUCED
+    assert verdict_of("12", as_claimed) == REPRODUCED
+    reversed_ = put(results, accuracy({"resnet": falling, "vit": rising}))
+    assert verdict_of("11", reversed_) == NOT_REPRODUCED
+    assert verdict_of("12", reversed_) == NOT_REPRODUCED
+
+
+def test_gap_to_visual_prompting_needs_its_interval(results):
+    table = put(results, accuracy({"resnet": [0.5, 0.6, 0.7, 0.6, 0.5]}))
+    assert verdict_of("7", table) == REPRODUCED
+    flat = put(results, accuracy({"resnet": [0.5, 0.5, 0.5, 0.5, 0.5]}))
+    assert verdict_of("7", flat) in (UNDECIDED, NOT_REPRODUCED)
+
+
+def test_random_networks_do_not_count(results):
+    table = accuracy(
+        {"resnet": [0.5, 0.6, 0.7, 0.8, 0.5], "resnet (random)": [0.9, 0.5, 0.4, 0.3, 0.2]}
+    )
+    assert verdict_of("11", put(results, table)) == REPRODUCED
+
+
+def test_a_claim_without_its_table_is_not_run(results):
+    assert verdict_of("7", results) == NOT_RUN
+
+
+def test_gap_pairs_by_seed_and_averages_seeds_before_its_interval():
+    a = pd.DataFrame({"network": "n", "task": ["s", "s", "t", "t"], "seed": [0, 1, 0, 1]})
+    b = a.assign(value=[0.5, 0.7, 0.4, 0.2])
+    a = a.assign(value=[0.6, 0.8, 0.6, 0.4])
+    found = evidence.gap(a, b, "a − b")
+    assert found.value == pytest.approx(15)
+    assert found.count == 2
+
+
+def test_the_chosen_layer_never_sees_the_test_split():
+    table = accuracy({"n": [0.5, 0.6, 0.7]}, seeds=1)
+    cheat = (
+        (table["measure"] == "test_accuracy") & (table["layer"] == 0) & (table["method"] == "ap")
+    )
+    table.loc[cheat, "value"] = 1.0
+    assert (evidence.chosen(table)["layer"] == 2).all()
