@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -39,7 +39,7 @@ class Engine(Protocol):
     @property
     def workers(self) -> int: ...
 
-    def run(self, function: Callable[[Any], Any], queue: deque[Any]) -> Iterator[Event]: ...
+    def run(self, function: Callable[[Any], Any], queue: deque[Any]) -> Generator[Event]: ...
 
 
 class Here:
@@ -47,7 +47,7 @@ class Here:
 
     workers = 1
 
-    def run(self, function: Callable[[Any], Any], queue: deque[Any]) -> Iterator[Event]:
+    def run(self, function: Callable[[Any], Any], queue: deque[Any]) -> Generator[Event]:
         while queue:
             job = queue.popleft()
             yield job, function(job)
@@ -65,7 +65,7 @@ class Processes:
         self.threads = threads
         self._gpus = 0 if device == "cpu" else _gpus()
 
-    def run(self, function: Callable[[Any], Any], queue: deque[Any]) -> Iterator[Event]:
+    def run(self, function: Callable[[Any], Any], queue: deque[Any]) -> Generator[Event]:
         from concurrent.futures import FIRST_COMPLETED, Future, wait
 
         from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -173,7 +173,7 @@ class Cluster:
             fit = min(fit, int(resources.get("GPU", 0) // self._gpus))
         return max(1, min(fit, self._limit or fit))
 
-    def run(self, function: Callable[[Any], Any], queue: deque[Any]) -> Iterator[Event]:
+    def run(self, function: Callable[[Any], Any], queue: deque[Any]) -> Generator[Event]:
         import ray
 
         remote = ray.remote(num_cpus=self.threads, num_gpus=self._gpus, max_retries=0)(function)

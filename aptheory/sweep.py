@@ -13,6 +13,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,20 +138,21 @@ def _drive(
     watch = _Watch(plan, store, tracker)
     bar = tqdm(total=len(plan), initial=watch.known, unit="run", disable=not progress)
     try:
-        for job, result in engine.run(function, queue):
-            bar.update(watch.look())
-            bar.set_postfix_str(watch.left(engine.workers), refresh=False)
-            if job is None:
-                continue
-            left = _left(store, job, options)
-            if left and isinstance(result, Died):
-                batch = left[0]  # a worker goes through them in order
-                deaths[batch.key] = deaths.get(batch.key, 0) + 1
-                if deaths[batch.key] >= DEATHS:
-                    reason = f"its process died {DEATHS} times; the last time: {result.why}"
-                    store_failure(store, batch, reason, token)
-            if _left(store, job, options):
-                queue.append(job)
+        with closing(engine.run(function, queue)) as events:
+            for job, result in events:
+                bar.update(watch.look())
+                bar.set_postfix_str(watch.left(engine.workers), refresh=False)
+                if job is None:
+                    continue
+                left = _left(store, job, options)
+                if left and isinstance(result, Died):
+                    batch = left[0]  # a worker goes through them in order
+                    deaths[batch.key] = deaths.get(batch.key, 0) + 1
+                    if deaths[batch.key] >= DEATHS:
+                        reason = f"its process died {DEATHS} times; the last time: {result.why}"
+                        store_failure(store, batch, reason, token)
+                if _left(store, job, options):
+                    queue.append(job)
         bar.update(watch.look())
     finally:
         bar.close()

@@ -173,9 +173,10 @@ class JobTrainer:
             "device": _device_name(self.device),
             "dtype": batch.recipe["precision"],
         }
-        usable = [outcome for outcome in tried if not outcome.failed]
+        # Logits that overflow still have a largest entry, hence an accuracy; it means nothing.
+        usable = [one for one in tried if not one.failed and math.isfinite(one.val_loss)]
         if not usable:
-            reason = tried[0].stopped_reason or "its validation accuracy is not a number"
+            reason = tried[0].stopped_reason or "its validation loss is not finite"
             return {"failed": reason, "search": search, "costs": costs}
         best = max(usable, key=lambda outcome: (outcome.val_accuracy, -outcome.val_loss))
         values = best.record()

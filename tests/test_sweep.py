@@ -304,6 +304,18 @@ def test_workers_go_when_their_parent_is_killed(tmp_path):
     assert Store(tmp_path).running() == {}
 
 
+def test_interrupt_keeps_what_is_finished_and_stops_the_workers(tmp_path, undisturbed):
+    process = start(tmp_path, seconds=0.3)
+    wait_for(lambda: len(list((tmp_path / "runs").glob("*.json"))) >= 2)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    process.wait(60)
+    assert process.returncode != 0
+    wait_for(lambda: not members(process.pid), 20)
+    assert status(tmp_path).done >= 2
+    run(quick(tmp_path), tmp_path)
+    assert (tmp_path / "accuracy.csv").read_bytes() == undisturbed
+
+
 def test_two_sweeps_of_one_folder_share_the_work(tmp_path, undisturbed):
     both = [start(tmp_path, seconds=0.1, engine="Here()") for _ in range(2)]
     assert [process.wait(120) for process in both] == [0, 0]
