@@ -32,6 +32,11 @@ _log = logging.getLogger("aptheory")
 _ORDER = 0x9E3779B97F4A7C15
 
 
+def order_generator(seed: int) -> torch.Generator:
+    """The generator that a run with this seed draws its order of images from."""
+    return torch.Generator().manual_seed((seed + _ORDER) % 2**63)
+
+
 @dataclass
 class Progress:
     """What one run has done so far; it follows the run when its neighbours stop."""
@@ -77,10 +82,7 @@ class Loop:
         self.micro = recipe.accumulate
         self.notes: list[str] = []
         self.epoch = 0
-        self.progress = [
-            Progress(k, run, torch.Generator().manual_seed((run.seed + _ORDER) % 2**63))
-            for k, run in enumerate(runs)
-        ]
+        self.progress = [Progress(k, run, order_generator(run.seed)) for k, run in enumerate(runs)]
         if fresh:
             self._start_head()
         self._choose_source()

@@ -299,7 +299,7 @@ def recommend_layer(
     scores = layer_scores(net, task, images=images, seed=seed)
     scores.insert(2, "preference", rule.predict(scores))
     table = scores.sort_values("preference", ascending=False, kind="stable").reset_index(drop=True)
-    operations = piece_operations(net)
+    operations = piece_operations(net).forward
     full = sweep_operations(operations, len(task.train), recipe.epochs)
     classes, sample = len(task.classes), min(images, len(task.train))
     spent = sample * (3 + classes) * sum(operations)

@@ -128,7 +128,7 @@ def test_training_by_hand_gives_the_same_numbers(vit, task):
     ours.head.shift.copy_(clean.mean(0))
     ours.head.scale.copy_(clean.std(0, correction=0))
     optimizer = torch.optim.AdamW(ours.trainable, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    generator = torch.Generator().manual_seed((1 + loop_module._ORDER) % 2**63)
+    generator = loop_module.order_generator(1)
     for epoch in range(2):
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * (1 + math.cos(math.pi * epoch / 2)) / 2
@@ -226,7 +226,7 @@ def test_a_head_alone_on_edited_features_is_trained_as_written(vit, task):
     adapted.head.shift.copy_(clean.mean(0))
     adapted.head.scale.copy_(clean.std(0, correction=0))
     optimizer = torch.optim.AdamW(adapted.trainable, lr=RECIPE.lr, weight_decay=1e-4)
-    generator = torch.Generator().manual_seed((1 + loop_module._ORDER) % 2**63)
+    generator = loop_module.order_generator(1)
     total = 0.0
     for rows in torch.randperm(90, generator=generator).split(32):
         optimizer.zero_grad()
