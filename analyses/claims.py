@@ -249,8 +249,9 @@ def _cost(kind: str, low: float, high: float) -> Callable[[Results], Finding]:
         if rows.empty:
             raise FileNotFoundError(kind)
         said = [
-            f"{row.network}: time {row.time_ratio:.2f}, predicted {row.predicted_ratio:.2f}, memory "
-            f"{row.memory_ratio:.2f} of VP; with kept activations {row.kept_time_ratio:.2f}"
+            f"{row.network}: time {row.time_ratio:.2f} (predicted {row.predicted_ratio:.2f}) and "
+            f"memory {row.memory_ratio:.2f} of VP; time from kept activations "
+            f"{row.kept_time_ratio:.2f}"
             for row in rows.itertuples()
         ]
         met = [low <= row.time_ratio <= high for row in rows.itertuples()]
@@ -570,16 +571,16 @@ CLAIMS = (
         "VAPT tunes fewer parameters than VPT-deep (0.36 % against 0.73 %)",
         "paper, derived",
         "ViT-B/16, r = 8, K = 2, counted",
-        "python -m analyses.cost_tables",
+        "python -m analyses.theory_verdicts",
         "",
-        _theory("vapt_counts", "V1"),
+        _theory("verdicts", "V1"),
     ),
     Claim(
         "V2",
         "an attention head with prompts is a mixture of experts",
         "paper",
         "a real timm attention layer",
-        "pytest tests/test_theory_experts.py",
+        "python -m analyses.theory_verdicts",
         "",
         _theory("verdicts", "V2"),
     ),

@@ -1,12 +1,12 @@
 """At what rate are adaptive prompts learned, and where do constant prompts stop? (VAPT's theory)
 
-Least squares for prompts-as-experts (`theory.expert_rate`), exactly fitted, over-fitted by one atom,
+Least squares for prompts-as-experts (`theory.expert_rate`): exactly fitted, over-fitted by an atom,
 and with constant prompts under an adaptive truth; L2 error of the function and Voronoi loss against
 the number of samples n, log-log slopes of the medians with 95 % bootstrap intervals over
 repetitions (each its own frozen layer and its own truth). tanh, GELU and ReLU; one head and two.
 
-    python analyses/experts_rate.py --out runs/theory/experts_rate      # minutes
-    python analyses/experts_rate.py --full                              # n up to 20,000
+    python -m analyses.experts_rate --out runs/theory/experts_rate      # minutes
+    python -m analyses.experts_rate --full                              # n up to 20,000
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from theory_output import arguments, finish, interval, part
 from tqdm.auto import tqdm
 
+from analyses.theory_output import arguments, finish, interval, part
 from aptheory.theory.expert_rate import Setting, one_repetition
 from aptheory.theory.slopes import pivot, slope_interval
 

@@ -10,8 +10,8 @@ preference. Three questions, all in doublings of the smallest number of samples 
 3. A convolutional network, for which there is no theory: does the same measure of globality (mean
    distance that a layer's own aggregation bridges) predict the preferred place?
 
-    python analyses/flip_test.py --out runs/theory/flip_test      # minutes
-    python analyses/flip_test.py --full
+    python -m analyses.flip_test --out runs/theory/flip_test      # minutes
+    python -m analyses.flip_test --full
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
-from theory_output import arguments, finish, interval, part
 from tqdm.auto import tqdm
 
+from analyses.theory_output import arguments, finish, interval, part
 from aptheory.theory.comparison import preference, smallest_by_place
 from aptheory.theory.patterns import Patterns
 from aptheory.theory.prompt_learning import FrozenNetwork, Learning
@@ -92,6 +92,12 @@ def main(out: str | Path = f"runs/theory/{NAME}", *, full: bool = False) -> pd.D
     return table
 
 
+@cache
+def _pretrained(data: Patterns, ranges: tuple[int, int], seed: int) -> FrozenNetwork:
+    """A trained network: used for both shapes of the prompt."""
+    return pretrain(data, ranges, seed=seed)
+
+
 def _measure(network: FrozenNetwork, data: Patterns, shape: str, repetitions: int) -> pd.DataFrame:
     learning = Learning(batch=8, steps=240, shape=shape)  # type: ignore[arg-type]
     places = ("layer 1", "layer 2")
@@ -115,7 +121,7 @@ def findings(table: pd.DataFrame) -> list[str]:
     rows = table[table.epsilon == 0.05]
     flip = rows[rows.question == "flip"]
     for (shape, model), group in flip.groupby(["prompt", "model"]):
-        by = {name: part_of for name, part_of in group.groupby("arrangement")}
+        by = dict(list(group.groupby("arrangement")))
         theorem, flipped = preference(by["theorem"]), preference(by["flipped"])
         verdict = "no clear preference in either"
         if theorem[1] > 0:
@@ -138,10 +144,12 @@ def findings(table: pd.DataFrame) -> list[str]:
             )
     for shape, group in rows[rows.question == "cnn"].groupby("prompt"):
         more_global = _globality_against_preference(group)
+        shallow = preference(group.assign(network=group.model))
+        deep = (-shallow[0], -shallow[2], -shallow[1])
         lines.append(
             f"CNN, {shape} prompt: preference for the deep place per doubling of (distance 2 / "
-            f"distance 1) {interval(more_global)}; deep place preferred overall by "
-            f"{interval(tuple(-v for v in np.array(preference(group.assign(network=group.model)))[[0, 2, 1]]))}."
+            f"distance 1) {interval(more_global)}; over all kernels the deep place is preferred by "
+            f"{interval(deep)}."
         )
     return lines
 

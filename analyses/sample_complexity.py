@@ -6,8 +6,8 @@ with no test error, and with at most 5 %, against the number of tokens P, with l
 95 % bootstrap intervals over repetitions; then the dependence on noise and on the discriminative
 fraction at fixed P; norm of the prompt and what it removed.
 
-    python analyses/sample_complexity.py --out runs/theory/sample_complexity      # minutes
-    python analyses/sample_complexity.py --full                                   # about an hour
+    python -m analyses.sample_complexity --out runs/theory/sample_complexity      # minutes
+    python -m analyses.sample_complexity --full                                   # about an hour
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from theory_output import arguments, finish, interval, part
 from tqdm.auto import tqdm
 
+from analyses.theory_output import arguments, finish, interval, part
 from aptheory.theory.comparison import preference, smallest_by_place
 from aptheory.theory.patterns import Patterns
 from aptheory.theory.prompt_learning import Learning

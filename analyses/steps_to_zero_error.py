@@ -5,7 +5,7 @@ without a test error, against the number of tokens P and against 1/η; log-log s
 bootstrap intervals over repetitions. A token's own prompt feels 1/P of the gradient; a prompt that
 all tokens share does not, so the growth with P is a property of the prompt's shape.
 
-    python analyses/steps_to_zero_error.py --out runs/theory/steps_to_zero_error
+    python -m analyses.steps_to_zero_error --out runs/theory/steps_to_zero_error
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from theory_output import arguments, finish, interval, part
 from tqdm.auto import tqdm
 
+from analyses.theory_output import arguments, finish, interval, part
 from aptheory.theory.patterns import Patterns
 from aptheory.theory.sample_complexity import steps_to_zero
 from aptheory.theory.slopes import mean_interval, pivot, slope_interval

@@ -19,6 +19,9 @@ SIZES: tuple[int, ...] = (2, 4, 8, 16, 32, 64, 128, 256)
 RATES: tuple[float, ...] = (0.004, 0.0125, 0.04, 0.125)
 """Step sizes among which each place picks its own (`prompt_learning.tuned_rate`)."""
 
+LEARNING = Learning(batch=8, steps=240)
+"""How each prompt is learned unless told otherwise."""
+
 
 def smallest_by_place(
     network: FrozenNetwork,
@@ -29,7 +32,7 @@ def smallest_by_place(
     rates: Sequence[float] = RATES,
     epsilons: Sequence[float] = (0.0, 0.05),
     repetitions: int = 6,
-    learning: Learning = Learning(batch=8, steps=240),
+    learning: Learning = LEARNING,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Smallest number of samples for each place, each at its own best step size.

@@ -198,7 +198,8 @@ def voronoi_loss(problem: Problem, fitted: Prompts) -> float:
     none adds its whole weight. ‖ΔW_2‖ is added once. For ReLU the scale is removed first.
     """
     truth = problem.truth
-    assert truth.outer is not None and fitted.outer is not None
+    assert truth.outer is not None
+    assert fitted.outer is not None
     inner, outer, inner_true, outer_true = fitted.inner, fitted.outer, truth.inner, truth.outer
     if problem.setting.activation == "relu":
         inner, outer = inner * outer.norm(), outer / outer.norm()

@@ -70,7 +70,8 @@ class AttentionWeights:
         offset = proj.weight.new_zeros(proj.out_features)
         if proj.bias is not None:
             offset = proj.bias.detach()
-        return cls(*weight, *bias, proj.weight.detach(), offset)
+        query, key, value = weight.unbind(0)
+        return cls(query, key, value, bias[0], bias[1], bias[2], proj.weight.detach(), offset)
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class Patterns:
         return Samples(kinds.to(torch.uint8), noise * self.noise, 1.0 - 2.0 * coin)
 
 
-def head_weights(data: Patterns, *, nuisance: float = 1.5) -> Float[Tensor, "4"]:
+def head_weights(data: Patterns, *, nuisance: float = 1.5) -> Float[Tensor, " patterns"]:
     """Head of a frozen network that still listens to the patterns that now mean nothing.
 
     The logit is the mean over places of the head times the features. Discriminative patterns get

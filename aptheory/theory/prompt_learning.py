@@ -23,6 +23,9 @@ from torch import Tensor
 from aptheory.errors import InputError
 from aptheory.theory.patterns import Patterns, Samples
 
+PromptShape = Literal["token", "shared"]
+"""One vector a token, or one for all tokens."""
+
 
 @runtime_checkable
 class FrozenNetwork(Protocol):
@@ -31,7 +34,7 @@ class FrozenNetwork(Protocol):
     @property
     def places(self) -> tuple[str, ...]: ...
 
-    def prompt_shape(self, place: str, shape: Literal["token", "shared"]) -> tuple[int, int]: ...
+    def prompt_shape(self, place: str, shape: PromptShape) -> tuple[int, int]: ...
 
     def logits(
         self, samples: Samples, *, place: str | None = None, prompt: Tensor | None = None
@@ -53,7 +56,7 @@ class Learning:
     steps: int = 400
     batch: int = 16
     schedule: Literal["cosine", "constant"] = "cosine"
-    shape: Literal["token", "shared"] = "token"
+    shape: PromptShape = "token"
     scale_rate: bool = True
 
 

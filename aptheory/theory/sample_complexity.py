@@ -22,7 +22,7 @@ import pandas as pd
 
 from aptheory.errors import InputError
 from aptheory.theory.patterns import Patterns
-from aptheory.theory.prompt_learning import FrozenNetwork, Learning, learn
+from aptheory.theory.prompt_learning import FrozenNetwork, Learning, PromptShape, learn
 
 
 def smallest_samples(runs: pd.DataFrame, *, epsilon: float = 0.0) -> pd.DataFrame:
@@ -54,7 +54,7 @@ def steps_to_zero(
     place: str,
     *,
     rates: Sequence[float],
-    shape: str = "token",
+    shape: PromptShape = "token",
     repetitions: int = 8,
     steps: int = 400,
     looks: int = 100,

@@ -19,8 +19,9 @@ def loglog_slope(
 ) -> float:
     """Least-squares slope of log(summary of y over repetitions) against log x. NaN is ignored."""
     y = np.asarray(y, dtype=float)
-    middle = np.nanmedian(y, 0) if summary == "median" else np.exp(np.nanmean(np.log(y), 0))
-    return float(np.polyfit(np.log(np.asarray(x, dtype=float)), np.log(middle), 1)[0])
+    logs = np.log(y)
+    middle = np.nanmedian(logs, 0) if summary == "median" else np.nanmean(logs, 0)
+    return float(np.polyfit(np.log(np.asarray(x, dtype=float)), middle, 1)[0])
 
 
 def slope_interval(
@@ -70,10 +71,8 @@ def _bootstrap(
         raise InputError("log-log slopes need positive values")
     chosen = np.random.default_rng(seed).integers(0, len(y), (draws, len(y)))
     sample = y[chosen]  # (draws, repetitions, points)
-    if summary == "median":
-        middle = np.log(np.median(sample, 1))
-    else:
-        middle = np.log(sample).mean(1)
+    logs = np.log(sample)
+    middle = np.median(logs, 1) if summary == "median" else logs.mean(1)
     t = np.log(np.asarray(x, dtype=float))
     t = t - t.mean()
     return middle @ t / (t @ t)

@@ -37,7 +37,7 @@ class TrainedViT:
     upstream_error is the root mean squared error of the named shares after the training."""
 
     weights: dict[str, Tensor]
-    head: Float[Tensor, "4"]
+    head: Float[Tensor, " patterns"]
     tokens: int
     ranges: tuple[int, int]
     upstream_error: float

@@ -36,7 +36,7 @@ CNN_PLACES: tuple[str, ...] = ("layer 1", "layer 2")
 class TwoLayerCNN:
     """A frozen network (see the module). `kernels` are odd widths; `stride` divides `tokens`."""
 
-    head: Float[Tensor, "4"]
+    head: Float[Tensor, " patterns"]
     tokens: int
     kernels: tuple[int, int] = (3, 3)
     stride: int = 2

@@ -22,11 +22,11 @@ Three attentions, because "hard attention" can be read in more than one way:
 Layer 1 global, layer 2 local is the theorem's assumption [recalled]; ``TwoLayerViT.flipped`` puts
 the globality into layer 2 [derived].
 
-What follows at once [derived]: rows of A sum to one, so where the prompt does not move the attention a
-prompt that all tokens share moves every place alike: the range acts on noise only. And with
-"hard" attention, while no unit is silent, f is linear in a token-wise δ with coefficients that do
-not depend on the range either (a place's δ reaches exactly the tokens of its kind). Globality can
-act in three ways only: units that fall silent, places mixed regardless of kind ("even": a wide
+What follows at once [derived]: rows of A sum to one, so where the prompt does not move the
+attention a prompt that all tokens share moves every place alike: the range acts on noise only. And
+with "hard" attention, while no unit is silent, f is linear in a token-wise δ with coefficients that
+do not depend on the range either (a place's δ reaches exactly the tokens of its kind). Globality
+can act in three ways only: units that fall silent, places mixed regardless of kind ("even": a wide
 layer averages the tokens' prompts into one), and prompts that steer ("softmax").
 """
 
@@ -66,7 +66,7 @@ class TwoLayerViT:
     embedding : condition number of the input embedding; 1 makes "input" the same as "layer 1".
     """
 
-    head: Float[Tensor, "4"]
+    head: Float[Tensor, " patterns"]
     tokens: int
     ranges: tuple[int, int]
     attention: Literal["hard", "even", "softmax"] = "softmax"
@@ -134,7 +134,7 @@ class TwoLayerViT:
                 state = torch.relu(state)
         return means[0], means[1]
 
-    def _embedding(self) -> Float[Tensor, "4 4"]:
+    def _embedding(self) -> Float[Tensor, "patterns patterns"]:
         """Frozen input embedding: singular values from 1 down to 1 / condition, mixed directions.
 
         Which embedding the theory assumes is unknown [?]; a fixed rotation makes no pattern
