@@ -21,6 +21,7 @@ TABLES = {
     "methods/accuracy.csv": None,
     "methods/comparison.csv": None,
     "cka_between/cka.csv": None,
+    "prompt_views/views.csv": None,
     "cost/ap_against_vp.csv": None,
     "cost/throughput.csv": None,
     "cost/parameters.csv": None,

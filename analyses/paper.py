@@ -84,6 +84,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("-m", "analyses.cka_between"),
     ("-m", "analyses.method_comparison"),
     ("-m", "analyses.layer_choice"),
+    ("-m", "analyses.prompt_views"),
     ("analyses/sample_complexity.py",),
     ("analyses/flip_test.py",),
     ("analyses/steps_to_zero_error.py",),

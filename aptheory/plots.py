@@ -8,6 +8,7 @@ kind of colour vision; line styles repeat the distinction for print.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -216,6 +216,8 @@ def attention_distance(
     """Mean attention distance of every head against depth (paper, Figure 5B)."""
     rows = _rows(profile, network=network, task=task, measure="attention_distance")
     ax = _axes(ax)
+    if "head" in rows:  # the profile also has the mean of the heads, as a row of its own
+        rows = rows[rows["head"].astype(str) != "mean"]
     ax.scatter(rows["layer"], rows["value"], s=10, color=COLORS["sky"], alpha=0.8, label="one head")
     mean = rows.groupby("layer")["value"].mean()
     ax.plot(mean.index, mean, color=COLORS["blue"], label="mean of heads")
@@ -355,8 +357,7 @@ def curves(
 ) -> Axes:
     """Mean and 95 % interval of a value against x, one line a group (few-shot curves, slopes)."""
     ax = _axes(ax)
-    colors = sns.color_palette(list(COLORS.values()), table[by].nunique())
-    for color, (name, group) in zip(colors, table.groupby(by, sort=False), strict=True):
+    for color, (name, group) in zip(cycle(COLORS.values()), table.groupby(by, sort=False)):
         mean = group.groupby(x)[value].mean()
         bounds = np.array([_interval(one) for _, one in group.groupby(x)[value]])
         ax.plot(mean.index, mean, marker="o", color=color, label=str(name))

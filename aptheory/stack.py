@@ -63,6 +63,19 @@ class Outcome:
     predictions: np.ndarray | None = None
     adapted: Adapted | None = field(default=None, repr=False)
 
+    def __repr__(self) -> str:
+        """One line: what was trained on what, how well, for how long."""
+        method = str(self.method.get("method", "?"))
+        place = f"layer {self.first_layer}, seed {self.seed}"
+        if self.failed:
+            result = f"stopped: {self.stopped_reason}"
+        else:
+            result = f"test {100 * self.test_accuracy:.1f} %, val {100 * self.val_accuracy:.1f} %"
+        return (
+            f"{method} ({place}) on {self.network}, {self.task}: {result}; "
+            f"{self.epochs} epochs, {self.seconds:.1f} s, {self.parameters:,} parameters"
+        )
+
     @property
     def failed(self) -> bool:
         """Whether the run ended without a usable model."""

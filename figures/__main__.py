@@ -1,0 +1,55 @@
+"""Draw every figure whose tables exist: python -m figures [--results results] [--only NAME]
+
+A figure whose table is missing is passed over with a sentence that says which command makes it.
+"""
+
+import argparse
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from analyses.claims import Results
+from aptheory import plots
+
+FIGURES = (
+    "layer_preference",
+    "accuracy_by_layer",
+    "cka_within",
+    "cka_between",
+    "attention_distance",
+    "cost",
+    "method_comparison",
+    "low_data",
+    "prompt_views",
+    "relation",
+    "layer_choice",
+    "flip_test",
+    "sample_complexity",
+    "steps_to_zero_error",
+    "experts_rate",
+)
+
+
+def draw_all(results: Path, to: Path, only: Sequence[str] = FIGURES) -> list[Path]:
+    """Draw the figures of ``only`` into ``to``; returns what was written."""
+    written: list[Path] = []
+    tables = Results(results)
+    for name in only:
+        module = import_module(f"figures.{name}")
+        try:
+            sheet = module.draw(tables)
+        except FileNotFoundError as error:
+            missing = error.filename or error.args[0]
+            print(f"{name}: not drawn, no table {missing}; `{module.NEEDS}` makes it")
+            continue
+        written += plots.save(sheet, to / name)
+        print(f"{name}: {to / name}.png")
+    return written
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--only", action="append", choices=FIGURES)
+    given = parser.parse_args()
+    draw_all(given.results, given.results / "figures", given.only or FIGURES)

@@ -1,0 +1,34 @@
+"""How far does attention look, by layer and head? (Figure 5B, claim 15)"""
+
+from matplotlib.figure import Figure
+
+from analyses import evidence
+from analyses.claims import Results
+from aptheory import plots
+from figures import sheet as page
+
+NEEDS = "python -m analyses.layer_preference, then python -m analyses.collect"
+
+
+def draw(results: Results) -> Figure:
+    """One panel a transformer: a dot a head, averaged over tasks."""
+    profile = results.gathered("profile")
+    rows = profile[profile["measure"] == "attention_distance"]
+    networks = sorted(rows["network"].unique())
+    sheet, axes = page.panels(len(networks), columns=2, height=2.3)
+    for network, ax in zip(networks, axes, strict=True):
+        keys = ["network", "measure", "layer", "head"]
+        one = page.mean_of_tasks(rows[rows["network"] == network], keys)
+        plots.attention_distance(one, network=network, task=one["task"].iloc[0], ax=ax)
+        with plots.style():
+            ax.set_title(ax.get_title(loc="left").replace(network, page.short(network)), loc="left")
+    page.one_legend(sheet, axes)
+    slope = evidence.metric_slope(rows, "attention_distance", "")
+    clear = slope.low > 0 or slope.high < 0
+    way = "rises" if slope.value > 0 else "falls"
+    finding = f"Attention distance {way if clear else 'has no clear trend'} with depth"
+    return page.title(sheet, f"{finding}: rank correlation {slope} over networks and tasks")
+
+
+if __name__ == "__main__":
+    page.alone(draw, __file__)

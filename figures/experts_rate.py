@@ -1,0 +1,47 @@
+"""At what rate are adaptive prompts learned, and where do constant ones stop? (claim V3)"""
+
+from matplotlib.figure import Figure
+
+from analyses.claims import Results
+from aptheory import plots
+from aptheory.theory.slopes import pivot, slope_interval
+from figures import sheet as page
+from figures.quantiles import band
+
+NEEDS = "python analyses/experts_rate.py, then python -m analyses.collect"
+COLORS = ("blue", "green", "orange", "purple")
+
+
+def draw(results: Results) -> Figure:
+    """A row a measure, a column a setting: median and quartiles over repetitions."""
+    table = results.table("theory/experts_rate/experts_rate")
+    measures, settings = sorted(table["measure"].unique()), list(table["setting"].unique())
+    sheet = plots.figure(len(measures), len(settings), height=2.1)
+    axes = list(sheet.axes)
+    slopes: dict[str, list[float]] = {}
+    places = [(measure, setting) for measure in measures for setting in settings]
+    for (measure, setting), ax in zip(places, axes, strict=True):
+        rows = table[(table["measure"] == measure) & (table["setting"] == setting)]
+        for color, (fit, group) in zip(COLORS, rows.groupby("fit"), strict=False):
+            band(ax, group, x="n", y="value", color=color, label=fit)
+            x, y = pivot(group, "n", "value")
+            if measure == "function_error":
+                slope = slope_interval(x, y, summary="median")[0]
+                slopes.setdefault(fit, []).append(round(slope, 2) + 0.0)
+        start = rows.loc[rows["n"] == rows["n"].min(), "value"].median()
+        counts = sorted(rows["n"].unique())
+        with plots.style():
+            guide = [start * (n / counts[0]) ** -0.5 for n in counts]
+            ax.plot(counts, guide, ":", color=plots.COLORS["grey"], label="n^(-1/2)")
+            ax.set_title(setting, fontsize=7)
+            ax.set_xlabel("samples n")
+            ax.tick_params(axis="x", labelsize=6)
+            if setting == settings[0]:
+                ax.set_ylabel(measure.replace("_", " "))
+    page.one_legend(sheet, axes)
+    said = "; ".join(f"{fit} {min(found):.2f} to {max(found):.2f}" for fit, found in slopes.items())
+    return page.title(sheet, f"Slopes of the function's error in n: {said}")
+
+
+if __name__ == "__main__":
+    page.alone(draw, __file__)

@@ -1,0 +1,29 @@
+"""What does it cost to choose the layer without a sweep? Regret of each way of choosing."""
+
+from matplotlib.figure import Figure
+
+from analyses.claims import Results
+from aptheory import plots
+from figures import sheet as page
+
+NEEDS = "python -m analyses.layer_choice, then python -m analyses.collect"
+
+
+def draw(results: Results) -> Figure:
+    """Mean regret with its 95 % interval over networks and tasks; a dot a network and task."""
+    summary = results.table("layer_choice/summary").rename(columns={"regret": "value"})
+    dots = results.table("layer_choice/regret").rename(columns={"regret": "value"})
+    summary = summary.sort_values("value")
+    sheet, (ax,) = page.panels(1, height=0.8 + 0.21 * len(summary))
+    with plots.style():
+        page.forest(ax, summary, label="way", dots=dots, highlight=("rule",))
+        ax.axvline(0, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
+        ax.set_xlabel("regret: accuracy lost against the layer that is truly best (points)")
+    regret = summary.set_index("way")["value"]
+    ways = ("rule", "paper's place", "random layer")
+    said = ", ".join(f"{way} {regret[way]:.1f}" for way in ways if way in regret)
+    return page.title(sheet, f"Points lost by choosing without a sweep: {said}")
+
+
+if __name__ == "__main__":
+    page.alone(draw, __file__)

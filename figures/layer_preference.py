@@ -1,0 +1,60 @@
+"""Where does a prompt help? AP's gain over the linear probe against depth (AP paper, Figure 4)."""
+
+from matplotlib.figure import Figure
+
+from analyses import evidence
+from analyses.claims import Results
+from aptheory import plots
+from figures import sheet as page
+
+NEEDS = "python -m analyses.layer_preference, then python -m analyses.collect"
+
+
+def draw(results: Results) -> Figure:
+    """One panel a network: a thin line a task, their mean with its 95 % interval over tasks."""
+    accuracy = results.gathered("accuracy")
+    networks = sorted(accuracy["network"].unique(), key=lambda name: (evidence.is_vit(name), name))
+    sheet, axes = page.panels(len(networks), columns=3, height=2.3)
+    best = evidence.best_depths(accuracy)
+    test = accuracy[accuracy["measure"] == "test_accuracy"]
+    with plots.style():
+        for network, ax in zip(networks, axes, strict=True):
+            rows = test[test["network"] == network]
+            gains = _gains(rows)
+            for task, curve in gains.groupby("task"):
+                ax.plot(curve["depth"], curve["value"], color=plots.COLORS["grey"], linewidth=0.6)
+                at = best[(best["network"] == network) & (best["task"] == task)]["depth"]
+                chosen = curve[curve["depth"].round(6).isin(at.round(6))]
+                ax.plot(
+                    chosen["depth"],
+                    chosen["value"],
+                    "*",
+                    color=plots.COLORS["orange"],
+                    markersize=6,
+                    label="best on validation data",
+                )
+            plots.curves(gains.assign(of="mean of tasks"), x="depth", by="of", ax=ax)
+            ax.axhline(0, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
+            own = best[best["network"] == network]["depth"]
+            ax.set_title(f"{page.short(network)}: best at {own.median():.2f} of the depth")
+            ax.set_xlabel("depth (0 image, 1 classifier's input)")
+        axes[0].set_ylabel("gain over linear probe (points)")
+    page.one_legend(sheet, axes)
+    said = []
+    for kind, vit in (("CNNs", False), ("ViTs", True)):
+        of_kind = best[best["network"].map(evidence.is_vit) == vit]["depth"]
+        if len(of_kind):
+            said.append(f"{kind} prefer {of_kind.median():.2f} of the depth (n = {len(of_kind)})")
+    return page.title(sheet, "; ".join(said))
+
+
+def _gains(rows):
+    """Mean over seeds of AP minus the linear probe, in points: a row per (task, layer)."""
+    probe = rows[rows["method"] == "linear_probe"].groupby("task")["value"].mean()
+    ap = rows[rows["method"] == "ap"].groupby(["task", "layer"], as_index=False)["value"].mean()
+    ap["value"] = 100 * (ap["value"] - ap["task"].map(probe))
+    return ap.assign(depth=ap["layer"] / rows["layer"].max())
+
+
+if __name__ == "__main__":
+    page.alone(draw, __file__)

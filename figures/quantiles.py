@@ -1,0 +1,30 @@
+"""Median and quartiles against x on logarithmic axes: the panel of the theory's figures."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from aptheory import plots
+
+
+def band(
+    ax: Axes, rows: pd.DataFrame, *, x: str, y: str, color: str, label: str, line: str = "-"
+) -> None:
+    """One curve: medians over repetitions, quartiles as a band, ticks at the values of x."""
+    grouped = rows.groupby(x)[y]
+    middle = grouped.median()
+    shade = plots.COLORS[color]
+    with plots.style():
+        ax.plot(middle.index, middle, line, marker="o", color=shade, label=label)
+        ax.fill_between(
+            middle.index,
+            grouped.quantile(0.25),
+            grouped.quantile(0.75),
+            color=shade,
+            alpha=0.2,
+            linewidth=0,
+        )
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        values = sorted(rows[x].unique())
+        ax.set_xticks(values, [f"{value:g}" for value in values])
+        ax.minorticks_off()

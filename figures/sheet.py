@@ -1,0 +1,119 @@
+"""What the figure scripts share: short names, panels on a page, the command line of one figure."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analyses.claims import Results
+from aptheory import plots
+from aptheory.relate import mean_interval
+
+Draw = Callable[[Results], Figure]
+
+NAMES = {
+    "aptheory_vit_mini": "ViT-mini",
+    "aptheory_resnet_mini": "ResNet-mini",
+    "vit_tiny_patch16_224": "ViT-Tiny",
+    "vit_small_patch16_224": "ViT-Small",
+    "vit_large_patch16_224": "ViT-Large",
+    "mobilenetv2_035": "MobileNetV2-0.35",
+    "resnet50": "ResNet-50",
+    "resnet101": "ResNet-101",
+}
+
+
+def short(network: str) -> str:
+    """A network's name as a figure says it."""
+    if network in NAMES:
+        return NAMES[network]
+    return "ResNet-56" if "resnet56" in network else network
+
+
+def panels(
+    count: int, *, columns: int = 3, height: float = 2.2, width: float = plots.PAGE
+) -> tuple[Figure, list[Axes]]:
+    """A page of ``count`` panels, the places that are left over empty."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    sheet = plots.figure(rows, columns, width=width, height=height)
+    axes = list(sheet.axes)
+    for ax in axes[count:]:
+        ax.remove()
+    return sheet, axes[:count]
+
+
+def title(sheet: Figure, finding: str) -> Figure:
+    """The finding above the whole sheet, at its left edge."""
+    with plots.style():
+        sheet.suptitle(finding, x=0.01, ha="left", fontsize=9, fontweight="bold")
+    return sheet
+
+
+def one_legend(sheet: Figure, axes: list[Axes], columns: int = 4) -> None:
+    """One legend below the sheet in place of one a panel."""
+    handles: dict[str, object] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+        if ax.get_legend() is not None:
+            ax.get_legend().remove()
+    with plots.style():
+        sheet.legend(handles.values(), handles, loc="outside lower center", ncols=columns)
+
+
+def mean_of_tasks(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Values averaged over tasks, as one task that says over how many."""
+    count = table["task"].nunique()
+    name = table["task"].iloc[0] if count == 1 else f"mean of {count} tasks"
+    return table.groupby(keys, as_index=False, dropna=False)["value"].mean().assign(task=name)
+
+
+def forest(
+    ax: Axes,
+    rows: pd.DataFrame,
+    *,
+    label: str,
+    dots: pd.DataFrame | None = None,
+    highlight: tuple[str, ...] = (),
+) -> None:
+    """``value, low, high`` of each row as a point with its interval, first row on top.
+
+    ``dots`` has the single observations behind them, in columns ``label`` and ``value``.
+    """
+    for place, row in enumerate(rows.iloc[::-1].itertuples()):
+        name = getattr(row, label)
+        color = plots.COLORS["orange" if name in highlight else "blue"]
+        if dots is not None:
+            single = dots.loc[dots[label] == name, "value"]
+            ax.scatter(single, [place] * len(single), s=6, color=plots.COLORS["grey"], alpha=0.5)
+        if np.isfinite(row.low):
+            ax.plot([row.low, row.high], [place, place], color=color, linewidth=1.4)
+        ax.plot(row.value, place, "o", color=color, markersize=4)
+    ax.set_yticks(range(len(rows)), list(rows[label].iloc[::-1]))
+
+
+def interval(values: np.ndarray | pd.Series, digits: int = 2) -> str:
+    """``+0.31 [+0.12, +0.50]``: mean and 95 % t interval."""
+    values = np.asarray(values, float)
+    low, high = mean_interval(values)
+    said = f"{values.mean():+.{digits}f}"
+    return said + (f" [{low:+.{digits}f}, {high:+.{digits}f}]" if np.isfinite(low) else "")
+
+
+def alone(draw: Draw, file: str) -> None:
+    """The command line of one figure: read results/, write results/figures/NAME.pdf and .png."""
+    name = Path(file).stem
+    parser = argparse.ArgumentParser(description=f"Draw {name}.")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--to", type=Path, default=None, help="folder, RESULTS/figures")
+    given = parser.parse_args()
+    folder = given.to or given.results / "figures"
+    for path in plots.save(draw(Results(given.results)), folder / name):
+        print(path)

@@ -1,0 +1,44 @@
+"""Do the steps to zero test error grow like P/η? (claim 18)"""
+
+from matplotlib.figure import Figure
+
+from analyses.claims import Results
+from aptheory import plots
+from aptheory.theory.slopes import pivot, slope_interval
+from figures import sheet as page
+from figures.quantiles import band
+
+NEEDS = "python analyses/steps_to_zero_error.py, then python -m analyses.collect"
+COLORS = ("sky", "blue", "purple")
+
+
+def draw(results: Results) -> Figure:
+    """Steps against tokens, a line a step size: median and quartiles over repetitions."""
+    table = results.table("theory/steps_to_zero_error/steps_to_zero_error")
+    settings = sorted(table.groupby(["model", "prompt", "place"]).groups)
+    sheet, axes = page.panels(len(settings), columns=2, height=2.0)
+    slopes: dict[str, list[float]] = {"token": [], "shared": []}
+    for (model, shape, place), ax in zip(settings, axes, strict=True):
+        keys = (table["model"] == model) & (table["prompt"] == shape) & (table["place"] == place)
+        rows = table[keys]
+        rates = sorted(rows["rate"].unique())
+        for rate, color in zip(rates, COLORS, strict=False):
+            group = rows[rows["rate"] == rate]
+            band(ax, group, x="tokens", y="steps", color=color, label=f"η = {rate:.3g}")
+        x, y = pivot(rows[rows["rate"] == rates[len(rates) // 2]], "tokens", "steps")
+        slope, low, high = slope_interval(x, y)
+        slopes[shape].append(slope)
+        with plots.style():
+            ax.set_title(f"{model}, {shape}, {place}: P^{slope:.2f} [{low:.2f}, {high:.2f}]")
+            ax.set(xlabel="tokens P", ylabel="steps T")
+            ax.legend(loc="best")
+    said = "; ".join(
+        f"{shape} prompt P^{min(found):.1f} to P^{max(found):.1f}"
+        for shape, found in slopes.items()
+        if found
+    )
+    return page.title(sheet, f"Steps to zero test error grow as: {said}")
+
+
+if __name__ == "__main__":
+    page.alone(draw, __file__)
