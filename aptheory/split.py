@@ -450,7 +450,7 @@ def _describe(module: nn.Module, places: list[tuple[graph.Cut, str]]) -> list[La
             layout = "vector"
         elif len(shape) == 2:
             layout = "tokens"
-            prefix, grid = _token_grid(shape[0], getattr(module, "num_prefix_tokens", 0), image)
+            prefix, grid = token_grid(shape[0], getattr(module, "num_prefix_tokens", 0), image)
         else:
             like_image = math.isclose(shape[1] / shape[2], image[1] / image[2], rel_tol=0.2)
             last_like_image = math.isclose(shape[0] / shape[1], image[1] / image[2], rel_tol=0.2)
@@ -461,7 +461,7 @@ def _describe(module: nn.Module, places: list[tuple[graph.Cut, str]]) -> list[La
     return layers
 
 
-def _token_grid(count: int, declared: int, image: Sequence[int]) -> tuple[int, tuple[int, int]]:
+def token_grid(count: int, declared: int, image: Sequence[int]) -> tuple[int, tuple[int, int]]:
     """How many prefix tokens, and the grid of the others, told from the image's own proportions."""
     for prefix in dict.fromkeys((declared, 0, 1, 2, 5)):
         spatial = count - prefix
