@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import aptheory as ap
 from aptheory import tasks
@@ -70,6 +72,20 @@ def test_balanced_indices_leave_a_small_class_its_all():
     counts = np.bincount(labels[balanced_indices(labels, 43, seed=0)])
     assert counts[1] == 3
     assert sorted(counts)[1:] == [20, 20]
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 60), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_balanced_indices_for_any_labels(values, count, seed):
+    labels = np.array(values)
+    count = min(count, len(labels))
+    chosen = balanced_indices(labels, count, seed=seed)
+    assert len(set(chosen.tolist())) == count
+    if count:
+        assert set(balanced_indices(labels, count - 1, seed=seed)) < set(chosen)
+    total, taken = np.bincount(labels), np.bincount(labels[chosen], minlength=labels.max() + 1)
+    # A class with fewer than another's, by more than the round's one, has none left.
+    assert (taken[taken < taken.max() - 1] == total[taken < taken.max() - 1]).all()
 
 
 def test_stratified_cut_is_a_partition_with_every_class_in_every_part():

@@ -1,5 +1,6 @@
 """folder:, npz: and zip: what is read, what is cut, and what is refused with one sentence."""
 
+import pickle
 import shutil
 
 import numpy as np
@@ -79,6 +80,8 @@ def test_a_zip_is_the_folder_and_has_its_digest(tmp_path):
         assert task.train.digest == plain.train.digest
         x, y = (t.train.images(range(9), (8, 8)) for t in (task, plain))
         assert torch.equal(x, y)
+        elsewhere = pickle.loads(pickle.dumps(task))  # what a worker process gets
+        assert torch.equal(elsewhere.train.images(range(9), (8, 8)), y)
 
 
 def test_digest_follows_the_bytes_not_the_names_or_the_place(tmp_path):

@@ -9,7 +9,7 @@ import pandas as pd
 from aptheory.errors import InputError
 from aptheory.tasks.base import SPLITS, Task
 from aptheory.tasks.cache import data_folder
-from aptheory.tasks.registry import REGISTRY, DataSet
+from aptheory.tasks.registry import REGISTRY, SEE, DataSet
 
 BELOW = ("", "vtab-1k", "vtab", "fgvc", "tfds")  # folders of the data folder that are looked into
 #: What torchvision leaves behind when it has fetched a data set.
@@ -113,8 +113,10 @@ def list_tasks(root: str | Path | None = None) -> pd.DataFrame:
                 **dict(zip(SPLITS, sizes, strict=True)),
                 "label": "class as drawn" if name != "digits" else "class as recorded",
                 "preprocessing": "resize without keeping the aspect ratio, bilinear, antialiased",
-                "licence": "BSD-3-Clause (scikit-learn's copy)" if name == "digits" else "ours",
-                "source": "scikit-learn" if name == "digits" else "generated",
+                "licence": SEE if name == "digits" else "drawn by this package",
+                "source": "UCI handwritten digits, in scikit-learn"
+                if name == "digits"
+                else "generated",
                 "layout": "embedded",
                 "place": "",
                 "command": "",
