@@ -1,0 +1,76 @@
+"""The wheel: it builds, holds what the package needs, and works where only it is installed."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+INSIDE = (
+    "aptheory/py.typed",
+    "aptheory/rule.json",
+    "aptheory/zoo/MODEL_CARD.md",
+    "aptheory/zoo/aptheory_vit_mini.safetensors",
+    "aptheory/zoo/aptheory_resnet_mini.safetensors",
+)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    pytest.importorskip("build")
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_weights_and_nothing_but_the_package(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert set(INSIDE) <= names, sorted(set(INSIDE) - names)
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"aptheory"}
+    assert wheel.stat().st_size < 10_000_000
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_runs(wheel, tmp_path):
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    bin_folder = venv / "bin"
+    install = [str(bin_folder / "python"), "-m", "pip", "install", "--no-deps", "--no-index"]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
+    # The dependencies are those of this environment; the package itself must be the wheel's.
+    environment = {**os.environ, "PYTHONPATH": sysconfig.get_paths()["purelib"]}
+    asked = subprocess.run(
+        [str(bin_folder / "aptheory"), "layers", "aptheory_vit_mini"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "aptheory_vit_mini: 11 layers" in asked.stdout
+    where = subprocess.run(
+        [str(bin_folder / "python"), "-c", "import aptheory; print(aptheory.__file__)"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert str(venv) in where.stdout
+
+
+def test_what_the_wheel_must_hold_is_in_the_source():
+    for name in INSIDE:
+        if name.endswith("rule.json") and not (ROOT / name).is_file():
+            pytest.skip("no rule has been fitted: python -m analyses.layer_choice writes one")
+        assert (ROOT / name).is_file(), name
