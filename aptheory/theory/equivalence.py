@@ -43,6 +43,7 @@ class Agreement:
 
 
 def _relative(a: Tensor, b: Tensor) -> float:
+    a, b = a.detach(), b.detach()
     size = max(float(a.abs().max()), float(b.abs().max()), torch.finfo(a.dtype).tiny)
     return float((a - b).abs().max()) / size
 
@@ -115,7 +116,7 @@ def bias_of_shift(
 
 def compare_shift_with_bias(
     network: nn.Module,
-    images: Float[Tensor, "batch channels height width"],
+    images: Float[Tensor, "batch colours height width"],
     module: nn.Module,
     shift: Float[Tensor, " channels"],
     *,
@@ -149,7 +150,7 @@ def compare_shift_with_bias(
     with_bias = functional_call(network, {key: changed}, (images,))
     (bias_gradient,) = torch.autograd.grad((with_bias * r).sum(), changed)
     return Agreement(
-        _relative(with_prompt.detach(), with_bias.detach()),
+        _relative(with_prompt, with_bias),
         _relative(prompt_gradient, transposed(bias_gradient)[0]),
     )
 
