@@ -139,6 +139,53 @@ def bars(
     return "".join(parts) + "</svg>"
 
 
+def front_chart(
+    labels: Sequence[str],
+    x: Sequence[float],
+    y: Sequence[float],
+    best: Sequence[bool],
+    *,
+    x_label: str,
+    y_label: str,
+    summary: str,
+) -> str:
+    """Points of y against x > 0 (logarithmic); those of the front are named and joined by steps."""
+    powers = np.log10(np.asarray(x, float))
+    values = np.asarray(y, float)
+    p0, p1 = np.floor(powers.min()), max(np.ceil(powers.max()), np.floor(powers.min()) + 1)
+    margin = 0.1 * (float(np.ptp(values)) or 1.0)
+    y0, y1 = float(values.min() - margin), float(values.max() + margin)
+
+    def at(power: float, value: float) -> tuple[float, float]:
+        return (
+            LEFT + (power - p0) / (p1 - p0) * (WIDTH - LEFT - RIGHT - 70),
+            HEIGHT - BOTTOM - (value - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM),
+        )
+
+    parts = [_open(summary)]
+    for tick in _ticks(y0, y1):
+        height = at(p0, tick)[1]
+        parts.append(_rule(LEFT, height, WIDTH - RIGHT, height))
+        parts.append(_text(LEFT - 6, height + 4, f"{tick:g}", "end"))
+    for power in range(int(p0), int(p1) + 1):
+        parts.append(_text(at(power, y0)[0], HEIGHT - BOTTOM + 16, f"{10.0**power:,.12g}"))
+    chosen = sorted((powers[i], values[i], labels[i]) for i in range(len(labels)) if best[i])
+    corners: list[tuple[float, float]] = []
+    for power, value, _ in chosen:
+        if corners:
+            corners.append((at(power, value)[0], corners[-1][1]))
+        corners.append(at(power, value))
+    parts.append(f'<polyline points="{_points(corners)}" fill="none" stroke="#D55E00"/>')
+    for label, cost, power, value, on in zip(labels, x, powers, values, best, strict=True):
+        told = f"{label}: {value:.4g} at {cost:,.6g}"
+        parts.append(_dot(*at(power, value), told, "#D55E00" if on else "#0072B2", 5))
+    for power, value, label in chosen:
+        left, top = at(power, value)
+        parts.append(_text(left + 8, top - 7, label, "start"))
+    parts.append(_labels(x_label, y_label))
+    return "".join(parts) + "</svg>"
+
+
 def _open(summary: str, *, height: float = HEIGHT) -> str:
     said = escape(summary, quote=True)
     return (

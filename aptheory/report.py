@@ -130,6 +130,7 @@ def html(tables: Tables) -> str:
         parts += _metric_section(tables, network, task)
     parts += _relation_section(tables.relation)
     parts += _comparison_section(tables.comparison)
+    parts += _front_section(tables)
     parts += _cost_section(tables.cost)
     parts.append("<h2>What made this page</h2>")
     parts.append(_settings(tables.settings))
@@ -346,6 +347,37 @@ def _comparison_section(comparison: pd.DataFrame) -> list[str]:
         )
     parts.append(_details("The numbers", comparison.round(4)))
     return parts
+
+
+def _front_section(tables: Tables) -> list[str]:
+    """Accuracy against cost: time of a step where it was measured, else tunable parameters."""
+    rows, cost = tables.comparison, tables.cost
+    if rows.empty or "parameters" not in rows:
+        return []
+    column, label = "parameters", "tunable parameters without the head"
+    if {"network", "method", "step_ms", "kept"} <= set(cost):
+        steps = cost[~cost["kept"].astype(bool)].groupby(["network", "method"])["step_ms"].min()
+        timed = rows.join(steps, on=["network", "method"])
+        if timed["step_ms"].notna().any():
+            rows, column, label = timed, "step_ms", "time of a training step (ms)"
+    parts = []
+    for key, one in rows[rows[column] > 0].groupby(["network", "task"]):
+        one = one.sort_values([column, "value"], ascending=[True, False])
+        best = one["value"] > one["value"].cummax().shift(fill_value=-np.inf)
+        parts.append(f"<h3>{escape(str(key[0]))} on {escape(str(key[1]))}</h3>")
+        parts.append(
+            charts.front_chart(
+                [str(method).replace("_", " ") for method in one["method"]],
+                list(one[column]),
+                list(100 * one["value"]),
+                list(best),
+                x_label=label,
+                y_label="test accuracy (%)",
+                summary=f"Test accuracy against {label} for {key[0]} on {key[1]}",
+            )
+        )
+    note = "<p class='legend'>Nothing is both cheaper and better than a method on the line.</p>"
+    return ["<h2>Accuracy against cost</h2>", *parts, note] if parts else []
 
 
 def _cost_section(cost: pd.DataFrame) -> list[str]:

@@ -29,9 +29,10 @@ def draw(results: Results) -> Figure:
             ax.set_title(f"{page.short(network)}, {task}: {best['layer']}", fontsize=7)
             ax.tick_params(labelsize=6)
         ax.set(xlabel="", ylabel="")
+    for ax in axes[-4:]:
+        ax.set_xlabel("layer (0 is the image)", fontsize=7)
     page.one_legend(sheet, axes)
     with plots.style():
-        sheet.supxlabel("layer (0 is the image)", fontsize=8)
         sheet.supylabel("test accuracy (%)", fontsize=8)
     return page.title(
         sheet, f"The best prompt is clear of the linear probe in {above} of {len(keys)} cases"

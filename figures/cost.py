@@ -40,6 +40,7 @@ def draw(results: Results) -> Figure:
         )
         middle.bar_label(bars, fmt="%.2f", fontsize=6)
         middle.axvline(1, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
+        middle.set_xlim(0, 1.2 * max(1.0, throughput["throughput_ratio"].max()))
         middle.set_xlabel("throughput / frozen network's")
         right.barh(counts["what"], counts["parameters"], color=plots.COLORS["green"])
         right.set_xscale("log")

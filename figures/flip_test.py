@@ -66,9 +66,11 @@ def _dose(ax: Axes, rows: pd.DataFrame) -> None:
     limit = float(np.abs(heat.to_numpy()).max()) or 1.0
     image = ax.imshow(heat, origin="lower", cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
     for (i, j), value in np.ndenumerate(heat.to_numpy()):
-        ax.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=6)
+        ink = "white" if abs(value) > 0.6 * limit else "black"
+        ax.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=6, color=ink)
     ax.grid(False)
-    ax.figure.colorbar(image, ax=ax, label=DOUBLINGS)
+    ax.figure.colorbar(image, ax=ax)
+    ax.set_title(DOUBLINGS, fontsize=7)
     ax.set_xticks(range(heat.shape[1]), [f"{v:g}" for v in heat.columns])
     ax.set_yticks(range(heat.shape[0]), [f"{v:g}" for v in heat.index])
     ax.set(xlabel="range of layer 2 (tokens)", ylabel="range of layer 1 (tokens)")

@@ -7,14 +7,14 @@ from aptheory import plots
 
 
 def band(
-    ax: Axes, rows: pd.DataFrame, *, x: str, y: str, color: str, label: str, line: str = "-"
+    ax: Axes, rows: pd.DataFrame, *, x: str, y: str, color: str, label: str, base: int = 10
 ) -> None:
     """One curve: medians over repetitions, quartiles as a band, ticks at the values of x."""
     grouped = rows.groupby(x)[y]
     middle = grouped.median()
     shade = plots.COLORS[color]
     with plots.style():
-        ax.plot(middle.index, middle, line, marker="o", color=shade, label=label)
+        ax.plot(middle.index, middle, marker="o", color=shade, label=label)
         ax.fill_between(
             middle.index,
             grouped.quantile(0.25),
@@ -24,7 +24,7 @@ def band(
             linewidth=0,
         )
         ax.set_xscale("log")
-        ax.set_yscale("log")
+        ax.set_yscale("log", base=base)
         values = sorted(rows[x].unique())
         ax.set_xticks(values, [f"{value:g}" for value in values])
         ax.minorticks_off()

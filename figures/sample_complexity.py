@@ -24,7 +24,7 @@ def draw(results: Results) -> Figure:
     for (shape, model), ax in zip(settings, axes, strict=True):
         one = rows[(rows["prompt"] == shape) & (rows["model"] == model)]
         for place, group in one.groupby("place"):
-            band(ax, group, x="tokens", y="samples", color=COLOR[place], label=place)
+            band(ax, group, x="tokens", y="samples", color=COLOR[place], label=place, base=2)
         pairs = one[one["place"] != "input"].assign(network=one["tokens"])
         value, low, high = preference(pairs)
         shallow, deep = shallow + (low > 0), deep + (high < 0)

@@ -24,7 +24,7 @@ def draw(results: Results) -> Figure:
         rates = sorted(rows["rate"].unique())
         for rate, color in zip(rates, COLORS, strict=False):
             group = rows[rows["rate"] == rate]
-            band(ax, group, x="tokens", y="steps", color=color, label=f"η = {rate:.3g}")
+            band(ax, group, x="tokens", y="steps", color=color, label=f"η = {rate:.3g}", base=2)
         x, y = pivot(rows[rows["rate"] == rates[len(rates) // 2]], "tokens", "steps")
         slope, low, high = slope_interval(x, y)
         slopes[shape].append(slope)

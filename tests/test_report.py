@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import matplotlib.pyplot as plt
@@ -162,3 +164,62 @@ def test_charts_survive_a_flat_curve_and_a_single_point():
         )
         assert "nan" not in chart
         assert re.search(r"<circle", chart)
+
+
+def test_the_front_names_what_nothing_beats(folder):
+    rows = [("ap", 1000, 0.8), ("norm_tuning", 5000, 0.7), ("full", 90000, 0.9)]
+    table = pd.DataFrame(rows, columns=["method", "parameters", "value"])
+    table = table.assign(network="vit", task="signs", low=table["value"], high=table["value"])
+    table.to_csv(folder / "comparison.csv", index=False)
+    page = report(folder).read_text()
+    section = page.split("Accuracy against cost")[1].split("What made this page")[0]
+    assert ">ap</text>" in section
+    assert ">full</text>" in section
+    assert ">norm tuning</text>" not in section
+    assert "norm tuning: 70 at 5,000" in section
+
+
+LOOK = """<body><iframe id=p style="width:390px;height:800px;border:0"></iframe><pre id=o></pre>
+<script>const frame = document.getElementById('p');
+frame.onload = () => {
+  const page = frame.contentDocument, charts = [...page.querySelectorAll('svg')];
+  document.getElementById('o').textContent = 'LOOK' + JSON.stringify({
+    width: page.documentElement.scrollWidth,
+    charts: charts.length,
+    smallest: Math.min(...charts.map(chart => chart.getBoundingClientRect().height)),
+    widest: Math.max(...charts.map(chart => chart.getBoundingClientRect().right)),
+    hover: page.querySelectorAll('circle title').length,
+    first: page.querySelector('li').textContent,
+    images: page.querySelectorAll('img, script, link').length,
+  }) + 'END';
+};
+frame.srcdoc = PAGE;</script>"""
+
+
+def test_a_phone_shows_the_page(folder, tmp_path_factory):
+    """In a real browser, 390 pixels wide: nothing wider, every chart there, values to hover."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    browser = next(filter(None, map(shutil.which, names)), None)
+    if browser is None:
+        pytest.skip("no chromium on this machine")
+    place = tmp_path_factory.mktemp("browser")
+    text = json.dumps(report(folder).read_text()).replace("</", "<\\/")
+    (place / "look.html").write_text(LOOK.replace("PAGE", text))
+    options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
+    options += " --disable-background-networking --disable-component-update --disable-sync"
+    options += f" --user-data-dir={place / 'user'} --virtual-time-budget=5000 --dump-dom"
+    shown = subprocess.run(
+        [browser, *options.split(), (place / "look.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    ).stdout
+    seen = json.loads(re.search("LOOK({.*})END", shown).group(1))
+    assert seen["width"] <= 390
+    assert seen["widest"] <= 390
+    assert seen["smallest"] > 100
+    assert seen["charts"] >= 6
+    assert seen["hover"] > 50
+    assert seen["images"] == 0
+    assert "gains most from a prompt at layer 4" in seen["first"]
