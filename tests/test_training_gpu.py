@@ -1,0 +1,59 @@
+"""Training on a GPU and compiled: the numbers of the CPU, to rounding. Run with -m gpu, -m slow."""
+
+import pytest
+import torch
+
+import aptheory as ap
+from aptheory.cost import cost
+from aptheory.training import Recipe, Run, fit, fit_many
+
+from .test_training import RECIPE, cnn, task, vit  # noqa: F401 (fixtures)
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def losses(net, task, recipe, **options):  # noqa: F811
+    method = ap.ActivationPrompt(layer=net.block_layers[1])
+    runs = [Run(seed=0), Run(seed=1, lr=0.01)]
+    return [
+        [entry["train_loss"] for entry in outcome.curve]
+        for outcome in fit_many(method, net, task, runs=runs, recipe=recipe, **options)
+    ]
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("name", ["vit", "cnn"])
+@pytest.mark.parametrize("changes", [{}, {"cuda_graph": True}, {"precision": "bfloat16"}])
+def test_a_gpu_trains_like_the_cpu(name, changes, task, request):  # noqa: F811
+    net = request.getfixturevalue(name)
+    before = losses(net, task, RECIPE)
+    try:
+        found = losses(net.to("cuda"), task, RECIPE.but(together=2, **changes))
+    finally:
+        net.to("cpu")
+    close = 0.05 if "precision" in changes else 2e-3
+    for ours, theirs in zip(found, before, strict=True):
+        assert ours == pytest.approx(theirs, rel=close)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_cost_on_a_gpu(cnn):  # noqa: F811
+    try:
+        table = cost(cnn.to("cuda"), ap.VisualPrompt(), batch_size=4, repeats=2, classes=4)
+    finally:
+        cnn.to("cpu")
+    assert (table["step_ms"] > 0).all()
+    assert (table["peak_memory_mb"] > 0).all()
+
+
+@pytest.mark.slow
+def test_a_compiled_rest_trains_like_the_plain_one(vit, task):  # noqa: F811
+    recipe = Recipe(epochs=2, batch_size=30, compile="default")
+    method = ap.ActivationPrompt(layer=2)
+    compiled = fit(method.attach(vit, classes=4), task, recipe=recipe)
+    plain = fit(method.attach(vit, classes=4), task, recipe=recipe.but(compile="none"))
+    assert [e["train_loss"] for e in compiled.curve] == pytest.approx(
+        [e["train_loss"] for e in plain.curve], rel=1e-3
+    )
