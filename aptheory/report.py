@@ -59,7 +59,9 @@ class Tables:
             path = folder / f"{name}.csv"
             try:
                 found[name] = pd.read_csv(path) if path.is_file() else pd.DataFrame()
-            except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            except pd.errors.EmptyDataError:  # too few layers to relate leave a table without rows
+                found[name] = pd.DataFrame()
+            except (pd.errors.ParserError, UnicodeDecodeError) as error:
                 raise InputError(
                     f"{path} is not a readable table ({error}): write it again"
                 ) from error

@@ -17,7 +17,7 @@ def draw(results: Results) -> Figure:
     pairs = accuracy[["network", "task"]].drop_duplicates().itertuples(index=False)
     chosen = best_layers(accuracy).set_index(["network", "task"])
     keys = sorted((evidence.is_vit(n), n, t) for n, t in pairs)
-    sheet, axes = page.panels(len(keys), columns=4, height=1.5)
+    sheet, axes = page.panels(len(keys), columns=4, height=1.5 if len(keys) > 4 else 2.4)
     above = 0
     for (_, network, task), ax in zip(keys, axes, strict=True):
         plots.accuracy_by_layer(accuracy, network=network, task=task, ax=ax)

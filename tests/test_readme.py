@@ -26,7 +26,7 @@ COMMANDS = [
     if line.startswith("$ ")
 ]
 OURS = [words for words in COMMANDS if words[0] == "aptheory"]
-SMALL = ["--subset", "40,20,20", "--layers", "0,1.0", "--seeds", "1", "--epochs", "1"]
+SMALL = ["--subset", "40,20,20", "--layers", "0.0,1.0", "--seeds", "1", "--epochs", "1"]
 SMALL += ["--engine", "here"]
 SMALLER = {
     "run": [*SMALL[2:], "--images", "12"],

@@ -12,152 +12,200 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 HERE = Path(__file__).parent
 
 FIRST_TOUR = (
-    "# # A first tour in ten minutes\n\nA pretrained network is an ordered list of layers; a "
-    "prompt is one tensor added between two of them. Where does it help?",
-    "import aptheory as ap\n\nnet = ap.load('aptheory_vit_mini')\nnet",
-    "# Place 0 is the image, the last place the classifier's input. Running to a place and from it "
-    "again is running the network.",
-    "task = ap.task('digits').subset(train=100, val=50, test=100)\n"
-    "x = net.normalize(task.test.images([0, 1, 2, 3], (32, 32)))\n"
-    "z = net.run(x, stop=3)\n"
-    "z.shape, float((net.run(z, start=3) - net(x)).abs().max().detach())",
+    "# # A first tour in ten minutes\n\nA pretrained network is an ordered list of layers; a"
+    " prompt is one tensor added between two of them. Where does it help?",
+    """\
+import aptheory as ap
+
+net = ap.load("aptheory_vit_mini")
+net""",
+    "# Place 0 is the image, the last place the classifier's input. Running to a place "
+    "and from it again is running the network.",
+    """\
+task = ap.task("digits").subset(train=100, val=50, test=100)
+x = net.normalize(task.test.images([0, 1, 2, 3], (32, 32)))
+z = net.run(x, stop=3)
+z.shape, float((net.run(z, start=3) - net(x)).abs().max().detach())""",
     "# Train a prompt at layer 3. What comes before it runs once and is kept.",
-    "prompt = ap.ActivationPrompt(layer=3).attach(net, classes=len(task.classes))\n"
-    "outcome = ap.fit(prompt, task, recipe=ap.Recipe(epochs=8))\n"
-    "outcome",
+    """\
+prompt = ap.ActivationPrompt(layer=3).attach(net, classes=len(task.classes))
+outcome = ap.fit(prompt, task, recipe=ap.Recipe(epochs=8))
+outcome""",
     "# The floor to beat is the linear probe on the same images.",
-    "probe = ap.LinearProbe().attach(net, classes=len(task.classes))\n"
-    "ap.fit(probe, task, recipe=ap.Recipe(epochs=8))",
+    """\
+probe = ap.LinearProbe().attach(net, classes=len(task.classes))
+ap.fit(probe, task, recipe=ap.Recipe(epochs=8))""",
     "# How far does each layer's attention look, and how many directions does it use?",
-    "profile = ap.profile(\n"
-    "    net, task, measures=('attention_distance', 'effective_rank'), limit=64\n"
-    ")\n"
-    "profile.pivot_table(index='layer_name', columns='measure', values='value', sort=False)",
-    "from aptheory import plots\n\n"
-    "plots.attention_distance(profile, network=net.name, task=task.name);",
-    "# A study is the same for many networks, tasks, layers and seeds. It says what it would do; "
-    "`ap.sweep(study, 'DIR')` does it and goes on where it stopped.",
-    "ap.Study(networks=[net.name], tasks=['digits'], methods=['ap'], seeds=[0, 1, 2])",
+    """\
+profile = ap.profile(net, task, measures=("attention_distance", "effective_rank"), limit=64)
+profile.pivot_table(index="layer_name", columns="measure", values="value", sort=False)""",
+    """\
+from aptheory import plots
+
+plots.attention_distance(profile, network=net.name, task=task.name);""",
+    "# A study is the same for many networks, tasks, layers and seeds. It says what it "
+    "would do; `ap.sweep(study, 'DIR')` does it and goes on where it stopped.",
+    """\
+ap.Study(networks=[net.name], tasks=["digits"], methods=["ap"], seeds=[0, 1, 2])""",
 )
 
 WHERE = (
-    "# # Where should I put the prompt, in *my* network on *my* images?\n\nPut your images into "
-    "`FOLDER/train/CLASS/*.png` (and `val`, `test` beside it, if you have them), name any timm "
-    "model, and change the two names below.",
-    "import aptheory as ap\n\n"
-    "NETWORK, IMAGES = 'aptheory_vit_mini', 'textures'  # or 'resnet50', 'folder:my_images'\n\n"
-    "net = ap.load(NETWORK)\n"
-    "task = ap.task(IMAGES).subset(train=100, val=50, test=100)",
+    "# # Where should I put the prompt, in *my* network on *my* images?\n\nPut your images "
+    "into `FOLDER/train/CLASS/*.png` (and `val`, `test` beside it, if you have them), "
+    "name any timm model, and change the two names below.",
+    """\
+import aptheory as ap
+
+NETWORK, IMAGES = "aptheory_vit_mini", "textures"  # or 'resnet50', 'folder:my_images'
+
+net = ap.load(NETWORK)
+task = ap.task(IMAGES).subset(train=100, val=50, test=100)""",
     "# Without training: a few labelled images, a few passes, a rule fitted on other networks.",
-    "choice = ap.recommend_layer(net, task, images=48)\nchoice",
+    """\
+choice = ap.recommend_layer(net, task, images=48)
+choice""",
     "# Check it: train at the recommended place, at the image (visual prompting) and not at all.",
-    "recipe = ap.Recipe(epochs=6)\n"
-    "classes = len(task.classes)\n"
-    "methods = (ap.ActivationPrompt(layer=choice.layer), ap.VisualPrompt(), ap.LinearProbe())\n"
-    "for method in methods:\n"
-    "    print(ap.fit(method.attach(net, classes=classes), task, recipe=recipe))",
-    "# The whole curve, with seeds and controls, is one command: "
-    "`aptheory run NETWORK --task folder:my_images --out DIR`.",
+    """\
+recipe = ap.Recipe(epochs=6)
+classes = len(task.classes)
+methods = (ap.ActivationPrompt(layer=choice.layer), ap.VisualPrompt(), ap.LinearProbe())
+for method in methods:
+    print(ap.fit(method.attach(net, classes=classes), task, recipe=recipe))""",
+    "# The whole curve, with seeds and controls, is one command: `aptheory run NETWORK "
+    "--task folder:my_images --out DIR`.",
 )
 
 METRICS = (
-    "# # The metrics\n\nEach is a plain function of tensors, and an accumulator for data that does "
-    "not fit into memory. They know nothing of networks or files.",
-    "import torch\n\nfrom aptheory import metrics\n\n"
-    "torch.manual_seed(0)\nx = torch.randn(200, 16)",
+    "# # The metrics\n\nEach is a plain function of tensors, and an accumulator for data "
+    "that does not fit into memory. They know nothing of networks or files.",
+    """\
+import torch
+
+from aptheory import metrics
+
+torch.manual_seed(0)
+x = torch.randn(200, 16)""",
     "# **CKA** does not see rotation and scaling; independent features score about zero.",
-    "rotation = torch.linalg.qr(torch.randn(16, 16)).Q\n"
-    "metrics.cka(x, 3 * x @ rotation), metrics.cka(x, torch.randn(200, 16))",
+    """\
+rotation = torch.linalg.qr(torch.randn(16, 16)).Q
+metrics.cka(x, 3 * x @ rotation), metrics.cka(x, torch.randn(200, 16))""",
     "# **Effective rank** counts directions in use: 16 for white noise, about 2 for a plane.",
-    "metrics.effective_rank(x), metrics.effective_rank(x[:, :2] @ torch.randn(2, 16))",
+    """\
+metrics.effective_rank(x), metrics.effective_rank(x[:, :2] @ torch.randn(2, 16))""",
     "# **Attention distance**: uniform attention looks as far as the average pair of patches.",
-    "distances = metrics.grid_distances((4, 4), (8, 8))\n"
-    "uniform = torch.full((1, 1, 16, 16), 1 / 16)\n"
-    "metrics.attention_distance(uniform, distances), distances.mean()",
+    """\
+distances = metrics.grid_distances((4, 4), (8, 8))
+uniform = torch.full((1, 1, 16, 16), 1 / 16)
+metrics.attention_distance(uniform, distances), distances.mean()""",
     "# What every measure claims about itself; the tests hold each to its claims.",
-    "import pandas as pd\n\n"
-    "pd.DataFrame(\n"
-    "    {\n"
-    "        'measure': name,\n"
-    "        'of': m.takes,\n"
-    "        'range': f'{m.low:g} to {m.high:g}',\n"
-    "        'greater means': m.greater_means,\n"
-    "    }\n"
-    "    for name, m in metrics.MEASURES.items()\n"
-    ")",
+    """\
+import pandas as pd
+
+pd.DataFrame(
+    {
+        "measure": name,
+        "of": m.takes,
+        "range": f"{m.low:g} to {m.high:g}",
+        "greater means": m.greater_means,
+    }
+    for name, m in metrics.MEASURES.items()
+)""",
     "# On a network, all layers in one pass:",
-    "import aptheory as ap\n\n"
-    "net = ap.load('aptheory_resnet_mini')\n"
-    "task = ap.task('counting').subset(train=60, val=20, test=20)\n"
-    "table = ap.profile(net, task, measures=('effective_rank', 'globality', 'cka'))\n"
-    "table[table.measure != 'cka'].pivot_table(\n"
-    "    index='layer_name', columns='measure', values='value', sort=False\n"
-    ")",
-    "from aptheory import plots\n\nplots.cka_map(table, network=net.name, task=task.name);",
+    """\
+import aptheory as ap
+
+net = ap.load("aptheory_resnet_mini")
+task = ap.task("counting").subset(train=60, val=20, test=20)
+table = ap.profile(net, task, measures=("effective_rank", "globality", "cka"))
+table[table.measure != "cka"].pivot_table(
+    index="layer_name", columns="measure", values="value", sort=False
+)""",
+    """\
+from aptheory import plots
+
+plots.cka_map(table, network=net.name, task=task.name);""",
 )
 
 NORMALISATION = (
-    "# # Activation prompts and normalisation\n\nWhen is a prompt the same thing as tuning the "
-    "shift β of a normalisation layer? Exactly, and checked to rounding.",
-    "import torch\n\nimport aptheory as ap\nfrom aptheory.theory import equivalence_table\n\n"
-    "net = ap.load('aptheory_resnet_mini')\n"
-    "x = torch.randn(2, *net.input_shape, generator=torch.Generator().manual_seed(0))",
-    "# Every statement on this network. Equalities have errors near rounding; the statements that "
-    "say *not equal* have a smallest difference.",
-    "table = equivalence_table.measure(net, x)\ntable",
-    "# A prompt that is constant over positions folds into a bias where a linear map, or a "
-    "residual sum of them, stands before it: a plain timm model, at no cost.",
-    "vit = ap.load('aptheory_vit_mini')\n"
-    "prompt = ap.ActivationPrompt(layer=3, shape='channel').attach(vit, classes=4)\n"
-    "torch.nn.init.normal_(prompt.trainable[0], std=0.1)\n"
-    "prompt.eval()\n"
-    "try:\n"
-    "    plain = prompt.fold()\n"
-    "    print('largest difference:', float((plain(x) - prompt(x)).abs().max().detach()))\n"
-    "except ap.InputError as reason:\n"
-    "    print('no exact fold here:', reason)",
-    "# A full prompt moves every position by its own amount, which no β can; it is refused with "
-    "the reason.",
-    "full = ap.ActivationPrompt(layer=3).attach(vit, classes=4)\n"
-    "try:\n"
-    "    full.fold()\n"
-    "except ap.InputError as reason:\n"
-    "    print(reason)",
+    "# # Activation prompts and normalisation\n\nWhen is a prompt the same thing as tuning "
+    "the shift β of a normalisation layer? Exactly, and checked to rounding.",
+    """\
+import torch
+
+import aptheory as ap
+from aptheory.theory import equivalence_table
+
+net = ap.load("aptheory_resnet_mini")
+x = torch.randn(2, *net.input_shape, generator=torch.Generator().manual_seed(0))""",
+    "# Every statement on this network. Equalities have errors near rounding; the "
+    "statements that say *not equal* have a smallest difference.",
+    """\
+table = equivalence_table.measure(net, x)
+table""",
+    "# A prompt that is constant over positions folds into a bias where a linear map, or "
+    "a residual sum of them, stands before it: a plain timm model, at no cost.",
+    """\
+vit = ap.load("aptheory_vit_mini")
+prompt = ap.ActivationPrompt(layer=3, shape="channel").attach(vit, classes=4)
+torch.nn.init.normal_(prompt.trainable[0], std=0.1)
+prompt.eval()
+try:
+    plain = prompt.fold()
+    print("largest difference:", float((plain(x) - prompt(x)).abs().max().detach()))
+except ap.InputError as reason:
+    print("no exact fold here:", reason)""",
+    "# A full prompt moves every position by its own amount, which no β can; it is "
+    "refused with the reason.",
+    """\
+full = ap.ActivationPrompt(layer=3).attach(vit, classes=4)
+try:
+    full.fold()
+except ap.InputError as reason:
+    print(reason)""",
 )
 
 THEORY = (
-    "# # The theory, on networks small enough to see\n\nA frozen two-layer attention network "
-    "whose first layer attends globally and second locally: the shallow prompt should need fewer "
-    "samples. Exchange the two ranges, and the preference should flip.",
-    "from aptheory.theory.comparison import preference, smallest_by_place\n"
-    "from aptheory.theory.patterns import Patterns\n"
-    "from aptheory.theory.prompt_learning import Learning\n"
-    "from aptheory.theory.two_layer_vit import TwoLayerViT\n\n"
-    "data = Patterns(8)\n"
-    "learning = Learning(batch=8, steps=60)\n\n\n"
-    "def doublings(ranges):\n"
-    "    network = TwoLayerViT.for_data(data, ranges=ranges)\n"
-    "    table = smallest_by_place(\n"
-    "        network,\n"
-    "        data,\n"
-    "        places=('layer 1', 'layer 2'),\n"
-    "        sizes=(4, 16, 64),\n"
-    "        rates=(0.0125, 0.04),\n"
-    "        epsilons=(0.05,),\n"
-    "        repetitions=3,\n"
-    "        learning=learning,\n"
-    "    )\n"
-    "    return preference(table)",
-    "# log2 of the samples that layer 2 needs over those of layer 1, with its interval. (Three "
-    "repetitions: `analyses/flip_test.py` is the real experiment.)",
-    "{'layer 1 global': doublings((4, 1)), 'layer 2 global': doublings((1, 4))}",
-    "# VAPT's view: an attention head with prompts is a mixture of experts. Adaptive prompts are "
-    "learned at about n^(-1/2); `analyses/experts_rate.py` measures the slope.",
-    "import pandas as pd\n\n"
-    "from aptheory.theory.expert_rate import Setting, one_repetition\n\n"
-    "pd.DataFrame(\n"
-    "    {'n': n, **row} for n in (200, 800) for row in one_repetition(Setting(), n, seed=0)\n"
-    ").pivot_table(index=['measure', 'fit'], columns='n', values='value')",
+    "# # The theory, on networks small enough to see\n\nA frozen two-layer attention network"
+    " whose first layer attends globally and second locally: the shallow prompt should "
+    "need fewer samples. Exchange the two ranges, and the preference should flip.",
+    """\
+from aptheory.theory.comparison import preference, smallest_by_place
+from aptheory.theory.patterns import Patterns
+from aptheory.theory.prompt_learning import Learning
+from aptheory.theory.two_layer_vit import TwoLayerViT
+
+data = Patterns(8)
+learning = Learning(batch=8, steps=60)
+
+
+def doublings(ranges):
+    network = TwoLayerViT.for_data(data, ranges=ranges)
+    table = smallest_by_place(
+        network,
+        data,
+        places=("layer 1", "layer 2"),
+        sizes=(4, 16, 64),
+        rates=(0.0125, 0.04),
+        epsilons=(0.05,),
+        repetitions=3,
+        learning=learning,
+    )
+    return preference(table)""",
+    "# log2 of the samples that layer 2 needs over those of layer 1, with its interval. "
+    "(Three repetitions: `analyses/flip_test.py` is the real experiment.)",
+    """\
+{"layer 1 global": doublings((4, 1)), "layer 2 global": doublings((1, 4))}""",
+    "# VAPT's view: an attention head with prompts is a mixture of experts. Adaptive "
+    "prompts are learned at about n^(-1/2); `analyses/experts_rate.py` measures the "
+    "slope.",
+    """\
+import pandas as pd
+
+from aptheory.theory.expert_rate import Setting, one_repetition
+
+pd.DataFrame(
+    {"n": n, **row} for n in (200, 800) for row in one_repetition(Setting(), n, seed=0)
+).pivot_table(index=["measure", "fit"], columns="n", values="value")""",
 )
 
 NOTEBOOKS = {
