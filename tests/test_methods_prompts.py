@@ -269,6 +269,18 @@ def test_pruning_removes_the_least_important_and_rewinds(plain_vit, images, tmp_
         assert torch.equal(adapted(images), before)
 
 
+def test_blocks_behind_one_place_are_refused_where_each_is_prompted():
+    import aptheory as ap
+
+    merged = ap.load(
+        small_vit().module, name="merged", granularity="stage", input_shape=(3, 32, 32)
+    )
+    for method in (methods.VPT(), methods.VAPT(), methods.GateVPT(), methods.E2VPT()):
+        with pytest.raises(InputError, match="granularity='block'"):
+            method.attach(merged, classes=3)
+    assert methods.VPT(deep=False).attach(merged, classes=3).count(head=False) == 10 * 24
+
+
 def test_prune_checks_its_arguments(plain_vit, images):
     batches = [(images, torch.tensor([0, 1, 2, 1]))]
     with pytest.raises(InputError, match="one run of e2vpt"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from aptheory.errors import InputError
 from aptheory.methods.activation_prompt import (
@@ -100,10 +100,26 @@ def from_settings(settings: Mapping[str, Any]) -> Method:
         has = f"its settings are {', '.join(known)}" if known else "it has no settings"
         raise InputError(f"{name} has no setting {unknown[0]!r}; {has}")
     plain = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    hints = get_type_hints(METHODS[name])
+    for key, value in plain.items():
+        if not _is(value, hints[key]):
+            wanted = str(getattr(hints[key], "__name__", hints[key]))
+            raise InputError(f"{name} takes {key} of type {wanted}, got {value!r}")
     try:
         return METHODS[name](**plain)
     except TypeError as error:
         raise InputError(f"{name} cannot be made from {values}: {error}") from None
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Does a plain value have the type of a setting? An integer is also a number."""
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_is(v, get_args(hint)[0]) for v in value)
+    if get_args(hint):
+        return any(_is(value, option) for option in get_args(hint))
+    if isinstance(value, bool) or hint is bool:
+        return isinstance(value, bool) and hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
 
 
 def parse(text: str) -> Method:

@@ -97,7 +97,7 @@ class Adapter(Method):
             inner = adapted.net.module.get_submodule(name)
             beside = ParallelAdapter(adapted, inner, width, self.bottleneck, self.scale)
             adapted.replace(name, beside)
-        return min(adapted._source[0].layer_of(name) for name in modules)
+        return min(adapted.source.layer_of(name) for name in modules)
 
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
         raise InputError(

@@ -153,6 +153,11 @@ class Adapted(nn.Module):
         self.reset(seeds)
         self.train()
 
+    @property
+    def source(self) -> Network:
+        """The network that it was attached to."""
+        return self._source[0]
+
     # ---- building blocks for the methods
 
     def per_run(self, shape: Sequence[int], initial: Any = None, *, learns: bool = True) -> PerRun:
@@ -273,7 +278,7 @@ class Adapted(nn.Module):
         if not -self.runs <= run < self.runs:
             return self._no_run(run)
         run %= self.runs
-        alone = Adapted(self.method, self._source[0], classes=self.classes, seeds=[self.seeds[run]])
+        alone = Adapted(self.method, self.source, classes=self.classes, seeds=[self.seeds[run]])
         alone.to(self.head.shift.device)
         with torch.no_grad():
             theirs = dict(self._of_run(run, learned_only=False))
@@ -358,6 +363,8 @@ def place_of(net: Network, layer: int | str) -> Layer:
                 return candidate
         names = ", ".join(candidate.name for candidate in net.layers)
         raise InputError(f"{net.name} has no place named {layer!r}; its places are {names}")
+    if isinstance(layer, bool) or not isinstance(layer, int):
+        raise InputError(f"layer must be a place's index or name, got {layer!r}")
     if not -len(net.layers) <= layer < len(net.layers):
         raise InputError(
             f"{net.name} has places 0 to {len(net.layers) - 1}, so there is no place {layer}"

@@ -29,7 +29,7 @@ def fold(adapted: Adapted) -> nn.Module:
     """The plain module equal to ``adapted``; InputError, with the reason, where there is none."""
     if adapted.runs != 1:
         raise InputError(f"{adapted.runs} runs are held here: choose one with select(k) first")
-    source = adapted._source[0]
+    source = adapted.source
     module = copy.deepcopy(source.module).to(adapted.head.shift.device).eval()
     weight, bias = adapted.head.folded()
     # The rules below may move the classifier's bias, so the classifier is set last.
@@ -103,7 +103,7 @@ def fold_prompts(adapted: Adapted, module: nn.Module) -> None:
 
 
 def _fold_prompt(adapted: Adapted, module: nn.Module, layer: Layer, edit: Any) -> None:
-    net = adapted._source[0]
+    net = adapted.source
     delta = edit.value()[0].detach().expand(layer.shape)
     if not bool(delta.any()):
         return
@@ -146,7 +146,7 @@ LINEAR_POOLING = (
 
 def _into_head(adapted: Adapted, layer: Layer, delta: Tensor) -> bool:
     """At the classifier's input, or before average pooling alone: a shift of the features."""
-    net = adapted._source[0]
+    net = adapted.source
     last = len(net.layers) - 1
     if layer.index < last - 1:
         return False

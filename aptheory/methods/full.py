@@ -56,7 +56,7 @@ class Partial(Method):
 
     def reset(self, adapted: Adapted, seed: int) -> None:
         """Back to the pretrained weights and statistics; the seed decides the head alone."""
-        source = adapted._source[0].module.state_dict()
+        source = adapted.source.module.state_dict()
         with torch.no_grad():
             for name, value in adapted.net.module.state_dict().items():
                 if not torch.equal(value, source[name].to(value.device)):

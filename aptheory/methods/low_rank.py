@@ -86,7 +86,7 @@ class LoRA(Method):
         with warnings.catch_warnings(), torch.random.fork_rng():
             warnings.simplefilter("ignore")  # peft expects a language model
             inject_adapter_in_model(config, adapted.net.module)
-        return min(adapted._source[0].layer_of(name) for name in names)
+        return min(adapted.source.layer_of(name) for name in names)
 
     def reset(self, adapted: Adapted, seed: int) -> None:
         with torch.random.fork_rng():

@@ -81,7 +81,7 @@ class NormTuning(Method):
         for name, parameters in layers.items():
             inner = adapted.net.module.get_submodule(name)
             adapted.replace(name, OwnWeights(adapted, inner, parameters))
-        return min(adapted._source[0].layer_of(name) for name in layers)
+        return min(adapted.source.layer_of(name) for name in layers)
 
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
         from aptheory.methods.folding import copy_own_weights

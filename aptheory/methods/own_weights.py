@@ -104,6 +104,6 @@ def affine(x: Tensor, gain: Tensor | None, bias: Tensor, runs: int, *, axis: int
     def spread(value: Tensor) -> Tensor:
         return value.reshape(value.shape[0], *shape[1:])
 
-    if gain is None:
-        return merged(stacked + spread(bias))
-    return merged(torch.addcmul(spread(bias), stacked, spread(gain)))
+    # In reduced precision the sum is made in that of the learned values, then rounded once.
+    moved = stacked if gain is None else stacked * spread(gain)
+    return merged((moved + spread(bias)).to(x.dtype))

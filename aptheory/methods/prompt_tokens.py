@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from aptheory.network import Layer, Network
 
 
-def token_blocks(net: Network, method: str) -> list[Layer]:
+def token_blocks(net: Network, method: str, *, each: bool = True) -> list[Layer]:
     """The places entering a block of a network whose blocks all keep one token sequence.
 
-    Raises InputError for a network without such blocks: extra tokens have no place in it.
+    Raises InputError for a network without such blocks, because extra tokens have no place in it,
+    and, with ``each``, where several blocks lie between two places.
     """
     blocks = [net.layers[index] for index in net.block_layers]
     if {layer.layout for layer in blocks} != {"tokens"}:
@@ -47,6 +48,15 @@ def token_blocks(net: Network, method: str) -> list[Layer]:
             f"{method} cannot be used on {net.name}: there is no place after the last block at "
             "which the prompts could leave"
         )
+    if each:
+        for layer in blocks:
+            inside = net.modules_between(layer.index, layer.index + 1)
+            attentive = [n for n in inside if hasattr(net.module.get_submodule(n), "attn")]
+            if len(attentive) > 1:
+                raise InputError(
+                    f"{method} acts on every block, and {len(attentive)} lie behind place "
+                    f"{layer.index} of {net.name}: load it with granularity='block'"
+                )
     return blocks
 
 
@@ -165,7 +175,7 @@ class VPT(Method):
 
     def install(self, adapted: Adapted) -> int:
         net = adapted.net
-        blocks = token_blocks(net, self.name)
+        blocks = token_blocks(net, self.name, each=self.deep)
         let_prompts_pass(adapted, blocks, self.tokens, self.name)
         dropout = (0.1 if self.deep else 0.0) if self.dropout is None else self.dropout
         for layer in blocks if self.deep else blocks[:1]:

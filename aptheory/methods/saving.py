@@ -28,7 +28,7 @@ def save(adapted: Adapted, path: str | Path) -> None:
         "classes": str(adapted.classes),
         "seed": str(adapted.seeds[0]),
         "network": adapted.net.name,
-        "digest": adapted._source[0].digest,
+        "digest": adapted.source.digest,
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, str(path), metadata=note)

@@ -97,7 +97,7 @@ class SSF(Method):
         for name in names:
             inner = adapted.net.module.get_submodule(name)
             adapted.replace(name, ScaleShift(adapted, inner, self.std))
-        return min(adapted._source[0].layer_of(name) for name in names)
+        return min(adapted.source.layer_of(name) for name in names)
 
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
         with torch.no_grad():
