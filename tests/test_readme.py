@@ -29,7 +29,7 @@ OURS = [words for words in COMMANDS if words[0] == "aptheory"]
 SMALL = ["--subset", "40,20,20", "--layers", "0.0,1.0", "--seeds", "1", "--epochs", "1"]
 SMALL += ["--engine", "here"]
 SMALLER = {
-    "run": [*SMALL[2:], "--images", "12"],
+    "run": [*SMALL[2:], "--images", "12", "--measures", "effective_rank"],
     "sweep --network": SMALL,
     "sweep study.toml": ["--dry-run"],
     "status": [],
