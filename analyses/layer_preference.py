@@ -29,13 +29,13 @@ def study(*, random: bool = False, full: bool = False) -> Study:
     untrained = [
         {"name": name, "weights": "random", "label": f"{name} (random)"} for name in NETWORKS
     ]
-    tasks = FULL if full else SHORT[::3] if random else SHORT
+    tasks = FULL if full else ("counting",) if random else SHORT
     return Study(
         name="layer_preference",
         networks=untrained if random else NETWORKS,
         tasks=[{"name": name, **sizes} for name in tasks],
         methods=["ap"],
-        layers="all",
+        layers=[0.0, 0.2, 0.4, 0.6, 0.8, 1.0] if random and not full else "all",
         recipes=[{"base": "quick", "name": "quick", "epochs": 30 if full else 8}],
         seeds=range(5 if full else 3),
     )

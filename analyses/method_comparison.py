@@ -38,16 +38,16 @@ def study(*, full: bool = False) -> Study:
     sizes = (
         {"train": 400, "val": 200, "test": 1000}
         if full
-        else {"train": 120, "val": 100, "test": 300}
+        else {"train": 100, "val": 100, "test": 300}
     )
     names = ("digits", "textures", "objects", "cells", "counting", "orientation")
     return Study(
         name="methods",
         networks=["aptheory_vit_mini", "aptheory_resnet_mini"],
-        tasks=[{"name": name, **sizes} for name in (names if full else names[:5:4])],
+        tasks=[{"name": name, **sizes} for name in (names if full else ("objects",))],
         methods=METHODS,
         layers=[0.0, 0.25, 0.5, 0.75, 1.0],
-        recipes=[{"base": "quick", "name": "quick", "epochs": 30 if full else 8}],
+        recipes=[{"base": "quick", "name": "quick", "epochs": 30 if full else 6}],
         seeds=range(5 if full else 3),
         search={"lr": (1e-2, 1e-3)},
     )

@@ -36,9 +36,9 @@ def studies(assets: Path) -> dict[str, Study]:
     }
     signs = f"npz:{assets / 'gtsrb32.npz'}"
     textures = f"folder:{assets / 'dtd10.zip'}"
-    signs_some = {"name": signs, "train": 430, "val": 215, "test": 430}
+    signs_some = {"name": signs, "train": 215, "val": 129, "test": 430}
     textures_some = {"name": textures, "train": 200, "val": 100, "test": 300}
-    vit_places = [0, 2, 4, 6, 9, 12, 13, 14]
+    vit_places = [0, 2, 4, 7, 10, 13, 14]
     mobile_places = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
 
     def study(name: str, network: dict, task: dict, layers: list, epochs: int) -> Study:
@@ -54,9 +54,9 @@ def studies(assets: Path) -> dict[str, Study]:
             [0, 5, 10, 14, 19, 22, 25, 27, 28, 29],
             10,
         ),
-        "vit-gtsrb32": study("vit-gtsrb32", vit, signs_some, vit_places, 8),
-        "vit-dtd10": study("vit-dtd10", vit, textures_some, vit_places, 8),
-        "mobilenet-dtd10": study("mobilenet-dtd10", mobile, textures_some, mobile_places, 8),
+        "vit-gtsrb32": study("vit-gtsrb32", vit, signs_some, vit_places, 6),
+        "vit-dtd10": study("vit-dtd10", vit, textures_some, vit_places, 6),
+        "mobilenet-dtd10": study("mobilenet-dtd10", mobile, textures_some, mobile_places, 6),
         "mobilenet-gtsrb32": study("mobilenet-gtsrb32", mobile, signs_some, mobile_places, 6),
     }
 
