@@ -1,0 +1,193 @@
+"""What one attention computation is, and how it is seen while a network runs.
+
+A ``TorchFunctionMode`` sees every call of ``scaled_dot_product_attention`` and every softmax over
+the last axis; hooks say inside which module it happens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from aptheory.errors import InputError
+
+SOFTMAXES = (torch.softmax, functional.softmax, Tensor.softmax)
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """How an image's tokens are dealt out to windows.
+
+    ``rows_columns`` holds for each window and token where in the image it lies, in units of the
+    layer's grid (token (0, 0) has its centre at 0, 0); it is NaN for padding. ``None``: unknown.
+    """
+
+    count: int
+    rows_columns: Float[Tensor, "windows tokens 2"] | None = field(default=None, repr=False)
+
+    def coordinates(self, grid: tuple[int, int]) -> Float[Tensor, "windows tokens 2"]:
+        """Where each window's tokens lie in the image, in units of ``grid``'s cells.
+
+        Raises:
+            InputError: it is not known, because tokens were mixed or reordered before.
+        """
+        if self.rows_columns is None:
+            raise InputError("where these windows lie in the image is not known")
+        return self.rows_columns
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionLayer:
+    """One place where a softmax over keys weighs values.
+
+    ``layer`` is the place whose piece contains it. ``grid`` is (h, w) of the keys and ``prefix``
+    how many keys before them are class, distillation or register tokens. ``window`` is None where
+    every query sees every key. ``queries`` and ``keys`` count tokens of one window.
+    """
+
+    name: str
+    layer: int
+    heads: int
+    grid: tuple[int, int]
+    prefix: int
+    queries: int
+    keys: int
+    window: Window | None = None
+    located: bool = True
+    module: str = field(default="", repr=False)
+    call: int = field(default=0, repr=False)
+    outer: str = field(default="", repr=False)  # the module around it that still sees whole images
+
+    @property
+    def is_self_attention(self) -> bool:
+        """Queries and keys are the same tokens, whose places in the image are known."""
+        return self.queries == self.keys and self.located
+
+
+# --------------------------------------------------------------------------------- seeing
+
+
+@dataclass
+class Seen:
+    """One attention computation: its scores or probabilities, and q and k where they are known."""
+
+    probabilities: Callable[[], Tensor]
+    shape: tuple[int, ...]  # of the probabilities
+    query: Tensor | None = None
+    key: Tensor | None = None
+    scores: Tensor | None = None
+    value: Tensor | None = None
+    output: Tensor | None = None
+
+
+class Watch(TorchFunctionMode):
+    """See every attention computation that happens in the watched modules."""
+
+    def __init__(self, on_seen: Callable[[str, int, Seen], None]):
+        super().__init__()
+        self.on_seen = on_seen
+        self.stack: list[list[Any]] = []  # [module name, computations so far]
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if not self.stack:
+            return result
+        seen = None
+        if func is functional.scaled_dot_product_attention:
+            seen = _fused(result, *args, **kwargs)
+        elif func in SOFTMAXES:
+            seen = _unfused(result, *args, **kwargs)
+        if seen is not None:
+            frame = self.stack[-1]
+            frame[1] += 1
+            with torch.no_grad():
+                self.on_seen(frame[0], frame[1] - 1, seen)
+        return result
+
+
+def _fused(
+    output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Seen:
+    if enable_gqa:
+        repeats = query.shape[-3] // key.shape[-3]
+        key = key.repeat_interleave(repeats, -3)
+        value = value.repeat_interleave(repeats, -3)
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+
+    def probabilities() -> Tensor:
+        # half precision scores would round the probabilities by a hundredth
+        kind = torch.float32 if query.dtype in (torch.float16, torch.bfloat16) else query.dtype
+        scores = (query.to(kind) * factor) @ key.to(kind).mT
+        if is_causal:
+            ahead = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+            scores = scores.masked_fill(ahead, -math.inf)
+        if attn_mask is not None:
+            if attn_mask.dtype == torch.bool:
+                scores = scores.masked_fill(~attn_mask, -math.inf)
+            else:
+                scores = scores + attn_mask
+        return scores.softmax(-1)
+
+    leading = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
+    shape = (*leading, query.shape[-2], key.shape[-2])
+    return Seen(probabilities, shape, query, key, None, value, output)
+
+
+def _unfused(output: Tensor, scores: Tensor, dim: int | None = None, *_: Any, **kwargs: Any) -> Any:
+    dim = kwargs.get("dim", dim)
+    if dim is None or output.ndim < 3 or dim % output.ndim != output.ndim - 1:
+        return None
+    return Seen(output.detach, tuple(output.shape), scores=scores)
+
+
+@contextmanager
+def watching(module: nn.Module, names: Sequence[str], watch: Watch) -> Iterator[None]:
+    """Watch while these modules run; whatever happens, nothing stays on them."""
+    with ExitStack() as stack:
+        for name in names:
+            child = module.get_submodule(name)
+
+            def enter(_: nn.Module, __: Any, name: str = name) -> None:
+                watch.stack.append([name, 0])
+
+            def leave(_: nn.Module, __: Any, ___: Any) -> None:
+                watch.stack.pop()
+
+            stack.callback(child.register_forward_pre_hook(enter).remove)
+            stack.callback(child.register_forward_hook(leave, always_call=True).remove)
+        stack.enter_context(watch)
+        yield
+
+
+def by_head(p: Tensor, heads: int) -> Float[Tensor, "batch heads queries keys"]:
+    """Bring a module's own layout of its probabilities into (batch * windows, heads, n, m)."""
+    if p.ndim == 3:  # (batch * heads, n, m)
+        return p.unflatten(0, (-1, heads))
+    if p.ndim == 4:
+        if p.shape[1] == heads:
+            return p
+        # (batch * heads, blocks, n, m), as in halo attention
+        return p.unflatten(0, (-1, heads)).transpose(1, 2).flatten(0, 1)
+    # (batch, heads, windows, n, m) or (batch, windows, heads, n, m)
+    axis = 1 if p.shape[1] == heads else 2
+    return p.movedim(axis, -3).flatten(0, -4)
