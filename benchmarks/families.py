@@ -18,6 +18,13 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    import aptheory as ap
+    from aptheory.attention import AttentionLayer
 
 HERE = Path(__file__).parent
 SLOW = 4.0
@@ -77,8 +84,38 @@ def check(model: str) -> dict:
                 found["reason"] = f"running from {layer.name} wrote to its input"
             z = after
     found["error"] = max(worst)
+    found |= attention(net, x[:1])
     found["seconds"] = round(time.perf_counter() - began, 1)
     return found
+
+
+def attention(net: ap.Network, x: torch.Tensor) -> dict:
+    """Observe every attention layer: how many, how far off, and whether the output changed."""
+    import torch
+
+    from aptheory.attention import attention_error, observe_attention, unplaced_attention_layers
+
+    sites = unplaced_attention_layers(net)
+    if not sites:
+        return {}
+    seen: dict[str, int] = {}
+
+    def count(site: AttentionLayer, probabilities: torch.Tensor) -> None:
+        sums = probabilities.sum(-1)
+        seen[site.name] = seen.get(site.name, 0) + bool(torch.allclose(sums, torch.ones_like(sums)))
+
+    expected = net(x)
+    with observe_attention(net, count, sites):
+        unchanged = torch.equal(net(x), expected)
+    errors = attention_error(net, x)
+    return {
+        "attention": len(sites),
+        "fused": len(errors),
+        "attention_error": max(errors.values(), default=0.0),
+        "attention_reason": ""
+        if unchanged and seen == {site.name: 1 for site in sites}
+        else "observing changed the output or missed a layer",
+    }
 
 
 def run(family: str, models: dict[str, str], timeout: int) -> dict:
@@ -121,7 +158,32 @@ def write(rows: list[dict], path: Path) -> None:
             f"| {row['family']} | {row['model']} | {row.get('parameters', 0):,} | "
             f"{row['layers'] or ''} | {error} | {row.get('reason', '')} |"
         )
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join([*lines, *attention_lines(rows)]) + "\n")
+
+
+def attention_lines(rows: list[dict]) -> list[str]:
+    """The second table: attention that can be seen."""
+    lines = [
+        "",
+        "## Attention",
+        "",
+        "Attention over positions, observed while the network runs; the output stays the same bit "
+        "for bit. Where a module's attention is fused, the probabilities are recomputed, and the error "
+        "is the largest difference of probabilities @ values from what the fused kernel gave, "
+        "relative to its largest value. Where it is not fused, the module's own probabilities are "
+        "seen.",
+        "",
+        "| family | model | attention layers | of them fused | largest relative error |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for row in rows:
+        if row.get("attention"):
+            error = row["attention_reason"] or (
+                f"{row['attention_error']:.1e}" if row["fused"] else "seen as it is"
+            )
+            numbers = f"{row['attention']} | {row['fused']} | {error}"
+            lines.append(f"| {row['family']} | {row['model']} | {numbers} |")
+    return lines
 
 
 def main() -> None:
@@ -130,7 +192,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--timeout", type=int, default=900, help="seconds a family")
     parser.add_argument("--models", type=Path, help="JSON of family: model, instead of searching")
-    parser.add_argument("--json", type=Path, help="write the raw results here as well")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help="keep the raw results here; those that are there are not run again",
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     settings = parser.parse_args()
@@ -141,16 +207,23 @@ def main() -> None:
 
     families = settings.families or timm.list_modules()
     models = json.loads(settings.models.read_text()) if settings.models else {}
+    done = {}
+    if settings.json and settings.json.exists():
+        done = {row["family"]: row for row in json.loads(settings.json.read_text())}
+
+    def one(family: str) -> dict:
+        return done.get(family) or run(family, models, settings.timeout)
+
     rows = []
     with ThreadPoolExecutor(settings.jobs) as pool:
-        for row in pool.map(lambda f: run(f, models, settings.timeout), families):
+        for row in pool.map(one, families):
             rows.append(row)
+            if settings.json:
+                settings.json.write_text(json.dumps(rows, indent=1))
             note = row.get("reason") or f"error {row['error']:.1g}"
             print(
                 f"{row['family']:28} {row['model']:40} {row['layers']:3} layers  {note}", flush=True
             )
-    if settings.json:
-        settings.json.write_text(json.dumps(rows, indent=1))
     if not settings.families:
         write(rows, HERE / "families.md")
 
