@@ -168,7 +168,7 @@ def attention_lines(rows: list[dict]) -> list[str]:
         "## Attention",
         "",
         "Attention over positions, observed while the network runs; the output stays the same bit "
-        "for bit. Where a module's attention is fused, the probabilities are recomputed, and the error "
+        "for bit. Where attention is fused, the probabilities are recomputed, and the error "
         "is the largest difference of probabilities @ values from what the fused kernel gave, "
         "relative to its largest value. Where it is not fused, the module's own probabilities are "
         "seen.",
