@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from collections import deque
@@ -143,6 +144,7 @@ class Cluster:
             ) from None
         self._own = not ray.is_initialized()
         if self._own:
+            _knock(address)
             local: dict[str, Any] = {
                 "num_cpus": (workers or default_workers(threads, device)) * threads
             }
@@ -167,6 +169,8 @@ class Cluster:
         """How many jobs fit on the nodes that are alive now; at least one."""
         import ray
 
+        if not ray.is_initialized():
+            return self._limit or 1
         resources = ray.cluster_resources()
         fit = int(resources.get("CPU", 1) // self.threads)
         if self._gpus:
@@ -176,13 +180,13 @@ class Cluster:
     def run(self, function: Callable[[Any], Any], queue: deque[Any]) -> Generator[Event]:
         import ray
 
-        remote = ray.remote(num_cpus=self.threads, num_gpus=self._gpus, max_retries=0)(function)
+        remote = ray.remote(num_cpus=self.threads, num_gpus=self._gpus, max_retries=0)(_call)
         busy: dict[Any, Any] = {}
         try:
             while queue or busy:
                 while queue and len(busy) < self.workers + 1:  # one waits, so that no node does
                     job = queue.popleft()
-                    busy[remote.remote(job)] = job
+                    busy[remote.remote(function, job)] = job
                 done, _ = ray.wait(list(busy), timeout=_TICK_SECONDS)
                 if not done:
                     yield None, None
@@ -200,6 +204,24 @@ class Cluster:
                 ray.cancel(reference, force=True)
             if self._own:
                 ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Refuse an address where nobody listens; Ray itself would try for many minutes."""
+    host, colon, port = (address or "").rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdigit():
+        return  # "auto", or none
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=20).close()
+    except OSError as error:
+        raise InputError(
+            f"cannot reach the Ray cluster at {address}: {error.strerror or error}; "
+            "start it with `ray start --head` and give the address that it prints"
+        ) from None
+
+
+def _call(function: Callable[[Any], Any], job: Any) -> Any:
+    return function(job)  # Ray makes remote functions of plain functions only
 
 
 def default_workers(threads: int, device: str) -> int:

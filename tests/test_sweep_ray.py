@@ -31,14 +31,26 @@ def two_nodes():
     import ray
     from ray.cluster_utils import Cluster as Nodes
 
-    nodes = Nodes(initialize_head=True, head_node_args={**_NODE, "include_dashboard": False})
+    nodes = Nodes()
     try:
-        nodes.add_node(**_NODE)
+        for keyword in ({"include_dashboard": False}, {}):
+            _start(nodes, **_NODE, **keyword)
         nodes.wait_for_nodes()
         yield nodes
     finally:
         ray.shutdown()
         nodes.shutdown()
+
+
+def _start(nodes, **options):
+    """Ray gives a node 30 seconds to come up, which a busy machine may miss: try three times."""
+    for _ in range(2):
+        try:
+            return nodes.add_node(**options)
+        except Exception as error:
+            if "timed out" not in str(error):
+                raise
+    return nodes.add_node(**options)
 
 
 @pytest.fixture
@@ -78,13 +90,11 @@ def test_cluster_gives_the_same_table_while_things_die(nodes, tmp_path):
     over = threading.Event()
 
     def disturb():
-        """Kill the process behind a claim at random moments, and once a whole node."""
+        """Kill the process behind a claim at random moments, and once the second node."""
         while not over.wait(chance.uniform(0.5, 3.0)):
             held = list(store.running().values())
             if len(killed) == 4:
-                second = nodes.list_all_nodes()[-1]
-                nodes.remove_node(second, allow_graceful=False)
-                nodes.add_node(**_NODE)
+                nodes.remove_node(nodes.list_all_nodes()[-1], allow_graceful=False)
                 killed.append("node")
             elif held and len(killed) < 9:
                 about = chance.choice(held)
@@ -124,11 +134,10 @@ def test_both_nodes_work_and_a_deadly_batch_fails_alone(nodes, tmp_path):
     assert len(list(tmp_path.glob("trained.*"))) >= 2
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_no_cluster_at_the_address_is_said_in_a_sentence():
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_no_cluster_at_the_address_is_said_in_a_sentence(address):
     pytest.importorskip("ray")
     start = time.monotonic()
     with pytest.raises(InputError, match="cannot reach the Ray cluster at"):
-        Cluster("127.0.0.1:1")
-    assert time.monotonic() - start < 200
+        Cluster(address)
+    assert time.monotonic() - start < 30
