@@ -275,6 +275,17 @@ def _count(results: Results) -> Finding:
     return Finding(said, REPRODUCED if 1.5e5 <= ap <= 2.5e5 else NOT_REPRODUCED)
 
 
+def _vapt_count(results: Results) -> Finding:
+    counts = results.table("cost/parameters").set_index("what")["parameters"]
+    said, fewer = [], []
+    for tokens in (10, 50):
+        vapt = counts[f"VAPT on ViT-B/16, {tokens} tokens"]
+        vpt = counts[f"VPT-deep on ViT-B/16, {tokens} tokens"]
+        said.append(f"{tokens} tokens: {vapt:,} against {vpt:,}")
+        fewer.append(bool(vapt < vpt))
+    return Finding("; ".join(said), _all_or_part(fewer))
+
+
 def _rank(results: Results) -> Finding:
     accuracy = _kind(results.table("methods/accuracy"), True)
     means = {name: _method(accuracy, name)["value"].mean() for name in accuracy["method"].unique()}
