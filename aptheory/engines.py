@@ -125,7 +125,7 @@ class Cluster:
     """A Ray cluster: the one at ``address``, or one that Ray starts on this machine.
 
     The results folder must be on a file system that all nodes share. A job takes ``threads``
-    CPUs, and a GPU where the study's device is one.
+    CPUs and, where the study's device is a GPU, one; with more ``workers`` than GPUs its share.
     """
 
     def __init__(
@@ -162,7 +162,9 @@ class Cluster:
         self.threads = threads
         self._limit = workers
         gpus = ray.cluster_resources().get("GPU", 0)
-        self._gpus = 1.0 if device.startswith("cuda") or (device == "auto" and gpus) else 0.0
+        self._gpus = 0.0
+        if device.startswith("cuda") or (device == "auto" and gpus):
+            self._gpus = min(1.0, gpus / workers) if workers and gpus else 1.0
 
     @property
     def workers(self) -> int:
@@ -174,7 +176,7 @@ class Cluster:
         resources = ray.cluster_resources()
         fit = int(resources.get("CPU", 1) // self.threads)
         if self._gpus:
-            fit = min(fit, int(resources.get("GPU", 0) // self._gpus))
+            fit = min(fit, int(resources.get("GPU", 0) / self._gpus + 1e-6))
         return max(1, min(fit, self._limit or fit))
 
     def run(self, function: Callable[[Any], Any], queue: deque[Any]) -> Generator[Event]:

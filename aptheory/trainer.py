@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,6 +44,7 @@ class JobTrainer:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic products
         self.device = _device(job.device)
         self.net = _network(job.network, str(self.device))
         self.task = _task(job.task)
