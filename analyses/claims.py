@@ -635,5 +635,5 @@ def judge(claim: Claim, results: Results) -> Finding:
     """The finding of a claim; "not run yet" where its tables are missing."""
     try:
         return claim.judge(results)
-    except (FileNotFoundError, KeyError, IndexError) as error:
-        return Finding("–", NOT_RUN, f"no table for it: {error}")
+    except (FileNotFoundError, KeyError, IndexError):
+        return Finding("–", NOT_RUN, f"its table is not there: run `{claim.command}`")
