@@ -217,3 +217,11 @@ def test_dry_run_predicts_more_for_more_work():
     table = short.table()
     prompts = table[table["method"] == "ap"].groupby("layer")["operations"].first()
     assert prompts.is_monotonic_decreasing  # a deeper prompt has less to run through
+
+
+def test_public_functions_are_not_hidden_by_their_modules():
+    import importlib
+
+    for name in ("sweep", "profile", "relate"):
+        importlib.import_module(f"aptheory.{name}")
+        assert callable(getattr(ap, name)), name
