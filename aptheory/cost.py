@@ -18,9 +18,12 @@ unfused path is counted).
 from __future__ import annotations
 
 import math
+import os
 import statistics
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -146,6 +149,20 @@ def _train_step(adapted: Adapted, optimizer: Any, x: Tensor, y: Tensor, *, kept:
     return step
 
 
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Drop what C++ code writes to stderr: the profiler announces itself there at every start."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
 def step_memory(step: Callable[[], Any], device: torch.device) -> int:
     """Largest memory in bytes that one call holds beyond what was held before it.
 
@@ -161,7 +178,10 @@ def step_memory(step: Callable[[], Any], device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with (
+        _silent_stderr(),
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler,
+    ):
         step()
     results = profiler.profiler.kineto_results  # type: ignore[union-attr]
     events = [(e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]"]
