@@ -11,6 +11,7 @@ repetitions (each its own frozen layer and its own truth). tanh, GELU and ReLU; 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -31,10 +32,18 @@ SETTINGS = {
 }
 
 
-def main(out: str | Path = f"runs/theory/{NAME}", *, full: bool = False) -> pd.DataFrame:
-    """Run, write the folder, print the findings; returns the tidy table."""
+def main(
+    out: str | Path = f"runs/theory/{NAME}",
+    *,
+    full: bool = False,
+    counts: Sequence[int] | None = None,
+) -> pd.DataFrame:
+    """Run, write the folder, print the findings; returns the tidy table.
+
+    counts: numbers of samples n in place of the form's own.
+    """
     out = Path(out)
-    counts = (1000, 2000, 5000, 10_000, 20_000) if full else (1000, 2000, 4000, 8000)
+    counts = counts or ((1000, 2000, 5000, 10_000, 20_000) if full else (1000, 2000, 4000))
     repetitions = 15 if full else 8
     frames = []
     jobs = [(name, n) for n in counts for name in SETTINGS]

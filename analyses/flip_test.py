@@ -187,18 +187,20 @@ def draw(table: pd.DataFrame) -> plt.Figure:
         chosen = rows[rows["prompt"] == shape]
         flip = _log_ratio(chosen[chosen.question == "flip"], ["model", "arrangement", "network"])
         sns.pointplot(
-            flip, x="doublings", y="model", hue="arrangement", dodge=0.3, linestyle="none",
+            flip, x="doublings", y="model", hue="arrangement",
+            hue_order=list(RANGES), dodge=0.3, linestyle="none",
             errorbar=("ci", 95), ax=axes[line, 0], order=[*BUILT, "trained"],
         )  # fmt: skip
         axes[line, 0].axvline(0, color="grey", lw=0.8)
         axes[line, 0].set(xlabel="log2 N(layer 2) / N(layer 1)", ylabel="", title=f"{shape} prompt")
         dose = _log_ratio(chosen[chosen.question == "dose"], ["range 1", "range 2"])
+        dose = dose.astype({"range 1": int, "range 2": int})
         heat = dose.pivot_table(index="range 1", columns="range 2", values="doublings")
         sns.heatmap(
             heat, center=0, cmap="coolwarm", annot=True, fmt=".1f", ax=axes[line, 1],
             cbar_kws={"label": "log2 N(layer 2) / N(layer 1)"},
         )  # fmt: skip
-        axes[line, 1].set_title("softmax, linear: range of each layer")
+        axes[line, 1].set_title(f"softmax, linear; {shape} prompt: range of each layer")
         cnn = chosen[chosen.question == "cnn"]
         ratio = _log_ratio(cnn, ["model", "distance 1", "distance 2"])
         ratio["x"] = np.log2(ratio["distance 2"] / ratio["distance 1"]).round(3)
@@ -211,7 +213,7 @@ def draw(table: pd.DataFrame) -> plt.Figure:
         axes[line, 2].set(
             xlabel="log2 distance of layer 2 / layer 1",
             ylabel="log2 N(layer 1) / N(layer 2)",
-            title="CNN",
+            title=f"CNN; {shape} prompt",
         )
     figure.tight_layout()
     return figure

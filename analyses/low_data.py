@@ -4,8 +4,8 @@ VAPT's paper reports 60.1 % against VPT's 3.6 % on Stanford Dogs with 1 % of the
 image a class), from a single draw as far as is known; a reviewer suspected an unlucky one. Here
 every fraction is drawn several times on the embedded ViT; each draw and each method picks its own
 learning rate on the same validation images; differences are paired within draws, with bootstrap
-95 % intervals over draws. Other network, other data: the test is of the gap's sign and of its spread
-over draws, not of its published size.
+95 % intervals over draws. Other network, other data: the test is of the gap's sign and of how much
+it varies over draws, not of its published size.
 
     python -m analyses.low_data --out runs/theory/low_data      # minutes
     python -m analyses.low_data --full
