@@ -171,3 +171,42 @@ def test_precision_and_tokens():
     for name, estimate in found.items():
         assert float(estimate.value) == pytest.approx(getattr(metrics, name)(flat), rel=1e-4)
     assert found["stable_rank"].images == 16
+
+
+def test_what_is_kept_does_not_grow_and_groups_do_not_follow_the_batches():
+    matrix = noise(96, 6)
+    found = []
+    for batch in (96, 32, 5):
+        stream = metrics.Rank(groups=8)
+        sizes = []
+        for start in range(0, 96, batch):
+            stream.update(matrix[start : start + batch])
+            sizes.append(len(stream.moments))
+        if batch > 8:
+            assert set(sizes) == {8}
+        found.append(stream.compute(("effective_rank",))["effective_rank"])
+    for other in found[1:]:
+        assert torch.allclose(torch.stack(found[0][:3]), torch.stack(other[:3]))
+
+
+def test_accumulators_may_be_updated_in_and_out_of_inference_mode():
+    x = noise(16, 5)
+    rank, similarity = metrics.Rank(), metrics.CKA(1)
+    with torch.inference_mode():
+        rank.update(x[:8] + 0)
+        similarity.update([x[:8] + 0])
+    rank.update(x[8:])
+    similarity.update([x[8:]])
+    found = rank.compute(("stable_rank",))["stable_rank"].value
+    assert float(found) == pytest.approx(metrics.stable_rank(x))
+    assert similarity.compute().images == 16
+
+
+def test_small_variation_in_half_precision_is_not_taken_for_rounding():
+    small = (100 + 0.5 * noise(64, 5).sign()).to(torch.bfloat16)
+    assert metrics.participation_ratio(small) > 3
+    stream = metrics.Rank()
+    stream.update(small)
+    value = stream.compute(("participation_ratio",))["participation_ratio"].value
+    assert float(value) == pytest.approx(metrics.participation_ratio(small))
+    assert metrics.cka(small, small) == pytest.approx(1)

@@ -218,7 +218,9 @@ class CKA:
             return
         vectors = u_centre(batch).flatten(1)
         group = self.batches % self.groups
-        self.hsic = self.hsic.to(vectors.device)
+        if self.hsic.device != vectors.device:
+            with torch.inference_mode(False):
+                self.hsic = self.hsic.to(vectors.device)
         self.hsic[group] += vectors @ vectors.T
         self._used.add(group)
         self.count += batch.shape[-1]

@@ -65,7 +65,7 @@ def linear_gram(
     count = sum(len(part) for part in parts)
     precise = not first.is_floating_point() or first.dtype == torch.float64
     work = torch.float64 if precise else torch.float32
-    eps = torch.finfo(torch.float64 if not first.is_floating_point() else first.dtype).eps
+    eps = torch.finfo(work).eps
     gram = torch.zeros(count, count, dtype=torch.float64, device=first.device)
     level = torch.zeros((), dtype=torch.float64, device=first.device)
     scale = _scale(first, work)

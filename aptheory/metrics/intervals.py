@@ -3,13 +3,13 @@
 Three estimators, each where it is sound. A measure that is a *mean over images* has the jackknife
 in closed form (it is the t interval of the mean), so its running sums are all that must be kept.
 A measure that is a *smooth function of sums* (CKA, globality, the rank family) gets the
-delete-a-group jackknife: the stream is dealt into a fixed number of groups of batches, and the
+delete-a-group jackknife: images (for CKA, batches) are dealt into a fixed number of groups, and the
 measure is computed again without each, so memory does not grow with the images. The *bootstrap*
 draws images with replacement; it suits means and accuracies, and is wrong for ranks and for the
 neighbour overlap, where a repeated image is a new fact.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -87,6 +87,18 @@ class RunningMean:
         error = (squares / (self.count - 1) / self.count).sqrt()
         half = _student_t(level, self.count - 1) * error
         return Estimate(mean, mean - half, mean + half, self.count)
+
+
+def deal(count: int, seen: int, groups: int) -> Iterator[tuple[int, slice]]:
+    """Deal a batch's images to groups in turn, as cards: (group, the images of the batch in it).
+
+    ``seen`` images came before. Every group fills from the first batch on, so that what is kept
+    does not grow later; the groups do not depend on the batch size.
+    """
+    for group in range(groups):
+        first = (group - seen) % groups
+        if first < count:
+            yield group, slice(first, None, groups)
 
 
 def group_jackknife(

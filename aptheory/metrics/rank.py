@@ -28,7 +28,7 @@ from torch import Tensor
 
 from aptheory.errors import InputError
 from aptheory.metrics.gram import rows
-from aptheory.metrics.intervals import Estimate, group_jackknife
+from aptheory.metrics.intervals import Estimate, deal, group_jackknife
 
 # Singular values below this share of the largest cannot be told from 0 when they come from a matrix
 # of second moments in float64 (the square root of its rounding), nor from float32 features.
@@ -184,7 +184,7 @@ class Rank:
     they fit in ``budget`` bytes, for the n × n product; beyond that an InputError says so. (The
     formulas need every singular value, so there is no third way that is exact.)
 
-    ``groups`` > 1 deals batches into groups for a jackknife interval of the smooth formulas, at
+    ``groups`` > 1 deals images into groups for a jackknife interval of the smooth formulas, at
     ``groups`` times the memory; the numerical rank has no interval: it is a count.
     """
 
@@ -192,31 +192,33 @@ class Rank:
         self.widest, self.budget, self.groups = widest, budget, groups
         self.count = 0
         self.images = 0
-        self.batches = 0
         self.moments: dict[int, Moments] = {}
         self.kept: list[Tensor] = []
         self.width: int | None = None
 
     def update(self, features: Float[Tensor, "images *dims"]) -> None:
         """Add one batch of features, (images, width): one row an image."""
-        self._add(rows(features), images=len(features))
+        self._add(rows(features)[:, None])
 
     def update_tokens(self, tokens: Float[Tensor, "images positions width"]) -> None:
         """Add one batch of token features: every position of every image is a row."""
-        self._add(tokens.flatten(0, 1), images=len(tokens))
+        self._add(tokens)
 
-    def _add(self, matrix: Tensor, *, images: int) -> None:
+    def _add(self, each: Tensor) -> None:
+        """(images, rows of an image, width)."""
+        images, more, width = each.shape
         if self.width is None:
-            self.width = matrix.shape[1]
-        if matrix.shape[1] != self.width:
-            raise InputError(f"Features of width {matrix.shape[1]} after width {self.width}.")
-        self.count += len(matrix)
-        self.images += images
-        if self.width <= self.widest:
-            self.moments.setdefault(self.batches % self.groups, Moments()).update(matrix)
+            self.width = width
+        if width != self.width:
+            raise InputError(f"Features of width {width} after width {self.width}.")
+        self.count += images * more
+        if self.width > self.widest:
+            self._hold(each.flatten(0, 1))
         else:
-            self._hold(matrix)
-        self.batches += 1
+            for group, part in deal(images, self.images, self.groups):
+                moments = self.moments.setdefault(group, Moments())
+                moments.update(each[part].flatten(0, 1))
+        self.images += images
 
     def _hold(self, matrix: Tensor) -> None:
         self.kept.append(matrix.detach().to("cpu", torch.float32).clone())
@@ -240,7 +242,6 @@ class Rank:
         self.kept += other.kept
         self.count += other.count
         self.images += other.images
-        self.batches += other.batches
 
     def compute(
         self, measures: tuple[str, ...] = tuple(FORMULAS), *, level: float = 0.95
@@ -293,7 +294,7 @@ class Moments:
         work = matrix.detach().to(torch.float64 if precise else torch.float32)
         mean = work.mean(0, dtype=torch.float64)
         gap = work - mean.to(work.dtype)
-        rounding = 4 * torch.finfo(matrix.dtype if matrix.is_floating_point() else work.dtype).eps
+        rounding = 4 * torch.finfo(work.dtype).eps
         still = gap.abs().amax(0) <= rounding * mean.abs()  # a constant column, up to rounding
         gap = gap.masked_fill(still, 0)
         self._join(len(matrix), mean, (gap.T @ gap).to(torch.float64))
@@ -305,14 +306,14 @@ class Moments:
 
     def _join(self, count: int, mean: Tensor, scatter: Tensor) -> None:
         if self.count == 0:
-            self.count, self.mean, self.scatter = count, mean.clone(), scatter.clone()
+            with torch.inference_mode(False):  # may be written to in either mode from now on
+                self.count, self.mean, self.scatter = count, mean.clone(), scatter.clone()
             return
         mean, scatter = mean.to(self.mean.device), scatter.to(self.mean.device)
         total = self.count + count
         gap = mean - self.mean
-        self.scatter = self.scatter + scatter
-        self.scatter += torch.outer(gap, gap) * (self.count * count / total)
-        self.mean = self.mean + gap * (count / total)
+        self.scatter.add_(scatter).addr_(gap, gap, alpha=self.count * count / total)
+        self.mean.add_(gap, alpha=count / total)
         self.count = total
 
     def singular_values(self, *, centred: bool) -> Float[Tensor, "values"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aptheory.errors import InputError
 from aptheory.metrics.gram import rows
-from aptheory.metrics.intervals import Estimate, group_jackknife
+from aptheory.metrics.intervals import Estimate, deal, group_jackknife
 
 
 def _labelled(features: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -180,7 +180,7 @@ def class_distance_ratio(
     Raises:
         InputError: one class, no class with two images, no variation within any class.
     """
-    accumulator = ClassDistanceRatio()
+    accumulator = ClassDistanceRatio(groups=1)
     accumulator.update(rows(features), labels)
     return float(accumulator.compute().value)
 
@@ -193,6 +193,17 @@ class _Classes:
         self.count = torch.zeros(classes, **kind)  # type: ignore[call-overload]
         self.mean = torch.zeros(classes, width, **kind)  # type: ignore[call-overload]
         self.scatter = torch.zeros(classes, **kind)  # type: ignore[call-overload]
+
+    @classmethod
+    def of(cls, features: Tensor, labels: Tensor) -> "_Classes":
+        """Of some images with their labels."""
+        each = cls(int(labels.max()) + 1, features.shape[1], features.device)
+        each.count.index_add_(0, labels, torch.ones_like(features[:, 0]))
+        each.mean.index_add_(0, labels, features)
+        each.mean /= each.count.clamp_min(1)[:, None]
+        gap = (features - each.mean[labels]).square().sum(1)
+        each.scatter.index_add_(0, labels, gap)
+        return each
 
     def grow(self, classes: int) -> None:
         more = classes - len(self.count)
@@ -224,12 +235,11 @@ class _Classes:
 
 
 class ClassDistanceRatio:
-    """Streaming :func:`class_distance_ratio`, jackknife interval over groups of batches."""
+    """Streaming :func:`class_distance_ratio`, jackknife interval over groups of images."""
 
     def __init__(self, *, groups: int = 8) -> None:
         self.groups = groups
         self.sums: dict[int, _Classes] = {}
-        self.batches = 0
         self.images = 0
 
     def update(
@@ -240,15 +250,9 @@ class ClassDistanceRatio:
         labels = labels.to(work.device)
         if labels.shape != (len(work),) or bool((labels < 0).any()):
             raise InputError("Give one label an image, counting from 0.")
-        batch = _Classes(int(labels.max()) + 1, work.shape[1], work.device)
-        batch.count.index_add_(0, labels, torch.ones_like(work[:, 0]))
-        batch.mean.index_add_(0, labels, work)
-        batch.mean /= batch.count.clamp_min(1)[:, None]
-        gap = (work - batch.mean[labels]).square().sum(1)
-        batch.scatter.index_add_(0, labels, gap)
-        group = self.batches % self.groups
-        self._group(group, batch).join(batch)
-        self.batches += 1
+        for group, part in deal(len(work), self.images, self.groups):
+            batch = _Classes.of(work[part], labels[part])
+            self._group(group, batch).join(batch)
         self.images += len(work)
 
     def _group(self, group: int, like: _Classes) -> _Classes:
@@ -260,7 +264,6 @@ class ClassDistanceRatio:
         """Take over what ``other`` has seen."""
         for group, sums in other.sums.items():
             self._group(group, sums).join(sums)
-        self.batches += other.batches
         self.images += other.images
 
     def _ratio(self, leave_out: int | None) -> Tensor:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from aptheory.errors import InputError
-from aptheory.metrics.intervals import Estimate, group_jackknife
+from aptheory.metrics.intervals import Estimate, deal, group_jackknife
 
 
 def globality(features: Float[Tensor, "images positions channels"]) -> float:
@@ -26,7 +26,7 @@ def globality(features: Float[Tensor, "images positions channels"]) -> float:
     >>> globality(torch.arange(4.0).reshape(4, 1, 1).expand(4, 9, 2))  # one value an image
     1.0
     """
-    accumulator = Globality()
+    accumulator = Globality(groups=1)
     accumulator.update(features)
     return float(accumulator.compute().value)
 
@@ -54,12 +54,13 @@ class _Sums:
 
 
 class Globality:
-    """Streaming :func:`globality`, with a jackknife interval over ``groups`` groups of batches."""
+    """Streaming :func:`globality`, with a jackknife interval over ``groups`` groups of images."""
 
-    def __init__(self, *, groups: int = 16) -> None:
+    def __init__(self, *, groups: int = 8) -> None:
         self.groups = groups
         self.sums: dict[int, _Sums] = {}
-        self.batches = 0
+        self.images = 0
+        self.rounding = 0.0
 
     def update(self, features: Float[Tensor, "images positions channels"]) -> None:
         """Add one batch; prefix tokens are no positions and must be left out by the caller."""
@@ -68,35 +69,40 @@ class Globality:
                 f"Features have shape {tuple(features.shape)}; expected (images, positions, "
                 "channels)."
             )
-        count, positions, channels = features.shape
+        positions = features.shape[1]
         if any(each.positions not in (0, positions) for each in self.sums.values()):
             raise InputError(f"A batch with {positions} positions after batches with others.")
         work = features.detach()
         if work.dtype not in (torch.float32, torch.float64):
             work = work.float()
         means = work.mean(1)
-        eps = torch.finfo(features.dtype).eps
+        eps = torch.finfo(work.dtype).eps
         # Σ (x - m)²: the difference is taken before the square, so a large mean costs no digits.
         within = torch.linalg.vector_norm(work - means[:, None], dim=(1, 2), dtype=torch.float64)
         size = torch.linalg.vector_norm(means, dim=1, dtype=torch.float64) * positions**0.5
-        within = within.where(within > 4 * eps * size, 0.0)
-        batch = _Sums(channels, features.device)
-        batch.count, batch.positions = count, positions
+        within = within.where(within > 4 * eps * size, 0.0).square()
         exact = means.to(torch.float64)
-        batch.mean = exact.mean(0)
-        scatter = torch.linalg.vector_norm(exact - batch.mean)
-        batch.between = scatter.where(scatter > 4 * eps * size.square().sum().sqrt(), 0.0).square()
-        batch.within = within.square().sum()
-        group = self.batches % self.groups
-        self.sums.setdefault(group, _Sums(channels, features.device)).join(batch)
-        self.batches += 1
+        for group, part in deal(len(features), self.images, self.groups):
+            some = _Sums(features.shape[2], features.device)
+            some.count, some.positions = len(exact[part]), positions
+            some.mean = exact[part].mean(0)
+            some.between = (exact[part] - some.mean).square().sum()
+            some.within = within[part].sum()
+            self._group(group, some).join(some)
+        self.images += len(features)
+        self.rounding = max(self.rounding, 4 * eps)
+
+    def _group(self, group: int, like: _Sums) -> _Sums:
+        if group not in self.sums:
+            self.sums[group] = _Sums(len(like.mean), like.mean.device)
+        return self.sums[group]
 
     def merge(self, other: "Globality") -> None:
         """Take over what ``other`` has seen."""
         for group, sums in other.sums.items():
-            mine = self.sums.setdefault(group, _Sums(len(sums.mean), sums.mean.device))
-            mine.join(sums)
-        self.batches += other.batches
+            self._group(group, sums).join(sums)
+        self.images += other.images
+        self.rounding = max(self.rounding, other.rounding)
 
     def _value(self, groups: list[int]) -> tuple[Tensor, int]:
         first = self.sums[groups[0]]
@@ -104,6 +110,8 @@ class Globality:
         for group in groups:
             total.join(self.sums[group])
         between = total.between * total.positions
+        level = total.mean.square().sum() * (total.count * total.positions)
+        between = between.where(between > self.rounding**2 * level, 0.0)  # equal, but for rounding
         return (between / (between + total.within)).cpu(), total.count
 
     def compute(self, *, level: float = 0.95) -> Estimate:
