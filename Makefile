@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/aptheory demo
 
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-slow: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -m slow
