@@ -74,11 +74,19 @@ class OwnWeights(nn.Module):
 
 def _together(inner: nn.Module, x: Tensor, own: Mapping[str, Tensor], runs: int) -> Tensor | None:
     """All runs in one go where the layer is exactly one of the usual ones, else None."""
+    from timm.layers import LayerNorm as TimmLayerNorm
+
     kind = type(inner)
-    if kind is nn.LayerNorm and isinstance(inner, nn.LayerNorm):
+    whole = all(getattr(inner, name, None) is not None for name in ("weight", "bias"))
+    if kind in (nn.LayerNorm, TimmLayerNorm) and isinstance(inner, nn.LayerNorm) and whole:
         plain = F.layer_norm(x, inner.normalized_shape, None, None, inner.eps)
         return affine(plain, _of(inner, own, "weight"), _of(inner, own, "bias"), runs, axis=-1)
-    if kind is nn.BatchNorm2d and isinstance(inner, nn.BatchNorm2d) and not inner.training:
+    if (
+        kind is nn.BatchNorm2d
+        and isinstance(inner, nn.BatchNorm2d)
+        and whole
+        and not inner.training
+    ):
         assert inner.running_mean is not None
         assert inner.running_var is not None
         gain = _of(inner, own, "weight") * (inner.running_var + inner.eps).rsqrt()
