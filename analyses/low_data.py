@@ -154,6 +154,7 @@ def draw(table: pd.DataFrame) -> plt.Figure:
             hue="method",
             hue_order=list(METHODS),
             errorbar=("ci", 95),
+            err_style="bars",
             marker="o",
             ax=axis,
         )
