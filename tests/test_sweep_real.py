@@ -1,6 +1,7 @@
 """Studies of real (small) networks: the same bits however they are run, and sound controls."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -247,13 +248,15 @@ def killed_and_resumed(folder, *, times):
         from tests.test_sweep_real import hundreds
         sweep(hundreds(), {str(folder)!r}, engine="processes", workers=2, progress=False)
     """)
-    killed = 0
+    killed, chance = 0, random.Random(0)
     while True:
         process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, start_new_session=True)
-        end = time.monotonic() + 25 + 7 * (killed % 4)
+        end = None  # of this process: some seconds after its workers began to train
         while process.poll() is None:
-            time.sleep(0.5)
-            if killed < times and time.monotonic() > end:
+            time.sleep(0.2)
+            if end is None and Store(folder).running():
+                end = time.monotonic() + chance.uniform(0.0, 15.0)
+            if killed < times and end is not None and time.monotonic() > end:
                 os.killpg(process.pid, signal.SIGKILL)
                 killed += 1
                 process.wait()
