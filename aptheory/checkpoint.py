@@ -60,11 +60,14 @@ def load_weights(module: nn.Module, path: str | Path, name: str) -> None:
     """Fill ``module`` with the weights in a file; every key must fit.
 
     Raises:
-        InputError: keys that are missing, unexpected or of another shape, by name; in one sentence
-            where the file is plainly of another model.
+        InputError: keys that are missing, unexpected, of another shape or not finite, by name; in
+            one sentence where the file is plainly of another model.
     """
     state = read_weights(path)
     own = module.state_dict()
+    for key, value in state.items():  # one number is one number, whatever its shape
+        if key in own and value.numel() == own[key].numel() == 1:
+            state[key] = value.reshape(own[key].shape)
     missing = [k for k in own if k not in state]
     unexpected = [k for k in state if k not in own]
     reshaped = [
@@ -83,6 +86,11 @@ def load_weights(module: nn.Module, path: str | Path, name: str) -> None:
             f"{path} does not fit {name}: {_told(missing, unexpected, reshaped)}; "
             "build the model with the arguments with which it was trained"
         )
+    broken = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    if broken:
+        raise InputError(
+            f"{path} holds values that are not finite, in {_listed(broken)}: save the weights again"
+        )
     module.load_state_dict(state)
 
 
@@ -90,6 +98,10 @@ def _told(missing: list[str], unexpected: list[str], reshaped: list[str]) -> str
     parts = []
     for what, names in (("missing", missing), ("unexpected", unexpected), ("", reshaped)):
         if names:
-            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-            parts.append(f"{what} {', '.join(names[:SHOWN])}{more}".strip())
+            parts.append(f"{what} {_listed(names)}".strip())
     return ", ".join(parts)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

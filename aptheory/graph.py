@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -313,10 +314,28 @@ class Piece:
         return self._function(root, x)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_function": None}
+        # Python cannot pickle modules, and code refers to torch by name
+        names = {
+            k: _Module(v.__name__) if inspect.ismodule(v) else v for k, v in self.names.items()
+        }
+        return {**self.__dict__, "names": names, "_function": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        names = state["names"].items()
+        state["names"] = {
+            k: import_module(v.name) if isinstance(v, _Module) else v for k, v in names
+        }
+        self.__dict__.update(state)
 
     def __deepcopy__(self, memo: dict) -> Piece:
         return self  # never changed after it is built
+
+
+@dataclass(frozen=True)
+class _Module:
+    """A Python module, by name."""
+
+    name: str
 
 
 _compiled = 0

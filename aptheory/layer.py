@@ -45,7 +45,7 @@ class Layer:
             return z.flatten(1, -2)
         return z[:, self.prefix :]
 
-    def pooled(self, z: Tensor, how: Literal["mean", "class", "all"] = "mean") -> Tensor:
+    def pooled(self, z: Tensor, how: str = "mean") -> Tensor:
         """One vector an image: (B, D), or (B, positions * D) for ``all``.
 
         ``mean`` averages the spatial positions, ``class`` takes the first prefix token (the mean

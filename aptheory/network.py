@@ -17,18 +17,21 @@ import hashlib
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from aptheory.checkpoint import load_weights
 from aptheory.errors import InputError
 from aptheory.graph import Piece
 from aptheory.layer import Layer
 from aptheory.split import split, structural_copy
 
 __all__ = ["Layer", "Network", "load"]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Network(nn.Module):
@@ -52,6 +55,7 @@ class Network(nn.Module):
     ):
         super().__init__()
         self.module = module
+        self.training = module.training
         self.name = name
         self.layers = tuple(layers)
         self.pieces = tuple(pieces)
@@ -60,7 +64,6 @@ class Network(nn.Module):
         self.std = tuple(std)
         self.interpolation = interpolation
         self.block_layers = tuple(block_layers)
-        self._executed = tuple(_executed(module, piece) for piece in pieces)
         self._digest: str | None = None
 
     # ------------------------------------------------------------------------------ running
@@ -117,7 +120,7 @@ class Network(nn.Module):
     @property
     def num_features(self) -> int:
         """Width of the classifier's input."""
-        return self.layers[-1].shape[0]
+        return self.layers[-1].channels
 
     @property
     def digest(self) -> str:
@@ -148,8 +151,7 @@ class Network(nn.Module):
         Felt by ``run`` and by ``forward``. A module that spans several layers cannot be replaced.
         """
         old = self._module(name)
-        spans = [i for i, names in enumerate(self._executed) if name in names]
-        if not spans:
+        if not any(name in self._executed(piece) for piece in self.pieces):
             raise InputError(
                 f"{name} of {self.name} spans several layers or never runs: replace its parts"
             )
@@ -174,8 +176,15 @@ class Network(nn.Module):
         """
         start = self._place(start)
         stop = len(self.layers) if stop is None else self._place(stop)
-        names = [n for executed in self._executed[start:stop] for n in executed]
+        names = [name for piece in self.pieces[start:stop] for name in self._executed(piece)]
         return tuple(dict.fromkeys(names))
+
+    def _executed(self, piece: Piece) -> tuple[str, ...]:
+        return tuple(
+            f"{leaf}.{name}" if name else leaf
+            for leaf in dict.fromkeys(piece.modules)
+            for name, _ in self.module.get_submodule(leaf).named_modules()
+        )
 
     def parameters_between(self, start: int = 0, stop: int | None = None) -> tuple[str, ...]:
         """Names of the parameters that are used between two places."""
@@ -193,8 +202,8 @@ class Network(nn.Module):
         """The largest place after which the whole module runs."""
         self._module(module_name)
         inside = module_name + "."
-        for i, names in enumerate(self._executed):
-            if any(n == module_name or n.startswith(inside) for n in names):
+        for i, piece in enumerate(self.pieces):
+            if any(n == module_name or n.startswith(inside) for n in self._executed(piece)):
                 return i
         raise InputError(f"{module_name} of {self.name} never runs")
 
@@ -237,15 +246,6 @@ class Network(nn.Module):
         return rows
 
 
-def _executed(module: nn.Module, piece: Piece) -> tuple[str, ...]:
-    names = []
-    for leaf in piece.modules:
-        names += [
-            f"{leaf}.{n}" if n else leaf for n, _ in module.get_submodule(leaf).named_modules()
-        ]
-    return tuple(dict.fromkeys(names))
-
-
 # ----------------------------------------------------------------------------------- loading
 
 
@@ -253,7 +253,7 @@ def load(
     name_or_module: str | nn.Module,
     weights: str | Path | None = "pretrained",
     *,
-    granularity: Literal["block", "stage"] = "block",
+    granularity: str = "block",
     input_shape: tuple[int, int, int] | None = None,
     name: str | None = None,
     mean: Sequence[float] | None = None,
@@ -285,7 +285,7 @@ def load(
         if timm_kwargs:
             raise InputError(f"a module takes no {', '.join(timm_kwargs)}")
         if weights not in (None, "pretrained"):
-            _load_weights(module, Path(str(weights)), name)
+            load_weights(module, Path(str(weights)), name)
     else:
         module = _create(name_or_module, weights, input_shape, timm_kwargs)
         name = name or name_or_module
@@ -302,11 +302,18 @@ def load(
         layers=found.layers,
         pieces=found.pieces,
         input_shape=shape,
-        mean=tuple(mean or config.get("mean") or (0.485, 0.456, 0.406)),
-        std=tuple(std or config.get("std") or (0.229, 0.224, 0.225)),
+        mean=_per_channel(mean or config.get("mean") or IMAGENET_MEAN, shape[0]),
+        std=_per_channel(std or config.get("std") or IMAGENET_STD, shape[0]),
         interpolation=interpolation or config.get("interpolation") or "bilinear",
         block_layers=found.block_layers,
     )
+
+
+def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """One value a channel; their mean for images of another number of channels."""
+    if len(values) == channels:
+        return tuple(values)
+    return (sum(values) / len(values),) * channels
 
 
 def _data_config(module: nn.Module) -> dict[str, Any]:
@@ -322,48 +329,41 @@ def _create(
 ) -> nn.Module:
     import timm
 
-    try:
-        import aptheory.zoo  # noqa: F401  (registers our own networks)
-    except ModuleNotFoundError as error:
-        if error.name != "aptheory.zoo":
-            raise
+    import aptheory.zoo  # noqa: F401  (registers our own networks)
+
     known = name.split(".")[0]
     if not timm.is_model(known):
         near = difflib.get_close_matches(known, timm.list_models(), n=5)
         hint = f"near ones are {', '.join(near)}" if near else "see timm.list_models()"
         raise InputError(f"timm has no model {name!r}: {hint}")
+    if weights == "pretrained":
+        config = timm.get_pretrained_cfg(name)
+        if config is None or not config.has_weights:
+            raise InputError(
+                f"timm has no pretrained weights of {name}: give a file with weights=PATH, or "
+                "weights=None for random ones"
+            )
     if input_shape is not None:
-        channels, height, width = input_shape
-        kwargs = {**kwargs, "in_chans": channels}
-        if "img_size" not in kwargs:
-            try:
-                return _create_with({**kwargs, "img_size": (height, width)}, name, weights)
-            except TypeError:  # convolutional networks have no img_size
-                pass
-    return _create_with(kwargs, name, weights)
-
-
-def _create_with(kwargs: dict[str, Any], name: str, weights: str | Path | None) -> nn.Module:
-    import timm
-
-    if weights != "pretrained":
-        module = timm.create_model(name, pretrained=False, **kwargs)
-        if weights is not None:
-            _load_weights(module, Path(weights), name)
-        return module
+        kwargs = {"in_chans": input_shape[0], "img_size": tuple(input_shape[1:]), **kwargs}
     try:
-        return timm.create_model(name, pretrained=True, **kwargs)
-    except TypeError:
-        raise
+        try:
+            module = timm.create_model(name, pretrained=weights == "pretrained", **kwargs)
+        except TypeError as error:
+            if input_shape is None or "img_size" not in str(error):
+                raise
+            del kwargs["img_size"]  # convolutional networks take any size
+            module = timm.create_model(name, pretrained=weights == "pretrained", **kwargs)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        if weights == "pretrained" and not isinstance(error, (TypeError, AssertionError)):
+            raise InputError(
+                f"timm's pretrained weights of {name} cannot be had ({reason}): give a file with "
+                "weights=PATH, or weights=None for random ones"
+            ) from error
         raise InputError(
-            f"timm's pretrained weights of {name} cannot be had ({reason}); "
-            "give a file with weights=PATH, or weights=None for random ones"
+            f"timm cannot build {name} with {kwargs or 'its own settings'} ({reason}): "
+            "change these arguments"
         ) from error
-
-
-def _load_weights(module: nn.Module, path: Path, name: str) -> None:
-    from aptheory.checkpoint import load_weights
-
-    load_weights(module, path, name)
+    if weights not in (None, "pretrained"):
+        load_weights(module, Path(str(weights)), name)
+    return module

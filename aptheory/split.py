@@ -482,6 +482,11 @@ def _verify(module: nn.Module, found: Split, name: str, shape: tuple[int, int, i
     images = torch.randn(2, *shape, generator=generator).to(parameter.device, parameter.dtype)
     with torch.no_grad():
         expected = module(images.clone())
+        if not expected.isfinite().all():
+            raise InputError(
+                f"{name} gives numbers that are not finite for random images: its weights are "
+                "unusable, load it with others"
+            )
         x = images
         for i, piece in enumerate(found.pieces):
             kept = x.clone()
