@@ -157,13 +157,15 @@ def test_5_shared_shift_before_a_linear_layer_is_its_bias(images, double):
 )
 def test_5_before_a_convolution_in_the_interior_only(stride, padding, groups):
     generator = torch.Generator().manual_seed(0)
-    conv = nn.Conv2d(4, 6, 3, stride=stride, padding=padding, groups=groups)
-    x = torch.randn(2, 4, 9, 9, generator=generator)
-    inside, rim = eq.convolution_error(conv, x, vector(4))
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 6, 3, stride=stride, padding=padding, groups=groups).double()
+    x = torch.randn(2, 4, 9, 9, generator=generator).double()
+    inside, rim = eq.convolution_error(conv, x, vector(4).double())
     assert inside < EXACT
     assert rim > 0.05 if padding else rim == 0
-    pointwise = nn.Conv2d(4, 6, 1)
-    found = eq.compare_shift_with_bias(pointwise, x, pointwise, vector(4), side="before")
+    pointwise = nn.Conv2d(4, 6, 1).double()
+    shift = vector(4).double()
+    found = eq.compare_shift_with_bias(pointwise, x, pointwise, shift, side="before")
     assert max(found.output, found.gradient) < EXACT
     with pytest.raises(InputError, match="interior"):
         eq.bias_of_shift(conv, "before")
@@ -191,6 +193,7 @@ def test_all_statements_on_the_embedded_networks(images, name):
 
 
 def test_6_head_bias_of_a_map_is_the_mean_of_the_prompt(images):
+    torch.manual_seed(0)
     head = nn.Linear(5, 3)
     z = torch.randn(4, 5, 6, 6, generator=torch.Generator().manual_seed(0))
     delta = torch.randn(5, 6, 6, generator=torch.Generator().manual_seed(1))
