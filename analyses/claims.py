@@ -635,5 +635,5 @@ def judge(claim: Claim, results: Results) -> Finding:
     """The finding of a claim; "not run yet" where its tables are missing."""
     try:
         return claim.judge(results)
-    except (FileNotFoundError, KeyError, IndexError):
+    except (FileNotFoundError, KeyError, IndexError, ValueError):
         return Finding("–", NOT_RUN, f"its table is not there: run `{claim.command}`")

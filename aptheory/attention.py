@@ -39,13 +39,21 @@ class observe_attention:
     (batch * windows, heads, n, n), an image's windows together. Only one layer's map is alive at
     a time. Works for ``net(x)`` and for ``net.run`` in pieces; the output does not change.
 
-    ``layers`` restricts it to some of :func:`attention_layers`.
+    ``layers`` restricts it to some of :func:`attention_layers`. With ``reuse`` every map is written
+    into the same memory, which is quicker: it is valid only until the callback returns.
     """
 
     def __init__(
-        self, net: Network, callback: Callback, layers: Sequence[AttentionLayer] | None = None
+        self,
+        net: Network,
+        callback: Callback,
+        layers: Sequence[AttentionLayer] | None = None,
+        *,
+        reuse: bool = False,
     ):
         self.net = net
+        self.reuse = reuse
+        self._buffer: Tensor | None = None
         self.callback = callback
         self.sites = {
             (site.module, site.call): site
@@ -60,11 +68,19 @@ class observe_attention:
 
     def __exit__(self, *error: Any) -> None:
         self._open.close()
+        self._buffer = None
 
     def _seen(self, module: str, call: int, seen: Seen) -> None:
         site = self.sites.get((module, call))
-        if site is not None:
+        if site is None:
+            return
+        if not self.reuse or seen.query is None:  # an unfused map is the module's own
             self.callback(site, by_head(seen.probabilities(), site.heads))
+            return
+        with torch.inference_mode(False):  # to be written to in either mode
+            found = seen.probabilities(self._buffer)
+        self._buffer = found
+        self.callback(site, by_head(found, site.heads))
 
 
 # --------------------------------------------------------------------------------- finding

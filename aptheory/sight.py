@@ -80,7 +80,7 @@ class AttentionLayer:
 class Seen:
     """One attention computation: its scores or probabilities, and q and k where they are known."""
 
-    probabilities: Callable[[], Tensor]
+    probabilities: Callable[..., Tensor]  # takes a tensor to write into, or nothing
     shape: tuple[int, ...]  # of the probabilities
     query: Tensor | None = None
     key: Tensor | None = None
@@ -134,19 +134,22 @@ def _fused(
         value = value.repeat_interleave(repeats, -3)
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
 
-    def probabilities() -> Tensor:
+    def probabilities(buffer: Tensor | None = None) -> Tensor:
         # half precision scores would round the probabilities by a hundredth
         kind = torch.float32 if query.dtype in (torch.float16, torch.bfloat16) else query.dtype
-        scores = (query.to(kind) * factor) @ key.to(kind).mT
+        fits = buffer is not None and buffer.dtype == kind and buffer.device == query.device
+        out = buffer if buffer is not None and fits and tuple(buffer.shape) == shape else None
+        # One tensor is written to throughout: a fresh one costs as much as what is put into it.
+        scores = torch.matmul(query.to(kind) * factor, key.to(kind).mT, out=out)
         if is_causal:
             ahead = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-            scores = scores.masked_fill(ahead, -math.inf)
+            scores.masked_fill_(ahead, -math.inf)
         if attn_mask is not None:
             if attn_mask.dtype == torch.bool:
-                scores = scores.masked_fill(~attn_mask, -math.inf)
+                scores.masked_fill_(~attn_mask, -math.inf)
             else:
-                scores = scores + attn_mask
-        return scores.softmax(-1)
+                scores += attn_mask
+        return torch.softmax(scores, -1, out=scores)
 
     leading = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
     shape = (*leading, query.shape[-2], key.shape[-2])

@@ -50,7 +50,12 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+SLOW = ("levit", "selecsls", "regnet")
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(f, marks=pytest.mark.slow) if f in SLOW else f for f in FAMILIES]
+)
 def test_every_layer_leads_to_timms_own_output(family: str):
     name, settings, side, least = FAMILIES[family]
     torch.manual_seed(0)

@@ -226,7 +226,7 @@ def test_windows_have_global_distances():
         "swin_tiny_patch4_window7_224",
         img_size=(32, 64),
         window_size=4,
-        embed_dim=8,
+        embed_dim=12,
         depths=(2, 2),
         num_heads=(2, 2),
         num_classes=3,
@@ -414,3 +414,21 @@ def test_batches_normalises_bytes_only(vit):
     ((x, labels),) = batches(vit, pixels, batch_size=8)
     assert labels is None
     assert torch.equal(x, vit.normalize(pixels))
+
+
+def test_maps_in_reused_memory_are_the_same_maps(vit, images):
+    from aptheory.attention import observe_attention
+
+    kept: dict[bool, list[torch.Tensor]] = {False: [], True: []}
+    for reuse, maps in kept.items():
+        with torch.no_grad():
+            plain = vit(images[:3])
+            with observe_attention(vit, lambda _, p, m=maps: m.append(p.clone()), reuse=reuse):
+                assert torch.equal(vit(images[:3]), plain)
+                vit(images[3:5])  # another shape
+            with torch.inference_mode(), observe_attention(vit, lambda *_: None, reuse=reuse):
+                vit(images[:3])
+    assert len(kept[True]) == 2 * len(vit.block_layers)
+    for a, b in zip(kept[False], kept[True], strict=True):
+        assert torch.equal(a, b)
+    assert torch.allclose(kept[True][0].sum(-1), torch.ones(()), atol=1e-5)

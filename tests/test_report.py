@@ -196,6 +196,7 @@ frame.onload = () => {
 frame.srcdoc = PAGE;</script>"""
 
 
+@pytest.mark.slow
 def test_a_phone_shows_the_page(folder, tmp_path_factory):
     """In a real browser, 390 pixels wide: nothing wider, every chart there, values to hover."""
     names = ("chromium", "chromium-browser", "google-chrome")

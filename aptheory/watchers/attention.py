@@ -45,7 +45,9 @@ class AttentionWatcher(Watcher):
 
     def observing(self) -> observe_attention:
         """The context within which runs of the network are seen."""
-        return observe_attention(self.settings.net, self.observe, tuple(self.sites.values()))
+        return observe_attention(
+            self.settings.net, self.observe, tuple(self.sites.values()), reuse=True
+        )
 
     def observe(self, site: AttentionLayer, probabilities: Tensor) -> None:
         """One attention layer's probabilities (batch, heads, queries, keys)."""
