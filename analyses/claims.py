@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from analyses import evidence
+from analyses.evidence import NotMeasured
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 PARTLY, UNDECIDED = "partly reproduced", "undecided"
@@ -60,8 +61,10 @@ class Results:
         """The table FOLDER/NAME.csv.
 
         Raises:
-            FileNotFoundError: its analysis has not been run.
+            NotMeasured: its analysis has not been run.
         """
+        if not self.has(name):
+            raise NotMeasured(name)
         if name not in self._read:
             self._read[name] = pd.read_csv(self.folder / f"{name}.csv")
         return self._read[name]
@@ -73,7 +76,7 @@ class Results:
         if self.has(f"layer_preference/{name}"):
             tables.append(self.table(f"layer_preference/{name}"))
         if not tables:
-            raise FileNotFoundError(name)
+            raise NotMeasured(name)
         return evidence.pretrained(pd.concat(tables, ignore_index=True))
 
 
@@ -168,7 +171,7 @@ def _architecture(results: Results) -> Finding:
     depths = evidence.best_depths(results.gathered("accuracy"))
     several = depths.groupby("network").filter(lambda group: len(group) > 1)
     if several.empty:
-        raise FileNotFoundError("accuracy")
+        raise NotMeasured("several tasks of a network")
     within = float(several.groupby("network")["depth"].std().mean())
     between = float(several.groupby("network")["depth"].mean().std())
     said = (
@@ -227,6 +230,8 @@ def _globality(results: Results) -> Finding:
         )
         holds.append(row["low"] > 0)
         fails.append(row["high"] < 0)
+    if not said:
+        raise NotMeasured("attention distance or globality")
     return Finding("; ".join(said), verdict(all(holds), any(fails) and not any(holds)))
 
 
@@ -236,6 +241,8 @@ def _theory(name: str, column: str) -> Callable[[Results], Finding]:
     def judge(results: Results) -> Finding:
         rows = results.table(f"theory/{name}/{name}")
         rows = rows[rows["claim"].astype(str) == column]
+        if rows.empty:
+            raise NotMeasured(column)
         first = rows.iloc[0]
         return Finding(str(first["number"]), str(first["verdict"]), str(first["why"] or ""))
 
@@ -247,7 +254,7 @@ def _cost(kind: str, low: float, high: float) -> Callable[[Results], Finding]:
         table = results.table("cost/ap_against_vp")
         rows = table[table["kind"] == kind]
         if rows.empty:
-            raise FileNotFoundError(kind)
+            raise NotMeasured(kind)
         said = [
             f"{row.network}: time {row.time_ratio:.2f} (predicted {row.predicted_ratio:.2f}) and "
             f"memory {row.memory_ratio:.2f} of VP; time from kept activations "
@@ -289,6 +296,8 @@ def _vapt_count(results: Results) -> Finding:
 def _rank(results: Results) -> Finding:
     accuracy = _kind(results.table("methods/accuracy"), True)
     means = {name: _method(accuracy, name)["value"].mean() for name in accuracy["method"].unique()}
+    if "ap" not in means:
+        raise NotMeasured("AP on ViTs")
     for control in ("layer_probe", "random_perturbation", "full_fine_tuning"):
         means.pop(control, None)
     ranked = sorted(means, key=lambda name: -means[name])
@@ -635,5 +644,5 @@ def judge(claim: Claim, results: Results) -> Finding:
     """The finding of a claim; "not run yet" where its tables are missing."""
     try:
         return claim.judge(results)
-    except (FileNotFoundError, KeyError, IndexError, ValueError):
+    except NotMeasured:
         return Finding("–", NOT_RUN, f"its table is not there: run `{claim.command}`")

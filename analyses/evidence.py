@@ -14,6 +14,10 @@ import pandas as pd
 from aptheory.relate import mean_interval, spearman
 
 
+class NotMeasured(LookupError):
+    """The tables hold nothing about this: its analysis was not run, or not on such networks."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """A number with its interval; ``unit`` follows it in print."""
@@ -60,6 +64,9 @@ def chosen(accuracy: pd.DataFrame, method: str = "ap") -> pd.DataFrame:
     """Test accuracy of a layered method at the layer best on mean validation accuracy.
 
     One row per (network, task, seed) with columns ``layer`` and ``value``.
+
+    Raises:
+        NotMeasured: the method is not in the table.
     """
     parts = []
     rows = accuracy[accuracy["method"] == method]
@@ -67,6 +74,8 @@ def chosen(accuracy: pd.DataFrame, method: str = "ap") -> pd.DataFrame:
         val = group[group["measure"] == "val_accuracy"].groupby("layer")["value"].mean()
         test = group[(group["measure"] == "test_accuracy") & (group["layer"] == val.idxmax())]
         parts.append(test[["network", "task", "seed", "layer", "value"]])
+    if not parts:
+        raise NotMeasured(method)
     return pd.concat(parts, ignore_index=True)
 
 
@@ -85,7 +94,7 @@ def gap(a: pd.DataFrame, b: pd.DataFrame, what: str) -> Evidence:
     """
     both = a.merge(b, on=["network", "task", "seed"], suffixes=("_a", "_b"))
     if both.empty:
-        return Evidence(float("nan"), what=what, count=0, unit="points")
+        raise NotMeasured(what)
     both["gap"] = 100 * (both["value_a"] - both["value_b"])
     means = both.groupby(["network", "task"])["gap"].mean().to_numpy(float)
     if len(means) == 1:
@@ -102,6 +111,8 @@ def depth_correlation(accuracy: pd.DataFrame, what: str) -> Evidence:
     for _, group in rows.groupby(["network", "task"]):
         curve = group.groupby("layer")["value"].mean()
         values.append(spearman(curve.index.to_numpy(float), curve.to_numpy(float)))
+    if not values:
+        raise NotMeasured(what)
     low, high = mean_interval(np.asarray(values))
     return Evidence(float(np.mean(values)), low, high, len(values), "", what)
 
@@ -121,6 +132,8 @@ def spread_over_seeds(accuracy: pd.DataFrame) -> Evidence:
     """Median over (network, task, layer) of AP's standard deviation over seeds, in points."""
     rows = accuracy[(accuracy["method"] == "ap") & (accuracy["measure"] == "test_accuracy")]
     spread = 100 * rows.groupby(["network", "task", "layer"])["value"].std().dropna()
+    if spread.empty:
+        raise NotMeasured("several seeds of AP")
     low, high = np.percentile(spread, [2.5, 97.5])
     return Evidence(
         float(spread.median()),
@@ -141,6 +154,6 @@ def metric_slope(profile: pd.DataFrame, measure: str, what: str) -> Evidence:
         if len(curve) >= 4:
             values.append(spearman(curve.index.to_numpy(float), curve.to_numpy(float)))
     if not values:
-        return Evidence(float("nan"), what=what, count=0)
+        raise NotMeasured(what)
     low, high = mean_interval(np.asarray(values))
     return Evidence(float(np.mean(values)), low, high, len(values), "", what)
