@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aptheory.network import Network
-from aptheory.places import locate, raster
+from aptheory.places import locate, raster, rows_are_positions
 from aptheory.sight import AttentionLayer, Seen, Watch, Window, by_head, watching
 from aptheory.split import structural_copy, token_grid
 
@@ -177,9 +177,10 @@ def _describe(net: Network, found: _Found, batch: int) -> AttentionLayer | None:
     positions = {math.prod(s) for s in _spatial_shapes(found.inputs[outer])}
     prefixes = {0, 1, 2, int(getattr(net.module, "num_prefix_tokens", 0) or 0)}
     wide = {p + sign * k for p in positions for k in prefixes for sign in (1, -1)}
-    seen = {windows * queries, windows * keys}
     padded = windows > 1 and any(p <= windows * queries <= 2 * p for p in positions)
-    if not padded and not seen & wide:
+    fits = padded or bool({windows * queries, windows * keys} & wide)
+    oversized = not fits and windows == 1 and queries == keys > min(positions)
+    if not fits and not oversized:
         return None
     layer = net.layer_of(found.module)
     name = found.module if found.call == 0 else f"{found.module}#{found.call}"
@@ -191,13 +192,16 @@ def _describe(net: Network, found: _Found, batch: int) -> AttentionLayer | None:
         prefix=0,
         queries=queries,
         keys=keys,
-        window=Window(windows) if windows > 1 else None,
+        window=Window(windows) if windows > 1 or oversized else None,
         located=False,
         module=found.module,
         call=found.call,
         outer=outer,
     )
-    if windows == 1:
+    over_channels = heads * queries in found.inputs[outer][1:] and queries == keys
+    if (oversized or over_channels) and not rows_are_positions(net, site):
+        return None
+    if site.window is None:
         prefix, grid = _keys_grid(net, layer, keys)
         return replace(site, prefix=prefix, grid=grid, located=grid[0] * grid[1] > grid[1])
     inside = raster(found.inputs[outer], net.input_shape)

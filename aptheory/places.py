@@ -44,12 +44,35 @@ def raster(
     return (shape[axes[0]], shape[axes[1]]), axes, 0
 
 
-def locate(net: Network, sites: list[AttentionLayer]) -> list[AttentionLayer]:
-    """Find where windows lie: change tokens in halves, quarters, eighths ... of the image."""
-    windowed = {site.outer for site in sites if site.window}
-    ordered = _tokens_in_order(net) if any(len(r.shape) == 2 for r in net.layers) else True
-    if not ordered:
-        sites = [replace(s, located=False) for s in sites]
+def rows_are_positions(net: Network, site: AttentionLayer) -> bool:
+    """Whether an attention's rows are positions, where the shapes leave it open; else channels.
+
+    One position of the input is changed: then some rows change and others stay. Of attention
+    over channels every row changes.
+    """
+    calls = _calls(net, {site.outer})
+    if site.outer not in calls:
+        return False
+    args, kwargs = calls[site.outer]
+    changed = args[0].clone()
+    if changed.ndim == 3:
+        changed[:, -1] += 1 + changed[:, -1].abs()
+    else:
+        inside = raster(tuple(changed.shape), net.input_shape)
+        if inside is None:
+            return False
+        corner: list[slice | int] = [slice(None)] * changed.ndim
+        for axis in inside[1]:
+            corner[axis] = 0
+        changed[tuple(corner)] += 1 + changed[tuple(corner)].abs()
+    with torch.no_grad():
+        still = _scores(net, site, args, kwargs)
+        rows, _ = _changed(still, _scores(net, site, (changed, *args[1:]), kwargs))
+    return bool(rows.any()) and not bool(rows.all())
+
+
+def _calls(net: Network, names: set[str]) -> dict[str, tuple[tuple, dict]]:
+    """The arguments with which these modules are first called for one image."""
     calls: dict[str, tuple[tuple, dict]] = {}
 
     def keep(name: str) -> Callable:
@@ -60,21 +83,32 @@ def locate(net: Network, sites: list[AttentionLayer]) -> list[AttentionLayer]:
 
     handles = [
         net.module.get_submodule(name).register_forward_pre_hook(keep(name), with_kwargs=True)
-        for name in windowed
+        for name in names
     ]
     try:
-        with torch.no_grad():
-            if windowed:
+        if names:
+            with torch.no_grad():
                 net(_image(net))
-            return [
-                _with_places(net, site, *calls[site.outer])
-                if site.window and ordered and site.queries == site.keys and site.outer in calls
-                else site
-                for site in sites
-            ]
     finally:
         for handle in handles:
             handle.remove()
+    return calls
+
+
+def locate(net: Network, sites: list[AttentionLayer]) -> list[AttentionLayer]:
+    """Find where windows lie: change tokens in halves, quarters, eighths ... of the image."""
+    windowed = {site.outer for site in sites if site.window}
+    ordered = _tokens_in_order(net) if any(len(r.shape) == 2 for r in net.layers) else True
+    if not ordered:
+        sites = [replace(s, located=False) for s in sites]
+    calls = _calls(net, windowed)
+    with torch.no_grad():
+        return [
+            _with_places(net, site, *calls[site.outer])
+            if site.window and ordered and site.queries == site.keys and site.outer in calls
+            else site
+            for site in sites
+        ]
 
 
 def _image(net: Network, seed: int = 0) -> Tensor:

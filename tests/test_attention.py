@@ -11,15 +11,15 @@ from aptheory.attention import attention_error, attention_layers, observe_attent
 from .small_networks import small_resnet, small_vit
 from .test_network_families import FAMILIES
 
-# attention layers, whether timm fuses them, (heads, queries, keys, windows) of the first
+# attention layers, how many timm fuses, (heads, queries, keys, windows) of the first
 SEEN = {
-    "vision_transformer": (4, True, (3, 17, 17, 1)),
-    "registers": (4, True, (3, 21, 21, 1)),
-    "deit": (4, True, (3, 18, 18, 1)),
-    "eva": (4, True, (3, 21, 21, 1)),  # rotary embedding, queries and keys from one matrix
-    "cait": (6, False, (4, 16, 16, 1)),  # talking heads, then class attention
-    "swin_transformer": (4, False, (2, 16, 16, 16)),
-    "twins": (6, True, (2, 16, 16, 16)),
+    "vision_transformer": (4, 4, (3, 17, 17, 1)),
+    "registers": (4, 4, (3, 21, 21, 1)),
+    "deit": (4, 4, (3, 18, 18, 1)),
+    "eva": (4, 4, (3, 21, 21, 1)),  # rotary embedding, queries and keys from one matrix
+    "cait": (6, 2, (4, 16, 16, 1)),  # talking heads, then class attention
+    "swin_transformer": (4, 0, (2, 16, 16, 16)),
+    "twins": (6, 6, (2, 16, 16, 16)),
 }
 
 
@@ -61,7 +61,7 @@ def test_probabilities_are_seen_and_the_output_stays(family: str):
             assert torch.equal(net.run(z, start=half), expected)
     assert seen == [site.name for site in sites] * 2
     errors = attention_error(net, x)
-    assert bool(errors) == fused
+    assert len(errors) == fused
     assert all(error < 1e-5 for error in errors.values()), errors
 
 
@@ -170,3 +170,13 @@ def test_a_softmax_over_channels_or_branches_is_no_attention(name: str):
     net = ap.load(name, None, input_shape=(3, 64, 64))
     sites = attention_layers(net)
     assert all("cls_attn" in site.name for site in sites), [site.name for site in sites]
+
+
+def test_a_window_larger_than_the_map_is_seen_with_its_padding():
+    """Twins pads a 2 x 2 map to one 4 x 4 window: twelve of its sixteen tokens are nowhere."""
+    last = attention_layers(load("twins"))[-1]
+    assert (last.name, last.queries, last.grid) == ("blocks.3.0.attn", 16, (2, 2))
+    (places,) = last.window.coordinates(last.grid)
+    real = ~places.isnan().any(-1)
+    assert real.nonzero().flatten().tolist() == [0, 1, 4, 5]
+    assert places[real].tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
