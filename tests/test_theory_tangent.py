@@ -8,11 +8,15 @@ from aptheory.errors import InputError
 from aptheory.theory.tangent import (
     CountSketch,
     alignment,
+    centred,
+    class_directions,
     effective_dimension,
     gradient,
     prompt_regression,
+    reach,
     tangent_features,
     tangent_kernel,
+    variation,
 )
 
 
@@ -43,6 +47,100 @@ def test_features_are_the_jacobians_rows(chain):
         for i in range(4):
             expected = torch.autograd.functional.jacobian(rest, z[i : i + 1]).reshape(5, -1)
             torch.testing.assert_close(features[layer][i].double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def full_jacobians(chain, images, layer):
+    """(images, classes, coordinates) of ∂f/∂δ by PyTorch's own jacobian, from δ itself."""
+    z = images
+    for stage in chain[:layer]:
+        z = stage(z)
+
+    def moved(delta):
+        y = z + delta
+        for stage in chain[layer:]:
+            y = stage(y)
+        return y
+
+    zero = torch.zeros(z.shape[1:], dtype=z.dtype)
+    return torch.autograd.functional.jacobian(moved, zero).flatten(2)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_everything_that_is_said_of_the_kernel_agrees_with_the_kernel_itself(chain, layer):
+    """K = J Jᵀ over (image, class) pairs, written out; the module never forms it."""
+    torch.manual_seed(3)
+    images, residual = torch.randn(10, 3, 8, 8).double(), torch.randn(10, 5).double()
+    j = full_jacobians(chain, images, layer)
+    features = tangent_features(chain, [images[:4], images[4:]], width=10_000)[layer]
+    flat = j.flatten(0, 1)
+    kernel, target = flat @ flat.T, residual.flatten()
+    expected = torch.einsum("icd,jcd->ij", j, j)
+    torch.testing.assert_close(tangent_kernel(features), expected, rtol=1e-4, atol=1e-5)
+    moments = torch.linalg.eigvalsh(kernel).clamp_min(0)
+    dimension = (moments / (moments + 1e-2 * moments.max())).sum()
+    assert effective_dimension(features) == pytest.approx(float(dimension), rel=1e-4)
+    value = target @ kernel @ target / (target @ target * torch.linalg.matrix_norm(kernel))
+    assert alignment(features, residual) == pytest.approx(float(value), rel=1e-3)
+    # Kernel ridge regression in its dual form, fold by fold.
+    logits, labels, ridge = torch.zeros(10, 5).double(), torch.arange(10) % 5, 0.1
+    found = prompt_regression(features, residual, logits, labels, ridges=[ridge], folds=5)
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(0))
+    part = torch.empty(10, dtype=torch.long)
+    part[order] = torch.arange(10) % 5
+    predicted = torch.zeros(10, 5).double()
+    for fold in range(5):
+        held, rest = part == fold, part != fold
+        inside = j[rest].flatten(0, 1)
+        gram = inside @ inside.T
+        top = torch.linalg.eigvalsh(gram).max()
+        dual = torch.linalg.solve(
+            gram + ridge * top * torch.eye(len(gram)), residual[rest].flatten()
+        )
+        predicted[held] = (j[held].flatten(0, 1) @ inside.T @ dual).view(-1, 5)
+    error = (predicted - residual).square().sum() / residual.square().sum()
+    assert found.explained == pytest.approx(1 - float(error), abs=1e-4)
+    right = (predicted.argmax(1) == labels).double().mean()
+    assert found.accuracy == pytest.approx(float(right))
+
+
+def test_at_the_classifiers_input_a_prompt_is_a_shift_of_the_bias(chain):
+    images = torch.randn(6, 3, 8, 8, dtype=torch.float64)
+    first, middle, last = tangent_features(chain, [images], width=10_000)
+    for i in range(6):
+        torch.testing.assert_close(last[i].double(), chain[2].weight, rtol=1e-6, atol=1e-6)
+    assert variation(last) == 0.0
+    assert reach(last) == 0.0
+    assert effective_dimension(centred(last)) == 0.0
+    assert variation(first) > 0.01
+    assert variation(middle) > 0.01
+    assert reach(middle, scale=2.0) == pytest.approx(2 * reach(middle))
+
+
+def test_a_few_directions_stand_for_many_classes():
+    torch.testing.assert_close(class_directions(4, 7), torch.eye(4).double())
+    torch.manual_seed(0)
+    head = nn.Linear(6, 40).double()
+    stages = [nn.Sequential(nn.Linear(5, 6), nn.Tanh()).double(), head]
+    images = torch.randn(8, 5, dtype=torch.float64)
+    exact = tangent_kernel(tangent_features(stages, [images], width=99)[0])
+    found = []
+    for seed in range(200):
+        directions = class_directions(40, 8, seed=seed)
+        rows = tangent_features(stages, [images], directions=directions, width=99)[0]
+        assert rows.shape[1] == 8
+        found.append(tangent_kernel(rows))
+    error = (torch.stack(found).mean(0) - exact).abs().max() / exact.abs().max()
+    assert error < 0.05
+    # A direction for each image: the residual itself gives the gradient in one backward pass.
+    residual = torch.randn(8, 40, dtype=torch.float64)
+    alone = tangent_features(
+        stages, [images[:3], images[3:]], directions=residual[:, None], width=99
+    )[0]
+    every = tangent_features(stages, [images], width=99)[0]
+    direct = gradient(alone, torch.ones(8, 1))
+    summed = gradient(every, residual)
+    assert direct.norm == pytest.approx(summed.norm, rel=1e-5)
+    assert direct.agreement == pytest.approx(summed.agreement, rel=1e-5)
 
 
 def test_the_kernel_predicts_what_a_small_prompt_does(chain):

@@ -16,7 +16,18 @@ Cost
 One backward pass a class gives the rows of J_l for *every* layer at once, since the derivative by
 δ is the derivative by the activation. Rows are kept as count sketches (Charikar et al. 2002):
 each coordinate is added to one of m buckets with a random sign, which preserves inner products in
-expectation with variance at most 2‖u‖²‖v‖²/m.
+expectation with variance at most 2‖u‖²‖v‖²/m. With many classes the rows along a few random
+directions of the logits take the place of one row a class (`class_directions`), so that n images
+cost n forward and at most that many backward passes: about what an epoch or a few on n images
+cost, for all layers together.
+
+Which logits
+------------
+f is the frozen network with *some* linear head, and the caller says which by the last stage of
+the chain: `aptheory.scores` takes a ridge probe on the task's own features, since a new task has
+no head yet. The head is held fixed here. What a prompt adds beyond a shift of the head's bias,
+which is learned anyway, is the part of J_l that differs between images (`centred`, `variation`):
+at the classifier's input, where J_l is the head's weight for every image, nothing is left of it.
 """
 
 from __future__ import annotations
@@ -31,7 +42,7 @@ from torch import Tensor
 from aptheory.errors import InputError
 
 Stage = Callable[[Tensor], Tensor]
-Features = Float[Tensor, "images classes width"]
+Features = Float[Tensor, "images rows width"]
 
 
 class CountSketch:
@@ -59,6 +70,7 @@ def tangent_features(
     stages: Sequence[Stage],
     batches: Iterable[Tensor],
     *,
+    directions: Float[Tensor, "rows classes"] | Float[Tensor, "images rows classes"] | None = None,
     width: int = 512,
     seed: int = 0,
 ) -> list[Features]:
@@ -68,16 +80,23 @@ def tangent_features(
         stages: the network as a chain; ``stages[l]`` takes the activation entering layer l to the
             one entering l + 1, and the last gives the logits (B, classes).
         batches: images (B, C, H, W); each image is looked at once.
+        directions: of the logits, along which rows are taken, the same for all images or an own
+            set for each; one a class by default.
         width: m, the number of buckets; the relative error of the kernel is about √(2/m).
         seed: of the sketches, one a layer.
 
     Returns:
-        One tensor a layer: [i, c] is the sketch of ∂f_c(x_i)/∂z⁽ˡ⁾.
+        One tensor a layer: [i, c] is the sketch of ∂f_c(x_i)/∂z⁽ˡ⁾, or of ∂(v_c·f)/∂z⁽ˡ⁾ with
+        v_c the c-th direction.
 
-    Cost: one forward and one backward pass a class.
+    Raises:
+        InputError: no images, or a chain that does not end in logits.
+
+    Cost: one forward pass, and one backward pass a row.
     """
     kept: list[list[Tensor]] = [[] for _ in stages]
     sketches: list[CountSketch] = []
+    seen = 0
     for images in batches:
         z = images.detach()
         places: list[Tensor] = []
@@ -97,13 +116,19 @@ def tangent_features(
                 CountSketch(place[0].numel(), width, seed=seed + layer)
                 for layer, place in enumerate(places)
             ]
-        classes = logits.shape[1]
+        if directions is None:
+            along = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)
+        else:
+            along = directions if directions.ndim == 2 else directions[seen : seen + len(images)]
+            along = along.to(logits)
+        seen += len(images)
+        count = along.shape[-2]
         rows: list[list[Tensor]] = [[] for _ in stages]
-        for c in range(classes):
+        for k in range(count):
             # Images do not mix in evaluation mode, so the gradient of a sum over images is the
             # gradient of each image's own logit.
             gradients = torch.autograd.grad(
-                logits[:, c].sum(), places, retain_graph=c < classes - 1
+                (logits * along[..., k, :]).sum(), places, retain_graph=k < count - 1
             )
             for layer, gradient in enumerate(gradients):
                 rows[layer].append(sketches[layer](gradient.flatten(1)))
@@ -112,6 +137,44 @@ def tangent_features(
     if not kept or not kept[0]:
         raise InputError("no images were given: the tangent kernel needs at least two")
     return [torch.cat(parts) for parts in kept]
+
+
+def class_directions(classes: int, count: int, *, seed: int = 0) -> Float[Tensor, "rows classes"]:
+    """Directions of the logits for `tangent_features`: every class, or a seeded random few.
+
+    The identity where ``classes`` ≤ ``count``. Otherwise ``count`` random orthonormal directions
+    times √(classes / count), so that Σ_k v_k v_kᵀ is the identity in expectation and so is the
+    kernel, summed over rows, the one summed over classes. Float64.
+    """
+    if classes <= count:
+        return torch.eye(classes, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    random = torch.randn(classes, count, generator=generator, dtype=torch.float64)
+    return torch.linalg.qr(random).Q.T * (classes / count) ** 0.5
+
+
+def centred(features: Features) -> Features:
+    """Rows less their mean over images, in float64: what a shift of the head's bias cannot do."""
+    exact = features.double()
+    return exact - exact.mean(0)
+
+
+def variation(features: Features) -> float:
+    """Share of the kernel's trace that differs between images, from 0 to 1.
+
+    0: a small prompt moves every image's logits alike and is a shift of the head's bias, as at
+    the classifier's input. 0 too where the kernel vanishes.
+    """
+    total = float(features.double().square().sum())
+    return float(centred(features).square().sum()) / total if total > 0 else 0.0
+
+
+def reach(features: Features, *, scale: float = 1.0) -> float:
+    """How far a prompt of norm ``scale`` in a random direction moves the logits, beyond a shift.
+
+    Root mean square over images of the centred rows' Frobenius norm, times ``scale``, in logits.
+    """
+    return float(centred(features).square().sum((1, 2)).mean().sqrt()) * scale
 
 
 def tangent_kernel(features: Features) -> Float[Tensor, "images images"]:
@@ -182,8 +245,9 @@ class Regression:
     """Cross-validated kernel regression of the residual on the prompt's tangent features.
 
     ``accuracy``: of logits + predicted change, on held-out images. ``before``: of the logits
-    alone. ``explained``: share of the held-out residual that is explained, at most 1 and below 0
-    where the prompt only fits noise. ``ridge``: the chosen penalty relative to the largest moment.
+    alone; both nan without logits. ``explained``: share of the held-out residual that is
+    explained, at most 1 and below 0 where the prompt only fits noise. ``ridge``: the chosen
+    penalty relative to the largest moment.
     """
 
     accuracy: float
@@ -195,8 +259,8 @@ class Regression:
 def prompt_regression(
     features: Features,
     residual: Float[Tensor, "images classes"],
-    logits: Float[Tensor, "images classes"],
-    labels: Int[Tensor, " images"],
+    logits: Float[Tensor, "images classes"] | None = None,
+    labels: Int[Tensor, " images"] | None = None,
     *,
     ridges: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0, 10.0),
     folds: int = 5,
@@ -207,6 +271,7 @@ def prompt_regression(
     One δ serves all images and classes, so the design has a row for each (image, class) and a
     column for each sketched coordinate of δ. Images are held out whole. The penalty with the
     smallest held-out error is reported, hence slightly optimistic; the same for every layer.
+    Without logits and labels (rows along random directions of the logits) there is no accuracy.
 
     Raises:
         InputError: fewer images than folds.
@@ -232,10 +297,14 @@ def prompt_regression(
     errors = ((predicted - target) ** 2).sum((1, 2))
     best = int(errors.argmin())
     scale = float(target.square().sum())
-    after = (logits.double() + predicted[best]).argmax(1)
+    accuracy = before = float("nan")
+    if logits is not None and labels is not None:
+        after = (logits.double() + predicted[best]).argmax(1)
+        accuracy = float((after == labels).double().mean())
+        before = float((logits.argmax(1) == labels).double().mean())
     return Regression(
-        accuracy=float((after == labels).double().mean()),
-        before=float((logits.argmax(1) == labels).double().mean()),
+        accuracy=accuracy,
+        before=before,
         explained=1 - float(errors[best]) / scale if scale > 0 else 0.0,
         ridge=ridges[best],
     )
