@@ -18,18 +18,18 @@ from aptheory.relate import across
 from aptheory.study import Study
 
 NETWORKS = ("aptheory_vit_mini", "aptheory_resnet_mini")
-SHORT = ("digits", "objects", "cells", "counting", "orientation")
-FULL = (*SHORT, "textures", "position", "distance")
+SHORT = ("digits", "objects", "textures", "cells", "counting", "orientation")
+FULL = (*SHORT, "position", "distance")
 
 
 def study(*, random: bool = False, full: bool = False) -> Study:
     """The sweep of the pretrained networks, or of the same with random weights."""
-    short = {"train": 160, "val": 100, "test": 300}
+    short = {"train": 200, "val": 100, "test": 400}
     sizes = {"train": 400, "val": 200, "test": 1000} if full else short
     untrained = [
         {"name": name, "weights": "random", "label": f"{name} (random)"} for name in NETWORKS
     ]
-    tasks = FULL if full else ("counting",) if random else SHORT
+    tasks = FULL if full else ("objects", "counting") if random else SHORT
     return Study(
         name="layer_preference",
         networks=untrained if random else NETWORKS,

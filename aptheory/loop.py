@@ -21,7 +21,7 @@ from aptheory.errors import InputError
 from aptheory.fusing import Fused
 from aptheory.kept import Kept, autocast
 from aptheory.memory import out_of_memory
-from aptheory.methods.stacked import RunDropout
+from aptheory.methods.stacked import PerRun, RunDropout
 from aptheory.recipe import Recipe, Run
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class Loop:
         self.progress = [Progress(k, run, order_generator(run.seed)) for k, run in enumerate(runs)]
         if fresh:
             self._start_head()
+        self._units = self._measure_units() if recipe.scale_prompts else {}
         self._choose_source()
         self._make_optimizer()
         self._graphed: dict[int, Callable[[Tensor], Tensor]] = {}
@@ -107,6 +108,8 @@ class Loop:
         if recipe.head_init == "default":
             return
         if recipe.head_init == "probe":
+            if len(self.kept.labels("train").unique()) < 2:
+                return  # nothing to tell apart
             weight, bias = self._probe()
         for k, seed in enumerate(self.adapted.seeds):
             w, b = head.weight.values[k], head.bias.values[k]
@@ -121,15 +124,43 @@ class Loop:
                 w.copy_(weight)
                 b.copy_(bias)
 
+    @torch.no_grad()
+    def _measure_units(self) -> dict[int, float]:
+        """Place -> root mean square of the clean activation there, for every place with a prompt.
+
+        Over 64 images or fewer: each has thousands of entries.
+        """
+        units: dict[int, float] = {}
+        places = [place for place in self.adapted.places if self._prompts(place)]
+        if not places:
+            return units
+        kept, here = self.kept, self.kept.layer
+        split = "val" if kept.fresh else "train"  # no random augmentation
+        rows = torch.arange(0, kept.number(split), -(-kept.number(split) // 64))
+        z = kept.batch(split, rows)
+        for place in places:
+            if place > here:
+                z = kept.net.run(z, start=here, stop=place)
+                here = place
+            units[place] = float(z.double().square().mean().sqrt()) or 1.0
+        return units
+
+    def _prompts(self, place: int) -> list[Any]:
+        return [edit for edit in self.adapted.edits_at(place) if hasattr(edit, "set_unit")]
+
     def _probe(self) -> tuple[Tensor, Tensor]:
-        """Ridge-strength logistic regression on the clean, standardised training features."""
+        """Regularised logistic regression on the clean, standardised training features.
+
+        On 4,096 images at most, evenly chosen: it is a start, and the rest learns from all.
+        """
         from sklearn.linear_model import LogisticRegression
 
         head = self.adapted.head
         clean = self.kept.features("train", place=self.adapted.exit, pool=self.adapted.pool)
-        features = ((clean - head.shift) / head.scale).cpu().numpy()
-        labels = self.kept.labels("train").cpu().numpy()
-        labels = labels[[i % len(labels) for i in range(len(features))]]
+        rows = torch.arange(0, len(clean), -(-len(clean) // 4096), device=clean.device)
+        features = ((clean[rows] - head.shift) / head.scale).double().cpu().numpy()
+        labels = self.kept.labels("train")
+        labels = labels[rows.to(labels.device) % len(labels)].cpu().numpy()
         solver = LogisticRegression(C=1e-2, max_iter=200).fit(features, labels)
         weight = torch.zeros_like(head.weight.values[0])
         bias = torch.full_like(head.bias.values[0], float(solver.intercept_.min()) - 1.0)
@@ -182,17 +213,28 @@ class Loop:
 
     def _make_optimizer(self) -> None:
         recipe = self.recipe
+        for place, unit in self._units.items():
+            for prompt in self._prompts(place):
+                prompt.set_unit(unit)
         groups: list[dict[str, Any]] = []
         for k, progress in enumerate(self.progress):
             run = progress.run
             decay = recipe.weight_decay if run.weight_decay is None else run.weight_decay
-            named = self.adapted.run_parameters(k)
-            plain = [p for name, p in named if name == "head.bias" and not recipe.decay_head_bias]
-            rest = [p for _, p in named if not any(p is q for q in plain)]
-            common = {"lr": 0.0, "peak": recipe.peak_lr(run.lr)}
-            groups.append({"params": rest, "weight_decay": decay, **common})
-            if plain:
-                groups.append({"params": plain, "weight_decay": 0.0, **common})
+            # Parameters by what they are decayed by and what their learning rate is measured in.
+            alike: dict[tuple[float, float], list[nn.Parameter]] = {}
+            for name, parameter in self.adapted.run_parameters(k):
+                plain = name == "head.bias" and not recipe.decay_head_bias
+                alike.setdefault((0.0 if plain else decay, self._unit(name)), []).append(parameter)
+            for (weight_decay, unit), parameters in alike.items():
+                rate, share = _in_units(recipe.optimizer, unit)
+                groups.append(
+                    {
+                        "params": parameters,
+                        "lr": 0.0,
+                        "peak": recipe.peak_lr(run.lr) * rate,
+                        "weight_decay": weight_decay * share,
+                    }
+                )
         options: dict[str, Any] = {"lr": 0.0}
         if self.device.type in ("cpu", "cuda"):
             options["fused"] = True
@@ -203,6 +245,11 @@ class Loop:
         else:
             kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[recipe.optimizer]
             self.optimizer = kind(groups, **options)
+
+    def _unit(self, name: str) -> float:
+        """The unit of a parameter from `Adapted.run_parameters`; 1 where it has none."""
+        module = dict(self.adapted.named_modules()).get(name)
+        return module.unit if isinstance(module, PerRun) else 1.0
 
     # ---------------------------------------------------------------------------- one epoch
 
@@ -439,6 +486,18 @@ class Loop:
         for parameter, state in states:
             if state:
                 self.optimizer.state[parameter] = state
+
+
+def _in_units(optimizer: str, unit: float) -> tuple[float, float]:
+    """Factors of learning rate and weight decay that train p as if it were ``unit * q``.
+
+    With q trained at rate lr and decay wd: dp = unit * dq, and the gradient by q is ``unit`` times
+    the gradient by p. SGD's step is proportional to the gradient, Adam's is not; decay moves p
+    towards 0 by the same share either way.
+    """
+    if optimizer == "sgd":
+        return unit**2, unit**-2
+    return unit, unit**-1 if optimizer == "adamw" else unit**-2
 
 
 def _repeat(z: Tensor, runs: int) -> Tensor:

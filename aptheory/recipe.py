@@ -40,6 +40,9 @@ class Recipe:
     Fields
     ------
     standardize: the head sees ``(f - mean) / std`` of the *clean* training features.
+    scale_prompts: the learning rate of a prompt counts in units of the activation that it is
+        added to (its root mean square over the clean training images), so that one rate means the
+        same at every layer; without it, layers differ by their scale alone.
     optimizer, schedule: "adamw", "adam" or "sgd"; "cosine" or "constant".
     decay_head_bias: whether weight decay reaches the head's bias (VPT and VAPT: no).
     augment, views: random augmentation of the training images: "none", "flip", "crop" or
@@ -52,8 +55,10 @@ class Recipe:
         optimiser state stay float32.
     keep, keep_dtype: where the activations entering the first trained place are kept ("auto",
         "memory", "disk" or "recompute"), and in which type.
-    head_init: "default" leaves the method's own start; "zeros"; "vapt" as that paper's release;
-        "probe" starts at a regularised logistic regression on the clean features.
+    head_init: "probe" starts at a regularised logistic regression on the clean features, so that
+        what a method gains is gained over a probe that has converged, and a prompt at the
+        classifier's input, which can gain nothing, stays there; "default" leaves the method's own
+        start; "zeros"; "vapt" as that paper's release.
     together: how many runs `fit_many` trains as one batch; None lets it choose.
     accumulate: micro-batches a step; the gradients are summed, so the step is the same.
     channels_last: memory format of maps; None takes it where it pays (half precision, GPU).
@@ -76,6 +81,7 @@ class Recipe:
     schedule: str = "cosine"
     standardize: bool = True
     label_smoothing: float = 0.0
+    scale_prompts: bool = True
     max_gradient_norm: float | None = None
     augment: str = "none"
     views: int = 0
@@ -84,7 +90,7 @@ class Recipe:
     precision: str = "float32"
     keep: str = "auto"
     keep_dtype: str = "float32"
-    head_init: str = "default"
+    head_init: str = "probe"
     together: int | None = None
     accumulate: int = 1
     eval_batch_size: int = 256
@@ -147,7 +153,8 @@ class Recipe:
     def named(cls, name: str, **changes: Any) -> Recipe:
         """One of the four recipes, with some values changed.
 
-        - ``quick``: AdamW, cosine, 20 epochs, standardised features: the short modern default.
+        - ``quick``: AdamW, cosine, 20 epochs, from a converged probe on standardised features, a
+          prompt's steps in units of the activation: the short modern default.
         - ``paper_ap``: SGD, cosine, cross entropy, 1000 epochs [recalled from the AP paper];
           learning rate, batch size, momentum, decay and augmentation are unknown: 0.1, 128, 0.9,
           0 and none are our choice, and the features are left as they are.
@@ -182,6 +189,8 @@ _VPT: dict[str, Any] = {
     "warmup_epochs": 10,
     "batch_size": 64,
     "standardize": False,
+    "scale_prompts": False,
+    "head_init": "default",
 }
 _NAMED: dict[str, dict[str, Any]] = {
     "quick": {},
@@ -193,6 +202,8 @@ _NAMED: dict[str, dict[str, Any]] = {
         "epochs": 1000,
         "batch_size": 128,
         "standardize": False,
+        "scale_prompts": False,
+        "head_init": "default",
     },
     "vpt": _VPT,
     "vapt": {**_VPT, "head_init": "vapt"},

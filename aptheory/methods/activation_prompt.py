@@ -70,6 +70,10 @@ class Perturbation(nn.Module):
             kept = [not keep for keep in kept]
         return tuple(n if keep else 1 for n, keep in zip(self.layer_shape, kept, strict=True))
 
+    def set_unit(self, unit: float) -> None:
+        """Measure the learning rate of delta in ``unit``, the activation's own scale."""
+        (self.delta if self.rank is None else self.right).unit = unit
+
     def value(self) -> Float[Tensor, "runs ..."]:
         """delta of each run, of the activation's shape or broadcasting to it."""
         if self.rank is None:
@@ -159,6 +163,10 @@ class FramePrompt(nn.Module):
         positions = border.flatten().nonzero().squeeze(1).to(adapted.like.device)
         self.register_buffer("border", positions, persistent=False)
         self.delta = adapted.per_run((channels, self.border.numel()), normal(std))
+
+    def set_unit(self, unit: float) -> None:
+        """Measure the learning rate of the prompt in ``unit``, the image's own scale."""
+        self.delta.unit = unit
 
     def value(self) -> Float[Tensor, "runs channels height width"]:
         """delta of each run as an image, zero inside the frame."""

@@ -44,7 +44,11 @@ class PerRun(nn.Module):
     """K independent copies of one tensor; calling it stacks them to (K, *shape).
 
     ``learns=False`` keeps the copies fixed (a random perturbation drawn from each run's seed).
+    ``unit`` is what this tensor's learning rate is measured in: training as if the tensor were
+    ``unit`` times another one, whose learning rate is the recipe's.
     """
+
+    unit: float = 1.0
 
     def __init__(
         self,

@@ -12,7 +12,6 @@ NAMES = (
     "aptheory_resnet_mini",
     "aptheory_vit_gap_mini",
     "aptheory_resnet_deep_mini",
-    "aptheory_convnext_mini",
 )
 
 __all__ = ["NAMES", "names", "weights_file"]

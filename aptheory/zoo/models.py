@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models.convnext import ConvNeXt
 from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -19,7 +18,6 @@ from torch import nn
 from aptheory.zoo.upstream import MAIN_CLASSES, MEAN, STD
 
 __all__ = [
-    "aptheory_convnext_mini",
     "aptheory_resnet_deep_mini",
     "aptheory_resnet_mini",
     "aptheory_vit_gap_mini",
@@ -66,9 +64,6 @@ default_cfgs = generate_default_cfgs(
         "aptheory_resnet_mini": _cfg("aptheory_resnet_mini", first_conv="conv1", classifier="fc"),
         "aptheory_resnet_deep_mini": _cfg(
             "aptheory_resnet_deep_mini", first_conv="conv1", classifier="fc"
-        ),
-        "aptheory_convnext_mini": _cfg(
-            "aptheory_convnext_mini", first_conv="stem.0", classifier="head.fc"
         ),
     }
 )
@@ -146,17 +141,3 @@ def aptheory_resnet_deep_mini(pretrained: bool = False, **kwargs: Any) -> nn.Mod
     """A deeper BatchNorm ResNet: 16 basic blocks in stages of 16, 24, 48 and 96 channels."""
     args = {"block": BasicBlock, "layers": (4, 4, 4, 4), "channels": (16, 24, 48, 96)}
     return _build(SmallImageResNet, "aptheory_resnet_deep_mini", pretrained, **(args | kwargs))
-
-
-@register_model
-def aptheory_convnext_mini(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """A ConvNeXt: 8 blocks of 32 to 128 channels, on 16×16 patches down to 4×4 positions."""
-    args = {"depths": (2, 2, 2, 2), "dims": (32, 64, 96, 128), "patch_size": 2}
-    args |= {"kernel_sizes": 5, "output_stride": 8}
-    return _build(
-        ConvNeXt,
-        "aptheory_convnext_mini",
-        pretrained,
-        feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
-        **(args | kwargs),
-    )

@@ -52,11 +52,10 @@ class Training:
 
 
 TRAININGS = {
-    "aptheory_vit_mini": Training(epochs=20, lr=1e-3),
+    "aptheory_vit_mini": Training(epochs=60, lr=1e-3),
     "aptheory_resnet_mini": Training(epochs=18, lr=2e-3, places=0.0),
-    "aptheory_vit_gap_mini": Training(epochs=8, lr=1e-3),
-    "aptheory_resnet_deep_mini": Training(epochs=8, lr=2e-3),
-    "aptheory_convnext_mini": Training(epochs=8, lr=1.5e-3),
+    "aptheory_vit_gap_mini": Training(epochs=24, lr=1e-3),
+    "aptheory_resnet_deep_mini": Training(epochs=10, lr=2e-3),
 }
 
 
