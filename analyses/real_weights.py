@@ -52,7 +52,7 @@ def studies(assets: Path) -> dict[str, Study]:
             resnet,
             {"name": signs, "train": 860, "val": 430, "test": 860},
             [0, 5, 10, 14, 19, 22, 25, 27, 28, 29],
-            10,
+            6,
         ),
         "vit-gtsrb32": study("vit-gtsrb32", vit, signs_some, vit_places, 6),
         "vit-dtd10": study("vit-dtd10", vit, textures_some, vit_places, 6),

@@ -1,4 +1,4 @@
-"""A prompt's learning rate counts in the activation's own scale, so a rescaled layer is no other."""
+"""A prompt's learning rate counts in the scale of its layer: a rescaled layer is no other."""
 
 import numpy as np
 import pytest
