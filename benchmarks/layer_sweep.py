@@ -41,6 +41,7 @@ from aptheory.loop import Loop, order_generator
 from aptheory.training import Recipe, fit_many, grid, kept_for
 
 QUICK = (("aptheory_vit_mini", "pretrained", None), ("aptheory_resnet_mini", "pretrained", None))
+PLAIN = {"head_init": "default", "scale_prompts": False}  # what the loops by hand do
 FULL = (("vit_tiny_patch16_224", None, None), ("resnet50", None, (3, 112, 112)))
 
 
@@ -166,7 +167,10 @@ def sweep(
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """All loops on one network; seconds by label, and one row a place."""
     recipe = Recipe(
-        epochs=options.epochs, batch_size=options.batch, validate_every=options.validate_every
+        epochs=options.epochs,
+        batch_size=options.batch,
+        validate_every=options.validate_every,
+        **PLAIN,
     )
     places = list(range(0, len(net.layers), options.every))
     if places[-1] != len(net.layers) - 1:
@@ -221,7 +225,7 @@ def search(
     table: pd.DataFrame,
 ) -> dict[str, float]:
     """The full grid by `fit_many`, and successive halving over it."""
-    recipe = Recipe(epochs=options.epochs, batch_size=options.batch)
+    recipe = Recipe(epochs=options.epochs, batch_size=options.batch, **PLAIN)
     runs = grid(seeds=tuple(range(options.seeds)), lrs=tuple(options.lrs))
     methods = [ap.ActivationPrompt(layer=place) for place in places]
     clock = Clock(options.clock)
