@@ -70,8 +70,12 @@ class Results:
         return self._read[name]
 
     def gathered(self, name: str) -> pd.DataFrame:
-        """NAME.csv of the embedded study and of all on real weights, pretrained rows only."""
-        found = sorted(self.folder.glob(f"real/*/{name}.csv"))
+        """NAME.csv of the embedded studies and of all on real weights, pretrained rows only."""
+        found = [
+            path
+            for study in ("real", "layer_preference")
+            for path in sorted(self.folder.glob(f"{study}/*/{name}.csv"))
+        ]
         tables = [pd.read_csv(path) for path in found]
         if self.has(f"layer_preference/{name}"):
             tables.append(self.table(f"layer_preference/{name}"))

@@ -41,12 +41,12 @@ def slim(table: pd.DataFrame) -> pd.DataFrame:
 def collect(runs: Path, to: Path) -> list[Path]:
     """Copy every table that is there; returns what was written."""
     found = {runs / source: to / (target or source) for source, target in TABLES.items()}
-    for pattern in (
-        "real/*/accuracy.csv",
-        "real/*/profile.csv",
-        "real/*/relation.csv",
-        "theory/*/*.csv",
-    ):
+    patterns = [
+        f"{study}/*/{table}.csv"
+        for study in ("layer_preference", "real")
+        for table in ("accuracy", "profile", "relation")
+    ]
+    for pattern in (*patterns, "theory/*/*.csv"):
         found |= {path: to / path.relative_to(runs) for path in sorted(runs.glob(pattern))}
     written = []
     for source, target in found.items():

@@ -2,10 +2,11 @@
 
     python -m analyses.layer_preference [--out runs/layer_preference] [--full] [--workers N]
 
-Both embedded networks, and the same architectures with random weights (an explanation that also
-explains an untrained network explains nothing), on embedded tasks; AP at every layer with all its
-controls, three seeds. With --full all eight tasks, more images, epochs and seeds. Writes
-accuracy.csv, profile.csv, relation.csv, across.csv and the page.
+Three sweeps of AP with all its controls, three seeds: the two embedded networks at every layer
+("pretrained", in OUT itself); the same architectures with random weights ("random": an explanation
+that also explains an untrained network explains nothing); and two more networks of other depth and
+kind at some layers ("more"). With --full all eight tasks, every layer, more images, epochs and
+seeds. Each folder gets accuracy.csv, profile.csv, relation.csv and the page; across.csv sums up.
 """
 
 import argparse
@@ -18,38 +19,50 @@ from aptheory.relate import across
 from aptheory.study import Study
 
 NETWORKS = ("aptheory_vit_mini", "aptheory_resnet_mini")
-SHORT = ("digits", "objects", "textures", "cells", "counting", "orientation")
-FULL = (*SHORT, "position", "distance")
+MORE = ("aptheory_vit_gap_mini", "aptheory_resnet_deep_mini")
+RANDOM = tuple(
+    {"name": name, "weights": "random", "label": f"{name} (random)"} for name in NETWORKS
+)
+GROUPS: dict[str, tuple] = {"pretrained": NETWORKS, "random": RANDOM, "more": MORE}
+SHORT = {
+    "pretrained": ("digits", "objects", "textures", "cells", "counting", "orientation"),
+    "random": ("objects", "counting"),
+    "more": ("digits", "objects", "counting", "orientation"),
+}
+FULL = (*SHORT["pretrained"], "position", "distance")
+SOME_LAYERS = [0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0]
 
 
-def study(*, random: bool = False, full: bool = False) -> Study:
-    """The sweep of the pretrained networks, or of the same with random weights."""
+def study(group: str = "pretrained", *, full: bool = False) -> Study:
+    """The sweep of one group of networks."""
     short = {"train": 200, "val": 100, "test": 400}
     sizes = {"train": 400, "val": 200, "test": 1000} if full else short
-    untrained = [
-        {"name": name, "weights": "random", "label": f"{name} (random)"} for name in NETWORKS
-    ]
-    tasks = FULL if full else ("objects", "counting") if random else SHORT
     return Study(
-        name="layer_preference",
-        networks=untrained if random else NETWORKS,
-        tasks=[{"name": name, **sizes} for name in tasks],
+        name=f"layer_preference_{group}",
+        networks=GROUPS[group],
+        tasks=[{"name": name, **sizes} for name in (FULL if full else SHORT[group])],
         methods=["ap"],
-        layers=[0.0, 0.2, 0.4, 0.6, 0.8, 1.0] if random and not full else "all",
+        layers="all" if full or group == "pretrained" else SOME_LAYERS,
         recipes=[{"base": "quick", "name": "quick", "epochs": 30 if full else 8}],
         seeds=range(5 if full else 3),
     )
 
 
+def folder(group: str, out: Path) -> Path:
+    """Where a group's tables go: OUT itself, or OUT/GROUP."""
+    return out if group == "pretrained" else out / group
+
+
 def main(
     out: Path = Path("runs/layer_preference"), *, full: bool = False, workers: int | None = None
 ) -> pd.DataFrame:
-    """Run or continue both sweeps; returns the relation summarised over networks and tasks."""
+    """Run or continue the sweeps; returns the relation summarised over networks and tasks."""
     summaries = []
-    for random, folder in ((False, out), (True, out / "random")):
-        explore(study(random=random, full=full), folder, images=300, workers=workers)
-        relation = pd.read_csv(folder / "relation.csv")
-        summaries.append(across(relation).assign(weights="random" if random else "pretrained"))
+    for group in GROUPS:
+        into = folder(group, out)
+        explore(study(group, full=full), into, images=300, workers=workers)
+        relation = pd.read_csv(into / "relation.csv")
+        summaries.append(across(relation).assign(group=group))
     summary = pd.concat(summaries)
     write_table(summary, out / "across.csv")
     return summary
