@@ -1,166 +1,374 @@
 """Can the layer be chosen without a sweep? The regret table, from scratch.
 
-    python -m analyses.layer_choice [--sweeps runs/layer_preference ...] [--out runs/layer_choice]
+    python -m analyses.layer_choice [FOLDER ...] [--out runs/layer_choice] [--no-search]
 
-Takes finished layer sweeps, scores every layer of their networks on their tasks, and judges each
-way to choose by its *regret*: test accuracy at the layer that is truly best minus that at the
-chosen one. The rule is refitted without the network *and* without the task that it is judged on.
-Beside it: the paper's fixed places (CNNs the input of the last stage, ViTs the third block), the
-middle, the last, a random layer, the layer's own probe, each single score, and successive halving
-at the same cost. Writes scores/, regret.csv, summary.csv and rule.json.
+Takes folders of finished sweeps (all under runs/ that have plan.json and accuracy.csv by default),
+scores every layer of their networks on their tasks, and judges each way to choose by its *regret*:
+test accuracy at the layer that is truly best minus that at the chosen one.
+
+Everything below was fixed before the evidence was made:
+
+- *rule*: `aptheory.layer_rule`, its family of scores and penalty chosen and its weights fitted
+  without the network and without the task that it is judged on (where nothing else is left,
+  without the network). Nothing is chosen by looking at the pair.
+- *fixed places*: the paper's (CNNs the input of the last stage, ViTs the third block), the
+  middle, the last, the image, a random layer; the best of the other networks' mean curve.
+- *searches, trained anew* by `aptheory.trials` within a share of the sweep's operations, results
+  kept in OUT/searches: successive halving over layers that are spread out, at the cost of the
+  rule's scores, at 2 % and at 10 %; and the rule's ranking with the rest of 2 % and 10 % spent on
+  its best layers. What the budget bought (layers and epochs) stands in searches.csv.
+- *noise floor*: the best on validation by the full sweep, and the layer best on test with one
+  seed, judged with the others. No way without test data can be expected to do much better.
+- *single scores* and the mean rank of the prompt's derivative: looks without a choice, for the
+  reader; they take no part in the rule.
+
+``regret`` counts against the best mean over seeds on test data, which is itself lucky;
+``regret_fresh`` against the layer best with the other seeds, which is not. Intervals take
+networks as the units (cluster-robust, Student's t). Cost is the share of the sweep's operations.
+Networks with random weights are left out. Writes scores/, searches/, regret.csv, summary.csv,
+searches.csv and rule.json; run again after new sweeps, only what is missing is computed.
 """
 
 import argparse
-from collections.abc import Callable
+import json
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analyses.layer_cases import Case, found_sweeps, gather
+from aptheory.errors import InputError
 from aptheory.explore import write_table
-from aptheory.outcomes import key_of
-from aptheory.recommend import SCORES, Rule, fit_rule, layer_scores, standardise
-from aptheory.relate import mean_interval
+from aptheory.layer_rule import Fitter, Rule
+from aptheory.outcomes import key_of, write_atomically
+from aptheory.relate import clustered_interval
+from aptheory.scores import SCORES, standardise
 from aptheory.sources import load_network, load_task
-from aptheory.study import Study
+from aptheory.trials import Plan, plan, search, spread_out
 
-Pair = tuple[str, str]
-RULE_SCORES = ("tangent_explained", "gradient_agreement")
-"""Two scores, named by the theory: with so few networks a rule of ten numbers only fits them."""
-
-
-def gather(
-    studies: list[tuple[Study, Path]], out: Path, *, images: int
-) -> dict[Pair, pd.DataFrame]:
-    """Scores and accuracy of every layer of every (network, task), kept in OUT/scores."""
-    pairs: dict[Pair, pd.DataFrame] = {}
-    for study, folder in studies:
-        accuracy = pd.read_csv(folder / "accuracy.csv")
-        ap = accuracy[accuracy["method"] == "ap"]
-        for network_spec in study.networks:
-            net = load_network(network_spec)
-            for task_spec in study.tasks:
-                task = load_task(task_spec)
-                rows = ap[(ap["network"] == net.name) & (ap["task"] == task.name)]
-                if rows.empty:
-                    continue
-                identity = {"net": net.digest, "task": task.digest, "images": images}
-                path = out / "scores" / f"{net.name}-{task.name}-{key_of(identity)[:8]}.csv"
-                if not path.is_file():
-                    write_table(layer_scores(net, task, images=images), path)
-                measured = rows.pivot_table(index="layer", columns="measure", values="value")
-                joined = pd.read_csv(path).merge(measured.reset_index(), on="layer")
-                joined["kind"] = _kind(net)
-                pairs[net.name, task.name] = joined
-    return pairs
+BUDGETS = (0.02, 0.1)
+DERIVATIVE = ("tangent_explained", "tangent_dimension", "tangent_variation", "gradient_gain")
+GOAL_REGRET, GOAL_COST = 1.0, 0.02
 
 
-def _kind(net: object) -> str:
-    return "vit" if any(layer.layout == "tokens" for layer in net.layers) else "cnn"  # type: ignore[attr-defined]
+# ------------------------------------------------------------------------------- choosing
 
 
-def choices(pairs: dict[Pair, pd.DataFrame], key: Pair, seed: int = 0) -> dict[str, int]:
-    """The row that each way of choosing picks for one (network, task)."""
-    table = pairs[key]
-    seen = [
-        (other, other["test_accuracy"].to_numpy())
-        for (network, task), other in pairs.items()
-        if network != key[0] and task != key[1]
+def nearest(layers: Sequence[int], wanted: float) -> int:
+    """The swept layer nearest to a place; the deeper of two."""
+    return min(layers, key=lambda layer: (abs(layer - wanted), -layer))
+
+
+def held_out_rules(cases: Sequence[Case]) -> dict[int, Rule]:
+    """Number of a case -> the rule fitted without its network and task; none for one network."""
+    fitter = Fitter([case.pair for case in cases])
+    everyone = range(len(cases))
+    rules = {}
+    for number in everyone:
+        on = fitter.unlike(number, [i for i in everyone if i != number])
+        if on:
+            rules[number] = fitter.rule(on)
+    return rules
+
+
+def _ranking(case: Case, preference: np.ndarray) -> list[int]:
+    """The swept layers, best first."""
+    order = np.argsort(-preference, kind="stable")
+    return [int(layer) for layer in case.scores["layer"].iloc[order] if layer in case.layers]
+
+
+def choices(case: Case, rule: Rule | None, others: Sequence[Case]) -> list[tuple[str, int, float]]:
+    """(way, layer, cost in operations) of every way that trains nothing anew."""
+    last = int(case.scores["layer"].max())
+    layers = case.layers
+    found = [
+        ("paper's place", nearest(layers, case.facts["paper_layer"]), 0.0),
+        ("middle layer", nearest(layers, last / 2), 0.0),
+        ("last layer", layers[-1], 0.0),
+        ("image (VP)", layers[0], 0.0),
+        ("best on validation (the sweep)", int(case.vals.mean().idxmax()), case.sweep_cost),
     ]
-    design = standardise(table)
-    depth = table["depth"].to_numpy()
-    picks: dict[str, int] = {
-        "paper's place": int(
-            np.abs(depth - (0.8 if table["kind"].iloc[0] == "cnn" else 0.2)).argmin()
-        ),
-        "middle layer": int(np.abs(depth - 0.5).argmin()),
-        "last layer": len(table) - 1,
-        "image (VP)": 0,
-        "best on validation (the sweep)": int(table["val_accuracy"].to_numpy().argmax()),
-    }
-    if seen:
-        picks["rule"] = int(fit_rule(seen, names=RULE_SCORES).predict(table).argmax())
-        picks["mean curve of other networks"] = _mean_curve(seen, depth)
+    if rule is not None:
+        best = _ranking(case, rule.predict(case.scores))[0]
+        found.append(("rule", best, case.score_cost))
+    if others:
+        found.append(("mean curve of other networks", _mean_curve(case, others), 0.0))
+    design = standardise(case.scores)
     for name in SCORES:
-        if name != "depth":
-            picks[f"score: {name}"] = int(design[name].to_numpy().argmax())
-    return picks
+        if not name.endswith(("depth", "bend")):
+            best = _ranking(case, design[name].to_numpy())[0]
+            found.append((f"score: {name}", best, case.score_cost))
+    ranks = design[list(DERIVATIVE)].rank().mean(axis=1).to_numpy()
+    found.append(("mean rank of derivative scores", _ranking(case, ranks)[0], case.score_cost))
+    return found
 
 
-def _mean_curve(seen: list[tuple[pd.DataFrame, np.ndarray]], depth: np.ndarray) -> int:
+def _mean_curve(case: Case, others: Sequence[Case]) -> int:
     """Depth alone, as learned from the others: the best of their mean accuracy curve."""
-    curves = [
-        np.interp(depth, other["depth"], (accuracy - accuracy.mean()) / (accuracy.std() or 1.0))
-        for other, accuracy in seen
-    ]
-    return int(np.mean(curves, axis=0).argmax())
+    depth = np.array(case.layers) / case.scores["layer"].max()
+    curves = []
+    for other in others:
+        values = other.tests.mean().to_numpy()
+        spread = float(values.std()) or 1.0
+        at = np.array(other.layers) / other.scores["layer"].max()
+        curves.append(np.interp(depth, at, (values - values.mean()) / spread))
+    return case.layers[int(np.mean(curves, axis=0).argmax())]
 
 
-def regrets(pairs: dict[Pair, pd.DataFrame]) -> pd.DataFrame:
-    """One row per (network, task, way of choosing): the layer and its regret in points."""
-    rows = []
-    for key, table in pairs.items():
-        test = 100 * table["test_accuracy"].to_numpy()
-        for way, pick in choices(pairs, key).items():
-            rows.append((*key, way, int(table["layer"].iloc[pick]), float(test.max() - test[pick])))
-        rows.append((*key, "random layer", -1, float(test.max() - test.mean())))
-    return pd.DataFrame(rows, columns=["network", "task", "way", "layer", "regret"])
+def searches(case: Case, rule: Rule | None) -> list[tuple[str, Plan, float]]:
+    """(way, what its budget buys, cost in operations) of every search for one case."""
+    blind = spread_out(case.layers)
+    found = []
+
+    def buy(order: Sequence[int], budget: float, enough: int) -> Plan:
+        epochs, seeds = case.recipe.epochs, len(case.tests)
+        return plan(case.prices, order, budget=budget, epochs=epochs, seeds=seeds, enough=enough)
+
+    for said, budget in (
+        ("the rule's cost", case.score_cost),
+        *((f"{share:.0%}", share * case.sweep_cost) for share in BUDGETS),
+    ):
+        bought = buy(blind, budget, len(blind))
+        found.append((f"successive halving, {said}", bought, bought.operations))
+    if rule is not None:
+        order = _ranking(case, rule.predict(case.scores))
+        for share in BUDGETS:
+            bought = buy(order, share * case.sweep_cost - case.score_cost, 4)
+            cost = case.score_cost + bought.operations
+            found.append((f"rule, then trials, {share:.0%}", bought, cost))
+    return found
+
+
+def carry_out(case: Case, bought: Plan, out: Path, loaded: dict[str, Any]) -> int:
+    """The layer that a search finds; its trials are trained once and kept in OUT/searches."""
+    identity = {
+        "network": case.network,
+        "task": case.task,
+        "scores": case.facts,
+        "layers": sorted(bought.layers),
+        "epochs": bought.epochs,
+        "seeds": bought.seeds,
+        "recipe": case.recipe.settings(),
+    }
+    path = out / "searches" / f"{key_of(identity)}.json"
+    if not path.is_file():
+        if loaded.get("of") != (case.network, case.task):
+            loaded |= {
+                "of": (case.network, case.task),
+                "net": load_network(case.network_spec),
+                "task": load_task(case.task_spec),
+            }
+        start = time.process_time()
+        found = search(loaded["net"], loaded["task"], bought, recipe=case.recipe)
+        rows = found.table[["layer", "rung", "epochs", "val_accuracy", "val_loss", "goes_on"]]
+        values = {
+            "layer": int(found.best[0].settings()["layer"]),
+            "cpu_seconds": round(time.process_time() - start, 2),
+            "trials": json.loads(rows.to_json(orient="records")),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(values) + "\n")
+    return int(json.loads(path.read_text(encoding="utf-8"))["layer"])
+
+
+# ------------------------------------------------------------------------------- judging
+
+
+def regrets(
+    cases: Sequence[Case], out: Path, *, train: bool = True
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A row per (network, task, way): the layer, its regrets, its cost; and what searches bought.
+
+    ``train=False`` leaves the searches out, unless they are kept from before.
+    """
+    rules = held_out_rules(cases)
+    rows, bought_rows = [], []
+    for number, case in enumerate(cases):
+        rule = rules.get(number)
+        others = [c for c in cases if c.network != case.network and c.task != case.task]
+        key = {"network": case.network, "task": case.task}
+        found = choices(case, rule, others)
+        loaded: dict[str, Any] = {}
+        for way, bought, cost in searches(case, rule) if train else ():
+            note = "as planned"
+            if bought.layers:
+                layer = carry_out(case, bought, out, loaded)
+            elif way.startswith("rule"):
+                layer = _ranking(case, rule.predict(case.scores))[0] if rule else case.layers[0]
+                note = "the budget buys no choice between two layers: the rule's best"
+            else:
+                layer = spread_out(case.layers)[0]
+                note = "the budget buys no choice between two layers: the middle"
+            found.append((way, layer, cost))
+            bought_rows.append(
+                key
+                | {"way": way, "layers": len(bought.layers), "of_layers": len(case.layers)}
+                | {"epochs": bought.epochs, "of_epochs": case.recipe.epochs, "note": note}
+            )
+        for way, layer, cost in found:
+            rows.append(
+                key
+                | {"way": way, "layer": layer, "regret": case.regret(layer)}
+                | {"regret_fresh": case.fresh_regret(layer), "cost": cost / case.sweep_cost}
+                | {"family": rule.family if rule and way == "rule" else ""}
+            )
+        average = np.mean([case.regret(layer) for layer in case.layers])
+        fresh = np.mean([case.fresh_regret(layer) for layer in case.layers])
+        rows.append(
+            key
+            | {"way": "random layer", "layer": -1, "regret": average, "regret_fresh": fresh}
+            | {"cost": 0.0, "family": ""}
+        )
+        if seeds := case.another_seed():
+            rows.append(
+                key
+                | {"way": "best on another seed's test", "layer": -1, "cost": 1 / len(seeds)}
+                | {"regret": float(np.mean([lost for _, lost in seeds])), "family": ""}
+                | {"regret_fresh": np.nan}
+            )
+    return pd.DataFrame(rows), pd.DataFrame(bought_rows)
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean regret of each way with its 95 % interval over (network, task)."""
+    """Mean regret of each way, its 95 % interval with networks as the units, and its cost.
+
+    ``within_goal``: share of pairs that lose at most one point. ``cost_worst``: of the dearest.
+    """
     rows = []
     for way, group in table.groupby("way"):
-        values = group["regret"].to_numpy(float)
-        rows.append((way, values.mean(), *mean_interval(values), values.max(), len(values)))
-    columns = ["way", "regret", "low", "high", "worst", "pairs"]
-    return pd.DataFrame(rows, columns=columns).sort_values("regret").reset_index(drop=True)
+        values, networks = group["regret"].to_numpy(float), group["network"].to_numpy(str)
+        fresh = group["regret_fresh"].to_numpy(float)
+        low, high = clustered_interval(values, networks)
+        rows.append(
+            {
+                "way": way,
+                "regret": values.mean(),
+                "low": low,
+                "high": high,
+                "worst": values.max(),
+                "regret_fresh": np.nan if np.isnan(fresh).any() else fresh.mean(),
+                "within_goal": np.mean(values <= GOAL_REGRET),
+                "cost": group["cost"].mean(),
+                "cost_worst": group["cost"].max(),
+                "pairs": len(values),
+                "networks": len(set(networks)),
+            }
+        )
+    return pd.DataFrame(rows).sort_values("regret").reset_index(drop=True)
 
 
-def final_rule(pairs: dict[Pair, pd.DataFrame], summary: pd.DataFrame) -> Rule:
+def final_rule(cases: Sequence[Case], summary: pd.DataFrame) -> Rule:
     """The rule that ships: fitted on everything, with the regret of its held-out versions."""
-    rule = fit_rule(
-        [(table, table["test_accuracy"].to_numpy()) for table in pairs.values()], names=RULE_SCORES
+    rule = Fitter([case.pair for case in cases]).rule()
+    ways = summary.set_index("way")
+    if "rule" not in ways.index:
+        return rule
+    held = ways.loc["rule"]
+    return Rule(
+        rule.weights,
+        rule.family,
+        rule.penalty,
+        rule.fitted_on,
+        round(float(held["regret"]), 2),
+        round(float(held["high"]), 2),
+        round(float(ways.loc["middle layer", "regret"]), 2),
     )
-    held_out = summary.set_index("way").loc["rule"]
-    fitted_on = tuple(sorted(f"{network} on {task}" for network, task in pairs))
-    return Rule(rule.weights, fitted_on, round(held_out["regret"], 2), round(held_out["high"], 2))
+
+
+def findings(table: pd.DataFrame, summary: pd.DataFrame, cases: Sequence[Case]) -> list[str]:
+    """The goal, the middle layer and the failures, in sentences."""
+    ways = summary.set_index("way")
+    said = []
+    if "rule" in ways.index:
+        rule, middle = ways.loc["rule"], ways.loc["middle layer"]
+        met = rule["regret"] <= GOAL_REGRET and rule["cost"] <= GOAL_COST
+        said.append(
+            f"Goal (mean regret ≤ {GOAL_REGRET:g} point at ≤ {GOAL_COST:.0%} of a sweep): "
+            f"{'met' if met else 'not met'} by the rule: {rule['regret']:.2f} points "
+            f"[{rule['low']:.2f}, {rule['high']:.2f}] at {rule['cost']:.2%} "
+            f"(dearest {rule['cost_worst']:.2%})."
+        )
+        both = table[table["way"].isin(("rule", "middle layer"))].pivot_table(
+            index=["network", "task"], columns="way", values="regret"
+        )
+        gap = (both["middle layer"] - both["rule"]).dropna()
+        low, high = clustered_interval(
+            gap.to_numpy(), gap.index.get_level_values("network").to_numpy(str)
+        )
+        verdict = "better" if low > 0 else "worse" if high < 0 else "not told apart"
+        said.append(
+            f"Against the middle layer ({middle['regret']:.2f}): {gap.mean():+.2f} points "
+            f"[{low:+.2f}, {high:+.2f}], {verdict}."
+        )
+        families = table.loc[table["way"] == "rule", "family"].value_counts()
+        said.append(
+            "Families that the held-out rules chose: "
+            + ", ".join(f"{name} ({count})" for name, count in families.items())
+            + "."
+        )
+        worst = table[(table["way"] == "rule") & (table["regret"] > GOAL_REGRET)]
+        where = {(case.network, case.task): case for case in cases}
+        for row in worst.nlargest(5, "regret").itertuples():
+            case = where[row.network, row.task]
+            best = int(case.tests.mean().idxmax())
+            said.append(
+                f"Fails on {row.network}, {row.task}: layer {row.layer} instead of {best} loses "
+                f"{row.regret:.1f} points (spread over layers "
+                f"{100 * float(np.ptp(case.tests.mean())):.1f})."
+            )
+    cpu = [case.facts["cpu_seconds"] for case in cases]
+    said.append(f"The scores took {min(cpu):.0f} to {max(cpu):.0f} s of processor time a pair.")
+    return said
 
 
 def main(
-    studies: list[tuple[Study, Path]],
+    folders: Sequence[Path],
     out: Path = Path("runs/layer_choice"),
     *,
     images: int = 256,
-    keep: Callable[[str], bool] = lambda network: "random" not in network,
+    train: bool = True,
 ) -> pd.DataFrame:
-    """Write the regret table and the rule; returns the summary."""
-    pairs = gather(studies, out, images=images)
-    pairs = {key: table for key, table in pairs.items() if keep(key[0])}
-    table = regrets(pairs)
+    """Write the regret table and the rule, print what was found; returns the summary.
+
+    Raises:
+        InputError: no folder holds a usable sweep.
+    """
+    cases = gather(folders, out, images=images)
+    if not cases:
+        raise InputError(
+            "no finished sweep of activation prompts over four layers was found: run python -m "
+            "analyses.layer_preference first, or name the folders"
+        )
+    table, bought = regrets(cases, out, train=train)
     summary = summarise(table)
     write_table(table, out / "regret.csv")
     write_table(summary, out / "summary.csv")
-    final_rule(pairs, summary).save(out / "rule.json")
+    if len(bought):
+        write_table(bought, out / "searches.csv")
+    final_rule(cases, summary).save(out / "rule.json")
+    print(summary.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    for sentence in findings(table, summary, cases):
+        print(f"- {sentence}")
     return summary
 
 
 if __name__ == "__main__":
-    from analyses.layer_preference import study
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sweeps", type=Path, default=Path("runs/layer_preference"))
-    parser.add_argument(
-        "--assets-sweeps", type=Path, help="folder that analyses.real_weights wrote"
-    )
-    parser.add_argument("--assets", type=Path, help="folder of real weights and images")
+    parser.add_argument("folders", type=Path, nargs="*", help="of finished sweeps; all under runs/")
     parser.add_argument("--out", type=Path, default=Path("runs/layer_choice"))
+    parser.add_argument("--images", type=int, default=256, help="that the scores look at")
+    parser.add_argument("--no-search", action="store_true", help="train nothing anew")
     chosen = parser.parse_args()
-    sources = [(study(), chosen.sweeps)]
-    if chosen.assets_sweeps and chosen.assets:
-        from analyses.real_weights import studies
-
-        for name, one in studies(chosen.assets).items():
-            if (chosen.assets_sweeps / name / "accuracy.csv").is_file():
-                sources.append((one, chosen.assets_sweeps / name))
-    print(main(sources, chosen.out).to_string(index=False))
+    try:
+        main(
+            chosen.folders or found_sweeps(Path("runs")),
+            chosen.out,
+            images=chosen.images,
+            train=not chosen.no_search,
+        )
+    except InputError as error:
+        sys.exit(str(error))

@@ -22,7 +22,7 @@ from aptheory.errors import InputError
 from aptheory.network import Network
 from aptheory.outcomes import key_of, write_atomically
 from aptheory.profile import profile
-from aptheory.relate import TARGETS, relate
+from aptheory.relate import TARGETS, corrected, relate
 from aptheory.report import report
 from aptheory.sources import load_network, load_task, network_identity, task_identity
 from aptheory.study import Study
@@ -121,14 +121,17 @@ def fitting(net: Network, measures: Sequence[str]) -> tuple[str, ...]:
 def relations(
     profiles: pd.DataFrame, accuracy: pd.DataFrame, *, draws: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Relate every metric to AP's accuracy and to its gains over the probes; empty if too short."""
+    """Relate every metric to AP's accuracy and to its gains over the probes; empty if too short.
+
+    The three targets are looks at the same curves: ``q`` and ``looks`` count them all.
+    """
     tables = []
     for target in TARGETS:
         try:
             tables.append(relate(profiles, accuracy, target=target, draws=draws, seed=seed))
         except InputError as error:
             log.info("%s: %s", target, error)
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return corrected(pd.concat(tables, ignore_index=True)) if tables else pd.DataFrame()
 
 
 def record_settings(folder: str | Path, study: Study, **more: Any) -> None:
