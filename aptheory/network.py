@@ -280,6 +280,12 @@ def load(
     """
     if granularity not in ("block", "stage"):
         raise InputError(f"granularity must be 'block' or 'stage', not {granularity!r}")
+    if input_shape is not None and not (
+        len(input_shape) == 3 and all(isinstance(n, int) and n > 0 for n in input_shape)
+    ):
+        raise InputError(
+            f"input_shape must be (channels, height, width) of the image, not {input_shape!r}"
+        )
     if isinstance(name_or_module, nn.Module):
         module, name = name_or_module, name or type(name_or_module).__name__
         if timm_kwargs:

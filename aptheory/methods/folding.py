@@ -29,8 +29,12 @@ def fold(adapted: Adapted) -> nn.Module:
     """The plain module equal to ``adapted``; InputError, with the reason, where there is none."""
     if adapted.runs != 1:
         raise InputError(f"{adapted.runs} runs are held here: choose one with select(k) first")
+    here, like = adapted.head.shift, adapted.like
+    if (here.device, here.dtype) != (like.device, like.dtype):  # it moved since it was attached
+        twin = copy.deepcopy(adapted).to(like.device, like.dtype)
+        return fold(twin).to(here.device, here.dtype)
     source = adapted.source
-    module = copy.deepcopy(source.module).to(adapted.head.shift.device).eval()
+    module = copy.deepcopy(source.module).eval()
     weight, bias = adapted.head.folded()
     # The rules below may move the classifier's bias, so the classifier is set last.
     shift = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)

@@ -30,8 +30,12 @@ def save(adapted: Adapted, path: str | Path) -> None:
         "network": adapted.net.name,
         "digest": adapted.source.digest,
     }
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, str(path), metadata=note)
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, str(path), metadata=note)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be written ({reason}): choose another place") from error
 
 
 def attach_saved(net: Network, path: str | Path) -> Adapted:
@@ -52,17 +56,35 @@ def attach_saved(net: Network, path: str | Path) -> Adapted:
         raise InputError(f"{path} is not a safetensors file: {error}") from None
     if note.get("format") != FORMAT:
         raise InputError(f"{path} was not written by Adapted.save (format {note.get('format')!r})")
-    if note["digest"] != net.digest:
+    try:
+        settings, classes = json.loads(note["method"]), int(note["classes"])
+        seed, network, digest = int(note["seed"]), note["network"], note["digest"]
+        method = from_settings(settings)
+    except (KeyError, TypeError, ValueError) as error:
+        told = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         raise InputError(
-            f"{path} was learned on {note['network']} with other weights than this {net.name}: "
-            f"load the network with digest {note['digest'][:12]}..., this one has "
-            f"{net.digest[:12]}..."
+            f"{path} does not say what it holds ({told}): save the adapted network again"
+        ) from error
+    if digest != net.digest:
+        raise InputError(
+            f"{path} was learned on {network} with other weights than this {net.name}: "
+            f"load the network with digest {digest[:12]}..., this one has {net.digest[:12]}..."
         )
-    method = from_settings(json.loads(note["method"]))
-    adapted = method.attach(net, classes=int(note["classes"]), seed=int(note["seed"]))
+    bias = tensors.get("head.bias")
+    if bias is None or tuple(bias.shape) != (classes,):  # before a head of that size is made
+        raise InputError(f"{path} holds no head of {classes} classes: save it again")
+    adapted = method.attach(net, classes=classes, seed=seed)
     own = adapted.state()
-    if own.keys() != tensors.keys():
-        raise InputError(f"{path} holds other tensors than {method.name} learns on {net.name}")
+    odd = sorted(own.keys() ^ tensors.keys())
+    odd += [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
+    if odd:
+        raise InputError(
+            f"{path} holds other tensors than {method.name} learns on {net.name}, {odd[0]} among "
+            "them: save the adapted network again"
+        )
+    broken = [name for name, value in tensors.items() if not value.isfinite().all()]
+    if broken:
+        raise InputError(f"{path} holds values that are not finite, in {broken[0]}: train it again")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
