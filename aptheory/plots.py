@@ -45,6 +45,29 @@ METHODS = {
     "linear_probe": ("linear probe", "grey", "-.", ""),
 }
 
+SHORT = {
+    "ap": "prompt",
+    "layer_probe": "probe here",
+    "random_perturbation": "random",
+    "linear_probe": "linear probe",
+}
+"""The same where there is little room."""
+
+NAMES = {
+    "ap": "AP",
+    "vp": "VP",
+    "vpt": "VPT",
+    "vpt_deep": "VPT-deep",
+    "gate_vpt": "gated VPT",
+    "e2vpt": "E²VPT",
+    "vapt": "VAPT",
+    "lora": "LoRA",
+    "ssf": "SSF",
+    "bitfit": "BitFit",
+    "full": "full fine-tuning",
+}
+"""Methods as the field writes them; every other name is read as words."""
+
 MEASURES = {
     "attention_distance": "attention distance (pixels)",
     "effective_rank": "effective rank",
@@ -54,6 +77,13 @@ MEASURES = {
     "test_accuracy": "test accuracy (%)",
     "val_accuracy": "validation accuracy (%)",
 }
+
+
+def method_name(method: str) -> str:
+    """A method's name as a reader writes it: ``vpt (10 tokens)`` becomes ``VPT (10 tokens)``."""
+    head, _, rest = str(method).partition(" ")
+    said = NAMES.get(head, head.replace("_", " "))
+    return f"{said} {rest}" if rest else said
 
 
 @contextmanager
