@@ -9,8 +9,10 @@ where the learned tensors can be written into ordinary weights exactly, ``fold``
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -327,32 +329,38 @@ _called: WeakKeyDictionary[Network, frozenset[str]] = WeakKeyDictionary()
 
 
 def called_modules(net: Network) -> frozenset[str]:
-    """Names of the modules whose own forward runs when the network does.
+    """Names of the modules whose own forward runs on the samples when the network does.
 
     Some attention modules read the weights of a linear layer without calling it; whatever stands
-    in for such a layer would silently do nothing. Found by one image, once a network.
+    in for such a layer would silently do nothing. Others work out position biases from a table:
+    there is nothing of one sample's, or one run's, in what they read. Found once a network, with
+    one image and with two: what runs on samples gets twice the rows.
     """
     if net not in _called:
-        seen: set[str] = set()
-        handles = [
-            module.register_forward_hook(lambda *_, name=name: seen.add(name))
-            for name, module in net.module.named_modules()
-        ]
-        try:
-            with torch.no_grad():
-                net(torch.zeros(1, *net.input_shape).to(next(net.parameters())))
-        finally:
-            for handle in handles:
-                handle.remove()
-        _called[net] = frozenset(seen)
+        one, two = (_rows_seen(net, images) for images in (1, 2))
+        _called[net] = frozenset(n for n, rows in one.items() if two[n] == [2 * r for r in rows])
     return _called[net]
 
 
-def caller_of(net: Network, name: str) -> str:
-    """The innermost module around ``name``, itself included, whose forward runs."""
-    while name and name not in called_modules(net):
-        name = name.rpartition(".")[0]
-    return name
+def _rows_seen(net: Network, images: int) -> dict[str, list[int]]:
+    """Module name -> length of the first axis of what it gave, call by call."""
+    seen: dict[str, list[int]] = defaultdict(list)
+
+    def note(_: Any, __: Any, given: Any, *, name: str) -> None:
+        first = given[0] if isinstance(given, (tuple, list)) and given else given
+        seen[name].append(len(first) if isinstance(first, Tensor) and first.dim() else 0)
+
+    handles = [
+        module.register_forward_hook(partial(note, name=name))
+        for name, module in net.module.named_modules()
+    ]
+    try:
+        with torch.no_grad():
+            net(torch.zeros(images, *net.input_shape).to(next(net.parameters())))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
 
 
 def place_of(net: Network, layer: int | str) -> Layer:

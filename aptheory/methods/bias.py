@@ -6,15 +6,14 @@ no other biases than beta, so there BitFit is the shift half of NORM-TUNE.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 
 from aptheory.errors import InputError
-from aptheory.methods.base import Adapted, Method, caller_of
-from aptheory.methods.own_weights import OwnWeights
+from aptheory.methods.base import Adapted, Method
+from aptheory.methods.own_weights import OwnWeights, owners
 
 if TYPE_CHECKING:
     from aptheory.network import Network
@@ -35,28 +34,22 @@ class BitFit(Method):
         """Module name -> the bias parameters in it that learn, for all that runs before the head.
 
         A bias is a parameter called "bias" or "..._bias" (the query and value biases of some
-        attention modules); tables of position biases are not. A module that holds both biases and
-        other modules takes the biases of these with it, under dotted names; so does one that
-        reads the weights of its parts without calling them.
+        attention modules); tables of position biases are not.
         """
-        wanted = [
-            parameter.rpartition(".")
-            for parameter in net.parameters_between(0, len(net.layers) - 1)
-            if parameter.split(".")[-1] == "bias" or parameter.endswith("_bias")
-        ]
-        owners = sorted({caller_of(net, module) for module, _, _ in wanted} - {""})
-        found: dict[str, list[str]] = defaultdict(list)
-        for module, _, name in wanted:
-            # A parameter of the model itself has no module that could be replaced.
-            outer = next((o for o in owners if f"{module}.".startswith(f"{o}.")), None)
-            if outer:
-                found[outer].append(f"{module}.{name}"[len(outer) + 1 :])
+        found = owners(
+            net,
+            [
+                name
+                for name in net.parameters_between(0, len(net.layers) - 1)
+                if name.split(".")[-1] == "bias" or name.endswith("_bias")
+            ],
+        )
         if not found:
             raise InputError(f"bitfit makes no sense on {net.name}: it has no biases")
-        return {module: tuple(names) for module, names in found.items()}
+        return found
 
     def install(self, adapted: Adapted) -> int:
-        biases = self.biases(adapted.net)
+        biases = self.biases(adapted.source)
         for name, parameters in biases.items():
             inner = adapted.net.module.get_submodule(name)
             adapted.replace(name, OwnWeights(adapted, inner, parameters))

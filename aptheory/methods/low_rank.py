@@ -75,7 +75,7 @@ class LoRA(Method):
         return found
 
     def install(self, adapted: Adapted) -> int:
-        names = self.modules(adapted.net)
+        names = self.modules(adapted.source)
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError:

@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from aptheory.errors import InputError
-from aptheory.methods.base import Adapted, Method, called_modules
-from aptheory.methods.own_weights import OwnWeights
+from aptheory.methods.base import Adapted, Method
+from aptheory.methods.own_weights import OwnWeights, owners
 
 if TYPE_CHECKING:
     from aptheory.network import Network
@@ -58,16 +58,19 @@ class NormTuning(Method):
     def layers(self, net: Network) -> dict[str, tuple[str, ...]]:
         """Module name -> its parameters that learn, for each layer that runs before the head.
 
-        A layer without the parameter asked for (an RMSNorm has no beta) gives what it has.
+        A layer without the parameter asked for gives what it has.
         """
         wanted = [n for n, on in (("weight", self.scale), ("bias", self.shift)) if on]
-        found = {}
-        running = called_modules(net)
-        for name, module in net.module.named_modules():
-            if isinstance(module, KINDS[self.kind]) and name in running:
-                has = tuple(n for n in wanted if getattr(module, n, None) is not None)
-                if has:
-                    found[name] = has
+        norms = dict(net.module.named_modules())
+        found = owners(
+            net,
+            [
+                parameter
+                for parameter in net.parameters_between(0, len(net.layers) - 1)
+                if isinstance(norms[parameter.rpartition(".")[0]], KINDS[self.kind])
+                and parameter.rpartition(".")[2] in wanted
+            ],
+        )
         if not found:
             kind = "normalisation" if self.kind == "any" else f"{self.kind} normalisation"
             raise InputError(
@@ -77,7 +80,7 @@ class NormTuning(Method):
         return found
 
     def install(self, adapted: Adapted) -> int:
-        layers = self.layers(adapted.net)
+        layers = self.layers(adapted.source)
         for name, parameters in layers.items():
             inner = adapted.net.module.get_submodule(name)
             adapted.replace(name, OwnWeights(adapted, inner, parameters))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,34 @@ from aptheory.methods.stacked import PerRun, by_run, copy_of, merged
 
 if TYPE_CHECKING:
     from aptheory.methods.base import Adapted
+    from aptheory.network import Network
+
+
+def owners(net: Network, parameters: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Module name -> the given parameters that it takes with it, under its own names for them.
+
+    The owner of a parameter is the innermost module around it whose forward runs on the samples:
+    one that reads the weights of its parts without calling them, or calls them on a table, takes
+    these weights itself. So does one that has a parameter of its own and parts with others. A
+    parameter of the model itself has no module that could be replaced, and is left out.
+    """
+    from aptheory.methods.base import called_modules
+
+    running = called_modules(net)
+
+    def around(name: str) -> str:
+        while name and name not in running:
+            name = name.rpartition(".")[0]
+        return name
+
+    split = [parameter.rpartition(".") for parameter in parameters]
+    known = sorted({around(module) for module, _, _ in split} - {""})
+    found: dict[str, list[str]] = defaultdict(list)
+    for module, _, name in split:
+        outer = next((o for o in known if f"{module}.".startswith(f"{o}.")), None)
+        if outer:
+            found[outer].append(f"{module}.{name}"[len(outer) + 1 :])
+    return {module: tuple(names) for module, names in found.items()}
 
 
 class OwnWeights(nn.Module):

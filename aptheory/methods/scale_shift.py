@@ -93,7 +93,7 @@ class SSF(Method):
         return found
 
     def install(self, adapted: Adapted) -> int:
-        names = self.modules(adapted.net)
+        names = self.modules(adapted.source)
         for name in names:
             inner = adapted.net.module.get_submodule(name)
             adapted.replace(name, ScaleShift(adapted, inner, self.std))
