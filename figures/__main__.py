@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from analyses.claims import Results
+from analyses.evidence import NotMeasured
 from aptheory import plots
 
 FIGURES = (
@@ -38,9 +39,8 @@ def draw_all(results: Path, to: Path, only: Sequence[str] = FIGURES) -> list[Pat
         module = import_module(f"figures.{name}")
         try:
             sheet = module.draw(tables)
-        except FileNotFoundError as error:
-            missing = error.filename or error.args[0]
-            print(f"{name}: not drawn, no table {missing}; `{module.NEEDS}` makes it")
+        except NotMeasured as error:
+            print(f"{name}: not drawn, no table {error.args[0]}; `{module.NEEDS}` makes it")
             continue
         written += plots.save(sheet, to / name)
         print(f"{name}: {to / name}.png")
