@@ -24,7 +24,8 @@ from aptheory.sources import load_network, load_task
 from aptheory.study import Study
 from aptheory.trials import Prices
 
-FORMAT = 2  # of the kept scores: raise it when what they mean changes
+SHARE = 0.02  # of a sweep's operations that the scores may cost
+FORMAT = 3  # of the kept scores: raise it when what they mean changes
 
 
 @dataclass
@@ -127,14 +128,16 @@ def gather(folders: Sequence[Path], out: Path, *, images: int) -> list[Case]:
                     print(f"left out: {net.name} on {task.name}: {reason}", file=sys.stderr)
                     continue
                 print(f"{net.name} on {task.name}: {folder}", file=sys.stderr, flush=True)
-                scores, facts = _scored(net, task, out, images)
+                tests, recipe = _table(some, "test_accuracy"), _recipe(study)
+                sizes = (tests.columns.tolist(), recipe.epochs, len(tests))
+                scores, facts = _scored(net, task, out, images, *sizes)
                 cases[net.name, task.name] = Case(
                     net.name,
                     task.name,
                     network_spec,
                     task_spec,
-                    _recipe(study),
-                    _table(some, "test_accuracy"),
+                    recipe,
+                    tests,
                     _table(some, "val_accuracy"),
                     scores,
                     facts,
@@ -192,13 +195,24 @@ def _changed(folder: Path, net: Network, task: Any) -> str:
     return ""
 
 
-def _scored(net: Network, task: Any, out: Path, images: int) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The scores and what prices need, computed once and kept."""
+def _scored(
+    net: Network, task: Any, out: Path, most: int, layers: list[int], epochs: int, seeds: int
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The scores and what prices need, computed once and kept.
+
+    As many images are looked at as `SHARE` of the sweep's operations buys, ``most`` at most, and
+    never fewer than ten or one a class.
+    """
+    operations, classes = piece_operations(net), len(task.classes)
+    sweep = Prices(operations, len(task.train), len(task.val)).sweep(
+        layers, epochs=epochs, seeds=seeds
+    )
+    bought = int(SHARE * sweep / score_operations(operations, 1, classes))
+    images = min(most, len(task.train), max(10, classes, bought))
     identity = {"net": net.digest, "task": task.digest, "images": images, "format": FORMAT}
     stem = out / "scores" / f"{net.name}-{task.name}-{key_of(identity)[:8]}".replace(" ", "_")
     table, facts = stem.with_name(stem.name + ".csv"), stem.with_name(stem.name + ".json")
     if not (table.is_file() and facts.is_file()):
-        operations = piece_operations(net)
         start = time.process_time()
         scores = layer_scores(net, task, images=images)
         values = {
@@ -206,8 +220,8 @@ def _scored(net: Network, task: Any, out: Path, images: int) -> tuple[pd.DataFra
             "backward": operations.backward,
             "train": len(task.train),
             "val": len(task.val),
-            "classes": len(task.classes),
-            "images": min(images, len(task.train)),
+            "classes": classes,
+            "images": images,
             "paper_layer": paper_layer(net),
             "cpu_seconds": round(time.process_time() - start, 2),
         }

@@ -10,7 +10,8 @@ Everything below was fixed before the evidence was made:
 
 - *rule*: `aptheory.layer_rule`, its family of scores and penalty chosen and its weights fitted
   without the network and without the task that it is judged on (where nothing else is left,
-  without the network). Nothing is chosen by looking at the pair.
+  without the network). Nothing is chosen by looking at the pair. The scores look at as many
+  training images as 2 % of the sweep's operations buy, 256 at most.
 - *fixed places*: the paper's (CNNs the input of the last stage, ViTs the third block), the
   middle, the last, the image, a random layer; the best of the other networks' mean curve.
 - *searches, trained anew* by `aptheory.trials` within a share of the sweep's operations, results
@@ -360,7 +361,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="*", help="of finished sweeps; all under runs/")
     parser.add_argument("--out", type=Path, default=Path("runs/layer_choice"))
-    parser.add_argument("--images", type=int, default=256, help="that the scores look at")
+    parser.add_argument("--images", type=int, default=256, help="that the scores look at, at most")
     parser.add_argument("--no-search", action="store_true", help="train nothing anew")
     chosen = parser.parse_args()
     try:

@@ -45,7 +45,8 @@ SCORES = {
     "logme": "log evidence for the labels given this layer's features",
     "probe": "leave-one-out accuracy of a linear probe on this layer's features",
 }
-"""What the rule may use, in words. Columns named "log" are logarithms."""
+"""What the rule may use, in words. Columns named "log" are logarithms, of the value or of a
+thousandth of the largest over the layers, whichever is larger."""
 
 METRICS = ("attention_distance", "globality", "effective_rank", "logme")
 DIRECTIONS = 10
@@ -133,7 +134,8 @@ def layer_scores(
         )
     scores = pd.DataFrame(table).merge(_metrics(net, some, seed), on="layer", how="left")
     for name in _LOGARITHMIC:
-        scores[name] = np.log(scores[name].clip(lower=1e-12))
+        # At the classifier's input some vanish: their logarithm would drown all other layers.
+        scores[name] = np.log(scores[name].clip(lower=max(1e-3 * scores[name].max(), 1e-30)))
     return scores[["layer", "layer_name", *SCORES]]
 
 

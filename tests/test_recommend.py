@@ -54,6 +54,8 @@ def test_at_the_classifiers_input_a_prompt_tells_no_images_apart(scores):
     assert last["tangent_variation"] == 0.0
     assert last["tangent_explained"] == pytest.approx(0, abs=0.02)
     assert (scores["tangent_variation"].iloc[:-3] > 0.01).all()
+    # The reach of the other layers is still told apart beside one that vanishes.
+    assert standardise(scores)["tangent_reach"].iloc[:-1].std() > 0.2
 
 
 def test_the_same_seed_gives_the_same_scores_for_any_batch(net, task, scores):
