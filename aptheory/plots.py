@@ -107,7 +107,6 @@ def style() -> Iterator[None]:
         "lines.markersize": 3.5,
         "figure.dpi": 150,
         "savefig.dpi": 200,
-        "savefig.bbox": "tight",
         "pdf.fonttype": 42,
         "svg.fonttype": "none",
     }
@@ -163,12 +162,14 @@ def accuracy_by_layer(
     network: str,
     task: str,
     measure: str = "test_accuracy",
+    focus: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
     """Accuracy of AP against the layer that it stands at, with the controls (paper, Figure 4).
 
     Points are means over seeds, bands are Student's 95 % intervals of that mean. The star marks
-    the layer chosen on validation accuracy.
+    the layer chosen on validation accuracy. ``focus`` gives the height to the prompt and what it
+    must beat: probes of single layers that are far below leave the frame.
     """
     rows = _rows(accuracy, network=network, task=task, measure=measure)
     ax = _axes(ax)
@@ -208,6 +209,9 @@ def accuracy_by_layer(
             ax.plot(layer, 100 * ap.loc[layer, "value"], "*", color=COLORS["orange"], markersize=9)
             name = chosen["layer_name"].iloc[0]
             ax.set_title(f"{network} on {task}: best at layer {layer} ({name})")
+    compared = rows.loc[rows["method"] != "layer_probe", "value"]
+    if focus and len(compared):
+        ax.set_ylim(bottom=100 * (compared.min() - 0.6 * np.ptp(compared)))
     _layer_axis(ax)
     ax.set_ylabel(MEASURES.get(measure, measure))
     _legend(ax)
@@ -247,15 +251,17 @@ def attention_distance(
     rows = _rows(profile, network=network, task=task, measure="attention_distance")
     ax = _axes(ax)
     if "head" in rows:  # the profile also has the mean of the heads, as a row of its own
+        whole = rows[rows["head"].astype(str) == "mean"].set_index("layer").sort_index()
         rows = rows[rows["head"].astype(str) != "mean"]
+        if len(whole) and {"low", "high"} <= set(whole):
+            ax.fill_between(
+                whole.index, whole["low"], whole["high"], color=COLORS["blue"], alpha=0.2, lw=0
+            )
     ax.scatter(rows["layer"], rows["value"], s=10, color=COLORS["sky"], alpha=0.8, label="one head")
     mean = rows.groupby("layer")["value"].mean()
     ax.plot(mean.index, mean, color=COLORS["blue"], label="mean of heads")
-    falls = mean.iloc[-1] < mean.iloc[0]
-    ax.set_title(
-        f"{network} on {task}: distance {'falls' if falls else 'rises'} from "
-        f"{mean.iloc[0]:.1f} to {mean.iloc[-1]:.1f} pixels"
-    )
+    way = "falls" if mean.iloc[-1] < mean.iloc[0] else "rises"
+    ax.set_title(f"{network}, {task}: {way} from {mean.iloc[0]:.1f} to {mean.iloc[-1]:.1f}")
     _layer_axis(ax)
     ax.set_ylabel(MEASURES["attention_distance"])
     _legend(ax)
@@ -269,6 +275,7 @@ def cka_map(
     network: str,
     task: str,
     other_network: str | None = None,
+    scale: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
     """Linear CKA between all pairs of layers, within a network or between two (Figure 5A)."""
@@ -280,14 +287,15 @@ def cka_map(
     if other_network is None:
         table = table.combine_first(table.T)
     ax = _axes(ax)
-    image = ax.imshow(table, origin="lower", vmin=0, vmax=1, cmap="cividis", aspect="auto")
+    image = ax.imshow(table, origin="lower", vmin=0, vmax=1, cmap="cividis")
     ax.grid(False)
-    ax.figure.colorbar(image, ax=ax, label="CKA")
+    if scale:
+        ax.figure.colorbar(image, ax=ax, label="CKA")
     ax.set_xlabel(f"layer of {other_network or network}")
     ax.set_ylabel(f"layer of {network}")
-    step = max(1, len(table) // 8)
+    step = -(-len(table) // 7)
     ax.set_yticks(range(0, len(table), step), [str(int(i)) for i in table.index[::step]])
-    step = max(1, table.shape[1] // 8)
+    step = -(-table.shape[1] // 7)
     ax.set_xticks(range(0, table.shape[1], step), [str(int(i)) for i in table.columns[::step]])
     return ax
 
@@ -339,7 +347,7 @@ def method_comparison(
         color = COLORS["orange"] if str(row.method).startswith("ap") else COLORS["blue"]
         ax.plot([100 * row.low, 100 * row.high], [place, place], color=color, linewidth=1.2)
         ax.plot(100 * row.value, place, "o", color=color)
-    labels = list(rows["method"].str.replace("_", " "))
+    labels = [method_name(method) for method in rows["method"]]
     if "parameters" in rows:
         labels = [
             f"{label} ({int(count):,})"

@@ -17,23 +17,23 @@ def draw(results: Results) -> Figure:
     pairs = accuracy[["network", "task"]].drop_duplicates().itertuples(index=False)
     chosen = best_layers(accuracy).set_index(["network", "task"])
     keys = sorted((evidence.is_vit(n), n, t) for n, t in pairs)
-    sheet, axes = page.panels(len(keys), columns=4, height=1.5 if len(keys) > 4 else 2.4)
+    sheet, axes = page.panels(len(keys), columns=4, height=1.65 if len(keys) > 4 else 2.4)
     above = 0
     for (_, network, task), ax in zip(keys, axes, strict=True):
-        plots.accuracy_by_layer(accuracy, network=network, task=task, ax=ax)
+        plots.accuracy_by_layer(accuracy, network=network, task=task, focus=True, ax=ax)
         best = chosen.loc[(network, task)]
         probe = evidence.at_layer(accuracy, "linear_probe")
         probe = probe[(probe["network"] == network) & (probe["task"] == task)]["value"]
         above += bool(best["low"] > probe.mean())
         with plots.style():
-            ax.set_title(f"{page.short(network)}, {task}: {best['layer']}", fontsize=7)
+            ax.set_title(f"{page.short(network)}, {task}: layer {best['layer']}", fontsize=7)
             ax.tick_params(labelsize=6)
         ax.set(xlabel="", ylabel="")
     for ax in axes[-4:]:
         ax.set_xlabel("layer (0 is the image)", fontsize=7)
     page.one_legend(sheet, axes)
     with plots.style():
-        sheet.supylabel("test accuracy (%)", fontsize=8)
+        sheet.supylabel("test accuracy (%); poor probes of a layer leave the frame", fontsize=7)
     return page.title(
         sheet, f"The best prompt is clear of the linear probe in {above} of {len(keys)} cases"
     )

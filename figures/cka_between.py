@@ -13,7 +13,9 @@ def draw(results: Results) -> Figure:
     """One map a pair of networks, averaged over its tasks; dots mark each row's best match."""
     table = results.table("cka_between/cka")
     pairs = sorted(table.groupby(["network", "other_network"]).groups)
-    sheet, axes = page.panels(len(pairs), columns=3)
+    sheet, axes = page.panels(
+        len(pairs), columns=3, height=2.9, width=plots.PAGE if len(pairs) > 1 else plots.PAGE / 2
+    )
     said = []
     for (network, other), ax in zip(pairs, axes, strict=True):
         rows = table[(table["network"] == network) & (table["other_network"] == other)]
@@ -26,7 +28,7 @@ def draw(results: Results) -> Figure:
         with plots.style():
             ax.plot(best, range(len(wide)), ".", color=plots.COLORS["orange"], markersize=5)
             ax.set(xlabel=f"layer of {page.short(other)}", ylabel=f"layer of {page.short(network)}")
-            ax.set_title(task)
+            ax.set_title(f"{task}; dots: best match of a row", fontsize=7)
         depth = best[-(len(wide) // 3) :].mean() / (wide.shape[1] - 1)
         said.append(f"{page.short(network)} matches {page.short(other)} at {depth:.2f}")
     return page.title(sheet, "Deepest third of the CNN: " + "; ".join(said) + " of its depth")

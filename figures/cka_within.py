@@ -14,22 +14,24 @@ def draw(results: Results) -> Figure:
     profile = results.gathered("profile")
     rows = profile[profile["measure"] == "cka"]
     networks = sorted(rows["network"].unique())
-    sheet, axes = page.panels(len(networks), columns=3)
+    sheet, axes = page.panels(len(networks), columns=4, height=2.0)
     said = []
     for network, ax in zip(networks, axes, strict=True):
         one = page.mean_of_tasks(
             rows[rows["network"] == network], ["network", "measure", "layer", "other_layer"]
         )
         task = one["task"].iloc[0]
-        plots.cka_map(one, network=network, task=task, ax=ax)
+        plots.cka_map(one, network=network, task=task, scale=False, ax=ax)
         with plots.style():
-            ax.set_title(f"{page.short(network)}, {task}")
+            ax.set_title(f"{page.short(network)}, {task}", fontsize=6.3)
             ax.set(xlabel="layer", ylabel="layer")
         near = one[one["other_layer"] - one["layer"] == 1]["value"].mean()
         ends = one[
             (one["layer"] == one["layer"].min()) & (one["other_layer"] == one["other_layer"].max())
         ]["value"].mean()
         said.append(f"{page.short(network)} {near:.2f} and {ends:.2f}")
+    with plots.style():
+        sheet.colorbar(axes[-1].images[0], ax=axes, label="CKA", aspect=14, shrink=0.9)
     return page.title(sheet, "CKA of neighbours and of first with last: " + "; ".join(said))
 
 

@@ -1,5 +1,6 @@
 """What does a prompt cost? Step time, memory and throughput (claims 19 to 22)."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -21,8 +22,12 @@ def draw(results: Results) -> Figure:
     steps = results.table("cost/ap_against_vp")
     throughput = results.table("cost/throughput")
     counts = results.table("cost/parameters").sort_values("parameters")
-    sheet, (left, middle, right) = page.panels(3, height=2.9)
+    height = 2.1 + 0.16 * len(counts)
     with plots.style():
+        sheet = plt.figure(figsize=(plots.PAGE, height + 0.6), layout="constrained")
+        grid = sheet.add_gridspec(2, 2, height_ratios=[2.1, 0.5 + 0.16 * len(counts)])
+        left, middle = sheet.add_subplot(grid[0, 0]), sheet.add_subplot(grid[0, 1])
+        right = sheet.add_subplot(grid[1, :])
         shown = [column for column in BARS if column in steps]
         width = 0.8 / len(shown)
         places = np.arange(len(steps))
@@ -30,22 +35,23 @@ def draw(results: Results) -> Figure:
             label, color = BARS[column]
             x = places + (i - (len(shown) - 1) / 2) * width
             bars = left.bar(x, steps[column], width, color=plots.COLORS[color], label=label)
-            left.bar_label(bars, fmt="%.2f", fontsize=5)
+            left.bar_label(bars, fmt="%.2f", fontsize=5.5)
         left.axhline(1, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
         left.set_xticks(places, [f"{page.short(r.network)}\n{r.layer}" for r in steps.itertuples()])
         left.set_ylabel("AP's training step / VP's")
-        left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22))
-        bars = middle.barh(
-            throughput["method"], throughput["throughput_ratio"], color=plots.COLORS["blue"]
-        )
-        middle.bar_label(bars, fmt="%.2f", fontsize=6)
+        left.legend(loc="upper center", bbox_to_anchor=(0.4, -0.22), ncols=2, fontsize=6)
+        named = [plots.method_name(method) for method in throughput["method"]]
+        bars = middle.barh(named, throughput["throughput_ratio"], 0.6, color=plots.COLORS["blue"])
+        inside = {"label_type": "center", "color": "white", "fontsize": 7}
+        middle.bar_label(bars, fmt="%.2f", **inside)
         middle.axvline(1, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
-        middle.set_xlim(0, 1.2 * max(1.0, throughput["throughput_ratio"].max()))
-        middle.set_xlabel("throughput / frozen network's")
-        right.barh(counts["what"], counts["parameters"], color=plots.COLORS["green"])
-        right.set_xscale("log")
-        right.tick_params(axis="y", labelsize=5.5)
-        right.set_xlabel("tunable parameters, no head")
+        middle.set_xlabel("throughput / the frozen network's")
+        bars = right.barh(counts["what"], counts["parameters"], 0.6, color=plots.COLORS["green"])
+        right.bar_label(bars, fmt="{:,.0f}", fontsize=6, padding=2)
+        right.tick_params(axis="y", labelsize=7)
+        right.margins(x=0.1)
+        right.xaxis.set_major_formatter("{x:,.0f}")
+        right.set_xlabel("tunable parameters without the head")
     said = ", ".join(f"{r.time_ratio:.2f} ({page.short(r.network)})" for r in steps.itertuples())
     return page.title(sheet, f"A step of AP takes {said} of the time of VP's")
 

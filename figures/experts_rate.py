@@ -14,7 +14,7 @@ COLORS = ("blue", "green", "orange", "purple")
 
 def draw(results: Results) -> Figure:
     """A row a measure, a column a setting: median and quartiles over repetitions."""
-    table = results.table("theory/experts_rate/experts_rate")
+    table = page.theory(results, "experts_rate")
     measures, settings = sorted(table["measure"].unique()), list(table["setting"].unique())
     sheet = plots.figure(len(measures), len(settings), height=2.1)
     axes = list(sheet.axes)

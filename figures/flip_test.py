@@ -18,7 +18,7 @@ DOUBLINGS = "log2 N(layer 2) / N(layer 1)"
 
 def draw(results: Results) -> Figure:
     """A row a shape of prompt: preference, dose-response over both ranges, convolutions."""
-    table = results.table("theory/flip_test/flip_test")
+    table = page.theory(results, "flip_test")
     rows = table[table["epsilon"] == 0.05]
     sheet = plots.figure(2, 3, height=2.4)
     axes = np.array(sheet.axes).reshape(2, 3)
@@ -84,8 +84,8 @@ def _convolutions(ax: Axes, rows: pd.DataFrame) -> None:
         ax.plot([x, x], [low, high], color=plots.COLORS["green"])
         ax.plot(x, value, "s", color=plots.COLORS["green"])
     ax.axhline(0, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
-    ax.set(xlabel="log2 distance of layer 2 / layer 1", ylabel=DOUBLINGS)
-    ax.set_title("CNN", fontsize=7)
+    ax.set(xlabel="log2 (distance 2 / 1)", ylabel=DOUBLINGS)
+    ax.set_title("convolutional networks", fontsize=7)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,18 @@ def draw(results: Results) -> Figure:
     """Mean regret with its 95 % interval over networks and tasks; a dot a network and task."""
     summary = results.table("layer_choice/summary").rename(columns={"regret": "value"})
     dots = results.table("layer_choice/regret").rename(columns={"regret": "value"})
+    summary, dots = (
+        table.assign(way=table["way"].str.replace("_", " ")) for table in (summary, dots)
+    )
     summary = summary.sort_values("value")
     sheet, (ax,) = page.panels(1, height=0.8 + 0.21 * len(summary))
     with plots.style():
         page.forest(ax, summary, label="way", dots=dots, highlight=("rule",))
         ax.axvline(0, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
-        ax.set_xlabel("regret: accuracy lost against the layer that is truly best (points)")
+        ax.set_xlabel(
+            "regret: accuracy lost against the layer that is truly best (points);\n"
+            "grey: one network and task"
+        )
     regret = summary.set_index("way")["value"]
     ways = ("rule", "paper's place", "random layer")
     said = ", ".join(f"{way} {regret[way]:.1f}" for way in ways if way in regret)

@@ -14,7 +14,7 @@ def draw(results: Results) -> Figure:
     """One panel a network: a thin line a task, their mean with its 95 % interval over tasks."""
     accuracy = results.gathered("accuracy")
     networks = sorted(accuracy["network"].unique(), key=lambda name: (evidence.is_vit(name), name))
-    sheet, axes = page.panels(len(networks), columns=3, height=2.3)
+    sheet, axes = page.panels(len(networks), columns=2 if len(networks) == 4 else 3, height=2.0)
     best = evidence.best_depths(accuracy)
     test = accuracy[accuracy["measure"] == "test_accuracy"]
     with plots.style():
@@ -22,7 +22,9 @@ def draw(results: Results) -> Figure:
             rows = test[test["network"] == network]
             gains = _gains(rows)
             for task, curve in gains.groupby("task"):
-                ax.plot(curve["depth"], curve["value"], color=plots.COLORS["grey"], linewidth=0.6)
+                curve = curve.groupby("depth", as_index=False)["value"].mean()
+                thin = {"color": plots.COLORS["grey"], "linewidth": 0.6}
+                ax.plot(curve["depth"], curve["value"], label="one task", **thin)
                 at = best[(best["network"] == network) & (best["task"] == task)]["depth"]
                 chosen = curve[curve["depth"].round(6).isin(at.round(6))]
                 ax.plot(
@@ -31,14 +33,21 @@ def draw(results: Results) -> Figure:
                     "*",
                     color=plots.COLORS["orange"],
                     markersize=6,
+                    zorder=4,
                     label="best on validation data",
                 )
-            plots.curves(gains.assign(of="mean of tasks"), x="depth", by="of", ax=ax)
+            if gains["task"].nunique() > 1:  # the interval is over tasks where there are several
+                gains = gains.groupby(["task", "depth"], as_index=False)["value"].mean()
+            plots.curves(gains.assign(of="mean and 95 % interval"), x="depth", by="of", ax=ax)
             ax.axhline(0, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
             own = best[best["network"] == network]["depth"]
-            ax.set_title(f"{page.short(network)}: best at {own.median():.2f} of the depth")
-            ax.set_xlabel("depth (0 image, 1 classifier's input)")
-        axes[0].set_ylabel("gain over linear probe (points)")
+            count = f"{len(own)} tasks" if len(own) > 1 else f"{gains['seed'].nunique()} seeds"
+            name = f"{page.short(network)} ({count})"
+            ax.set_title(f"{name}: best at {own.median():.2f} of the depth", fontsize=7.5)
+            ax.set_xlabel("")
+        for ax in axes[-2:]:
+            ax.set_xlabel("depth (0: image, 1: classifier's input)")
+        sheet.supylabel("gain over the linear probe (points)", fontsize=8)
     page.one_legend(sheet, axes)
     said = []
     for kind, vit in (("CNNs", False), ("ViTs", True)):
@@ -49,10 +58,12 @@ def draw(results: Results) -> Figure:
 
 
 def _gains(rows):
-    """Mean over seeds of AP minus the linear probe, in points: a row per (task, layer)."""
-    probe = rows[rows["method"] == "linear_probe"].groupby("task")["value"].mean()
-    ap = rows[rows["method"] == "ap"].groupby(["task", "layer"], as_index=False)["value"].mean()
-    ap["value"] = 100 * (ap["value"] - ap["task"].map(probe))
+    """AP minus the linear probe of the same seed, in points: a row per (task, layer, seed)."""
+    keys = ["task", "seed"]
+    probe = rows[rows["method"] == "linear_probe"].groupby(keys)["value"].mean().rename("probe")
+    ap = rows[rows["method"] == "ap"].groupby([*keys, "layer"], as_index=False)["value"].mean()
+    ap = ap.join(probe, on=keys)
+    ap["value"] = 100 * (ap["value"] - ap["probe"])
     return ap.assign(depth=ap["layer"] / rows["layer"].max())
 
 

@@ -15,7 +15,11 @@ def draw(results: Results) -> Figure:
     """A row a network, a column a task; methods in the order of their mean over the tasks."""
     table = results.table("methods/comparison").dropna(subset=["rank"])
     networks, tasks = sorted(table["network"].unique()), list(table["task"].unique())
-    sheet = plots.figure(len(networks), len(tasks), height=2.6)
+    sheet = plots.figure(
+        len(networks),
+        len(tasks),
+        height=0.6 + 0.15 * int(table.groupby("network")["method"].nunique().max()),
+    )
     axes = iter(sheet.axes)
     said = []
     for network in sorted(networks, key=evidence.is_vit):
@@ -37,7 +41,10 @@ def draw(results: Results) -> Figure:
         place = len(order) - order.index("ap")
         said.append(f"{place} of {len(order)} on {page.short(network)}")
     with plots.style():
-        sheet.supxlabel("test accuracy (%), 95 % interval over seeds", fontsize=8)
+        sheet.supxlabel(
+            "test accuracy (%), 95 % interval over seeds; in brackets: tunable parameters",
+            fontsize=8,
+        )
     return page.title(sheet, "AP ranks " + ", ".join(said) + ", by its mean over the tasks")
 
 

@@ -7,14 +7,22 @@ from aptheory import plots
 
 
 def band(
-    ax: Axes, rows: pd.DataFrame, *, x: str, y: str, color: str, label: str, base: int = 10
+    ax: Axes,
+    rows: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    color: str,
+    label: str,
+    base: int = 10,
+    dash: str = "-",
 ) -> None:
     """One curve: medians over repetitions, quartiles as a band, ticks at the values of x."""
     grouped = rows.groupby(x)[y]
     middle = grouped.median()
     shade = plots.COLORS[color]
     with plots.style():
-        ax.plot(middle.index, middle, marker="o", color=shade, label=label)
+        ax.plot(middle.index, middle, marker="o", linestyle=dash, color=shade, label=label)
         ax.fill_between(
             middle.index,
             grouped.quantile(0.25),

@@ -25,7 +25,7 @@ def draw(results: Results) -> Figure:
     said = ""
     for (statistic, label), ax in zip(shown.items(), axes, strict=True):
         rows = relation[relation["statistic"] == statistic]
-        means = across(rows).sort_values("value", ascending=False)
+        means = across(rows).sort_values("measure")
         means["measure"] = means["measure"].str.replace("_", " ")
         dots = pd.DataFrame(
             {"measure": rows["measure"].str.replace("_", " "), "value": rows["value"]}

@@ -10,11 +10,12 @@ from figures.quantiles import band
 
 NEEDS = "python analyses/sample_complexity.py, then python -m analyses.collect"
 COLOR = {"input": "grey", "layer 1": "blue", "layer 2": "orange"}
+DASH = {"input": ":", "layer 1": "-", "layer 2": "--"}  # equal curves stay visible
 
 
 def draw(results: Results) -> Figure:
     """Smallest training set with at most 5 % error: median and quartiles over repetitions."""
-    table = results.table("theory/sample_complexity/sample_complexity")
+    table = page.theory(results, "sample_complexity")
     rows = table[
         (table["sweep"] == "tokens") & (table["nuisance"] == "shared") & (table["epsilon"] == 0.05)
     ]
@@ -24,12 +25,13 @@ def draw(results: Results) -> Figure:
     for (shape, model), ax in zip(settings, axes, strict=True):
         one = rows[(rows["prompt"] == shape) & (rows["model"] == model)]
         for place, group in one.groupby("place"):
-            band(ax, group, x="tokens", y="samples", color=COLOR[place], label=place, base=2)
+            look = {"color": COLOR[place], "dash": DASH[place]}
+            band(ax, group, x="tokens", y="samples", label=place, base=2, **look)
         pairs = one[one["place"] != "input"].assign(network=one["tokens"])
         value, low, high = preference(pairs)
         shallow, deep = shallow + (low > 0), deep + (high < 0)
         with plots.style():
-            ax.set_title(f"{model}, {shape}: 2^{value:.1f} [{low:.1f}, {high:.1f}]", fontsize=7)
+            ax.set_title(f"{model}, {shape}: 2^{value:.1f} [{low:.1f}, {high:.1f}]", fontsize=6.5)
             ax.set(xlabel="tokens P", ylabel="smallest N")
     page.one_legend(sheet, axes)
     return page.title(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,9 +51,11 @@ def panels(
 
 
 def title(sheet: Figure, finding: str) -> Figure:
-    """The finding above the whole sheet, at its left edge."""
+    """The finding above the whole sheet, at its left edge, in as many lines as it needs."""
+    letters = int(12.8 * sheet.get_figwidth())  # of 9 points, bold, that fit across
+    lines = [textwrap.fill(line, letters) for line in finding.split("\n")]
     with plots.style():
-        sheet.suptitle(finding, x=0.01, ha="left", fontsize=9, fontweight="bold")
+        sheet.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=9, fontweight="bold")
     return sheet
 
 
@@ -66,6 +69,12 @@ def one_legend(sheet: Figure, axes: list[Axes], columns: int = 4) -> None:
             ax.get_legend().remove()
     with plots.style():
         sheet.legend(handles.values(), handles, loc="outside lower center", ncols=columns)
+
+
+def theory(results: Results, name: str) -> pd.DataFrame:
+    """The table of an analysis of the theory, the full run's where there is one."""
+    full = f"theory/{name}_full/{name}"
+    return results.table(full if results.has(full) else f"theory/{name}/{name}")
 
 
 def mean_of_tasks(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -97,6 +106,7 @@ def forest(
             ax.plot([row.low, row.high], [place, place], color=color, linewidth=1.4)
         ax.plot(row.value, place, "o", color=color, markersize=4)
     ax.set_yticks(range(len(rows)), list(rows[label].iloc[::-1]))
+    ax.set_ylim(-0.6, len(rows) - 0.4)
 
 
 def interval(values: np.ndarray | pd.Series, digits: int = 2) -> str:

@@ -14,7 +14,7 @@ COLORS = ("sky", "blue", "purple")
 
 def draw(results: Results) -> Figure:
     """Steps against tokens, a line a step size: median and quartiles over repetitions."""
-    table = results.table("theory/steps_to_zero_error/steps_to_zero_error")
+    table = page.theory(results, "steps_to_zero_error")
     settings = sorted(table.groupby(["model", "prompt", "place"]).groups)
     sheet, axes = page.panels(len(settings), columns=2, height=2.0)
     slopes: dict[str, list[float]] = {"token": [], "shared": []}
@@ -29,9 +29,15 @@ def draw(results: Results) -> Figure:
         slope, low, high = slope_interval(x, y)
         slopes[shape].append(slope)
         with plots.style():
-            ax.set_title(f"{model}, {shape}, {place}: P^{slope:.2f} [{low:.2f}, {high:.2f}]")
+            ax.set_title(
+                f"{model}, {shape}, {place}: P^{slope:.2f} [{low:.2f}, {high:.2f}]", fontsize=7
+            )
             ax.set(xlabel="tokens P", ylabel="steps T")
-            ax.legend(loc="best")
+            for line in ax.get_lines():  # named where they end, so that no legend hides a curve
+                end = float(line.get_xdata()[-1]), float(line.get_ydata()[-1])
+                where = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
+                ax.annotate(line.get_label(), end, color=line.get_color(), fontsize=6, **where)
+            ax.set_xlim(right=1.5 * rows["tokens"].max())
     said = "; ".join(
         f"{shape} prompt P^{min(found):.1f} to P^{max(found):.1f}"
         for shape, found in slopes.items()

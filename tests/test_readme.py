@@ -95,6 +95,15 @@ def test_links_and_pictures_lead_to_files_of_the_repository():
             assert (ROOT / target).exists(), target
 
 
+def test_every_room_stands_on_the_map():
+    told = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rooms = {path.name for path in (ROOT / "aptheory").glob("*.py")} - {"__init__.py"}
+    rooms |= {f"{path.parent.name}/" for path in (ROOT / "aptheory").glob("*/__init__.py")}
+    assert not {room for room in rooms if f"`{room}`" not in told}
+    for named in re.findall(r"`((?:tests|aptheory)/[\w/]+\.py)`", told):
+        assert (ROOT / named).is_file() or "NAME" in named, named
+
+
 def test_nothing_else_is_in_the_blocks():
     assert {language for language, _ in BLOCKS} == {"python", "console", "toml", "bash"}
     assert {words[0] for words in COMMANDS} == {"aptheory", "make"}
