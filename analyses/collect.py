@@ -18,6 +18,7 @@ TABLES = {
     "layer_preference/across.csv": None,
     "layer_choice/summary.csv": None,
     "layer_choice/regret.csv": None,
+    "layer_choice/searches.csv": None,
     "methods/accuracy.csv": None,
     "methods/comparison.csv": None,
     "cka_between/cka.csv": None,
@@ -46,7 +47,8 @@ def collect(runs: Path, to: Path) -> list[Path]:
         for study in ("layer_preference", "real")
         for table in ("accuracy", "profile", "relation")
     ]
-    for pattern in (*patterns, "theory/*/*.csv"):
+    patterns += ["methods/*/accuracy.csv", "methods/*/comparison.csv", "theory/*/*.csv"]
+    for pattern in patterns:
         found |= {path: to / path.relative_to(runs) for path in sorted(runs.glob(pattern))}
     written = []
     for source, target in found.items():

@@ -18,21 +18,29 @@ from aptheory.explore import explore
 from aptheory.study import Study
 
 
-def studies(assets: Path) -> dict[str, Study]:
-    """Every study of this question by its name."""
-    vit = {
+def vit_tiny(assets: Path) -> dict:
+    """ViT-Tiny, pretrained on ImageNet."""
+    return {
         "name": "vit_tiny_patch16_224",
         "weights": str(assets / "vit_tiny_patch16_224.safetensors"),
     }
+
+
+def resnet56(assets: Path) -> dict:
+    """The CIFAR ResNet-56, which timm does not have, pretrained on CIFAR-10."""
+    return {
+        "factory": "analyses.cifar_resnet:resnet56",
+        "weights": str(assets / "cifar10_resnet56.safetensors"),
+        "input_shape": [3, 32, 32],
+    }
+
+
+def studies(assets: Path) -> dict[str, Study]:
+    """Every study of this question by its name."""
     mobile = {
         "name": "mobilenetv2_035",
         "weights": str(assets / "mobilenetv2_035.safetensors"),
         "options": {"pad_type": "same", "bn_eps": 0.001, "num_classes": 0},
-    }
-    resnet = {
-        "factory": "analyses.cifar_resnet:resnet56",
-        "weights": str(assets / "cifar10_resnet56.safetensors"),
-        "input_shape": [3, 32, 32],
     }
     signs = f"npz:{assets / 'gtsrb32.npz'}"
     textures = f"folder:{assets / 'dtd10.zip'}"
@@ -49,13 +57,13 @@ def studies(assets: Path) -> dict[str, Study]:
     return {
         "resnet56-gtsrb32": study(
             "resnet56-gtsrb32",
-            resnet,
+            resnet56(assets),
             {"name": signs, "train": 860, "val": 430, "test": 860},
             [0, 5, 10, 14, 19, 22, 25, 27, 28, 29],
             6,
         ),
-        "vit-gtsrb32": study("vit-gtsrb32", vit, signs_some, vit_places, 6),
-        "vit-dtd10": study("vit-dtd10", vit, textures_some, vit_places, 6),
+        "vit-gtsrb32": study("vit-gtsrb32", vit_tiny(assets), signs_some, vit_places, 6),
+        "vit-dtd10": study("vit-dtd10", vit_tiny(assets), textures_some, vit_places, 6),
         "mobilenet-dtd10": study("mobilenet-dtd10", mobile, textures_some, mobile_places, 6),
         "mobilenet-gtsrb32": study("mobilenet-gtsrb32", mobile, signs_some, mobile_places, 6),
     }
