@@ -269,7 +269,7 @@ def recommend(
     task: Annotated[str, typer.Option("--task", "-t")],
     weights: Weights = "pretrained",
     subset: Sizes = None,
-    images: Annotated[int, typer.Option(min=8, help="labelled images that are looked at")] = 256,
+    images: Annotated[int, typer.Option(min=10, help="labelled images that are looked at")] = 256,
     budget: Annotated[
         float | None, typer.Option(help="share of a full sweep's cost to spend on trials")
     ] = None,

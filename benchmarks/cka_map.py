@@ -28,7 +28,7 @@ from measuring import (
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from aptheory.compare import compare
+from aptheory.similarity import similarity
 from aptheory.profile import profile, walk
 
 
@@ -40,7 +40,7 @@ def streaming(net, images: Tensor, batch: int) -> Tensor:
 
 def exact(net, images: Tensor, batch: int) -> tuple[Tensor, Tensor]:
     """Ours: the exact map over all images, unbiased and biased from the same Gram matrices."""
-    table = compare(net, images=images, exact=True, batch_size=batch)
+    table = similarity(net, images=images, exact=True, batch_size=batch)
     maps = [
         table[table["measure"] == measure].pivot(
             index="layer", columns="other_layer", values="value"

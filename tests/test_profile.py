@@ -11,7 +11,7 @@ import torch
 
 import aptheory as ap
 from aptheory import metrics, watchers
-from aptheory.compare import compare
+from aptheory.similarity import similarity
 from aptheory.errors import InputError
 from aptheory.profile import batches, extract, profile
 from aptheory.watchers import UndefinedWarning
@@ -374,12 +374,12 @@ def test_a_single_image_is_measured_where_that_means_something(vit, images):
         profile(vit, images[:1], measures=["cka"])
 
 
-# ------------------------------------------------------------------------------------- compare
+# ---------------------------------------------------------------------------------- similarity
 
 
-def test_compare_two_networks(vit, resnet):
+def test_similarity_of_two_networks(vit, resnet):
     split = Labelled(32)
-    table = compare(vit, resnet, images=split, batch_size=16, layers=[1, 4], other_layers=[0, 2, 5])
+    table = similarity(vit, resnet, images=split, batch_size=16, layers=[1, 4], other_layers=[0, 2, 5])
     assert len(table) == 6
     left = extract(vit, split, batch_size=16)
     right = extract(resnet, split, batch_size=16)
@@ -393,17 +393,17 @@ def test_compare_two_networks(vit, resnet):
     assert (row["network"], row["other_network"]) == (vit.name, resnet.name)
 
 
-def test_compare_exactly(resnet, images):
+def test_similarity_exactly(resnet, images):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", metrics.ChanceWarning)
-        table = compare(resnet, images=images, exact=True, layers=[0, 2, -1], batch_size=7)
+        table = similarity(resnet, images=images, exact=True, layers=[0, 2, -1], batch_size=7)
         kept = extract(resnet, images, layers=[0, 2, -1])
         for measure, estimator in (("cka", "unbiased"), ("cka_biased", "biased")):
             expected = metrics.cka_map(list(kept.values()), estimator=estimator)
             found = table[table["measure"] == measure]
             square = found.pivot(index="layer", columns="other_layer", values="value").values
             assert np.allclose(square, expected, atol=1e-6)
-    rbf = compare(resnet, images=images, exact=True, layers=[0, 2], kernel="rbf")
+    rbf = similarity(resnet, images=images, exact=True, layers=[0, 2], kernel="rbf")
     expected = metrics.cka(kept[0], kept[2], kernel="rbf")
     row = one(rbf, layer=0, other_layer=2, measure="cka")
     assert row["value"] == pytest.approx(expected, abs=1e-6)

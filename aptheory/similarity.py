@@ -1,7 +1,7 @@
 """CKA between all layers of one network, or of two: streaming, or exact over all images.
 
-table = compare(net, other, images=task)             # unbiased, one pass, flat memory
-table = compare(net, images=task, exact=True)        # all images at once, unbiased and biased
+table = similarity(net, other, images=task)             # unbiased, one pass, flat memory
+table = similarity(net, images=task, exact=True)        # all images at once, unbiased and biased
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from aptheory.watchers.base import warn_undefined
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["compare"]
+__all__ = ["similarity"]
 
 Choice = Sequence[int] | Literal["blocks"] | None
 
 
-def compare(
+def similarity(
     net: Network,
     other: Network | None = None,
     *,
