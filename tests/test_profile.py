@@ -11,9 +11,9 @@ import torch
 
 import aptheory as ap
 from aptheory import metrics, watchers
-from aptheory.similarity import similarity
 from aptheory.errors import InputError
 from aptheory.profile import batches, extract, profile
+from aptheory.similarity import similarity
 from aptheory.watchers import UndefinedWarning
 
 
@@ -379,7 +379,9 @@ def test_a_single_image_is_measured_where_that_means_something(vit, images):
 
 def test_similarity_of_two_networks(vit, resnet):
     split = Labelled(32)
-    table = similarity(vit, resnet, images=split, batch_size=16, layers=[1, 4], other_layers=[0, 2, 5])
+    table = similarity(
+        vit, resnet, images=split, batch_size=16, layers=[1, 4], other_layers=[0, 2, 5]
+    )
     assert len(table) == 6
     left = extract(vit, split, batch_size=16)
     right = extract(resnet, split, batch_size=16)
