@@ -158,10 +158,10 @@ class Loop:
         head = self.adapted.head
         clean = self.kept.features("train", place=self.adapted.exit, pool=self.adapted.pool)
         rows = torch.arange(0, len(clean), -(-len(clean) // 4096), device=clean.device)
-        features = ((clean[rows] - head.shift) / head.scale).double().cpu().numpy()
+        standard = ((clean[rows] - head.shift) / head.scale).double().cpu().numpy()
         labels = self.kept.labels("train")
-        labels = labels[rows.to(labels.device) % len(labels)].cpu().numpy()
-        solver = LogisticRegression(C=1e-2, max_iter=200).fit(features, labels)
+        answers = labels[rows.to(labels.device) % len(labels)].cpu().numpy()
+        solver = LogisticRegression(C=1e-2, max_iter=200).fit(standard, answers)
         weight = torch.zeros_like(head.weight.values[0])
         bias = torch.full_like(head.bias.values[0], float(solver.intercept_.min()) - 1.0)
         found_weight, found_bias = solver.coef_, solver.intercept_
