@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from aptheory.checkpoint import load_weights
 from aptheory.errors import InputError
-from aptheory.graph import Piece
 from aptheory.layer import Layer
+from aptheory.pieces import Piece
 from aptheory.split import split, structural_copy
 
 __all__ = ["Layer", "Network", "load"]

@@ -7,6 +7,7 @@ for whoever reads with images off, with a screen reader, or wants the numbers.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -129,9 +130,8 @@ def _cases_section(table: pd.DataFrame, said: list[str]) -> list[str]:
             f"<td>{percent(row['value'], row['low'], row['high'])}</td>"
             f"{_gain(*gain)}{_gain(*image)}<td>{escape(str(row['layer_name']))}</td></tr>"
         )
-    head = ("case", "best layer", "test accuracy", "over the linear probe")
-    head = (*head, "over a prompt on the image", "the layer's name")
-    cells = "".join(f"<th>{name}</th>" for name in head)
+    head = "case, best layer, test accuracy, over the linear probe, over a prompt on the image"
+    cells = "".join(f"<th>{name}</th>" for name in (*head.split(", "), "the layer's name"))
     listed = "".join(f"<li>{escape(sentence)}</li>" for sentence in said)
     return [
         f"<div class='scroll'><table class='cases'><tr>{cells}</tr>{''.join(rows)}</table></div>",
@@ -204,7 +204,7 @@ def _accuracy_charts(tables: Tables, network: str, task: str, table: pd.DataFram
 
 def _line(
     method: str,
-    bounds: dict[int, tuple[float, ...]],
+    bounds: Mapping[int, tuple[float, ...]],
     names: dict[int, str],
     best: int | None,
 ) -> charts.Line:
