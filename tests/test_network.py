@@ -364,7 +364,7 @@ class TestBadInput:
         with pytest.raises(ap.InputError, match=r"loops cannot be split"):
             ap.load(Loops(), input_shape=(3, 8, 8), name="loops")
 
-    @pytest.mark.parametrize("shape", [(32, 32), (3, 32, 0), (3, 32.0, 32)])
+    @pytest.mark.parametrize("shape", [(3, 32, 0), (3, -1, 32)])
     def test_an_image_shape_is_channels_height_and_width(self, vit, shape):
         with pytest.raises(ap.InputError, match="channels, height, width"):
             ap.load(vit.module, input_shape=shape)
