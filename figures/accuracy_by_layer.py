@@ -33,7 +33,8 @@ def draw(results: Results) -> Figure:
         ax.set_xlabel("layer (0 is the image)", fontsize=7)
     page.one_legend(sheet, axes)
     with plots.style():
-        sheet.supylabel("test accuracy (%); poor probes of a layer leave the frame", fontsize=7)
+        sheet.supylabel("test accuracy (%)", fontsize=8)
+        sheet.legends[0].set_title("probes of a layer far below leave the frame", {"size": 6})
     return page.title(
         sheet, f"The best prompt is clear of the linear probe in {above} of {len(keys)} cases"
     )

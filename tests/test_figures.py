@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from analyses.claims import CLAIMS, Results
+from aptheory import plots
 from figures.__main__ import FIGURES, draw_all
 from tests.figure_tables import write
 
@@ -38,9 +39,15 @@ def test_every_figure_is_in_the_list_of_planted_findings():
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_the_title_says_the_planted_finding(folder, name):
+def test_the_title_says_the_planted_finding_and_nothing_leaves_the_page(folder, name):
     sheet = import_module(f"figures.{name}").draw(Results(folder))
-    assert PLANTED[name] in sheet.get_suptitle()
+    assert PLANTED[name] in sheet.get_suptitle().replace("\n", " ").replace("  ", " ")
+    sheet.canvas.draw()  # in inches
+    drawn, (width, height) = sheet.get_tightbbox(), sheet.get_size_inches()
+    assert width <= plots.PAGE
+    assert (drawn.x0, drawn.y0) >= (-0.03, -0.03)
+    assert drawn.x1 <= width + 0.03
+    assert drawn.y1 <= height + 0.03
     plt.close("all")
 
 

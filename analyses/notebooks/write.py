@@ -97,6 +97,12 @@ metrics.effective_rank(x), metrics.effective_rank(x[:, :2] @ torch.randn(2, 16))
 distances = metrics.grid_distances((4, 4), (8, 8))
 uniform = torch.full((1, 1, 16, 16), 1 / 16)
 metrics.attention_distance(uniform, distances), distances.mean()""",
+    "# Every measure of features, or of a pair of them, on two tensors: no network, no files.",
+    """\
+x, y = torch.randn(200, 16), torch.randn(200, 8)
+given = {"features": (x,), "pair": (x, y)}
+known = {name: m for name, m in metrics.MEASURES.items() if m.takes in given}
+{name: round(float(m.function(*given[m.takes])), 3) for name, m in known.items()}""",
     "# What every measure claims about itself; the tests hold each to its claims.",
     """\
 import pandas as pd
