@@ -361,7 +361,7 @@ EMBEDDED = (
 )
 SWEEP = "python -m analyses.layer_preference; python -m analyses.real_weights --assets DIR"
 COMPARED = (
-    "embedded networks on 3 tasks, ResNet-56 and ViT-Tiny on the assets; equal epochs and search"
+    "embedded networks on 2 tasks, ResNet-56 and ViT-Tiny on the assets; equal epochs and search"
 )
 METHODS = "python -m analyses.method_comparison --assets DIR"
 
@@ -568,7 +568,7 @@ CLAIMS = (
         "23",
         "AP ranks 2nd to 4th among PEFT methods on ViTs",
         "2nd",
-        "embedded ViT on 3 tasks and ViT-Tiny on textures; equal epochs and search",
+        "embedded ViT on 2 tasks and ViT-Tiny on textures; equal epochs and search",
         METHODS,
         "method_comparison",
         _rank,
@@ -636,7 +636,7 @@ CLAIMS = (
         "V5",
         "VAPT beats VPT-deep (VTAB means 72.91 and 69.43)",
         "paper",
-        "embedded ViT on 3 tasks and ViT-Tiny on textures; equal epochs and search",
+        "embedded ViT on 2 tasks and ViT-Tiny on textures; equal epochs and search",
         METHODS,
         "method_comparison",
         lambda results: _pair(results, "vapt", "vpt"),
