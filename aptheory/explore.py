@@ -146,7 +146,7 @@ def record_settings(folder: str | Path, study: Study, **more: Any) -> None:
     settings = {
         "study": study.name,
         "seeds": list(study.seeds),
-        "recipes": [str(getattr(item, "name", item)) for item in study.recipes],
+        "recipes": [r if isinstance(r, str | dict) else r.settings() for r in study.recipes],
         "layers": study.layers,
         **more,
         "networks": {},

@@ -173,7 +173,8 @@ except ap.InputError as reason:
 THEORY = (
     "# # The theory, on networks small enough to see\n\nA frozen two-layer attention network"
     " whose first layer attends globally and second locally: the shallow prompt should "
-    "need fewer samples. Exchange the two ranges, and the preference should flip.",
+    "need fewer samples. Exchange the two ranges: if globality is the reason, the preference "
+    "flips.",
     """\
 from aptheory.theory.comparison import preference, smallest_by_place
 from aptheory.theory.patterns import Patterns
@@ -198,7 +199,8 @@ def doublings(ranges):
     )
     return preference(table)""",
     "# log2 of the samples that layer 2 needs over those of layer 1, with its interval. "
-    "(Three repetitions: `analyses/flip_test.py` is the real experiment.)",
+    "(Three repetitions, so a first look: `analyses/flip_test.py` is the real experiment, and what "
+    "it found stands under claim 17 of `paper_repro.md`.)",
     """\
 {"layer 1 global": doublings((4, 1)), "layer 2 global": doublings((1, 4))}""",
     "# VAPT's view: an attention head with prompts is a mixture of experts. Adaptive "
