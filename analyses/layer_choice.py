@@ -95,7 +95,7 @@ def choices(case: Case, rule: Rule | None, others: Sequence[Case]) -> list[tuple
     ]
     if rule is not None:
         best = _ranking(case, rule.predict(case.scores))[0]
-        found.append(("rule", best, case.score_cost))
+        found.append(("rule", best, _rule_cost(case, rule)))
     if others:
         found.append(("mean curve of other networks", _mean_curve(case, others), 0.0))
     design = standardise(case.scores)
@@ -106,6 +106,11 @@ def choices(case: Case, rule: Rule | None, others: Sequence[Case]) -> list[tuple
     ranks = design[list(DERIVATIVE)].rank().mean(axis=1).to_numpy()
     found.append(("mean rank of derivative scores", _ranking(case, ranks)[0], case.score_cost))
     return found
+
+
+def _rule_cost(case: Case, rule: Rule) -> float:
+    """Of its scores; a rule that came to read depth alone needs none."""
+    return case.score_cost if rule.needs_images else 0.0
 
 
 def _mean_curve(case: Case, others: Sequence[Case]) -> int:
@@ -130,7 +135,7 @@ def searches(case: Case, rule: Rule | None) -> list[tuple[str, Plan, float]]:
         return plan(case.prices, order, budget=budget, epochs=epochs, seeds=seeds, enough=enough)
 
     for said, budget in (
-        ("the rule's cost", case.score_cost),
+        ("the scores' cost", case.score_cost),
         *((f"{share:.0%}", share * case.sweep_cost) for share in BUDGETS),
     ):
         bought = buy(blind, budget, len(blind))
@@ -138,8 +143,8 @@ def searches(case: Case, rule: Rule | None) -> list[tuple[str, Plan, float]]:
     if rule is not None:
         order = _ranking(case, rule.predict(case.scores))
         for share in BUDGETS:
-            bought = buy(order, share * case.sweep_cost - case.score_cost, 4)
-            cost = case.score_cost + bought.operations
+            bought = buy(order, share * case.sweep_cost - _rule_cost(case, rule), 4)
+            cost = _rule_cost(case, rule) + bought.operations
             found.append((f"rule, then trials, {share:.0%}", bought, cost))
     return found
 

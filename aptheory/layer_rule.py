@@ -115,6 +115,11 @@ class Rule:
                 f"{', '.join(SCORES)}"
             )
 
+    @property
+    def needs_images(self) -> bool:
+        """Whether it weighs anything but the place's depth and the network's kind."""
+        return bool(set(self.weights) - set(_DEPTH) - set(_KIND))
+
     @classmethod
     def packaged(cls) -> Rule:
         """The rule that comes with the package."""

@@ -93,8 +93,8 @@ def test_the_regret_table_from_a_finished_sweep(tmp_path, quick, capsys):
         assert summary.loc[way, "cost_worst"] <= 0.02 or "rule" in way
     for way in summary.index[summary.index.str.contains("10%")]:
         assert summary.loc[way, "cost_worst"] <= 0.1
-    blind = "successive halving, the rule's cost"
-    assert summary.loc[blind, "cost"] <= summary.loc["rule", "cost"]
+    blind = "successive halving, the scores' cost"
+    assert summary.loc[blind, "cost"] <= summary.loc["score: probe", "cost"]
     rule = Rule.load(tmp_path / "out" / "rule.json")
     assert len(rule.fitted_on) == 4
     assert rule.baseline > 9
