@@ -11,10 +11,10 @@ NEEDS = "python -m analyses.layer_preference, then python -m analyses.collect"
 
 
 def draw(results: Results) -> Figure:
-    """One panel a network: a thin line a task, their mean with its 95 % interval over tasks."""
+    """One panel a network: a thin line a task, their mean with its 95 % interval."""
     accuracy = results.gathered("accuracy")
     networks = sorted(accuracy["network"].unique(), key=lambda name: (evidence.is_vit(name), name))
-    sheet, axes = page.panels(len(networks), columns=2 if len(networks) == 4 else 3, height=2.0)
+    sheet, axes = page.panels(len(networks), columns=2 if len(networks) == 4 else 3, height=2.1)
     best = evidence.best_depths(accuracy)
     test = accuracy[accuracy["measure"] == "test_accuracy"]
     with plots.style():
@@ -36,17 +36,18 @@ def draw(results: Results) -> Figure:
                     zorder=4,
                     label="best on validation data",
                 )
-            if gains["task"].nunique() > 1:  # the interval is over tasks where there are several
-                gains = gains.groupby(["task", "depth"], as_index=False)["value"].mean()
+            # The interval is over tasks where there are some, else over the seeds' means.
+            unit = "task" if gains["task"].nunique() > 2 else "seed"
+            gains = gains.groupby([unit, "depth"], as_index=False)["value"].mean()
             plots.curves(gains.assign(of="mean and 95 % interval"), x="depth", by="of", ax=ax)
             ax.axhline(0, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
             own = best[best["network"] == network]["depth"]
-            count = f"{len(own)} tasks" if len(own) > 1 else f"{gains['seed'].nunique()} seeds"
-            name = f"{page.short(network)} ({count})"
-            ax.set_title(f"{name}: best at {own.median():.2f} of the depth", fontsize=7.5)
+            count = f"{len(own)} task{'s' if len(own) > 1 else ''}, interval over {unit}s"
+            where = f"best at depth {own.median():.2f}"
+            ax.set_title(f"{page.short(network)}: {where}\n{count}", fontsize=7.5)
             ax.set_xlabel("")
-        for ax in axes[-2:]:
-            ax.set_xlabel("depth (0: image, 1: classifier's input)")
+        for ax in axes[-(2 if len(networks) == 4 else 3) :]:
+            ax.set_xlabel("depth (0: image, 1: classifier)")
         sheet.supylabel("gain over the linear probe (points)", fontsize=8)
     page.one_legend(sheet, axes)
     said = []

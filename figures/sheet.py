@@ -21,6 +21,8 @@ Draw = Callable[[Results], Figure]
 NAMES = {
     "aptheory_vit_mini": "ViT-mini",
     "aptheory_resnet_mini": "ResNet-mini",
+    "aptheory_vit_gap_mini": "ViT-GAP-mini",
+    "aptheory_resnet_deep_mini": "deep ResNet-mini",
     "vit_tiny_patch16_224": "ViT-Tiny",
     "vit_small_patch16_224": "ViT-Small",
     "vit_large_patch16_224": "ViT-Large",
