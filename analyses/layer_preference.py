@@ -62,7 +62,7 @@ def main(
         into = folder(group, out)
         explore(study(group, full=full), into, images=300, workers=workers)
         relation = pd.read_csv(into / "relation.csv")
-        summaries.append(across(relation).assign(group=group))
+        summaries.append(across(relation).assign(sweep=group))
     summary = pd.concat(summaries)
     write_table(summary, out / "across.csv")
     return summary

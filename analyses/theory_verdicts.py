@@ -14,7 +14,6 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -195,15 +194,15 @@ def little_data(runs: Path) -> Row:
             f"AP {wide['AP'].mean():.1f}, linear probe {wide['linear probe'].mean():.1f}"
         )
     fewest = [g for (_, images), g in gaps.items() if images == rows.images_a_class.min()]
-    above, below = all(g[1] > 0 for g in fewest), any(g[2] < 0 for g in fewest)
+    above, small = all(g[1] > 0 for g in fewest), all(g[2] < 20 for g in fewest)
     large = all(g[1] > 20 for g in fewest)
     judged = UNDECIDED
     if above:
         judged = REPRODUCED if large else PARTLY
-    elif below:
+    elif small:
         judged = NOT_REPRODUCED
     why = "judged at one image a class; reproduced needs a gap above 20 points (published: 56.5)"
-    if all(np.abs(g).max() < 20 for g in fewest):
+    if small:
         why += "; every interval lies below that, so the published size is not seen here"
     return "; ".join(said), judged, why
 
