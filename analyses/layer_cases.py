@@ -243,7 +243,17 @@ def paper_layer(net: Network) -> int:
 
 
 def found_sweeps(root: Path) -> list[Path]:
-    """Folders under ROOT with a finished sweep, in a fixed order."""
-    return sorted(
-        p.parent for p in root.rglob("plan.json") if (p.parent / "accuracy.csv").is_file()
-    )
+    """Folders under ROOT with a finished sweep: the one that swept the most layers first.
+
+    The first folder that holds a pair is the one that counts.
+    """
+    folders = [p.parent for p in root.rglob("plan.json") if (p.parent / "accuracy.csv").is_file()]
+    return sorted(folders, key=lambda folder: (-_layers_swept(folder), folder))
+
+
+def _layers_swept(folder: Path) -> int:
+    try:
+        table = pd.read_csv(folder / "accuracy.csv", usecols=["method", "layer"])
+    except (OSError, ValueError):
+        return 0  # `gather` says what is wrong with it
+    return int(table.loc[table["method"] == "ap", "layer"].nunique())
