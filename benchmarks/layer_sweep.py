@@ -296,13 +296,13 @@ def main() -> None:
     parser.add_argument("--weights", help="its weights file")
     parser.add_argument("--task", default="digits")
     parser.add_argument("--images", type=int, help="training images")
-    parser.add_argument("--val", type=int, default=200, help="validation and test images, each")
+    parser.add_argument("--val", type=int, help="validation and test images, each")
     parser.add_argument("--validate-every", type=int, help="epochs; 0 at the end alone")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--every", type=int, help="every n-th place, and the last")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lrs", type=float, nargs="*")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=("cpu", "wall"), default="cpu")
     parser.add_argument("--out", help="write the table of places as CSV")
@@ -314,7 +314,9 @@ def main() -> None:
     if options.validate_every is None:
         options.validate_every = 0 if quick else 1
     options.every = options.every or (3 if quick else 1)
-    options.lrs = options.lrs or ([1e-2, 2e-3] if quick else [3e-2, 1e-2, 3e-3, 1e-3])
+    options.lrs = options.lrs or ([3e-2, 1e-2, 2e-3] if quick else [3e-2, 1e-2, 3e-3, 1e-3])
+    options.seeds = options.seeds or (2 if quick else 1)
+    options.val = options.val or (100 if quick else 200)
     networks = QUICK if quick else FULL
     if options.network:
         networks = ((options.network, options.weights, None),)

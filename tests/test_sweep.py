@@ -261,7 +261,9 @@ def test_batch_that_kills_its_process_fails_and_the_others_finish(tmp_path):
 def start(folder, *, seconds, tasks=2, layers=3, engine="Processes(2)"):
     """A sweep in a process group of its own, as a user would start it in a terminal."""
     code = textwrap.dedent(f"""
-        import sys
+        import signal, sys
+        # A shell's background jobs ignore Ctrl-C, and what they start inherits that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.path.insert(0, {str(ROOT)!r})
         from tests import sweep_fakes as fakes
         from aptheory.engines import Here, Processes
