@@ -9,8 +9,8 @@ output equals the model's own bit for bit, and so does running to every layer an
 five layers, evenly spread, where one forward takes more than SLOW seconds; the others are then
 checked by running piece by piece), and no run writes to its input.
 
-A run takes some 40 minutes of one processor. With ``--json rows.json`` it can be stopped and goes on
-where it was; the table is written after each family.
+A run takes some 40 minutes of one processor. With ``--json rows.json`` it can be stopped and
+goes on where it was; the table is written after each family.
 """
 
 from __future__ import annotations
