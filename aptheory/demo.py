@@ -11,6 +11,6 @@ STUDY = Study(
     ],
     methods=["ap"],
     layers="all",
-    recipes=[{"name": "quick", "epochs": 8}],
+    recipes=[{"name": "quick", "epochs": 6}],
     seeds=(0, 1, 2),
 )
