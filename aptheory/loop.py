@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from aptheory.errors import InputError
 from aptheory.fusing import Fused
+from aptheory.heads import start_head
 from aptheory.kept import Kept, autocast
 from aptheory.memory import out_of_memory
 from aptheory.methods.stacked import PerRun, RunDropout
@@ -84,45 +85,13 @@ class Loop:
         self.epoch = 0
         self.progress = [Progress(k, run, order_generator(run.seed)) for k, run in enumerate(runs)]
         if fresh:
-            self._start_head()
+            start_head(adapted, kept, recipe)
         self._units = self._measure_units() if recipe.scale_prompts else {}
         self._choose_source()
         self._make_optimizer()
         self._graphed: dict[int, Callable[[Tensor], Tensor]] = {}
 
     # ---------------------------------------------------------------------------- the start
-
-    @torch.no_grad()
-    def _start_head(self) -> None:
-        recipe, head = self.recipe, self.adapted.head
-        if recipe.standardize:
-            features = self.kept.features(
-                "train", place=self.adapted.exit, pool=self.adapted.pool
-            ).double()
-            scale = features.std(0, correction=0)
-            # A feature that never changes tells nothing: leave it as it is instead of dividing
-            # rounding errors by one another.
-            scale[scale <= 1e-6 * scale.max()] = 1.0
-            head.shift.copy_(features.mean(0))
-            head.scale.copy_(scale)
-        if recipe.head_init == "default":
-            return
-        if recipe.head_init == "probe":
-            if len(self.kept.labels("train").unique()) < 2:
-                return  # nothing to tell apart
-            weight, bias = self._probe()
-        for k, seed in enumerate(self.adapted.seeds):
-            w, b = head.weight.values[k], head.bias.values[k]
-            if recipe.head_init == "zeros":
-                w.zero_()
-                b.zero_()
-            elif recipe.head_init == "vapt":  # kaiming normal, fan out = classes
-                generator = torch.Generator().manual_seed(seed)
-                w.copy_(torch.randn(w.shape, generator=generator) * math.sqrt(2 / w.shape[0]))
-                b.fill_(-4.595)
-            else:
-                w.copy_(weight)
-                b.copy_(bias)
 
     @torch.no_grad()
     def _measure_units(self) -> dict[int, float]:
@@ -147,31 +116,6 @@ class Loop:
 
     def _prompts(self, place: int) -> list[Any]:
         return [edit for edit in self.adapted.edits_at(place) if hasattr(edit, "set_unit")]
-
-    def _probe(self) -> tuple[Tensor, Tensor]:
-        """Regularised logistic regression on the clean, standardised training features.
-
-        On 4,096 images at most, evenly chosen: it is a start, and the rest learns from all.
-        """
-        from sklearn.linear_model import LogisticRegression
-
-        head = self.adapted.head
-        clean = self.kept.features("train", place=self.adapted.exit, pool=self.adapted.pool)
-        rows = torch.arange(0, len(clean), -(-len(clean) // 4096), device=clean.device)
-        standard = ((clean[rows] - head.shift) / head.scale).double().cpu().numpy()
-        labels = self.kept.labels("train")
-        answers = labels[rows.to(labels.device) % len(labels)].cpu().numpy()
-        solver = LogisticRegression(C=1e-2, max_iter=200).fit(standard, answers)
-        weight = torch.zeros_like(head.weight.values[0])
-        bias = torch.full_like(head.bias.values[0], float(solver.intercept_.min()) - 1.0)
-        found_weight, found_bias = solver.coef_, solver.intercept_
-        if len(solver.classes_) == 2:  # scikit-learn keeps one row, for the second class
-            found_weight = [-0.5 * solver.coef_[0], 0.5 * solver.coef_[0]]
-            found_bias = [-0.5 * solver.intercept_[0], 0.5 * solver.intercept_[0]]
-        for row, label in enumerate(solver.classes_):
-            weight[label] = torch.as_tensor(found_weight[row], dtype=weight.dtype)
-            bias[label] = float(found_bias[row])
-        return weight, bias
 
     def _choose_source(self) -> None:
         """Where batches come from: the kept activations, or features when only the head learns."""
