@@ -7,7 +7,7 @@ STUDY = Study(
     networks=["aptheory_vit_mini", "aptheory_resnet_mini"],
     tasks=[
         {"name": "digits", "train": 160, "val": 100, "test": 300},
-        {"name": "counting", "train": 160, "val": 100, "test": 300},
+        {"name": "orientation", "train": 160, "val": 100, "test": 300},
     ],
     methods=["ap"],
     layers="all",
