@@ -121,7 +121,7 @@ def _open_composite_classifier(
         calls = [n for n in traced.nodes if n.op == "call_module" and n.target == name]
         inputs = [traced.values[n] for c in calls for n in c.all_input_nodes if traced.live[n]]
         linear = [n for n, m in head.named_modules() if n and isinstance(m, nn.Linear)]
-        if linear and any(isinstance(v, Tensor) and is_spatial(v.shape[1:]) for v in inputs):
+        if linear and any(isinstance(v, Tensor) and _is_spatial(v.shape[1:]) for v in inputs):
             parts = linear[-1].split(".")
             opened = opened | {".".join([name, *parts[:k]]) for k in range(len(parts))}
             traced = graph.trace(root, opened, example)
@@ -225,7 +225,7 @@ def _helps(root: nn.Module, old: graph.Trace, new: graph.Trace, name: str) -> bo
 # --------------------------------------------------------------------------- choosing places
 
 
-def is_spatial(shape: Sequence[int]) -> bool:
+def _is_spatial(shape: Sequence[int]) -> bool:
     """More than one position."""
     return not (
         len(shape) == 1
@@ -279,7 +279,7 @@ class Chain:
         return [
             i
             for i in range(1, self.head)
-            if self.weights[i] >= fewest and is_spatial(self.cuts[i + 1].shape)
+            if self.weights[i] >= fewest and _is_spatial(self.cuts[i + 1].shape)
         ]
 
     def count(self) -> int:
@@ -300,7 +300,7 @@ class Chain:
             previous = i
         last = self.blocks[-1]
         for i in range(last + 1, self.head):  # a convolution after the last block is a place
-            if self.weights[i] and is_spatial(self.cuts[i + 1].shape):
+            if self.weights[i] and _is_spatial(self.cuts[i + 1].shape):
                 chosen.append(last + 1)
                 enters.add(last + 1)
                 last = i

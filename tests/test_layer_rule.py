@@ -46,6 +46,11 @@ def test_where_only_the_middle_matters_the_simplest_family_is_taken():
     rule = fit_rule(pairs_of(lambda table: -table["bend"]))
     assert rule.family == "the middle"
     assert rule.weights["bend"] < 0
+    assert not rule.needs_images
+
+
+def test_a_rule_that_reads_features_needs_images():
+    assert fit_rule(pairs_of(lambda table: table["logme"])).needs_images
 
 
 def test_neither_choice_nor_weights_feel_the_pair_that_is_left_out():
