@@ -258,7 +258,7 @@ class Store:
     def write_batch(self, batch: str, records: Sequence[Record]) -> None:
         """Store the outcomes of runs that finished together, all of them or (for now) none.
 
-        A run that is already done keeps the file that it has.
+        A run that is already done keeps the file that it has. The caller holds the batch's claim.
         """
         body = _plain({"format": FORMAT, "records": [record.text() for record in records]})
         body["checksum"] = _checksum(body)
@@ -273,7 +273,9 @@ class Store:
                 present = None
             if present is None or present.status != "done":
                 write_atomically(self.path(record.key), record.text())
-        (self.journal / f"{batch}.json").unlink(missing_ok=True)
+        # Parts too: who holds the claim knows that the writer of a part was killed.
+        for path in [self.journal / f"{batch}.json", *self.journal.glob(f".{batch}.json.*.part")]:
+            path.unlink(missing_ok=True)
 
     def recover(self) -> int:
         """Finish the writing that killed processes left in the journal; how many batches it was."""

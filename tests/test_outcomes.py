@@ -132,6 +132,13 @@ def test_tampered_journal_is_dropped(store):
     assert store.read(record().key) is None
 
 
+def test_a_batch_written_again_removes_the_part_of_the_killed_writer(store):
+    (store.journal / ".batch.json.1.ab.part").write_text("half")
+    (store.journal / ".other.json.1.ab.part").write_text("its writer may live")
+    store.write_batch("batch", [record()])
+    assert [path.name for path in store.journal.iterdir()] == [".other.json.1.ab.part"]
+
+
 def test_full_disk_leaves_the_old_file_and_no_part(store):
     path = store.folder / "big"
     write_atomically(path, "old")
