@@ -2,8 +2,9 @@
 
 Every configuration trains for a few epochs; the best third by validation goes on, from where it
 stands, to three times as many; and so on to the recipe's full length. A configuration is a method
-(with its layer), a learning rate and a weight decay; its seeds are trained side by side, judged by
-their mean and kept or dropped together. Test data are read for the last survivors only.
+(with its layer), a learning rate and a weight decay. Its seeds are judged by their mean, and are
+spent as its epochs are: a third of the epochs is trained with a third of the seeds, and the others
+join when it has come that far. Test data are read for the last survivors only.
 
 Jamieson & Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization",
 AISTATS 2016 (the rule); the schedule stays that of the full length, so that a survivor is, to
@@ -30,16 +31,19 @@ if TYPE_CHECKING:
     from aptheory.network import Network
     from aptheory.tasks.base import Task
 
+Score = tuple[float, float]
+_WORST: Score = (-math.inf, math.inf)
+
 
 @dataclass
 class Halving:
     """What a search found.
 
     ``table``: one row a configuration and rung: configuration, method, first_layer, lr,
-    weight_decay, rung, epochs, val_accuracy, val_loss (means over seeds), goes_on. ``outcomes``:
-    the survivors' runs, trained to the end. ``best``: the method and the rates of the survivor
-    with the best mean validation accuracy. ``epochs``: epochs trained in all, a run each, and
-    ``full_epochs`` those of the full sweep.
+    weight_decay, rung, epochs, seeds (started by then), val_accuracy, val_loss (means over them),
+    goes_on. ``outcomes``: the survivors' runs, trained to the end. ``best``: the method and the
+    rates of the survivor with the best mean validation accuracy. ``epochs``: epochs trained in
+    all, a run each, and ``full_epochs`` those of the full sweep.
     """
 
     table: pd.DataFrame
@@ -65,6 +69,14 @@ def rungs(epochs: int, configurations: int, *, factor: int = 3, least: int = 2) 
     return [*(e for e in dict.fromkeys(found) if e < epochs), epochs]
 
 
+def seeds_at(epoch: int, epochs: int, seeds: int) -> int:
+    """How many of a configuration's seeds have started when it stands at ``epoch``.
+
+    The same share as of its epochs, rounded up: 1, 1 and 2 of two seeds at epochs 1, 3 and 9 of 9.
+    """
+    return math.ceil(seeds * epoch / epochs)
+
+
 def halving(
     methods: Sequence[Method],
     net: Network,
@@ -88,127 +100,145 @@ def halving(
     if not methods or not runs:
         raise InputError("halving needs at least one method and one run.")
     recipe = recipe or Recipe()
-    members = _members(methods, runs)
-    stops = rungs(recipe.epochs, len(members), factor=factor, least=least)
     own = kept is None
     kept = kept or kept_for(net, task, recipe, log=log)
-    order = sorted(range(len(methods)), key=lambda m: first_layer(methods[m], net))
-    stacks: dict[int, list[tuple[list[int], Stack]]] = {}
+    places = [first_layer(method, net) for method in methods]
+    trials = [
+        _Trials(method, place, runs, net, task, recipe, kept, log)
+        for method, place in zip(methods, places, strict=True)
+    ]
+    order = sorted(range(len(methods)), key=places.__getitem__)
+    alive = [(m, group) for m in range(len(methods)) for group in _equal_but_for_seed(runs)]
+    number = {(m, group): k for k, (m, group) in enumerate(alive)}
+    stops = rungs(recipe.epochs, len(alive), factor=factor, least=least)
     rows: list[dict[str, Any]] = []
-    alive = list(range(len(members)))
-    trained = 0
     for rung, stop in enumerate(stops):
         last = rung == len(stops) - 1
-        scores: dict[tuple[int, int], tuple[float, float]] = {}
+        started = {
+            (m, group): group[: seeds_at(stop, recipe.epochs, len(group))] for m, group in alive
+        }
+        scores = {}
         for m in order:
-            if not any(members[c][0] == m for c in alive):
-                continue
-            if m not in stacks:
-                stacks[m] = _start(m, methods[m], members, net, task, runs, recipe, kept, log)
-            kept.advance(first_layer(methods[m], net))
-            for numbers, stack in stacks[m]:
-                before = stack.loop.epoch
-                trained += len(stack.going) * (stop - before)
-                stack.train_to(stop)
-                for number, score in stack.validate().items():
-                    scores[m, numbers[number]] = score
-                if last:
-                    stack.finish()
-        ranked = sorted(alive, key=lambda c: _key(members[c], scores, judge))
+            wanted = [k for (of, _), members in started.items() if of == m for k in members]
+            if wanted:
+                found = trials[m].train(wanted, stop, last=last)
+                for one in started:
+                    if one[0] == m:
+                        scores[one] = _mean([found.get(k, _WORST) for k in started[one]])
+        ranked = sorted(alive, key=lambda one: _key(scores[one], judge))
         going = ranked if last else ranked[: max(1, math.ceil(len(alive) / factor))]
-        for c in alive:
-            rows.append(_row(c, members[c], methods, runs, recipe, rung, stop, scores, c in going))
+        for one in alive:
+            run = runs[one[1][0]]
+            rows.append(
+                {
+                    "configuration": number[one],
+                    **methods[one[0]].settings(),
+                    "lr": recipe.lr if run.lr is None else run.lr,
+                    "weight_decay": (
+                        recipe.weight_decay if run.weight_decay is None else run.weight_decay
+                    ),
+                    "rung": rung,
+                    "epochs": stop,
+                    "seeds": len(started[one]),
+                    "val_accuracy": scores[one][0],
+                    "val_loss": scores[one][1],
+                    "goes_on": one in going,
+                }
+            )
         alive = going
-        for m, parts in stacks.items():
-            wanted = {r for c in alive if members[c][0] == m for r in members[c][1]}
-            for numbers, stack in parts:
-                if not last:
-                    stack.keep([k for k, number in enumerate(numbers) if number in wanted])
+        if not last:
+            for m, of_method in enumerate(trials):
+                of_method.keep({k for of, group in alive if of == m for k in group})
     if own:
         kept.close()
-    outcomes = []
-    for c in alive:
-        m, numbers = members[c]
-        for at, stack in stacks[m]:
-            outcomes += [stack.done[k] for k, number in enumerate(at) if number in numbers]
-    m, numbers = members[alive[0]]
-    full = len(methods) * len(runs) * recipe.epochs
-    return Halving(pd.DataFrame(rows), outcomes, (methods[m], runs[numbers[0]]), trained, full)
+    best, group = alive[0]
+    return Halving(
+        pd.DataFrame(rows),
+        [trials[m].outcome(k) for m, members in alive for k in members],
+        (methods[best], runs[group[0]]),
+        sum(one.epochs for one in trials),
+        len(methods) * len(runs) * recipe.epochs,
+    )
 
 
-def _members(methods: Sequence[Method], runs: Sequence[Run]) -> list[tuple[int, list[int]]]:
-    """(method, the runs that differ in nothing but their seed) of every configuration."""
-    settings: dict[tuple[Any, Any], list[int]] = {}
+class _Trials:
+    """The runs of one method, started when they are first wanted; known by their number."""
+
+    def __init__(
+        self,
+        method: Method,
+        place: int,
+        runs: Sequence[Run],
+        net: Network,
+        task: Task,
+        recipe: Recipe,
+        kept: Kept,
+        log: Callable[[str], None] | None,
+    ) -> None:
+        self.method, self.place, self.runs = method, place, runs
+        self.net, self.task, self.recipe, self.kept, self.log = net, task, recipe, kept, log
+        self.stacks: list[tuple[list[int], Stack]] = []
+        self.epochs = 0
+
+    def train(self, wanted: Sequence[int], stop: int, *, last: bool) -> dict[int, Score]:
+        """Bring these runs to epoch ``stop``; number -> validation accuracy and loss there."""
+        self.kept.advance(self.place)
+        present = {number for numbers, _ in self.stacks for number in numbers}
+        self._start([number for number in wanted if number not in present])
+        scores: dict[int, Score] = {}
+        for numbers, stack in self.stacks:
+            self.epochs += len(stack.going) * (stop - stack.loop.epoch)
+            stack.train_to(stop)
+            if last:
+                stack.finish()
+            else:
+                scores |= {numbers[k]: score for k, score in stack.validate().items()}
+            for k, outcome in stack.done.items():  # finished now, or stopped early
+                if not outcome.failed:
+                    scores[numbers[k]] = (outcome.val_accuracy, outcome.val_loss)
+        return scores
+
+    def _start(self, numbers: Sequence[int]) -> None:
+        if not numbers:
+            return
+        size = stack_size(self.method, self.net, self.recipe, len(numbers), self.place)
+        for i in range(0, len(numbers), size):
+            part = list(numbers[i : i + size])
+            runs = [self.runs[k] for k in part]
+            adapted = self.method.attach(
+                self.net,
+                classes=len(self.task.classes),
+                runs=len(part),
+                seed=[run.seed for run in runs],
+            ).to(self.kept.device)
+            self.stacks.append((part, Stack(adapted, runs, self.kept, self.recipe, log=self.log)))
+
+    def keep(self, wanted: set[int]) -> None:
+        """Only these runs go on."""
+        for numbers, stack in self.stacks:
+            stack.keep([k for k, number in enumerate(numbers) if number in wanted])
+
+    def outcome(self, number: int) -> Outcome:
+        for numbers, stack in self.stacks:
+            if number in numbers:
+                return stack.done[numbers.index(number)]
+        raise KeyError(number)
+
+
+def _equal_but_for_seed(runs: Sequence[Run]) -> list[tuple[int, ...]]:
+    """Numbers of the runs that differ in nothing but their seed, a group a setting."""
+    groups: dict[tuple[Any, Any], list[int]] = {}
     for number, run in enumerate(runs):
-        settings.setdefault((run.lr, run.weight_decay), []).append(number)
-    return [(m, numbers) for m in range(len(methods)) for numbers in settings.values()]
+        groups.setdefault((run.lr, run.weight_decay), []).append(number)
+    return [tuple(numbers) for numbers in groups.values()]
 
 
-def _start(
-    m: int,
-    method: Method,
-    members: Sequence[tuple[int, list[int]]],
-    net: Network,
-    task: Task,
-    runs: Sequence[Run],
-    recipe: Recipe,
-    kept: Kept,
-    log: Callable[[str], None] | None,
-) -> list[tuple[list[int], Stack]]:
-    """The stacks of one method, each with the numbers of its runs."""
-    numbers = [number for c in members if c[0] == m for number in c[1]]
-    place = first_layer(method, net)
-    kept.advance(place)
-    size = stack_size(method, net, recipe, len(numbers), place)
-    found = []
-    for i in range(0, len(numbers), size):
-        part = numbers[i : i + size]
-        adapted = method.attach(
-            net, classes=len(task.classes), runs=len(part), seed=[runs[k].seed for k in part]
-        ).to(kept.device)
-        found.append((part, Stack(adapted, [runs[k] for k in part], kept, recipe, log=log)))
-    return found
+def _mean(scores: Sequence[Score]) -> Score:
+    """Over seeds; a seed that failed makes the worst of both."""
+    return sum(a for a, _ in scores) / len(scores), sum(b for _, b in scores) / len(scores)
 
 
-def _means(
-    member: tuple[int, list[int]], scores: dict[tuple[int, int], tuple[float, float]]
-) -> tuple[float, float]:
-    """Mean validation accuracy and loss over seeds; a seed that failed makes the worst of both."""
-    each = [scores.get((member[0], number), (-math.inf, math.inf)) for number in member[1]]
-    return sum(a for a, _ in each) / len(each), sum(b for _, b in each) / len(each)
-
-
-def _key(
-    member: tuple[int, list[int]],
-    scores: dict[tuple[int, int], tuple[float, float]],
-    judge: str,
-) -> tuple[float, float]:
-    accuracy, loss = _means(member, scores)
+def _key(score: Score, judge: str) -> tuple[float, float]:
+    accuracy, loss = score
     loss = math.inf if math.isnan(loss) else loss
     return (-accuracy, loss) if judge == "accuracy" else (loss, -accuracy)
-
-
-def _row(
-    configuration: int,
-    member: tuple[int, list[int]],
-    methods: Sequence[Method],
-    runs: Sequence[Run],
-    recipe: Recipe,
-    rung: int,
-    epochs: int,
-    scores: dict[tuple[int, int], tuple[float, float]],
-    goes_on: bool,
-) -> dict[str, Any]:
-    method, run = methods[member[0]], runs[member[1][0]]
-    accuracy, loss = _means(member, scores)
-    return {
-        "configuration": configuration,
-        **method.settings(),
-        "lr": recipe.lr if run.lr is None else run.lr,
-        "weight_decay": recipe.weight_decay if run.weight_decay is None else run.weight_decay,
-        "rung": rung,
-        "epochs": epochs,
-        "val_accuracy": accuracy,
-        "val_loss": loss,
-        "goes_on": goes_on,
-    }

@@ -3,7 +3,7 @@
 The unit is the operation count of the frozen network (`aptheory.cost`), the same for a sweep and
 for everything that replaces one, so that a share of a sweep is a share of its arithmetic. From
 kept activations an image costs F_after(l) forward and as much again backward at layer l, an epoch;
-what goes on top (walking there, validating, the units of the prompt) is counted too.
+what goes on top (walking there, validating) is counted too.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from functools import cached_property
 
 from aptheory.cost import Operations
 from aptheory.errors import InputError
-from aptheory.halving import Halving, halving, rungs
+from aptheory.halving import Halving, halving, rungs, seeds_at
 from aptheory.methods import ActivationPrompt
 from aptheory.network import Network
 from aptheory.recipe import Recipe, Run
 from aptheory.tasks import Task
 
 FACTOR = 3
-_UNIT_IMAGES = 256  # at which a prompt's unit is measured, at most
 
 
 @dataclass(frozen=True)
@@ -59,17 +58,16 @@ class Prices:
         """Successive halving over these layers, at worst: the dearest always go on."""
         dearest = sorted(layers, key=self.epoch, reverse=True)
         total = self.train * self.forward  # the clean features that standardise the head
-        for layer in layers:
-            total += seeds * min(self.train, _UNIT_IMAGES) * self.after(layer)[0]
-        alive, before = len(dearest), 0
+        alive, before, running = len(dearest), 0, 0
         for stop in rungs(epochs, len(dearest), factor=FACTOR, least=1):
             total += (self.train + self.val) * self.forward  # the walk through the places
+            started = seeds_at(stop, epochs, seeds)
+            evaluations = 2 if stop == epochs else 1  # at the end on the test images' stand-in too
             for layer in dearest[:alive]:
-                validated = self.val * self.after(layer)[0]
-                total += seeds * ((stop - before) * self.epoch(layer) + validated)
-            alive, before, last = max(1, math.ceil(alive / FACTOR)), stop, alive
-        finishing = sum(2 * self.val * self.after(layer)[0] for layer in dearest[:last])
-        return total + seeds * finishing
+                total += (started * stop - running * before) * self.epoch(layer)
+                total += started * evaluations * self.val * self.after(layer)[0]
+            alive, before, running = max(1, math.ceil(alive / FACTOR)), stop, started
+        return total
 
 
 @dataclass(frozen=True)

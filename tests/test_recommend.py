@@ -179,10 +179,13 @@ def test_prices_by_hand():
     expected = 2 * (3 * (800 + 200) + 10 * (4 + 1)) + 210 * 4
     assert prices.sweep([0, 3], epochs=3, seeds=2) == expected
     assert rungs(3, 2, factor=3, least=1) == [1, 3]
-    # Units at the images, two walks, an epoch of both, two more of the dearer, its two endings.
-    expected = 100 * 4 + 100 * (4 + 1) + 2 * 110 * 4
-    expected += 800 + 200 + 10 * (4 + 1) + 2 * 800 + 10 * 4 + 2 * 10 * 4
+    # Features, two walks, an epoch of both and its validation, two more of the dearer, its ending.
+    expected = 100 * 4 + 2 * 110 * 4
+    expected += 800 + 200 + 10 * (4 + 1) + 2 * 800 + 2 * 10 * 4
     assert prices.search([3, 0], epochs=3) == expected
+    # The second of two seeds joins for the last rung and trains all three epochs.
+    expected += 3 * 800 + 2 * 10 * 4
+    assert prices.search([3, 0], epochs=3, seeds=2) == expected
 
 
 @pytest.mark.parametrize("share", [0.001, 0.02, 0.05, 0.1, 0.3, 0.6, 1.0, 3.0])

@@ -498,6 +498,9 @@ def test_halving_goes_on_with_the_best_and_changes_nothing_for_them(vit, task):
     assert len(going) == 2
     dropped = first[~first["goes_on"]]
     assert going["val_accuracy"].min() >= dropped["val_accuracy"].max()
+    assert (first["seeds"] == 1).all()  # a third of the epochs, a third of the seeds
+    assert (found.table[found.table["rung"] == 1]["seeds"] == 2).all()
+    assert found.epochs == 6 * 2 + 2 * (4 + 6)
     assert len(found.outcomes) == 4  # two configurations of two seeds
     best_method, best_run = found.best
     alone = fit_many(best_method, vit, task, runs=[best_run], recipe=recipe)[0]
