@@ -12,7 +12,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from analyses.claims import CLAIMS, NOT_RUN, Claim, Finding, Results, judge
+from analyses.claims import CLAIMS, NOT_RUN, Claim, judge
+from analyses.judges import Finding
+from analyses.results import Results
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -57,15 +59,15 @@ def _table(found: list[tuple[Claim, Finding]]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for claim, finding in found:
-        figure = f"`results/figures/{claim.figure}.png`" if claim.figure else "–"
+        done = claim.experiment
         cells = (
             claim.n,
             claim.says,
             f"[{claim.mark}]",
-            claim.setting,
+            done.setting,
             finding.number,
-            f"`{claim.command}`",
-            figure,
+            f"`{done.command}`",
+            f"`results/figures/{done.figure}.png`" if done.figure else "–",
             f"**{finding.verdict}**",
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -73,7 +75,7 @@ def _table(found: list[tuple[Claim, Finding]]) -> str:
 
 
 def _reasons(found: list[tuple[Claim, Finding]]) -> str:
-    rows = [f"- {claim.n}: {one.why}." for claim, one in found if one.why and one.why != "nan"]
+    rows = [f"- {claim.n}: {one.why}." for claim, one in found if one.why]
     return "Reasons and readings:\n\n" + "\n".join(rows) if rows else ""
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from analyses.claims import NOT_REPRODUCED, PARTLY, REPRODUCED, UNDECIDED
+from analyses.judges import NOT_REPRODUCED, PARTLY, REPRODUCED, UNDECIDED
 from analyses.theory_output import interval
 from aptheory.theory.comparison import preference
 from aptheory.theory.experts import AttentionWeights, adaptive_prompts, attention_as_experts

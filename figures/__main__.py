@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from analyses.claims import Results
 from analyses.evidence import NotMeasured
+from analyses.results import Results
 from aptheory import plots
 
 FIGURES = (

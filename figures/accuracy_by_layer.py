@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 from analyses import evidence
-from analyses.claims import Results
+from analyses.results import Results
 from aptheory import plots
 from aptheory.relate import best_layers
 from figures import sheet as page

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analyses import evidence
-from analyses.claims import Results
+from analyses.results import Results
 from aptheory import plots
 from aptheory.relate import mean_interval
 from figures import sheet as page

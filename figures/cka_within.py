@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from analyses.claims import Results
+from analyses.results import Results
 from aptheory import plots
 from figures import sheet as page
 

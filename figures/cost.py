@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from analyses.claims import Results
+from analyses.results import Results
 from aptheory import plots
 from figures import sheet as page
 

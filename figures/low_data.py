@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analyses.claims import Results
+from analyses.results import Results
 from aptheory import plots
 from aptheory.relate import mean_interval
 from figures import sheet as page

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analyses.claims import Results
+from analyses.results import Results
 from aptheory import plots
 from figures import sheet as page
 

@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analyses.claims import Results
+from analyses.results import Results
 from aptheory import plots
 from aptheory.relate import across
 from figures import sheet as page

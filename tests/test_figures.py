@@ -5,7 +5,8 @@ from importlib import import_module
 import matplotlib.pyplot as plt
 import pytest
 
-from analyses.claims import CLAIMS, Results
+from analyses.claims import CLAIMS
+from analyses.results import Results
 from aptheory import plots
 from figures.__main__ import FIGURES, draw_all
 from tests.figure_tables import write
@@ -64,4 +65,4 @@ def test_a_figure_is_written_twice_and_one_without_a_table_is_passed_over(tmp_pa
 
 
 def test_every_figure_that_a_claim_names_is_drawn_here():
-    assert {claim.figure for claim in CLAIMS if claim.figure} <= set(FIGURES)
+    assert {claim.experiment.figure for claim in CLAIMS if claim.experiment.figure} <= set(FIGURES)

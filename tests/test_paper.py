@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 
 from analyses import evidence
-from analyses.claims import CLAIMS, NOT_REPRODUCED, NOT_RUN, REPRODUCED, UNDECIDED, Results, judge
+from analyses.claims import CLAIMS, NOT_RUN, judge
+from analyses.judges import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from analyses.paper import PAGE, RESULTS, page
+from analyses.results import Results
 
 
 def accuracy(curves: dict[str, list[float]], *, seeds: int = 3, probe: float = 0.5) -> pd.DataFrame:
