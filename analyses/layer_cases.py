@@ -19,7 +19,7 @@ from aptheory.layer_rule import Pair
 from aptheory.network import Network
 from aptheory.outcomes import key_of, write_atomically
 from aptheory.recipe import Recipe
-from aptheory.scores import kind_of, layer_scores, score_operations
+from aptheory.scores import PLACES, kind_of, layer_scores, place_scores, score_operations
 from aptheory.sources import load_network, load_task
 from aptheory.study import Study
 from aptheory.trials import Prices
@@ -225,9 +225,11 @@ def _scored(
             "paper_layer": paper_layer(net),
             "cpu_seconds": round(time.process_time() - start, 2),
         }
-        write_table(scores, table)
+        write_table(scores.drop(columns=list(PLACES)), table)
         write_atomically(facts, json.dumps(values) + "\n")
-    return pd.read_csv(table), json.loads(facts.read_text(encoding="utf-8"))
+    # What follows from the place costs nothing, and files that hold it under an older name serve.
+    scores = pd.read_csv(table).assign(**place_scores(net))
+    return scores, json.loads(facts.read_text(encoding="utf-8"))
 
 
 def paper_layer(net: Network) -> int:

@@ -47,7 +47,7 @@ from aptheory.explore import write_table
 from aptheory.layer_rule import Fitter, Rule
 from aptheory.outcomes import key_of, write_atomically
 from aptheory.relate import clustered_interval
-from aptheory.scores import SCORES, standardise
+from aptheory.scores import PLACES, SCORES, standardise
 from aptheory.sources import load_network, load_task
 from aptheory.trials import Plan, plan, search, spread_out
 
@@ -100,7 +100,7 @@ def choices(case: Case, rule: Rule | None, others: Sequence[Case]) -> list[tuple
         found.append(("mean curve of other networks", _mean_curve(case, others), 0.0))
     design = standardise(case.scores)
     for name in SCORES:
-        if not name.endswith(("depth", "bend")):
+        if name not in PLACES:
             best = _ranking(case, design[name].to_numpy())[0]
             found.append((f"score: {name}", best, case.score_cost))
     ranks = design[list(DERIVATIVE)].rank().mean(axis=1).to_numpy()

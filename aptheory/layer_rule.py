@@ -19,22 +19,21 @@ import pandas as pd
 from jaxtyping import Float
 
 from aptheory.errors import InputError
-from aptheory.scores import SCORES, standardise
+from aptheory.scores import PLACES, SCORES, standardise
 
-_DEPTH = ("depth", "bend")
-_KIND = ("kind_depth", "kind_bend")
+_DEPTH = ("depth", "distance_from_middle")
 _TANGENT = ("tangent_explained", "tangent_dimension", "tangent_variation", "tangent_reach")
 _GRADIENT = ("gradient_gain", "gradient_agreement")
 _FEATURES = ("attention_distance", "globality", "effective_rank", "logme", "probe")
 
 FAMILIES: dict[str, tuple[str, ...]] = {
-    "the middle": ("bend",),
+    "the middle": ("distance_from_middle",),
     "depth": _DEPTH,
-    "depth by kind": (*_DEPTH, *_KIND),
+    "depth by kind": PLACES,
     "prompt's derivative": (*_TANGENT, *_GRADIENT),
     "features": _FEATURES,
-    "prompt's derivative and depth by kind": (*_TANGENT, *_GRADIENT, *_DEPTH, *_KIND),
-    "all": (*_DEPTH, *_KIND, *_TANGENT, *_GRADIENT, *_FEATURES),
+    "prompt's derivative and depth by kind": (*_TANGENT, *_GRADIENT, *PLACES),
+    "all": (*PLACES, *_TANGENT, *_GRADIENT, *_FEATURES),
 }
 """What a rule may look at, simplest first: the first wins where two are equally good."""
 
@@ -118,7 +117,7 @@ class Rule:
     @property
     def needs_images(self) -> bool:
         """Whether it weighs anything but the place's depth and the network's kind."""
-        return bool(set(self.weights) - set(_DEPTH) - set(_KIND))
+        return bool(set(self.weights) - set(PLACES))
 
     @classmethod
     def packaged(cls) -> Rule:

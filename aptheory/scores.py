@@ -28,9 +28,9 @@ from aptheory.theory import tangent
 
 SCORES = {
     "depth": "place in the network, 0 the image and 1 the classifier's input",
-    "bend": "distance from the middle of the network, squared",
+    "distance_from_middle": "squared distance from the middle of the network, 1 at both ends",
     "kind_depth": "depth, turned round for networks without attention",
-    "kind_bend": "distance from the middle, turned round for networks without attention",
+    "kind_distance_from_middle": "the same distance, turned round for networks without attention",
     "tangent_gain": "accuracy that a small prompt adds on images it was not fitted to",
     "tangent_explained": "share of the held-out residual that a small prompt explains",
     "tangent_alignment": "alignment of the prompt's kernel with the residual",
@@ -47,6 +47,9 @@ SCORES = {
 }
 """What the rule may use, in words. Columns named "log" are logarithms, of the value or of a
 thousandth of the largest over the layers, whichever is larger."""
+
+PLACES = ("depth", "distance_from_middle", "kind_depth", "kind_distance_from_middle")
+"""Those that follow from the place and the kind of network, without an image."""
 
 METRICS = ("attention_distance", "globality", "effective_rank", "logme")
 DIRECTIONS = 10
@@ -120,7 +123,6 @@ def layer_scores(
             {
                 "layer": layer,
                 "layer_name": net.layers[layer].name,
-                **_places(layer / last, kind_of(net)),
                 "tangent_gain": fitted.accuracy - fitted.before,
                 "tangent_explained": fitted.explained,
                 "tangent_alignment": tangent.alignment(row, residual @ along.T),
@@ -132,11 +134,19 @@ def layer_scores(
                 "probe": RidgeHead.fit(pooled[layer], labels, classes).accuracy(labels),
             }
         )
-    scores = pd.DataFrame(table).merge(_metrics(net, some, seed), on="layer", how="left")
+    scores = pd.DataFrame(table).assign(**place_scores(net))
+    scores = scores.merge(_metrics(net, some, seed), on="layer", how="left")
     for name in _LOGARITHMIC:
         # At the classifier's input some vanish: their logarithm would drown all other layers.
         scores[name] = np.log(scores[name].clip(lower=max(1e-3 * scores[name].max(), 1e-30)))
     return scores[["layer", "layer_name", *SCORES]]
+
+
+def place_scores(net: Network) -> dict[str, Float[np.ndarray, " layers"]]:
+    """The scores of `PLACES`, one number a layer."""
+    depth = np.arange(len(net.layers)) / (len(net.layers) - 1)
+    distance, sign = (2 * depth - 1) ** 2, 1.0 if kind_of(net) == "vit" else -1.0
+    return dict(zip(PLACES, (depth, distance, sign * depth, sign * distance), strict=True))
 
 
 def score_operations(
@@ -225,12 +235,6 @@ def _sample(task: Task, images: int, seed: int) -> Task:
             f"{max(10, 2, present)} labelled training images, one a class, of two classes or more"
         )
     return task.subset(train=count, seed=seed)
-
-
-def _places(depth: float, kind: str) -> dict[str, float]:
-    """Depth and its bend, and both with their sign by the kind of network."""
-    bend, sign = (2 * depth - 1) ** 2, 1.0 if kind == "vit" else -1.0
-    return {"depth": depth, "bend": bend, "kind_depth": sign * depth, "kind_bend": sign * bend}
 
 
 def _stage(net: Network, layer: int) -> tangent.Stage:

@@ -12,7 +12,7 @@ from aptheory.errors import InputError
 from aptheory.explore import write_table
 from aptheory.layer_rule import Rule
 from aptheory.plan import describe
-from aptheory.scores import SCORES
+from aptheory.scores import PLACES, SCORES
 from aptheory.study import Study
 
 NETWORKS = ("aptheory_vit_mini", "aptheory_resnet_mini")
@@ -52,7 +52,7 @@ def quick(monkeypatch):
         layers = len(net.layers)
         table = pd.DataFrame({name: generator.normal(size=layers) for name in SCORES})
         table["depth"] = np.linspace(0, 1, layers)
-        table["bend"] = (2 * table["depth"] - 1) ** 2
+        table["distance_from_middle"] = (2 * table["depth"] - 1) ** 2
         for name in ("probe", "gradient_gain"):
             table[name] = 5.0 * (np.arange(layers) == BEST) + 0.1 * table[name]
         return table.assign(layer=range(layers), layer_name="x")
@@ -109,6 +109,10 @@ def test_running_again_computes_and_trains_nothing(tmp_path, quick, capsys):
     done = (quick.scores, len(quick.searches))
     assert done[0] == 4
     assert done[1] > 0
+    for path in (tmp_path / "out" / "scores").glob("*.csv"):  # as files of older versions are
+        table = pd.read_csv(path)
+        assert not set(PLACES) & set(table)
+        table.assign(depth=0.0, bend=0.0).to_csv(path, index=False)
     layer_choice.main([folder], tmp_path / "out")
     assert (quick.scores, len(quick.searches)) == done
     assert (tmp_path / "out" / "regret.csv").read_bytes() == first

@@ -15,7 +15,7 @@ def made_up(layers: int, seed: int = 0) -> pd.DataFrame:
     generator = np.random.default_rng(seed)
     table = pd.DataFrame({name: generator.normal(size=layers) for name in SCORES})
     table["depth"] = np.linspace(0, 1, layers)
-    table["bend"] = (2 * table["depth"] - 1) ** 2
+    table["distance_from_middle"] = (2 * table["depth"] - 1) ** 2
     table.insert(0, "layer", range(layers))
     table.insert(1, "layer_name", [f"block{i}" for i in range(layers)])
     return table
@@ -43,9 +43,9 @@ def test_the_family_that_decides_is_found_and_its_score_too():
 
 
 def test_where_only_the_middle_matters_the_simplest_family_is_taken():
-    rule = fit_rule(pairs_of(lambda table: -table["bend"]))
+    rule = fit_rule(pairs_of(lambda table: -table["distance_from_middle"]))
     assert rule.family == "the middle"
-    assert rule.weights["bend"] < 0
+    assert rule.weights["distance_from_middle"] < 0
     assert not rule.needs_images
 
 
