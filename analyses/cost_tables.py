@@ -2,10 +2,11 @@
 
     python -m analyses.cost_tables [--out runs/cost] [--full]
 
-Times one training step of VP, and of AP at the papers' default places, on one CPU thread with
-random weights: step time, peak memory and throughput as ratios within one run, beside the
-prediction (F + F_after(l) against 2F). The short form takes smaller networks of the same two
-families; --full takes the papers' own, ResNet-101 and ViT-L/16.
+One training step and one inference of every method on one CPU thread with random weights, beside
+the prediction (F + F_after(l) against 2F), AP at the papers' default place: ratios within one run,
+intervals over turns. The short form takes smaller networks of the same two families; --full times
+VP and AP on the papers' own, ResNet-101 and ViT-L/16 (seven GB of memory, a quarter of an hour).
+Writes steps.csv (or steps_full.csv) and parameters.csv.
 """
 
 import argparse
@@ -17,10 +18,25 @@ import torch
 import aptheory as ap
 from aptheory.cost import cost
 from aptheory.explore import write_table
+from aptheory.methods import parse
 from aptheory.network import Network
 
 SHORT = (("cnn", "resnet50", "layer4.0"), ("vit", "vit_small_patch16_224", "blocks.2"))
 FULL = (("cnn", "resnet101", "layer4.0"), ("vit", "vit_large_patch16_224", "blocks.2"))
+OTHERS = {
+    "cnn": ("norm_tuning", "linear_probe", "full"),
+    "vit": (
+        *("norm_tuning", "vpt:tokens=10", "vpt:tokens=100", "vapt:tokens=10", "lora"),
+        *("linear_probe", "full"),
+    ),
+}
+KEPT = ("kind", "network", "method", "layer_name", "kept", "parameters_without_head")
+MEASURED = (
+    "predicted_ratio",
+    *("measured_ratio", "measured_ratio_low", "measured_ratio_high"),
+    "memory_ratio",
+    *("throughput_ratio", "throughput_ratio_low", "throughput_ratio_high"),
+)
 
 
 def place(net: Network, name: str) -> int:
@@ -28,44 +44,38 @@ def place(net: Network, name: str) -> int:
     return next(layer.index for layer in net.layers if layer.name == name)
 
 
-def ap_against_vp(networks: tuple[tuple[str, str, str], ...], *, repeats: int) -> pd.DataFrame:
-    """One row a network: AP's step as a share of VP's, predicted and measured."""
-    rows = []
+def steps(
+    networks: tuple[tuple[str, str, str], ...],
+    *,
+    others: dict[str, tuple[str, ...]],
+    batch: int,
+    repeats: int,
+) -> pd.DataFrame:
+    """One row a network, method and setting: ratios to VP's step and to the frozen forward."""
+    tables = []
     for kind, name, entering in networks:
+        torch.manual_seed(0)
         net = ap.load(name, weights=None)
-        methods = [ap.VisualPrompt(), ap.ActivationPrompt(layer=place(net, entering))]
-        table = cost(net, methods, batch_size=8, repeats=repeats, clock="cpu")
-        vp = table[table["method"] == "vp"].iloc[0]
-        plain = table[(table["method"] == "ap") & ~table["kept"]].iloc[0]
-        kept = table[(table["method"] == "ap") & table["kept"]].iloc[0]
-        rows.append(
-            {
-                "kind": kind,
-                "network": name,
-                "layer": entering,
-                "time_ratio": plain["step_ms"] / vp["step_ms"],
-                "predicted_ratio": plain["predicted_ratio"],
-                "memory_ratio": plain["peak_memory_mb"] / vp["peak_memory_mb"],
-                "kept_time_ratio": kept["step_ms"] / vp["step_ms"],
-                "kept_memory_ratio": kept["peak_memory_mb"] / vp["peak_memory_mb"],
-            }
+        texts = ("vp", f"ap:layer={place(net, entering)}", *others.get(kind, ()))
+        methods = {text: parse(text) for text in texts}
+        table = cost(
+            net, list(methods.values()), batch_size=batch, repeats=repeats, clock="cpu", classes=37
         )
-    return pd.DataFrame(rows)
+        table["kind"] = kind
+        table["method"] = _labels(table, texts)
+        vp = table.loc[table["method"] == "vp", "peak_memory_mb"].item()
+        table["memory_ratio"] = table["peak_memory_mb"] / vp
+        tables.append(table[[*KEPT, *MEASURED]])
+    return pd.concat(tables, ignore_index=True)
 
 
-def throughput(*, repeats: int) -> pd.DataFrame:
-    """Inference throughput of adapted ViTs as a share of the frozen network's."""
-    net = ap.load("vit_small_patch16_224", weights=None)
-    methods = {
-        "ap": ap.ActivationPrompt(layer=3),
-        "vpt (10 tokens)": ap.VPT(tokens=10, deep=True),
-        "vpt (100 tokens)": ap.VPT(tokens=100, deep=True),
-        "vapt (10 tokens)": ap.VAPT(tokens=10),
-    }
-    table = cost(
-        net, list(methods.values()), kept=(False,), batch_size=8, repeats=repeats, clock="cpu"
-    )
-    return table.assign(method=list(methods))[["method", "throughput_ratio"]]
+def _labels(table: pd.DataFrame, texts: tuple[str, ...]) -> list[str]:
+    """The text of each row's method: a method's rows follow each other, plain before kept."""
+    number, labels = -1, []
+    for kept in table["kept"]:
+        number += not kept
+        labels.append(texts[number].replace(":tokens=", " ").partition(":")[0])
+    return labels
 
 
 def parameters() -> pd.DataFrame:
@@ -90,14 +100,16 @@ def parameters() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["what", "parameters"])
 
 
-def main(out: Path = Path("runs/cost"), *, full: bool = False) -> None:
-    """Write ap_against_vp.csv, throughput.csv and parameters.csv."""
+def main(out: Path = Path("runs/cost"), *, full: bool = False) -> pd.DataFrame:
+    """Write the tables; returns that of the steps."""
     torch.set_num_threads(1)
     write_table(parameters(), out / "parameters.csv")
-    write_table(throughput(repeats=7), out / "throughput.csv")
-    write_table(
-        ap_against_vp(FULL if full else SHORT, repeats=3 if full else 7), out / "ap_against_vp.csv"
-    )
+    if full:
+        table = steps(FULL, others={}, batch=2, repeats=3)
+    else:
+        table = steps(SHORT, others=OTHERS, batch=4, repeats=7)
+    write_table(table, out / ("steps_full.csv" if full else "steps.csv"))
+    return table
 
 
 if __name__ == "__main__":
@@ -105,6 +117,4 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("runs/cost"))
     parser.add_argument("--full", action="store_true")
     chosen = parser.parse_args()
-    main(chosen.out, full=chosen.full)
-    for path in sorted(chosen.out.glob("*.csv")):
-        print(pd.read_csv(path).to_string(index=False), end="\n\n")
+    print(main(chosen.out, full=chosen.full).to_string(index=False, float_format="{:.3g}".format))

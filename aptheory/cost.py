@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ from torch.nn import functional as F
 from aptheory.errors import InputError
 from aptheory.kept import autocast
 from aptheory.memory import out_of_memory
+from aptheory.metrics.intervals import bootstrap
 
 if TYPE_CHECKING:
     from aptheory.methods.base import Adapted, Method
@@ -104,13 +105,9 @@ def predict(adapted: Adapted, operations: Operations | None = None) -> Predictio
     ops = operations or piece_operations(adapted._source[0])
     head = 2.0 * adapted.head.shift.numel() * adapted.classes
     before, after = sum(ops.forward[:first]), sum(ops.forward[first:last])
-    trained = {
-        name for name, p in net.module.named_parameters() if p.requires_grad and p.dim() >= 2
-    }
     learning = head + sum(
-        2 * ops.forward[i] - ops.backward[i]  # the weights' products alone
+        (2 * ops.forward[i] - ops.backward[i]) * _trained_share(net, i)  # the weights' products
         for i in range(last)
-        if any(name in trained for name in net.parameters_between(i, i + 1))
     )
     if _backward_reaches(adapted):
         learning += sum(ops.backward[first:last]) + head
@@ -123,6 +120,15 @@ def predict(adapted: Adapted, operations: Operations | None = None) -> Predictio
         + sum(ops.backward[:features])
         + 3 * head,
     )
+
+
+def _trained_share(net: Network, piece: int) -> float:
+    """Of the entries of a piece's weight matrices and kernels."""
+    parameters = dict(net.module.named_parameters(remove_duplicate=False))
+    weights = [parameters[name] for name in net.parameters_between(piece, piece + 1)]
+    weights = [weight for weight in weights if weight.dim() >= 2]
+    trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+    return trained / max(1, sum(weight.numel() for weight in weights))
 
 
 def _backward_reaches(adapted: Adapted) -> bool:
@@ -222,7 +228,9 @@ def cost(
     ``kept=False`` is the papers' setting, ``True`` trains from kept activations (left out where
     the method acts at the image, as there is nothing to keep). ``images`` is the size of an epoch.
     Steps run on random images, in turn over the methods, and the median of ``repeats`` is taken;
-    ``clock="cpu"`` counts processor time instead of wall time, for a busy machine.
+    a ratio is that of the medians, its 95 % interval the bootstrap's over turns (both of its
+    steps ran in each). ``clock="cpu"`` counts processor time instead of wall time, for a busy
+    machine.
     ``measure=False`` predicts only.
 
     Columns (times in ms, memory in MB = 10^6 bytes, operations in GFLOP an image):
@@ -230,10 +238,12 @@ def cost(
     forward_gflop, step_gflop (predicted), step_gflop_counted, predicted_ratio (of a step of
     visual prompting), measured_ratio, step_ms, epoch_seconds, first_epoch_seconds (keeping
     included), peak_memory_mb, throughput (images/s in inference), throughput_ratio (of the frozen
-    network), note.
+    network), note; both measured ratios also with _low and _high.
     """
     if clock not in ("wall", "cpu"):
         raise InputError(f"clock must be wall or cpu; got {clock!r}.")
+    if repeats < 1:
+        raise InputError(f"repeats is {repeats}; expected 1 or more, or measure=False.")
     chosen = list(methods) if isinstance(methods, Sequence) else [methods]
     device = next(iter(net.parameters())).device
     generator = torch.Generator().manual_seed(seed)
@@ -280,18 +290,22 @@ def cost(
     steps.append(_train_step(baseline, optimizer, images_in, labels, kept=False, dtype=precision))
     inference.append(_frozen(net, images_in, precision))
     rows.append({"note": ""})
-    _measure(rows, steps, inference, device, batch_size, repeats, clock)
+    trained, inferred = _measure(rows, steps, inference, device, batch_size, repeats, clock)
     reference = rows.pop()
     batches = math.ceil(images / batch_size)
-    for row in rows:
-        if "step_ms" not in row:
+    for i, row in enumerate(rows):
+        if row["note"]:
             continue
-        row["measured_ratio"] = row["step_ms"] / reference["step_ms"]
-        row["throughput_ratio"] = row["throughput"] / reference["throughput"]
+        row["step_ms"] = 1e3 * float(np.median(trained[i]))
+        row["throughput"] = batch_size / float(np.median(inferred[i]))
         row["epoch_seconds"] = row["step_ms"] * batches / 1e3
-        before = sum(operations.forward[: row["first_layer"]]) / sum(operations.forward)
-        keeping = images / reference["throughput"] * before if row["kept"] else 0.0
-        row["first_epoch_seconds"] = row["epoch_seconds"] + keeping
+        if not reference["note"]:
+            row |= _ratio("measured_ratio", trained[i], trained[-1])
+            row |= _ratio("throughput_ratio", inferred[-1], inferred[i])
+            before = sum(operations.forward[: row["first_layer"]]) / sum(operations.forward)
+            forward = float(np.median(inferred[-1])) / batch_size
+            keeping = images * forward * before if row["kept"] else 0.0
+            row["first_epoch_seconds"] = row["epoch_seconds"] + keeping
     return pd.DataFrame(rows)
 
 
@@ -321,8 +335,11 @@ def _measure(
     batch_size: int,
     repeats: int,
     clock: str,
-) -> None:
-    """Fill the measured columns; what does not fit into memory gets a note instead."""
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Seconds of a training step and of inference: an array a row, an entry a turn.
+
+    Memory and counted operations are written into ``rows``; what does not fit gets a note.
+    """
     times: list[list[float]] = [[] for _ in rows]
     forward: list[list[float]] = [[] for _ in rows]
     for turn in range(repeats + 1):
@@ -344,10 +361,17 @@ def _measure(
                     raise
                 steps[i] = None
                 rows[i]["note"] = "out of memory"
-    for i, row in enumerate(rows):
-        if times[i] and not row["note"]:
-            row["step_ms"] = 1e3 * statistics.median(times[i])
-            row["throughput"] = batch_size / statistics.median(forward[i])
+    return [np.asarray(some) for some in times], [np.asarray(some) for some in forward]
+
+
+def _ratio(name: str, above: np.ndarray, below: np.ndarray) -> dict[str, float]:
+    """Ratio of two medians over the same turns, with its bootstrap interval over turns."""
+    found = {name: float(np.median(above) / np.median(below))}
+    if len(above) > 1:
+        found[f"{name}_low"], found[f"{name}_high"] = bootstrap(
+            lambda turns: float(np.median(above[turns]) / np.median(below[turns])), len(above)
+        )
+    return found
 
 
 # -------------------------------------------------------------------------------- the front

@@ -127,6 +127,9 @@ def test_the_table(cnn):
     assert (table[measured] > 0).all().all()
     assert table["epoch_seconds"].iloc[0] == pytest.approx(3 * table["step_ms"].iloc[0] / 1e3)
     vp, prompt, kept, probe, _ = (row for _, row in table.iterrows())
+    for ratio in ("measured_ratio", "throughput_ratio"):
+        assert (table[f"{ratio}_low"] <= table[ratio]).all()
+        assert (table[ratio] <= table[f"{ratio}_high"]).all()
     assert vp["parameters"] == 3 * 32 * 32 + 5 * (cnn.num_features + 1)
     assert vp["parameters_without_head"] == 3 * 32 * 32
     assert vp["step_gflop"] > prompt["step_gflop"] > kept["step_gflop"] > 0
