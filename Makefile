@@ -35,12 +35,13 @@ lint: $(VENV)/.ready-dev
 paper: setup
 	$(BIN)/python -m analyses.paper
 
-# By name: pdoc looks into a package by itself only where no __all__ closes it.
+# By name: pdoc looks into a package by itself only where no __all__ closes it, and warns of what it
+# then meets twice.
 CLOSED = aptheory $(shell grep -l '^__all__' aptheory/*/__init__.py | sort | sed 's,/__init__\.py$$,,')
 MODULES = $(shell find $(CLOSED) -maxdepth 1 -name '*.py' ! -name '__*__.py' | sort | sed 's/\.py$$//')
 ROOMS = $(shell find aptheory -name '__init__.py' | sort | sed 's,/__init__\.py$$,,')
 docs: $(VENV)/.ready-dev
-	$(BIN)/pdoc --docformat google --output-directory docs/api $(subst /,.,$(ROOMS) $(MODULES))
+	$(BIN)/python -W 'ignore:The module specification' -m pdoc --docformat google --output-directory docs/api $(subst /,.,$(ROOMS) $(MODULES))
 
 wheel: $(VENV)/.ready-dev
 	$(BIN)/python -m build --wheel

@@ -39,7 +39,7 @@ class observe_attention:
     (batch * windows, heads, n, n), an image's windows together. Only one layer's map is alive at
     a time. Works for ``net(x)`` and for ``net.run`` in pieces; the output does not change.
 
-    ``layers`` restricts it to some of :func:`attention_layers`. With ``reuse`` every map is written
+    ``layers`` restricts it to some of `attention_layers`. With ``reuse`` every map is written
     into the same memory, which is quicker: it is valid only until the callback returns.
     """
 

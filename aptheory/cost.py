@@ -2,7 +2,7 @@
 
 The prediction needs only the place l at which the network first feels the method. With F the
 operations of one forward pass and F_after(l) those after place l, and no gradient for frozen
-weights, a training step costs an image::
+weights, a training step costs an image:
 
     F + F_after(l)         as the papers train: forward everything, backward to place l
     2 F_after(l)           from kept activations: nothing before place l is run

@@ -37,7 +37,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Network(nn.Module):
     """A frozen-structure view of a model: its layers, and a way to run between any two of them.
 
-    Built by :func:`load`. ``module`` is the model itself, untouched; ``net(x)`` is ``module(x)``.
+    Built by `load`. ``module`` is the model itself, untouched; ``net(x)`` is ``module(x)``.
     """
 
     def __init__(

@@ -140,7 +140,7 @@ def profile(
         limit: at most so many images, drawn with ``seed`` from a task.
         pooled: features of the rank and separability measures.
         cka_pooled: features of the CKA.
-        prefix_mass: see :mod:`aptheory.metrics.attention`.
+        prefix_mass: see `aptheory.metrics.attention`.
         gradient_images: images for the effective receptive field, the first ones that come.
         level: coverage of the intervals; ``intervals=False`` saves the rank family's share of them.
 
@@ -244,7 +244,7 @@ def extract(
 
     The result is allocated once and written into place a batch at a time, so that the memory is the
     result and one batch. ``pooled=None`` keeps the activation as it is, with its prefix tokens;
-    "mean", "class" and "all" are those of :meth:`Layer.pooled`. ``dtype`` stores another precision.
+    "mean", "class" and "all" are those of `Layer.pooled`. ``dtype`` stores another precision.
     """
     chosen = choose(net, layers)
     count = _count(images, split, limit)

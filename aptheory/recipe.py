@@ -29,7 +29,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 class Recipe:
     """Everything but the seed that decides how a method is trained.
 
-    Learning rate at epoch e (constant within an epoch, as VPT and VAPT step it)::
+    Learning rate at epoch e (constant within an epoch, as VPT and VAPT step it):
 
         peak * (e + 1) / warmup_epochs                      while e < warmup_epochs
         peak * (1 + cos(pi * t)) / 2,  t = (e - warmup) / (epochs - warmup)   afterwards
@@ -37,35 +37,34 @@ class Recipe:
     with ``peak = lr * batch_size / lr_reference_batch`` where a reference batch is given, else
     ``lr``. No epoch has learning rate 0: the warm-up starts at ``1 / warmup_epochs``.
 
-    Fields
-    ------
-    standardize: the head sees ``(f - mean) / std`` of the *clean* training features.
-    scale_prompts: the learning rate of a prompt counts in units of the activation that it is
-        added to (its root mean square over the clean training images), so that one rate means the
-        same at every layer; without it, layers differ by their scale alone.
-    optimizer, schedule: "adamw", "adam" or "sgd"; "cosine" or "constant".
-    decay_head_bias: whether weight decay reaches the head's bias (VPT and VAPT: no).
-    augment, views: random augmentation of the training images: "none", "flip", "crop" or
-        "crop_flip". ``views=V`` keeps V fixed random views of every image; ``views=0`` draws a
-        fresh one each time, and then nothing can be kept before the prompt: keeping is off for
-        the training split.
-    validate_every: epochs between two validations; 0 validates after the last epoch only.
-    patience: stop after that many validations without a better one, and go back to the best.
-    precision: "float32", "bfloat16" or "float16", the type of the autocast; weights, gradients and
-        optimiser state stay float32.
-    keep, keep_dtype: where the activations entering the first trained place are kept ("auto",
-        "memory", "disk" or "recompute"), and in which type.
-    head_init: "probe" starts at a regularised logistic regression on the clean features, so that
-        what a method gains is gained over a probe that has converged, and a prompt at the
-        classifier's input, which can gain nothing, stays there; "default" leaves the method's own
-        start; "zeros"; "vapt" as that paper's release.
-    together: how many runs `fit_many` trains as one batch; None lets it choose.
-    accumulate: micro-batches a step; the gradients are summed, so the step is the same.
-    channels_last: memory format of maps; None takes it where it pays (half precision, GPU).
-    compile, cuda_graph: torch.compile's mode for the rest of the network, or capture it.
-    fuse: fold frozen BatchNorm into the convolution before it while training: the same function
-        to rounding.
-    max_gradient_norm: clip each run's own gradient to this norm; None leaves it.
+    Attributes:
+        standardize: the head sees ``(f - mean) / std`` of the *clean* training features.
+        scale_prompts: the learning rate of a prompt counts in units of the activation that it is
+            added to (its root mean square over the clean training images), so that one rate means
+            the same at every layer; without it, layers differ by their scale alone.
+        optimizer, schedule: "adamw", "adam" or "sgd"; "cosine" or "constant".
+        decay_head_bias: whether weight decay reaches the head's bias (VPT and VAPT: no).
+        augment, views: random augmentation of the training images: "none", "flip", "crop" or
+            "crop_flip". ``views=V`` keeps V fixed random views of every image; ``views=0`` draws a
+            fresh one each time, and then nothing can be kept before the prompt: keeping is off for
+            the training split.
+        validate_every: epochs between two validations; 0 validates after the last epoch only.
+        patience: stop after that many validations without a better one, and go back to the best.
+        precision: "float32", "bfloat16" or "float16", the type of the autocast; weights, gradients
+            and optimiser state stay float32.
+        keep, keep_dtype: where the activations entering the first trained place are kept ("auto",
+            "memory", "disk" or "recompute"), and in which type.
+        head_init: "probe" starts at a regularised logistic regression on the clean features, so
+            that what a method gains is gained over a probe that has converged, and a prompt at the
+            classifier's input, which can gain nothing, stays there; "default" leaves the method's
+            own start; "zeros"; "vapt" as that paper's release.
+        together: how many runs `fit_many` trains as one batch; None lets it choose.
+        accumulate: micro-batches a step; the gradients are summed, so the step is the same.
+        channels_last: memory format of maps; None takes it where it pays (half precision, GPU).
+        compile, cuda_graph: torch.compile's mode for the rest of the network, or capture it.
+        fuse: fold frozen BatchNorm into the convolution before it while training: the same function
+            to rounding.
+        max_gradient_norm: clip each run's own gradient to this norm; None leaves it.
     """
 
     name: str = "quick"

@@ -48,7 +48,7 @@ def similarity(
 
     Args:
         net, other: the networks; each gets the images in its own size and normalisation.
-        images: as for :func:`aptheory.profile.profile`. Two networks of different preprocessing
+        images: as for `aptheory.profile.profile`. Two networks of different preprocessing
             need a task, a split or bytes.
         exact: use all images as one batch. The layers are walked one by one with the activations
             of all images alive at one layer; images² numbers are kept a layer. Gives the unbiased

@@ -37,39 +37,38 @@ _SEARCHED = ("lr", "weight_decay")
 class Study:
     """What is run. One *run* is one (network, task, method, layer, recipe, seed).
 
-    Fields
-    ------
-    networks: timm names; tables with ``name``, ``weights`` ("pretrained", "random" or a file),
-        ``seed`` (of random weights), `load`'s other arguments, and ``options`` for timm; tables
-        with a ``factory``, ``"module:function"``, that returns a torch module and takes the
-        ``options``; in Python also `Network` objects. ``label`` is its name in tables.
-    tasks: names as `aptheory.task` takes them; tables with ``name``, ``seed`` and the sizes
-        ``train``, ``val``, ``test`` of a class-balanced subset; in Python also `Task` objects.
-        ``label`` is its name in tables: two subsets of one task need different ones.
-    methods: ``"ap"``, ``"vpt:tokens=5,deep=true"``, tables, in Python also `Method` objects and
-        classes, or ``"all"`` that fit. One that has a layer and does not fix it is run at every
-        one of ``layers``.
-    layers: ``"all"`` places, their indices, or fractions of the depth in [0, 1] (0.0 the image,
-        1.0 the classifier's input).
-    recipes: recipe names or tables; the runs of all methods share each of them.
-    seeds: each decides a run's initialisation and the order of its batches.
-    search: hyperparameters tried for every run, ``lr`` and ``weight_decay``. The best accuracy on
-        the validation split decides, for each run by itself; test images never take part.
-    protocol: ``"standard"`` trains on the training split. ``"vtab"`` selects on the validation
-        split after training on the training split, once, with seed ``search_seed``; then trains
-        on both together with every seed, and reports the last epoch's test accuracy.
-    controls: add to every activation prompt that is swept over layers the linear probe, the
-        prompt at the last layer (which must equal it), at each layer the linear classifier on that
-        layer's features, and a random perturbation of the norm that the learned prompt of the
-        same layer and seed came to.
-    equal: ``"parameters"`` sets each method's size so that it trains as nearly as possible as many
-        parameters as the first of ``methods``; ``None`` leaves the sizes as they are.
-    together: how many runs train as one batch at most. It is part of the study because it decides
-        rounding, so that a study that was interrupted gives the same bits.
-    layers_together: how many neighbouring layers one worker walks through, keeping activations.
-    threads: of each worker, for the same reason part of the study.
-    device: ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"``.
-    out: the folder that `sweep` last wrote to; decides nothing.
+    Attributes:
+        networks: timm names; tables with ``name``, ``weights`` ("pretrained", "random" or a file),
+            ``seed`` (of random weights), `load`'s other arguments, and ``options`` for timm; tables
+            with a ``factory``, ``"module:function"``, that returns a torch module and takes the
+            ``options``; in Python also `Network` objects. ``label`` is its name in tables.
+        tasks: names as `aptheory.task` takes them; tables with ``name``, ``seed`` and the sizes
+            ``train``, ``val``, ``test`` of a class-balanced subset; in Python also `Task` objects.
+            ``label`` is its name in tables: two subsets of one task need different ones.
+        methods: ``"ap"``, ``"vpt:tokens=5,deep=true"``, tables, in Python also `Method` objects and
+            classes, or ``"all"`` that fit. One that has a layer and does not fix it is run at every
+            one of ``layers``.
+        layers: ``"all"`` places, their indices, or fractions of the depth in [0, 1] (0.0 the image,
+            1.0 the classifier's input).
+        recipes: recipe names or tables; the runs of all methods share each of them.
+        seeds: each decides a run's initialisation and the order of its batches.
+        search: hyperparameters tried for every run, ``lr`` and ``weight_decay``. The best accuracy
+            on the validation split decides, for each run by itself; test images never take part.
+        protocol: ``"standard"`` trains on the training split. ``"vtab"`` selects on the validation
+            split after training on the training split, once, with seed ``search_seed``; then trains
+            on both together with every seed, and reports the last epoch's test accuracy.
+        controls: add to every activation prompt that is swept over layers the linear probe, the
+            prompt at the last layer (which must equal it), at each layer the linear classifier on
+            that layer's features, and a random perturbation of the norm that the learned prompt of
+            the same layer and seed came to.
+        equal: ``"parameters"`` sets each method's size so that it trains as nearly as possible as
+            many parameters as the first of ``methods``; ``None`` leaves the sizes as they are.
+        together: how many runs train as one batch at most. It is part of the study because it
+            decides rounding, so that a study that was interrupted gives the same bits.
+        layers_together: how many neighbouring layers one worker walks through, keeping activations.
+        threads: of each worker, for the same reason part of the study.
+        device: ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"``.
+        out: the folder that `sweep` last wrote to; decides nothing.
     """
 
     networks: Sequence[Any]

@@ -54,7 +54,7 @@ def procrustes_of_grams(
     splits: int = 4,
     seed: int = 0,
 ) -> float:
-    """:func:`procrustes` from the Gram matrices of the two sets of features."""
+    """`procrustes` from the Gram matrices of the two sets of features."""
     for name, gram in (("x", x), ("y", y)):
         if not bool(gram.isfinite().all()) or not bool(gram.diagonal().sum() > 0):
             raise InputError(f"{name} is constant over the images or not finite: no Procrustes.")
@@ -121,7 +121,7 @@ def mutual_neighbours_of_grams(
     *,
     neighbours: int = 10,
 ) -> float:
-    """:func:`mutual_neighbours` from the Gram matrices of the two sets of features."""
+    """`mutual_neighbours` from the Gram matrices of the two sets of features."""
     if not 1 <= neighbours < len(x):
         raise InputError(
             f"{neighbours} neighbours among {len(x)} images: there must be at least one, and more "

@@ -10,7 +10,7 @@ tokens never count. Keys that are prefix tokens are left out and the rest renorm
 55 % of attention on the class token takes away 55 % of the distance, whatever the rest looks at.
 
 In window attention (Swin) each window has its own distances, from the *global* coordinates of its
-tokens; see :func:`window_distances`.
+tokens; see `window_distances`.
 """
 
 from typing import Literal
@@ -138,8 +138,8 @@ def attention_distance(
     Args:
         probabilities: softmax output, rows summing to one; the first ``prefix`` tokens are not
             patches. For windows, (images * windows, heads, n, n) with an image's windows together.
-        distances: pixels between patches, (positions, positions) from :func:`grid_distances`, or
-            (windows, positions, positions) from :func:`window_distances`.
+        distances: pixels between patches, (positions, positions) from `grid_distances`, or
+            (windows, positions, positions) from `window_distances`.
         prefix: number of leading tokens that are not patches.
         prefix_mass: "exclude" renormalises over patches, "include" counts it at distance zero.
 
@@ -254,7 +254,7 @@ class AttentionDistance(_PerHead):
     """Streaming mean attention distance: one number a head, with its interval over images.
 
     The distance is linear in the probabilities, so a batch costs one pass over them.
-    ``update`` takes (batch, heads, queries, keys), or windows as in :func:`attention_distance`.
+    ``update`` takes (batch, heads, queries, keys), or windows as in `attention_distance`.
     """
 
     def __init__(
@@ -301,7 +301,7 @@ class AttentionDistance(_PerHead):
 
 
 class AttentionEntropy(_PerHead):
-    """Streaming :func:`attention_entropy`, one number a head, in nats.
+    """Streaming `attention_entropy`, one number a head, in nats.
 
     ``windows`` consecutive rows of a batch belong to one image.
     """
@@ -317,7 +317,7 @@ class AttentionEntropy(_PerHead):
 
 
 class PrefixShare(_PerHead):
-    """Streaming :func:`prefix_share`, one number a head."""
+    """Streaming `prefix_share`, one number a head."""
 
     def __init__(self, *, prefix: int, windows: int = 1) -> None:
         super().__init__(prefix=prefix, prefix_mass="include", windows=windows)

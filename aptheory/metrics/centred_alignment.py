@@ -7,7 +7,7 @@ matrices K and L: HSIC(K, L) / √(HSIC(K, K) HSIC(L, L)).
 over minibatches (Nguyen et al. 2021): independent features score 0 on average, whatever n.
 ``estimator="biased"`` is the textbook form with HKH. It is far above 0 for independent features
 once they are wider than n: with 256 images of noise two layers of a ResNet-18 score 0.31 biased and
-0.02 unbiased. :func:`chance_level` gives that floor exactly, and a warning gives it to you.
+0.02 unbiased. `chance_level` gives that floor exactly, and a warning gives it to you.
 """
 
 import warnings
@@ -97,7 +97,7 @@ def cka_of_grams(
 ) -> Float[Tensor, "layers layers"]:
     """CKA of every pair of Gram matrices (not centred, or centred: it is the same).
 
-    ``undefined``: see :func:`normalise`.
+    ``undefined``: see `normalise`.
     """
     if estimator == "unbiased":
         vectors = u_centre(grams).flatten(1)

@@ -78,7 +78,7 @@ def relative_log_amplitude(
 
 
 class RelativeLogAmplitude:
-    """Streaming :func:`relative_log_amplitude`: its mean over images.
+    """Streaming `relative_log_amplitude`: its mean over images.
 
     Images whose map is all zeros have no value; they are left out and counted in ``left_out``.
     """

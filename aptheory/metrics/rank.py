@@ -4,16 +4,14 @@
 not; divided by log D or not), which give 11.2, 1.2, 61.7 and 4.9 on one matrix. Here, for a matrix
 of n rows (images, or tokens) and d columns with singular values σ:
 
-================================  ==============================================  ================
-name                              formula                                         matrix
-================================  ==============================================  ================
-``effective_rank``                exp(-Σ p log p), p = σ / Σσ                     as it is
-``effective_rank_centred``        the same                                        mean row removed
-``stable_rank``                   Σσ² / max σ²                                    as it is
-``stable_rank_centred``           the same                                        mean row removed
-``participation_ratio``           (Σσ²)² / Σσ⁴                                    mean row removed
-``numerical_rank``                #{σ > tolerance × max σ}                        as it is
-================================  ==============================================  ================
+| name                     | formula                     | matrix           |
+|--------------------------|-----------------------------|------------------|
+| `effective_rank`         | exp(-Σ p log p), p = σ / Σσ | as it is         |
+| `effective_rank_centred` | the same                    | mean row removed |
+| `stable_rank`            | Σσ² / max σ²                | as it is         |
+| `stable_rank_centred`    | the same                    | mean row removed |
+| `participation_ratio`    | (Σσ²)² / Σσ⁴                | mean row removed |
+| `numerical_rank`         | #{σ > tolerance × max σ}    | as it is         |
 
 ``effective_rank`` is that of Roy & Vetterli 2007, which Garrido et al. 2023 call RankMe. All lie
 between 1 and min(n, d) (min(n - 1, d) with the mean removed), and are 0 for a matrix of zeros: no
@@ -137,7 +135,7 @@ def effective_rank(features: Float[Tensor, "rows *dims"]) -> float:
 
 
 def effective_rank_centred(features: Float[Tensor, "rows *dims"]) -> float:
-    """:func:`effective_rank` after removing the mean row."""
+    """`effective_rank` after removing the mean row."""
     return round_off(entropy_rank(singular_values(features, centred=True)))
 
 
@@ -151,7 +149,7 @@ def stable_rank(features: Float[Tensor, "rows *dims"]) -> float:
 
 
 def stable_rank_centred(features: Float[Tensor, "rows *dims"]) -> float:
-    """:func:`stable_rank` after removing the mean row."""
+    """`stable_rank` after removing the mean row."""
     return round_off(norm_ratio(singular_values(features, centred=True)))
 
 

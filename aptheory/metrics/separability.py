@@ -235,7 +235,7 @@ class _Classes:
 
 
 class ClassDistanceRatio:
-    """Streaming :func:`class_distance_ratio`, jackknife interval over groups of images."""
+    """Streaming `class_distance_ratio`, jackknife interval over groups of images."""
 
     def __init__(self, *, groups: int = 8) -> None:
         self.groups = groups

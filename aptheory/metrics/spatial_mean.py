@@ -54,7 +54,7 @@ class _Sums:
 
 
 class Globality:
-    """Streaming :func:`globality`, with a jackknife interval over ``groups`` groups of images."""
+    """Streaming `globality`, with a jackknife interval over ``groups`` groups of images."""
 
     def __init__(self, *, groups: int = 8) -> None:
         self.groups = groups

@@ -1,6 +1,6 @@
 """A task: what the classes are, and three splits of labelled images.
 
-Everything that reads a disk layout or draws images ends in a :class:`Task`, so that nothing above
+Everything that reads a disk layout or draws images ends in a `Task`, so that nothing above
 this room knows where pictures come from. A split keeps pixels as bytes and hands out uint8 images
 of the size that a network asks for; normalisation belongs to the network.
 """
@@ -65,7 +65,7 @@ def resize(
 
 
 def as_labels(labels: Any, classes: int, where: str) -> np.ndarray:
-    """``labels`` as int64, or an :class:`InputError` naming ``where`` if one is out of range."""
+    """``labels`` as int64, or an `InputError` naming ``where`` if one is out of range."""
     array = np.asarray(labels)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise InputError(
@@ -251,7 +251,7 @@ class Task:
         """The same task with fewer images: seeded, and as balanced over classes as the data allow.
 
         ``None`` keeps a split whole, as does a number that is not smaller than the split. With
-        one seed the smaller subset lies inside the larger one. Raises :class:`InputError` for a
+        one seed the smaller subset lies inside the larger one. Raises `InputError` for a
         number below 1, and for fewer training images than there are classes among them.
         """
         chosen: dict[str, Split] = {}
@@ -289,7 +289,7 @@ def loader(
 
     ``x`` is (batch, 3, height, width), at the network's input size and normalised by its own mean
     and standard deviation, on its device; ``y`` is int64 (batch,). The next ``ahead`` batches are
-    decoded in a thread while one is used (0: none are). Raises :class:`InputError` for a network
+    decoded in a thread while one is used (0: none are). Raises `InputError` for a network
     that does not take three channels, or a batch size below 1.
     """
     channels, height, width = net.input_shape

@@ -56,13 +56,13 @@ def task(name_or_uri: str, *, seed: int = 0, root: str | Path | None = None) -> 
     """The task of that name or place.
 
     A name is an embedded task ("digits", "counting", ...) or one of the 29 data sets of the
-    registry ("cifar100", "cub200", ...; see :func:`list_tasks`), which are looked for in ``root``,
+    registry ("cifar100", "cub200", ...; see `list_tasks`), which are looked for in ``root``,
     or the folder that APTHEORY_DATA names, or ``~/.cache/aptheory/data``. A place is
     "folder:PATH", "npz:FILE", "vtab:PATH", "fgvc:PATH", "tfds:PATH", "webdataset:PATH",
     "torchvision:CLASS" or "hf:REPOSITORY".
 
     ``seed`` decides what is generated, and what is cut into splits where the source does not say.
-    Raises :class:`InputError` with the near names for a name that is not known.
+    Raises `InputError` with the near names for a name that is not known.
     """
     from aptheory.tasks.registry import REGISTRY
 

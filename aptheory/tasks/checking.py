@@ -45,7 +45,7 @@ def check(name: str, root: str | Path | None = None, *, progress: bool = True) -
     members), the digest is made from the bytes anew and compared with that of the last check. The
     digest file is ``NAME.digest.json`` in the data folder (in the cache folder if that cannot be
     written to). Its digest is the one that runs record as the task's. Raises
-    :class:`InputError` for a name that is not known or a data set that is not there.
+    `InputError` for a name that is not known or a data set that is not there.
     """
     from aptheory.tasks.catalogue import task as open_task
 

@@ -47,7 +47,7 @@ def decoded(
     ``size`` is (height, width). The file, (n, height, width, 3), is called after the split's
     digest and the size, and is used again by every later call; it lies in ``folder`` (the cache
     folder's ``decoded`` by default), n * height * width * 3 bytes long. Raises
-    :class:`InputError` if the folder cannot be written to or is full, and for an image that
+    `InputError` if the folder cannot be written to or is full, and for an image that
     cannot be decoded: then nothing is left behind.
     """
     place = Path(folder) if folder is not None else cache_folder() / "decoded"
@@ -62,7 +62,7 @@ def decoded(
 def decoded_task(
     task: Task, size: tuple[int, int], *, folder: str | Path | None = None, progress: bool = True
 ) -> Task:
-    """The task with its three splits decoded once (see :func:`decoded`): the same pictures, the
+    """The task with its three splits decoded once (see `decoded`): the same pictures, the
     same digest."""
     return replace(
         task,

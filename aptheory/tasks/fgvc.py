@@ -33,7 +33,7 @@ def fgvc_task(
     Class ids are sorted and mapped to 0, 1, ... over all splits together, so that a split that
     lacks a class does not shift the labels of another. Without val.json a tenth of train is held
     out: the split that we publish where the name and the count are known, else one drawn by
-    ``seed``; ``provenance`` says which. Raises :class:`InputError` naming the file.
+    ``seed``; ``provenance`` says which. Raises `InputError` naming the file.
     """
     path = Path(path)
     if not path.is_dir():

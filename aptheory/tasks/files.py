@@ -125,7 +125,7 @@ def decode_image(
 
     Pillow's bilinear filter (antialiased when it shrinks). 16-bit grey keeps its high byte;
     transparency is dropped; ``gain`` multiplies the pixels first (255 for 0/1 pictures). Raises
-    :class:`InputError` naming ``where`` for bytes that are not a whole image.
+    `InputError` naming ``where`` for bytes that are not a whole image.
     """
     from PIL import Image
 

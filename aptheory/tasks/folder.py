@@ -37,7 +37,7 @@ def folder_task(
     """The task in a folder or zip of images. Classes are the sorted folder names.
 
     What is not given as a split is cut by ``seed``, each class in the same proportion, and the
-    task's ``provenance`` says so. Raises :class:`InputError` naming the place if it is not there,
+    task's ``provenance`` says so. Raises `InputError` naming the place if it is not there,
     holds no image, or a class has no image in a split. A corrupt image is named when it is read.
     """
     path = Path(path)

@@ -67,7 +67,7 @@ def huggingface_task(
     Splits are recognised by name (train, validation or val, test); what is missing is cut by
     ``seed``, and ``provenance`` says so. With ``streaming`` at most ``limit`` pictures a split are
     taken from a stream shuffled by ``seed``, and nothing is written to disk. The columns are
-    found by type and name if they are not given. Raises :class:`InputError` if the package, the
+    found by type and name if they are not given. Raises `InputError` if the package, the
     data set or a column is not there.
     """
     stream = str(streaming).lower() in ("1", "true", "yes")

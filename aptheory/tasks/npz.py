@@ -19,7 +19,7 @@ def npz_task(
 ) -> Task:
     """The task in an npz file; a validation split is cut from train by ``seed`` if none is given.
 
-    Nothing is unpickled. Raises :class:`InputError` naming the file and the array for a missing,
+    Nothing is unpickled. Raises `InputError` naming the file and the array for a missing,
     empty, unreadable or mis-shaped array, NaN, labels out of range, or a class that train or test
     lacks.
     """
@@ -104,7 +104,7 @@ def to_pixels(images: np.ndarray, where: str) -> tuple[np.ndarray, str]:
 
 
 def require_every_class(labels: np.ndarray, classes: tuple[str, ...], where: str) -> None:
-    """:class:`InputError` naming the classes of which ``where`` has no image."""
+    """`InputError` naming the classes of which ``where`` has no image."""
     missing = [classes[label] for label in np.setdiff1d(np.arange(len(classes)), labels)]
     if missing:
         shown = ", ".join(repr(name) for name in missing[:5]) + (" ..." if missing[5:] else "")

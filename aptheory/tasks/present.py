@@ -54,7 +54,7 @@ def locate(entry: DataSet, root: Path) -> Found | None:
 def open_entry(entry: DataSet, *, root: str | Path | None = None, seed: int = 0) -> Task:
     """The task of a registry entry, from wherever it is found below the data folder.
 
-    Raises :class:`InputError` with the command that brings it if it is not there.
+    Raises `InputError` with the command that brings it if it is not there.
     """
     folder = data_folder(root)
     found = locate(entry, folder)

@@ -29,7 +29,7 @@ class PublishedSplit:
     checksum: str  # sha256 of the held-out positions as little-endian int64
 
     def indices(self) -> tuple[np.ndarray, np.ndarray]:
-        """Sorted positions (train, val). Raises :class:`InputError` on a wrong checksum."""
+        """Sorted positions (train, val). Raises `InputError` on a wrong checksum."""
         order = np.random.default_rng((SEED, self.total)).permutation(self.total)
         val = np.sort(order[: self.held_out]).astype(np.int64)
         if checksum(val) != self.checksum:
@@ -142,9 +142,9 @@ def write_split(name: str, path: str | Path) -> None:
 
 
 def read_split(path: str | Path) -> np.ndarray:
-    """The held-out positions in a file of :func:`write_split`.
+    """The held-out positions in a file of `write_split`.
 
-    Raises :class:`InputError` if the file is not one, or its checksum does not fit its lines.
+    Raises `InputError` if the file is not one, or its checksum does not fit its lines.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()

@@ -71,7 +71,7 @@ def mask(crc: int) -> int:
 
 
 def verify_records(path: str | Path, spans: Sequence[tuple[int, int]]) -> None:
-    """Compute the checksum of every record's bytes; :class:`InputError` names a damaged one."""
+    """Compute the checksum of every record's bytes; `InputError` names a damaged one."""
     for first in range(0, len(spans), 256):
         batch = spans[first : first + 256]
         found = [read_record(path, span) for span in batch]
@@ -88,7 +88,7 @@ def verify_records(path: str | Path, spans: Sequence[tuple[int, int]]) -> None:
 def record_spans(path: str | Path) -> list[tuple[int, int]]:
     """(start, length) of every record's bytes; the length's checksum is verified.
 
-    Raises :class:`InputError` naming the file and the record for a damaged or truncated file.
+    Raises `InputError` naming the file and the record for a damaged or truncated file.
     """
     path = Path(path)
     spans: list[tuple[int, int]] = []
@@ -132,7 +132,7 @@ def parse_example(data: bytes, *, skip: str | None = None) -> dict[str, Value]:
     """The features of a tf.train.Example: lists of bytes, float32 arrays or int64 arrays.
 
     The feature called ``skip`` is left out, and not copied: a label is had without its picture.
-    Raises :class:`InputError` for bytes that are not one.
+    Raises `InputError` for bytes that are not one.
     """
     features: dict[str, Value] = {}
     try:

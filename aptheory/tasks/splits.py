@@ -43,7 +43,7 @@ def stratified_cut(
     """Cut the samples into ``len(fractions)`` parts, each class in the same proportion.
 
     ``fractions`` sum to 1. Of each class every part gets at least one sample; the remainders of
-    rounding go to the first part. Returns sorted positions. Raises :class:`InputError` naming
+    rounding go to the first part. Returns sorted positions. Raises `InputError` naming
     ``where`` if a class has fewer samples than there are parts.
     """
     if abs(sum(fractions) - 1) > 1e-9 or min(fractions) <= 0:

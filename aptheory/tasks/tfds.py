@@ -230,8 +230,8 @@ def tfds_task(
 ) -> Task:
     """The task in a prepared TensorFlow Datasets folder.
 
-    ``slices`` gives the tfds slice of each split, ``rule`` the label (a name in :data:`RULES`).
-    ``seed`` is not used. Raises :class:`InputError` naming the file for missing or damaged
+    ``slices`` gives the tfds slice of each split, ``rule`` the label (a name in `RULES`).
+    ``seed`` is not used. Raises `InputError` naming the file for missing or damaged
     records, or features that the rule does not find.
     """
     folder = TfdsFolder(path)

@@ -97,11 +97,11 @@ def torchvision_task(
     group: str = "user",
     seed: int = 0,
 ) -> Task:
-    """torchvision's data set of that class name, from ``root`` (see :func:`data_folder`).
+    """torchvision's data set of that class name, from ``root`` (see `data_folder`).
 
     Nothing is downloaded. Where there is no validation split, the published one is taken if the
     registry has one (``name``), else a fifth of train is held out by ``seed``; without any split
-    60/20/20 are cut. Raises :class:`InputError` for a name that is not known, and with the
+    60/20/20 are cut. Raises `InputError` for a name that is not known, and with the
     command that fetches the data if they are not there.
     """
     builder = str(builder)

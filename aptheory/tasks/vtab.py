@@ -31,7 +31,7 @@ class VtabSplits:
 
 def vtab_splits(task: Task, *, strict: bool = True) -> VtabSplits:
     """The protocol's four splits. With ``strict`` a task whose train and val are not 800 and 200
-    images is refused; :meth:`Task.subset` makes one of a larger task."""
+    images is refused; `Task.subset` makes one of a larger task."""
     sizes = (len(task.train), len(task.val))
     if strict and sizes != (800, 200):
         raise InputError(
@@ -63,7 +63,7 @@ def vtab_summary(
     the variance is the sum of the tasks' own (s²/n), divided by the number of tasks squared, with
     Welch-Satterthwaite degrees of freedom. The interval is over seeds, for these tasks; it does
     not say how another set of tasks would turn out. With one seed it is NaN. Raises
-    :class:`InputError` if a column is missing, or a task has two values for one seed.
+    `InputError` if a column is missing, or a task has two values for one seed.
     """
     members = {key: tuple(value) for key, value in (groups or VTAB_GROUPS).items()}
     missing = {"task", "seed", "measure", "value"} - set(table.columns)

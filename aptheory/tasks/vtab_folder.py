@@ -29,7 +29,7 @@ def vtab_folder_task(
 
     ``classes`` is their number where it is known; otherwise the largest label plus one. A class
     may lack images in a list, as in VTAB itself. ``seed`` is not used: the lists decide. Raises
-    :class:`InputError` naming the list and line for a missing list or file, or a line that is not
+    `InputError` naming the list and line for a missing list or file, or a line that is not
     "path label"; and if train800val200.txt is not the union of the two.
     """
     path = Path(path)

@@ -79,7 +79,7 @@ def _ends(path: Path, end: int) -> bool:
 def webdataset_task(path: str | Path, *, name: str | None = None, seed: int = 0) -> Task:
     """The task in a folder of shards. A sample's label is its .cls (a number as text), or the
     key "label" (or "cls") of its .json. A validation split that is not there is cut from train by
-    ``seed``. Raises :class:`InputError` naming the shard for a damaged one or a sample without
+    ``seed``. Raises `InputError` naming the shard for a damaged one or a sample without
     image or label.
     """
     path = Path(path)
