@@ -47,7 +47,7 @@ def study(*, full: bool = False) -> Study:
     return Study(
         name="methods",
         networks=["aptheory_vit_mini", "aptheory_resnet_mini"],
-        tasks=[{"name": name, **sizes} for name in (names if full else names[:2])],
+        tasks=[{"name": name, **sizes} for name in (names if full else names[:3])],
         methods=METHODS,
         layers=[0.0, 0.25, 0.5, 0.75, 1.0],
         recipes=[{"base": "quick", "name": "quick", "epochs": 30 if full else 6}],
