@@ -22,7 +22,7 @@ from aptheory.attention import attention_layers
 from aptheory.cost import Operations
 from aptheory.errors import InputError
 from aptheory.network import Network
-from aptheory.profile import profile
+from aptheory.profile import profile, walk
 from aptheory.tasks import Task, loader
 from aptheory.theory import tangent
 
@@ -250,12 +250,9 @@ def _features(net: Network, batches: list[Tensor]) -> tuple[list[Tensor], list[f
     pooled: list[list[Tensor]] = [[] for _ in net.layers]
     norms = np.zeros(len(net.layers))
     for x in batches:
-        z = x
-        for layer, place in enumerate(net.layers):
-            if layer:
-                z = net.run(z, start=layer - 1, stop=layer)
-            pooled[layer].append(place.pooled(z).float().cpu())
-            norms[layer] += float(z.flatten(1).double().norm(dim=1).sum())
+        for place, z in walk(net, x, net.layers):
+            pooled[place.index].append(place.pooled(z).float().cpu())
+            norms[place.index] += float(z.flatten(1).double().norm(dim=1).sum())
     count = sum(len(x) for x in batches)
     return [torch.cat(parts) for parts in pooled], (norms / count).tolist()
 

@@ -49,24 +49,14 @@ def test_the_installed_wheel_runs(wheel, tmp_path):
     subprocess.run([*install, str(wheel)], check=True, capture_output=True)
     # The dependencies are those of this environment; the package itself must be the wheel's.
     environment = {**os.environ, "PYTHONPATH": sysconfig.get_paths()["purelib"]}
-    asked = subprocess.run(
-        [str(bin_folder / "aptheory"), "layers", "aptheory_vit_mini"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "aptheory_vit_mini: 11 layers" in asked.stdout
-    where = subprocess.run(
-        [str(bin_folder / "python"), "-c", "import aptheory; print(aptheory.__file__)"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert str(venv) in where.stdout
+
+    def said(program: str, *words: str) -> str:
+        command = [str(bin_folder / program), *words]
+        options = {"cwd": tmp_path, "env": environment, "check": True}
+        return subprocess.run(command, capture_output=True, text=True, **options).stdout
+
+    assert "aptheory_vit_mini: 11 layers" in said("aptheory", "layers", "aptheory_vit_mini")
+    assert str(venv) in said("python", "-c", "import aptheory; print(aptheory.__file__)")
 
 
 def test_what_the_wheel_must_hold_is_in_the_source():
