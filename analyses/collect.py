@@ -23,8 +23,11 @@ TABLES = {
     "methods/comparison.csv": None,
     "cka_between/cka.csv": None,
     "prompt_views/views.csv": None,
-    "cost/ap_against_vp.csv": None,
-    "cost/throughput.csv": None,
+    "cost/steps.csv": None,
+    "cost/steps_full.csv": None,
+    "cost/layer_sweep.csv": None,
+    "cost/layer_sweep_large.csv": None,
+    "cost/growth.csv": None,
     "cost/parameters.csv": None,
 }
 DROPPED = ("module", "features", "split", "images", "settings", "recipe", "group")

@@ -10,7 +10,11 @@ import argparse
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from analyses.claims import CLAIMS, NOT_RUN, Claim, judge
 from analyses.judges import Finding
@@ -36,6 +40,7 @@ def page(results: Results) -> str:
             "## Claims",
             _table(found),
             _reasons(found),
+            _costs(results),
             notes.read_text(encoding="utf-8").strip(),
             "",
         ]
@@ -54,23 +59,28 @@ def _summary(found: list[tuple[Claim, Finding]]) -> str:
 
 
 def _table(found: list[tuple[Claim, Finding]]) -> str:
-    lines = [
-        "| n | claim | known by | our setting | number | command | figure | verdict |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    rows: list[tuple[str, ...]] = []
     for claim, finding in found:
         done = claim.experiment
-        cells = (
-            claim.n,
-            claim.says,
-            f"[{claim.mark}]",
-            done.setting,
-            finding.number,
-            f"`{done.command}`",
-            f"`results/figures/{done.figure}.png`" if done.figure else "–",
-            f"**{finding.verdict}**",
+        rows.append(
+            (
+                claim.n,
+                claim.says,
+                f"[{claim.mark}]",
+                done.setting,
+                finding.number,
+                f"`{done.command}`",
+                f"`results/figures/{done.figure}.png`" if done.figure else "–",
+                f"**{finding.verdict}**",
+            )
         )
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    header = ("n", "claim", "known by", "our setting", "number", "command", "figure", "verdict")
+    return _markdown(header, rows)
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |" for cells in rows]
     return "\n".join(lines)
 
 
@@ -79,9 +89,82 @@ def _reasons(found: list[tuple[Claim, Finding]]) -> str:
     return "Reasons and readings:\n\n" + "\n".join(rows) if rows else ""
 
 
+def _costs(results: Results) -> str:
+    """The efficiency tables: a training step, a sweep over layers, and how its cost grows."""
+    parts = [
+        "## What it costs",
+        "Random weights, one CPU thread, CPU seconds as ratios in one run.",
+    ]
+    if results.has("cost/steps"):
+        parts += [
+            "A training step as a share of visual prompting's, and inference as a share of the "
+            "frozen network's (`python -m analyses.cost_tables`, the papers' own networks by "
+            "`--full`). Kept: from kept activations.",
+            _markdown(
+                ("network", "method", "kept", "predicted", "time", "memory", "throughput"),
+                [
+                    (
+                        str(row.network),
+                        f"{row.method} ({row.layer_name})" if row.method == "ap" else row.method,
+                        "yes" if row.kept else "no",
+                        f"{row.predicted_ratio:.2f}",
+                        _with_interval(row, "measured_ratio"),
+                        f"{row.memory_ratio:.2f}",
+                        _with_interval(row, "throughput_ratio"),
+                    )
+                    for row in results.steps().itertuples()
+                ],
+            ),
+        ]
+    sweeps = {
+        "cost/layer_sweep": "`python benchmarks/layer_sweep.py --quick`",
+        "cost/layer_sweep_large": "`python benchmarks/layer_sweep.py --images 48 --val 48 --epochs "
+        "3 --validate-every 0 --batch 16 --lrs 3e-2 3e-3 --seeds 1`",
+    }
+    for name, command in sweeps.items():
+        if results.has(name):
+            parts += [
+                "A sweep over layers, training and evaluation together: how many times the usual "
+                "script (hooks, frozen weights collecting gradients) and a careful loop cost ours, "
+                "and the careful loop run by run what successive halving over layers, rates and "
+                f"seeds costs ({command}).",
+                _markdown(
+                    ("network", "usual", "careful", "halving"),
+                    [
+                        (row.network, *(f"{v:.2f}" for v in (row.usual, row.careful, row.halving)))
+                        for row in results.table(name).itertuples()
+                    ],
+                ),
+            ]
+    if results.has("cost/growth"):
+        parts += [
+            "How the cost of a sweep grows: the slope of log seconds against log size, 1 being "
+            "linear (`python benchmarks/cost_growth.py`; resolution is the side of the image).",
+            _markdown(("network", "in", "sizes", "exponent"), _exponents(results)),
+        ]
+    return "\n\n".join(parts)
+
+
+def _with_interval(row: Any, name: str) -> str:
+    value, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _exponents(results: Results) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    table = results.table("cost/growth")
+    for (network, what), part in table.groupby(["network", "grows"], sort=False):
+        slope = np.polyfit(np.log(part["size"]), np.log(part["cpu_seconds"]), 1)[0]
+        sizes = ", ".join(f"{size:g}" for size in part["size"])
+        rows.append((str(network), str(what), sizes, f"{slope:.2f}"))
+    return rows
+
+
 STEPS: tuple[tuple[str, ...], ...] = (
     ("-m", "analyses.equivalence"),
     ("-m", "analyses.cost_tables"),
+    ("benchmarks/layer_sweep.py", "--quick", "--ratios", "runs/cost/layer_sweep.csv"),
+    ("benchmarks/cost_growth.py", "--quick", "--out", "runs/cost/growth.csv"),
     ("-m", "analyses.layer_preference"),
     ("-m", "analyses.cka_between"),
     ("-m", "analyses.method_comparison"),

@@ -42,6 +42,10 @@ class Results:
         """Accuracies of the method comparisons, embedded and real."""
         return self._together("methods/accuracy.csv", "methods/*/accuracy.csv")
 
+    def steps(self) -> pd.DataFrame:
+        """What training steps cost: the papers' own networks first, where they were timed."""
+        return self._together("cost/steps_full.csv", "cost/steps.csv")
+
     def _together(self, *patterns: str) -> pd.DataFrame:
         paths = [path for pattern in patterns for path in sorted(self.folder.glob(pattern))]
         if not paths:

@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from analyses.results import Results
@@ -11,16 +12,34 @@ from figures import sheet as page
 NEEDS = "python -m analyses.cost_tables, then python -m analyses.collect"
 BARS = {
     "predicted_ratio": ("time, predicted", "grey"),
-    "time_ratio": ("time, measured", "blue"),
+    "measured_ratio": ("time, measured", "blue"),
     "memory_ratio": ("memory, measured", "sky"),
-    "kept_time_ratio": ("time, activations kept", "orange"),
+    "kept_ratio": ("time, activations kept", "orange"),
 }
+
+
+def prompts(steps: pd.DataFrame) -> pd.DataFrame:
+    """AP's row of each network, its time from kept activations beside it."""
+    rows = steps[steps["method"] == "ap"]
+    kept = rows[rows["kept"]].set_index("network")
+    plain = rows[~rows["kept"]].copy()
+    for end in ("", "_low", "_high"):
+        plain[f"kept_ratio{end}"] = plain["network"].map(kept[f"measured_ratio{end}"])
+    return plain
+
+
+def errors(rows: pd.DataFrame, column: str) -> np.ndarray | None:
+    """Lengths below and above a bar, where the column has an interval."""
+    if f"{column}_low" not in rows:
+        return None
+    lengths = [rows[column] - rows[f"{column}_low"], rows[f"{column}_high"] - rows[column]]
+    return np.maximum(np.array(lengths), 0)
 
 
 def draw(results: Results) -> Figure:
     """A training step of AP as a share of VP's; throughput; tunable parameters."""
-    steps = results.table("cost/ap_against_vp")
-    throughput = results.table("cost/throughput")
+    steps = prompts(results.steps())
+    throughput = results.table("cost/steps").query("kind == 'vit' and not kept")
     counts = results.table("cost/parameters").sort_values("parameters")
     height = 2.1 + 0.16 * len(counts)
     with plots.style():
@@ -28,22 +47,32 @@ def draw(results: Results) -> Figure:
         grid = sheet.add_gridspec(2, 2, height_ratios=[2.1, 0.5 + 0.16 * len(counts)])
         left, middle = sheet.add_subplot(grid[0, 0]), sheet.add_subplot(grid[0, 1])
         right = sheet.add_subplot(grid[1, :])
-        shown = [column for column in BARS if column in steps]
-        width = 0.8 / len(shown)
+        width = 0.8 / len(BARS)
         places = np.arange(len(steps))
-        for i, column in enumerate(shown):
-            label, color = BARS[column]
-            x = places + (i - (len(shown) - 1) / 2) * width
-            bars = left.bar(x, steps[column], width, color=plots.COLORS[color], label=label)
+        for i, (column, (label, color)) in enumerate(BARS.items()):
+            x = places + (i - (len(BARS) - 1) / 2) * width
+            bars = left.bar(
+                *(x, steps[column], width),
+                yerr=errors(steps, column),
+                error_kw={"elinewidth": 0.8},
+                color=plots.COLORS[color],
+                label=label,
+            )
             left.bar_label(bars, fmt="%.2f", fontsize=5.5)
         left.axhline(1, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
-        left.set_xticks(places, [f"{page.short(r.network)}\n{r.layer}" for r in steps.itertuples()])
+        left.set_xticks(
+            places, [f"{page.short(r.network)}\n{r.layer_name}" for r in steps.itertuples()]
+        )
         left.set_ylabel("AP's training step / VP's")
         left.legend(loc="upper center", bbox_to_anchor=(0.4, -0.22), ncols=2, fontsize=6)
         named = [plots.method_name(method) for method in throughput["method"]]
-        bars = middle.barh(named, throughput["throughput_ratio"], 0.6, color=plots.COLORS["blue"])
-        inside = {"label_type": "center", "color": "white", "fontsize": 7}
-        middle.bar_label(bars, fmt="%.2f", **inside)
+        bars = middle.barh(
+            *(named, throughput["throughput_ratio"], 0.6),
+            xerr=errors(throughput, "throughput_ratio"),
+            error_kw={"elinewidth": 0.8},
+            color=plots.COLORS["blue"],
+        )
+        middle.bar_label(bars, fmt="%.2f", label_type="center", color="white", fontsize=7)
         middle.axvline(1, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
         middle.set_xlabel("throughput / the frozen network's")
         bars = right.barh(counts["what"], counts["parameters"], 0.6, color=plots.COLORS["green"])
@@ -52,7 +81,9 @@ def draw(results: Results) -> Figure:
         right.margins(x=0.1)
         right.xaxis.set_major_formatter("{x:,.0f}")
         right.set_xlabel("tunable parameters without the head")
-    said = ", ".join(f"{r.time_ratio:.2f} ({page.short(r.network)})" for r in steps.itertuples())
+    said = ", ".join(
+        f"{r.measured_ratio:.2f} ({page.short(r.network)})" for r in steps.itertuples()
+    )
     return page.title(sheet, f"A step of AP takes {said} of the time of VP's")
 
 

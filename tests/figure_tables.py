@@ -25,17 +25,7 @@ def write(folder: Path) -> Path:
             for i in range(8)
             for j in range(8)
         ),
-        "cost/ap_against_vp": pd.DataFrame(
-            {
-                "network": ["resnet50", "vit_small_patch16_224"],
-                "layer": ["layer4.0", "blocks.2"],
-                "time_ratio": [0.6, 0.95],
-                "predicted_ratio": [0.57, 0.96],
-                "memory_ratio": [0.5, 0.9],
-                "kept_time_ratio": [0.1, 0.8],
-            }
-        ),
-        "cost/throughput": pd.DataFrame({"method": ["ap", "vpt"], "throughput_ratio": [1.0, 0.9]}),
+        "cost/steps": _steps(),
         "cost/parameters": pd.DataFrame({"what": ["AP", "VPT"], "parameters": [200_000, 9_000]}),
         "methods/comparison": _comparison(generator),
         "theory/low_data/low_data": pd.DataFrame(
@@ -101,6 +91,25 @@ def _comparison(generator: np.random.Generator) -> pd.DataFrame:
                 rows.append({**key, "rank": rank, "parameters": 10**rank, **bounds})
             rows.append({"network": network, "task": task, "method": "layer_probe", "value": 0.5})
     return pd.DataFrame(rows)
+
+
+def _steps() -> pd.DataFrame:
+    rows = [
+        ("cnn", "resnet50", "vp", "image", False, 1.0),
+        ("cnn", "resnet50", "ap", "layer4.0", False, 0.6),
+        ("cnn", "resnet50", "ap", "layer4.0", True, 0.2),
+        ("vit", "vit_small_patch16_224", "ap", "blocks.2", False, 0.9),
+        ("vit", "vit_small_patch16_224", "ap", "blocks.2", True, 0.8),
+        ("vit", "vit_small_patch16_224", "vpt 10", "blocks.0", False, 1.1),
+    ]
+    table = pd.DataFrame(
+        rows, columns=["kind", "network", "method", "layer_name", "kept", "measured_ratio"]
+    )
+    table["memory_ratio"] = table["predicted_ratio"] = table["measured_ratio"]
+    table["throughput_ratio"] = 1 / (1 + table["measured_ratio"])
+    for name in ("measured_ratio", "throughput_ratio"):
+        table[f"{name}_low"], table[f"{name}_high"] = 0.9 * table[name], 1.1 * table[name]
+    return table
 
 
 def _theory(generator: np.random.Generator) -> dict[str, pd.DataFrame]:
