@@ -62,13 +62,13 @@ SIMILARITY = Experiment(
     "CKA between the networks, per task", "python -m analyses.cka_between", "cka_between"
 )
 METHODS = Experiment(
-    "embedded networks on 2 tasks, ResNet-56 and ViT-Tiny on the assets; equal epochs and search",
+    "embedded networks on 3 tasks, ResNet-56 and ViT-Tiny on the assets; equal epochs and search",
     "python -m analyses.method_comparison --assets DIR",
     "method_comparison",
 )
 METHODS_ON_VITS = replace(
     METHODS,
-    setting="embedded ViT on 2 tasks and ViT-Tiny on textures; equal epochs and search",
+    setting="embedded ViT on 3 tasks and ViT-Tiny on textures; equal epochs and search",
 )
 SAMPLES = Experiment(
     "frozen two-layer attention networks",
