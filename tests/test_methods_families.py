@@ -31,9 +31,23 @@ NETWORKS = {
         {**SMALL_VIT, "img_size": 32, "patch_size": 8, "depth": 3},
         (32, 32),
     ),
+    "rms_norm": (
+        "vit_tiny_patch16_224",
+        {
+            **SMALL_VIT,
+            "img_size": 32,
+            "patch_size": 8,
+            "depth": 3,
+            "norm_layer": timm.layers.RmsNorm,
+            "qk_norm": True,
+        },
+        (32, 32),
+    ),
     "group_norm": ("resnet18", {"norm_layer": timm.layers.GroupNorm}, (40, 48)),
     "channel_norm": ("test_convnext", {}, (64, 64)),
 }
+
+NORMS = (torch.nn.LayerNorm, torch.nn.GroupNorm, timm.layers.RmsNorm)
 
 
 def load(family: str) -> ap.Network:
@@ -45,7 +59,7 @@ def load(family: str) -> ap.Network:
             gain = getattr(part, "gamma", None)
             if isinstance(gain, torch.nn.Parameter):
                 torch.nn.init.constant_(gain, 0.5)
-            if isinstance(part, (torch.nn.LayerNorm, torch.nn.GroupNorm)):
+            if isinstance(part, NORMS):
                 torch.nn.init.uniform_(part.weight, 0.5, 1.5)
     return ap.load(module, input_shape=(3, *size), name=family)
 

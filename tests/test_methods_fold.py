@@ -28,6 +28,7 @@ def nets():
             "registers": small_vit(reg_tokens=2, no_embed_class=True),
             "average": small_vit(class_token=False, global_pool="avg", fc_norm=False),
             "normed_stem": small_vit(pre_norm=True),
+            "rms_norm": small_vit(norm_layer=timm.layers.RmsNorm, qk_norm=True),
             "cnn": small_resnet(),
             "bottleneck": small_resnet(**bottleneck),
             "average_down": small_resnet(**bottleneck, avg_down=True),
@@ -49,7 +50,7 @@ def learned(net, text):
 
 EXACT = [
     (name, text)
-    for name in ("vit", "cnn")
+    for name in ("vit", "rms_norm", "cnn")
     for text in ("linear_probe", "norm_tuning", "bitfit", "lora", "ssf", "partial", "full")
 ] + [
     ("vit", "ap:layer=-1"),  # the head's bias
@@ -64,6 +65,8 @@ EXACT = [
     ("registers", "vp"),
     ("registers", "bitfit"),
     ("vit", "ap:layer=4,shape=channel"),  # the bias of the MLP before
+    ("rms_norm", "ap:layer=1"),
+    ("rms_norm", "ap:layer=4,shape=channel"),
     ("layer_scale", "ap:layer=4,shape=channel"),
     ("layer_scale", "ap:layer=2+5,shape=channel"),
     ("average", "ap:layer=3,shape=channel"),

@@ -13,7 +13,7 @@ from torch import nn
 
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
-from aptheory.methods.own_weights import OwnWeights, owners
+from aptheory.methods.own_weights import give_own, owners
 
 if TYPE_CHECKING:
     from aptheory.network import Network
@@ -49,11 +49,7 @@ class BitFit(Method):
         return found
 
     def install(self, adapted: Adapted) -> int:
-        biases = self.biases(adapted.source)
-        for name, parameters in biases.items():
-            inner = adapted.net.module.get_submodule(name)
-            adapted.replace(name, OwnWeights(adapted, inner, parameters))
-        return min(adapted.source.layer_of(name) for name in biases)
+        return give_own(adapted, self.biases(adapted.source))
 
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
         from aptheory.methods.folding import copy_own_weights

@@ -1,11 +1,12 @@
 """NORM-TUNE: learn the affine gamma, beta of the normalisation layers and a head.
 
-The running statistics of BatchNorm stay frozen: the network normalises as it did, only the
-affine map after it changes.
+RMS normalisation has a gamma alone. The running statistics of BatchNorm stay frozen: the network
+normalises as it did, only the affine map after it changes.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,17 +15,27 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
-from aptheory.methods.own_weights import OwnWeights, owners
+from aptheory.methods.own_weights import give_own, owners
 
 if TYPE_CHECKING:
     from aptheory.network import Network
 
-KINDS: dict[str, tuple[type[nn.Module], ...]] = {
-    "batch": (_BatchNorm,),
-    "layer": (nn.LayerNorm,),
-    "group": (nn.GroupNorm,),
+KINDS: dict[str, type[nn.Module]] = {
+    "batch": _BatchNorm,
+    "layer": nn.LayerNorm,
+    "group": nn.GroupNorm,
 }
-KINDS["any"] = KINDS["batch"] + KINDS["layer"] + KINDS["group"]
+# Known by name, because networks bring their own: torch's came late, and timm's eight are no
+# subclasses of it. SimpleNorm is timm's division by the standard deviation.
+RMS = re.compile(r"(rms|simple)_?norm(act)?(2d)?(fp32)?$", re.IGNORECASE)
+
+
+def kind_of(module: nn.Module) -> str | None:
+    """Which normalisation it is, "batch", "layer", "group" or "rms"; None for other modules."""
+    for kind, known in KINDS.items():
+        if isinstance(module, known):
+            return kind
+    return "rms" if any(RMS.search(c.__name__) for c in type(module).__mro__) else None
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class NormTuning(Method):
 
     Args:
         scale, shift: which half learns; at least one.
-        kind: "batch", "layer", "group" normalisation, or "any" that the network has.
+        kind: "batch", "layer", "group" or "rms" normalisation, or "any" that the network has.
     """
 
     scale: bool = True
@@ -42,8 +53,9 @@ class NormTuning(Method):
     name: ClassVar[str] = "norm_tuning"
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InputError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        kinds = (*KINDS, "rms", "any")
+        if self.kind not in kinds:
+            raise InputError(f"kind must be one of {', '.join(kinds)}, got {self.kind!r}")
         if not (self.scale or self.shift):
             raise InputError(
                 "norm_tuning needs scale=True, shift=True or both, else nothing learns"
@@ -60,31 +72,29 @@ class NormTuning(Method):
 
         A layer without the parameter asked for gives what it has.
         """
-        wanted = [n for n, on in (("weight", self.scale), ("bias", self.shift)) if on]
-        norms = dict(net.module.named_modules())
-        found = owners(
-            net,
-            [
-                parameter
-                for parameter in net.parameters_between(0, len(net.layers) - 1)
-                if isinstance(norms[parameter.rpartition(".")[0]], KINDS[self.kind])
-                and parameter.rpartition(".")[2] in wanted
-            ],
-        )
+        wanted = [half for half in ("scale", "shift") if getattr(self, half)]
+        halves = {p: self._half(net, p) for p in net.parameters_between(0, len(net.layers) - 1)}
+        found = owners(net, [parameter for parameter, half in halves.items() if half in wanted])
         if not found:
             kind = "normalisation" if self.kind == "any" else f"{self.kind} normalisation"
-            raise InputError(
-                f"{self.name} makes no sense on {net.name}: it has no {kind} layer with "
-                f"{' or '.join(wanted)}; choose another kind or another method"
-            )
+            missing = " or ".join(wanted)
+            reason = f"it has no {kind} layer with {missing}; choose another kind or"
+            for other in filter(None, halves.values()):
+                reason = f"its {kind} layers have a {other} and no {missing}; set {other}=True or"
+            raise InputError(f"{self.name} makes no sense on {net.name}: {reason} another method")
         return found
 
+    def _half(self, net: Network, parameter: str) -> str | None:
+        """Whether it is the "scale" or the "shift" of a norm of this kind; None where neither."""
+        module, _, name = parameter.rpartition(".")
+        kind = kind_of(net.module.get_submodule(module))
+        if kind is None or self.kind not in (kind, "any"):
+            return None
+        # There is no common name for the scale of a network's own RMSNorm.
+        return {"weight": "scale", "bias": "shift"}.get(name, "scale" if kind == "rms" else None)
+
     def install(self, adapted: Adapted) -> int:
-        layers = self.layers(adapted.source)
-        for name, parameters in layers.items():
-            inner = adapted.net.module.get_submodule(name)
-            adapted.replace(name, OwnWeights(adapted, inner, parameters))
-        return min(adapted.source.layer_of(name) for name in layers)
+        return give_own(adapted, self.layers(adapted.source))
 
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
         from aptheory.methods.folding import copy_own_weights

@@ -24,7 +24,8 @@ def owners(net: Network, parameters: Iterable[str]) -> dict[str, tuple[str, ...]
     The owner of a parameter is the innermost module around it whose forward runs on the samples:
     one that reads the weights of its parts without calling them, or calls them on a table, takes
     these weights itself. So does one that has a parameter of its own and parts with others. A
-    parameter of the model itself has no module that could be replaced, and is left out.
+    parameter of the model itself has no module that could be replaced, and is left out. A module
+    that stands at several places of its owner is named at the first.
     """
     from aptheory.methods.base import called_modules
 
@@ -37,22 +38,42 @@ def owners(net: Network, parameters: Iterable[str]) -> dict[str, tuple[str, ...]
 
     split = [parameter.rpartition(".") for parameter in parameters]
     known = sorted({around(module) for module, _, _ in split} - {""})
-    found: dict[str, list[str]] = defaultdict(list)
+    found: dict[str, dict[tuple[nn.Module, str], str]] = defaultdict(dict)
     for module, _, name in split:
         outer = next((o for o in known if f"{module}.".startswith(f"{o}.")), None)
         if outer:
-            found[outer].append(f"{module}.{name}"[len(outer) + 1 :])
-    return {module: tuple(names) for module, names in found.items()}
+            same = (net.module.get_submodule(module), name)
+            found[outer].setdefault(same, f"{module}.{name}"[len(outer) + 1 :])
+    return {module: tuple(names.values()) for module, names in found.items()}
+
+
+def give_own(adapted: Adapted, found: Mapping[str, tuple[str, ...]]) -> int:
+    """Put `OwnWeights` around what ``owners`` found; returns the first place that feels them.
+
+    What modules share stays shared: one learned tensor.
+    """
+    tied: dict[nn.Parameter, PerRun] = {}
+    for name, parameters in found.items():
+        inner = adapted.net.module.get_submodule(name)
+        adapted.replace(name, OwnWeights(adapted, inner, parameters, tied))
+    return min(adapted.source.layer_of(name) for name in found)
 
 
 class OwnWeights(nn.Module):
     """``inner`` with the named parameters replaced by each run's own, pretrained at the start.
 
     The common layers have a form that treats all runs at once; any other module is called once
-    a run. Both compute what ``inner`` would with those parameters.
+    a run. Both compute what ``inner`` would with those parameters. ``tied`` holds what stands for
+    a frozen parameter already, and gets what is made here.
     """
 
-    def __init__(self, adapted: Adapted, inner: nn.Module, names: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        adapted: Adapted,
+        inner: nn.Module,
+        names: tuple[str, ...],
+        tied: dict[nn.Parameter, PerRun],
+    ) -> None:
         super().__init__()
         self.runs = adapted.runs
         self.inner = inner
@@ -60,11 +81,9 @@ class OwnWeights(nn.Module):
         self.keys = {name: name.replace(".", "/") for name in names}
         self.own = nn.ModuleDict(
             {
-                key: PerRun(
-                    self.runs,
-                    (value := inner.get_parameter(name)).shape,
-                    copy_of(value),
-                    like=value.detach(),
+                key: tied.setdefault(
+                    value := inner.get_parameter(name),
+                    PerRun(self.runs, value.shape, copy_of(value), like=value.detach()),
                 )
                 for name, key in self.keys.items()
             }
@@ -80,7 +99,7 @@ class OwnWeights(nn.Module):
         own = {name: self.own[key]() for name, key in self.keys.items()}  # each (runs, ...)
         if self.runs == 1:
             values = {name: value[0] for name, value in own.items()}
-            return functional_call(self.inner, values, args, kwargs)
+            return _called_with(values, self.inner, args, kwargs)
         if len(args) == 1 and not kwargs:
             together = _together(self.inner, args[0], own, self.runs)
             if together is not None:
@@ -95,10 +114,18 @@ class OwnWeights(nn.Module):
         for run in range(self.runs):
             rows = slice(run * batch, (run + 1) * batch)
             values = {name: value[run] for name, value in own.items()}
-            parts.append(
-                functional_call(self.inner, values, (args[0][rows], *args[1:]), dict(kwargs))
-            )
+            parts.append(_called_with(values, self.inner, (args[0][rows], *args[1:]), kwargs))
         return torch.cat(parts)
+
+
+def _called_with(
+    values: Mapping[str, Tensor],
+    inner: nn.Module,
+    args: tuple[Tensor, ...],
+    kwargs: Mapping[str, object],
+) -> Tensor:
+    # Tied ones are all named; torch would tie them again, and not put back those of one module.
+    return functional_call(inner, dict(values), args, dict(kwargs), tie_weights=False)
 
 
 def _together(inner: nn.Module, x: Tensor, own: Mapping[str, Tensor], runs: int) -> Tensor | None:

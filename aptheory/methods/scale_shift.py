@@ -27,7 +27,7 @@ from aptheory.methods.stacked import normal
 if TYPE_CHECKING:
     from aptheory.network import Network
 
-OPERATIONS = (nn.Linear, nn.Conv2d, *KINDS["any"])
+OPERATIONS = (nn.Linear, nn.Conv2d, *KINDS.values())
 
 
 class ScaleShift(nn.Module):
@@ -48,7 +48,7 @@ class ScaleShift(nn.Module):
         if self.direct:
             out = inner(x)
             channels_first = isinstance(inner, nn.Conv2d) or out.shape[-1] != scale.shape[-1]
-            if isinstance(inner, (*KINDS["batch"], *KINDS["group"])) or hasattr(inner, "nchw"):
+            if isinstance(inner, (KINDS["batch"], KINDS["group"])) or hasattr(inner, "nchw"):
                 channels_first = True
             return affine(out, scale, shift, self.runs, axis=1 if channels_first else -1)
         batch = x.shape[0] // self.runs
