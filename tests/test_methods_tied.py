@@ -163,10 +163,11 @@ def test_runs_side_by_side_share_within_a_run_alone(vit, text):
     assert not torch.allclose(*together)
 
 
-def test_a_prompt_folds_into_a_bias_that_an_earlier_block_does_not_share(vit):
-    """The bias of the MLP before place 4 is that of an earlier one, so the attention's takes it."""
-    adapted = trained(methods.ActivationPrompt(layer=4, shape="channel"), vit)
+def test_a_prompt_folds_into_a_bias_unless_it_is_shared(vit):
+    """The bias before place 3 is its block's own; those before 2 and 4 are one."""
+    adapted = trained(methods.ActivationPrompt(layer=3, shape="channel"), vit)
     plain = adapted.fold()
     torch.testing.assert_close(plain(images(vit)), adapted(images(vit)), rtol=1e-9, atol=1e-10)
-    assert torch.equal(plain.blocks[2].mlp.fc2.bias, vit.module.blocks[2].mlp.fc2.bias)
-    assert not torch.equal(plain.blocks[2].attn.proj.bias, vit.module.blocks[2].attn.proj.bias)
+    for layer in (2, 4):
+        with pytest.raises(InputError, match="cannot be folded"):
+            trained(methods.ActivationPrompt(layer=layer, shape="channel"), vit).fold()

@@ -1,7 +1,8 @@
 """Fine-tuning itself: all weights, or those of the last k blocks. One run at a time.
 
 BatchNorm: full fine-tuning trains its statistics like any training does; partial fine-tuning
-keeps them frozen, because its earlier layers are frozen too.
+keeps them frozen, because its earlier layers are frozen too. What modules share stays shared: a
+weight of the last blocks that an earlier one also uses learns there too.
 """
 
 from __future__ import annotations
@@ -46,12 +47,16 @@ class Partial(Method):
         names = net.parameters_between(first, len(net.layers) - 1)
         if not names:
             raise InputError(f"{self.name} makes no sense on {net.name}: nothing there has weights")
-        for name in names:
+        frozen = dict(net.module.named_parameters(remove_duplicate=False))
+        # Its own storage: the frozen weights are shared with every other method.
+        own = {frozen[name]: nn.Parameter(frozen[name].detach().clone()) for name in names}
+        learned = {name: own[weight] for name, weight in frozen.items() if weight in own}
+        for name, weight in learned.items():
             module, _, parameter = name.rpartition(".")
-            owner = net.module.get_submodule(module)
-            # Its own storage: the frozen weights are shared with every other method.
-            own = nn.Parameter(owner.get_parameter(parameter).detach().clone())
-            setattr(owner, parameter, own)
+            setattr(net.module.get_submodule(module), parameter, weight)
+        for place in range(first):
+            if not learned.keys().isdisjoint(net.parameters_between(place, place + 1)):
+                return place
         return first
 
     def reset(self, adapted: Adapted, seed: int) -> None:
