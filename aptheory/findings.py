@@ -47,6 +47,20 @@ def by_seed(accuracy: pd.DataFrame, network: str, task: str) -> dict[str, pd.Dat
     }
 
 
+def by_layer(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean over seeds and its interval at each layer."""
+    return mean_by(rows, "layer")
+
+
+def mean_by(rows: pd.DataFrame, column: str, value: str = "value") -> pd.DataFrame:
+    """``value, low, high`` for each entry of a column: the mean and its 95 % t interval."""
+    groups = rows.groupby(column)[value]
+    bounds = {at: mean_interval(one.to_numpy(float)) for at, one in groups}
+    table = pd.DataFrame.from_dict(bounds, orient="index", columns=["low", "high"])
+    table.insert(0, "value", groups.mean())
+    return table
+
+
 def paired(ours: pd.Series, theirs: pd.Series | None) -> Interval:
     """Mean difference in points over the seeds that both have, with its 95 % t interval."""
     if theirs is None:

@@ -1,8 +1,7 @@
 """A figure a function: each takes a tidy table and returns an Axes.
 
 Drawing and computing are apart: whatever is shown stands in the table, and the title says the
-finding, read from the table as well. Colours are Okabe and Ito's, told apart by every common
-kind of colour vision; line styles repeat the distinction for print.
+finding, read from the table as well. Names and colours are those of `aptheory.legend`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,68 +21,38 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from aptheory.errors import InputError
+from aptheory.findings import by_layer, mean_by
+from aptheory.legend import COLORS, MEASURES, METHODS, NAMES, SHORT, measure_name, method_name
 from aptheory.relate import best_layers, mean_interval
+
+__all__ = [
+    "COLORS",
+    "COLUMN",
+    "MEASURES",
+    "METHODS",
+    "NAMES",
+    "PAGE",
+    "SHORT",
+    "accuracy_by_layer",
+    "attention_distance",
+    "by_layer",
+    "cka_map",
+    "cost_front",
+    "curves",
+    "figure",
+    "figure_of",
+    "measure_name",
+    "method_comparison",
+    "method_name",
+    "metric_by_layer",
+    "relation",
+    "save",
+    "style",
+    "styled",
+]
 
 COLUMN, PAGE = 3.3, 6.9
 """Widths of a column and of a page in inches."""
-
-COLORS = {
-    "blue": "#0072B2",
-    "orange": "#D55E00",
-    "green": "#009E73",
-    "purple": "#CC79A7",
-    "yellow": "#E69F00",
-    "sky": "#56B4E9",
-    "black": "#000000",
-    "grey": "#7F7F7F",
-}
-
-METHODS = {
-    "ap": ("activation prompt", "blue", "-", "o"),
-    "layer_probe": ("probe of this layer", "green", "--", "s"),
-    "random_perturbation": ("random perturbation, same norm", "yellow", ":", "^"),
-    "linear_probe": ("linear probe", "grey", "-.", ""),
-}
-
-SHORT = {
-    "ap": "prompt",
-    "layer_probe": "probe here",
-    "random_perturbation": "random",
-    "linear_probe": "linear probe",
-}
-"""The same where there is little room."""
-
-NAMES = {
-    "ap": "AP",
-    "vp": "VP",
-    "vpt": "VPT",
-    "vpt_deep": "VPT-deep",
-    "gate_vpt": "gated VPT",
-    "e2vpt": "E²VPT",
-    "vapt": "VAPT",
-    "lora": "LoRA",
-    "ssf": "SSF",
-    "bitfit": "BitFit",
-    "full": "full fine-tuning",
-}
-"""Methods as the field writes them; every other name is read as words."""
-
-MEASURES = {
-    "attention_distance": "attention distance (pixels)",
-    "effective_rank": "effective rank",
-    "cka": "linear CKA",
-    "receptive_field": "effective receptive field (pixels)",
-    "globality": "globality (share of variance)",
-    "test_accuracy": "test accuracy (%)",
-    "val_accuracy": "validation accuracy (%)",
-}
-
-
-def method_name(method: str) -> str:
-    """A method's name as a reader writes it: ``vpt (10 tokens)`` becomes ``VPT (10 tokens)``."""
-    head, _, rest = str(method).partition(" ")
-    said = NAMES.get(head, head.replace("_", " "))
-    return f"{said} {rest}" if rest else said
 
 
 @contextmanager
@@ -179,7 +148,7 @@ def accuracy_by_layer(
             continue
         if method == "linear_probe":
             value = 100 * one["value"].mean()
-            low, high = _interval(one["value"])
+            low, high = mean_interval(one["value"].to_numpy(float))
             ax.axhline(value, color=COLORS[color], linestyle=line, label=label)
             if np.isfinite(low):
                 ax.axhspan(100 * low, 100 * high, color=COLORS[color], alpha=0.12, linewidth=0)
@@ -193,14 +162,7 @@ def accuracy_by_layer(
             marker=marker,
             label=label,
         )
-        ax.fill_between(
-            table.index,
-            100 * table["low"],
-            100 * table["high"],
-            color=COLORS[color],
-            alpha=0.2,
-            linewidth=0,
-        )
+        _band(ax, 100 * table, COLORS[color])
     chosen = best_layers(_rows(accuracy, network=network, task=task))
     if len(chosen):
         layer = int(chosen["layer"].iloc[0])
@@ -213,7 +175,7 @@ def accuracy_by_layer(
     if focus and len(compared):
         ax.set_ylim(bottom=100 * (compared.min() - 0.6 * np.ptp(compared)))
     _layer_axis(ax)
-    ax.set_ylabel(MEASURES.get(measure, measure))
+    ax.set_ylabel(measure_name(measure))
     _legend(ax)
     return ax
 
@@ -235,11 +197,9 @@ def metric_by_layer(
     table = rows.groupby("layer")[columns].mean()
     ax.plot(table.index, table["value"], marker="o", color=COLORS[color])
     if {"low", "high"} <= set(table) and table["low"].notna().any():
-        ax.fill_between(
-            table.index, table["low"], table["high"], color=COLORS[color], alpha=0.2, linewidth=0
-        )
+        _band(ax, table, COLORS[color])
     _layer_axis(ax)
-    ax.set_ylabel(MEASURES.get(measure, measure.replace("_", " ")))
+    ax.set_ylabel(measure_name(measure))
     return ax
 
 
@@ -254,16 +214,14 @@ def attention_distance(
         whole = rows[rows["head"].astype(str) == "mean"].set_index("layer").sort_index()
         rows = rows[rows["head"].astype(str) != "mean"]
         if len(whole) and {"low", "high"} <= set(whole):
-            ax.fill_between(
-                whole.index, whole["low"], whole["high"], color=COLORS["blue"], alpha=0.2, lw=0
-            )
+            _band(ax, whole, COLORS["blue"])
     ax.scatter(rows["layer"], rows["value"], s=10, color=COLORS["sky"], alpha=0.8, label="one head")
     mean = rows.groupby("layer")["value"].mean()
     ax.plot(mean.index, mean, color=COLORS["blue"], label="mean of heads")
     way = "falls" if mean.iloc[-1] < mean.iloc[0] else "rises"
     ax.set_title(f"{network}, {task}: {way} from {mean.iloc[0]:.1f} to {mean.iloc[-1]:.1f}")
     _layer_axis(ax)
-    ax.set_ylabel(MEASURES["attention_distance"])
+    ax.set_ylabel(measure_name("attention_distance"))
     _legend(ax)
     return ax
 
@@ -396,16 +354,20 @@ def curves(
     """Mean and 95 % interval of a value against x, one line a group (few-shot curves, slopes)."""
     ax = _axes(ax)
     for color, (name, group) in zip(cycle(COLORS.values()), table.groupby(by, sort=False)):
-        mean = group.groupby(x)[value].mean()
-        bounds = np.array([_interval(one) for _, one in group.groupby(x)[value]])
-        ax.plot(mean.index, mean, marker="o", color=color, label=str(name))
-        ax.fill_between(mean.index, bounds[:, 0], bounds[:, 1], color=color, alpha=0.2, linewidth=0)
+        means = mean_by(group, x, value)
+        ax.plot(means.index, means["value"], marker="o", color=color, label=str(name))
+        _band(ax, means, color)
     if log:
         ax.set_xscale("log")
         ax.set_yscale("log")
     ax.set_xlabel(x.replace("_", " "))
     _legend(ax)
     return ax
+
+
+def _band(ax: Axes, table: pd.DataFrame, color: str) -> None:
+    """An interval at each index of the table."""
+    ax.fill_between(table.index, table["low"], table["high"], color=color, alpha=0.2, linewidth=0)
 
 
 def _legend(ax: Axes) -> None:
@@ -427,23 +389,6 @@ def _rows(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
             raise InputError(f"no rows with {column} = {value!r} in the table: it has {have}")
         rows = rows[rows[column] == value]
     return rows
-
-
-def _interval(values: pd.Series) -> tuple[float, float]:
-    return mean_interval(values.to_numpy(float))
-
-
-def by_layer(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds and its interval at each layer."""
-    grouped = rows.groupby("layer")["value"]
-    bounds = {layer: _interval(values) for layer, values in grouped}
-    return pd.DataFrame(
-        {
-            "value": grouped.mean(),
-            "low": {layer: pair[0] for layer, pair in bounds.items()},
-            "high": {layer: pair[1] for layer, pair in bounds.items()},
-        }
-    )
 
 
 def _layer_axis(ax: Axes) -> None:

@@ -13,7 +13,8 @@ import pandas as pd
 from aptheory import plots
 from aptheory.errors import InputError
 from aptheory.findings import sentences
-from aptheory.page import OVERLAYS, at, html, pairs
+from aptheory.page import html, pairs
+from aptheory.sections import OVERLAYS, at
 
 
 @dataclass
