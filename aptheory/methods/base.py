@@ -281,7 +281,7 @@ class Adapted(nn.Module):
             return self._no_run(run)
         run %= self.runs
         alone = Adapted(self.method, self.source, classes=self.classes, seeds=[self.seeds[run]])
-        alone.to(self.head.shift.device)
+        alone.to(self.head.shift)  # its device and precision
         with torch.no_grad():
             theirs = dict(self._of_run(run, learned_only=False))
             for name, parameter in alone._of_run(0, learned_only=False):
