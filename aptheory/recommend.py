@@ -32,6 +32,12 @@ from aptheory.trials import Plan, Prices, plan, search
 SEEDS = 3
 """Of the full sweep that every cost is a share of."""
 
+SHOWN = (
+    *("tangent_explained", "gradient_agreement", "attention_distance"),
+    *("effective_rank", "logme", "probe"),
+)
+"""Scores that are printed even where the rule does not read them."""
+
 
 @dataclass
 class Recommendation:
@@ -75,7 +81,10 @@ class Recommendation:
         shown = ["rank", "layer", "layer_name", "preference", *self.rule.weights]
         if self.trials:
             shown[4:4] = ["epochs", "val_accuracy"]
-        table = self.table[[name for name in shown if name in self.table]]
+        unread = [name for name in SHOWN if name not in shown and self.table[name].nunique() > 1]
+        if unread:
+            lines.append(f"  for the reader, not for the rule: {', '.join(unread)}")
+        table = self.table[[name for name in [*shown, *unread] if name in self.table]]
         return (
             "\n".join(lines)
             + "\n\n"
@@ -98,11 +107,12 @@ class Recommendation:
         return lines
 
     def _trained(self) -> str:
+        unread = "" if self.rule.needs_images else ", which this rule does not read"
         if self.trials:
-            return f"{100 * self.score_cost:.2g} % for the scores, the rest for the trials"
+            return f"{100 * self.score_cost:.2g} % for the scores{unread}, the rest for the trials"
         if self.budget is not None:
             return f"nothing trained: a budget of {100 * self.budget:.2g} % buys no second trial"
-        return "nothing trained"
+        return f"all for the scores{unread}; nothing trained"
 
     def _expected(self) -> str:
         rule = self.rule
