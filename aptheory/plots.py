@@ -321,20 +321,26 @@ def cost_front(table: pd.DataFrame, *, cost: str = "relative_time", ax: Axes | N
     """Accuracy against cost; the line joins the points that nothing beats in both.
 
     Args:
-        table: one row per method and layer with ``label, value`` and the cost column.
+        table: one row per method and layer with ``label, value`` and the cost column; ``low`` and
+            ``high`` draw its interval.
     """
     ax = _axes(ax)
-    rows = table.sort_values(cost)
-    ax.scatter(rows[cost], 100 * rows["value"], s=14, color=COLORS["sky"])
-    front = rows[rows["value"] > rows["value"].cummax().shift(fill_value=-np.inf)]
+    rows = table.sort_values([cost, "value"], ascending=[True, False])
+    best = rows["value"] > rows["value"].cummax().shift(fill_value=-np.inf)
+    front = rows[best]
     ax.step(front[cost], 100 * front["value"], where="post", color=COLORS["orange"])
-    for row in front.itertuples():
+    if {"low", "high"} <= set(rows):
+        bounds = 100 * rows["low"], 100 * rows["high"]
+        ax.vlines(rows[cost], *bounds, color=COLORS["sky"], linewidth=0.8)
+    ax.scatter(rows[cost], 100 * rows["value"], s=14, color=COLORS["blue"], zorder=3)
+    for row, on_front in zip(rows.itertuples(), best, strict=True):
         ax.annotate(
             str(row.label),
             (getattr(row, cost), 100 * row.value),
-            xytext=(3, -8),
+            xytext=(3, 3),
             textcoords="offset points",
             fontsize=6,
+            fontweight="bold" if on_front else "normal",
         )
     ax.set_xlabel(cost.replace("_", " "))
     ax.set_ylabel("test accuracy (%)")

@@ -13,8 +13,9 @@ import pandas as pd
 from aptheory import plots
 from aptheory.errors import InputError
 from aptheory.findings import sentences
+from aptheory.legend import method_name
 from aptheory.page import html, pairs
-from aptheory.sections import OVERLAYS, at
+from aptheory.sections import OVERLAYS, at, priced
 
 
 @dataclass
@@ -73,10 +74,10 @@ def findings(tables: Tables) -> list[str]:
 
 
 def draw(tables: Tables, folder: Path) -> list[Path]:
-    """The same findings as PDF and PNG: accuracy beside metrics, CKA maps, attention distances."""
+    """As PDF and PNG: accuracy beside metrics, CKA maps, attention distances, the cost front."""
     written = []
     for network, task in pairs(tables):
-        stem = f"{network}-{task}".replace("/", "_").replace(":", "_").replace(" ", "_")
+        stem = _stem(network, task)
         profile = at(tables.profile, network, task)
         measures = set(profile["measure"]) if len(profile) else set()
         shown = [measure for measure in OVERLAYS if measure in measures]
@@ -96,4 +97,14 @@ def draw(tables: Tables, folder: Path) -> list[Path]:
         if "attention_distance" in measures:
             ax = plots.attention_distance(profile, network=network, task=task)
             written += plots.save(plots.figure_of(ax), folder / f"{stem}-attention")
+    rows, column, label = priced(tables)
+    for (network, task), one in rows.groupby(["network", "task"]) if len(rows) else ():
+        ax = plots.cost_front(one.assign(label=one["method"].map(method_name)), cost=column)
+        ax.set(xlabel=label, xscale="log")
+        ax.set_title(f"{network} on {task}", fontsize=8)
+        written += plots.save(plots.figure_of(ax), folder / f"{_stem(network, task)}-cost")
     return written
+
+
+def _stem(network: str, task: str) -> str:
+    return f"{network}-{task}".replace("/", "_").replace(":", "_").replace(" ", "_")

@@ -249,19 +249,30 @@ def _method_table(comparison: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def front_section(tables: Tables) -> list[str]:
-    """Accuracy against cost: time of a step where it was measured, else tunable parameters."""
+def priced(tables: Tables) -> tuple[pd.DataFrame, str, str]:
+    """The comparison's rows that have a cost, its column, and what it is called.
+
+    The time of a step where it was measured, else the tunable parameters.
+    """
     rows, cost = tables.comparison, tables.cost
     if rows.empty or "parameters" not in rows:
-        return []
+        return pd.DataFrame(), "", ""
     column, label = "parameters", "tunable parameters without the head"
     if {"network", "method", "step_ms", "kept"} <= set(cost):
         steps = cost[~cost["kept"].astype(bool)].groupby(["network", "method"])["step_ms"].min()
         timed = rows.join(steps, on=["network", "method"])
         if timed["step_ms"].notna().any():
             rows, column, label = timed, "step_ms", "time of a training step (ms)"
+    return rows[rows[column] > 0], column, label
+
+
+def front_section(tables: Tables) -> list[str]:
+    """Accuracy against cost, a chart a network and task."""
+    rows, column, label = priced(tables)
+    if rows.empty:
+        return []
     parts = []
-    for (network, task), one in rows[rows[column] > 0].groupby(["network", "task"]):
+    for (network, task), one in rows.groupby(["network", "task"]):
         one = one.sort_values([column, "value"], ascending=[True, False])
         best = one["value"] > one["value"].cummax().shift(fill_value=-np.inf)
         parts.append(

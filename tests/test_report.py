@@ -188,7 +188,8 @@ def test_the_front_keeps_only_what_nothing_beats():
         {"label": list("abcd"), "relative_time": [1.0, 2, 3, 4], "value": [0.5, 0.4, 0.7, 0.6]}
     )
     ax = plots.cost_front(table)
-    assert [note.get_text() for note in ax.texts] == ["a", "c"]
+    assert [note.get_text() for note in ax.texts] == list("abcd")
+    assert [note.get_text() for note in ax.texts if note.get_fontweight() == "bold"] == ["a", "c"]
     plt.close("all")
 
 
@@ -213,6 +214,7 @@ def test_the_front_names_what_nothing_beats(folder):
     assert ">norm tuning</text>" not in section
     assert "norm tuning: 70 at 5,000" in section
     assert ">1M</text>" not in section  # the axis ends at the decade above the dearest
+    assert (folder / "plots" / "vit-signs-cost.pdf").stat().st_size > 1000
 
 
 LOOK = """<body><iframe id=p style="width:WIDTHpx;height:800px;border:0"></iframe><pre id=o></pre>
