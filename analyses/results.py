@@ -46,8 +46,13 @@ class Results:
         """What training steps cost: the papers' own networks first, where they were timed."""
         return self._together("cost/steps_full.csv", "cost/steps.csv")
 
-    def _together(self, *patterns: str) -> pd.DataFrame:
+    def elsewhere(self, *patterns: str) -> list[pd.DataFrame]:
+        """The tables whose paths match the patterns, if there are any."""
         paths = [path for pattern in patterns for path in sorted(self.folder.glob(pattern))]
-        if not paths:
+        return [pd.read_csv(path) for path in paths]
+
+    def _together(self, *patterns: str) -> pd.DataFrame:
+        tables = self.elsewhere(*patterns)
+        if not tables:
             raise NotMeasured(patterns[0])
-        return pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
+        return pd.concat(tables, ignore_index=True)

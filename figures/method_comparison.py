@@ -1,5 +1,8 @@
 """AP beside the other ways to adapt a frozen network, by group of tasks (claims 9, 10, 23, V5)."""
 
+from itertools import product
+
+import pandas as pd
 from matplotlib.figure import Figure
 
 from analyses import evidence
@@ -12,40 +15,65 @@ NEEDS = "python -m analyses.method_comparison, then python -m analyses.collect"
 
 
 def draw(results: Results) -> Figure:
-    """A row a network, a column a task; methods in the order of their mean over the tasks."""
+    """A row an embedded network, a column a task; the networks with real weights below.
+
+    Methods stand in the order of their mean over a network's tasks.
+    """
     table = results.table("methods/comparison").dropna(subset=["rank"])
-    networks, tasks = sorted(table["network"].unique()), list(table["task"].unique())
-    sheet = plots.figure(
-        len(networks),
-        len(tasks),
-        height=0.6 + 0.15 * int(table.groupby("network")["method"].nunique().max()),
-    )
-    axes = iter(sheet.axes)
-    said = []
-    for network in sorted(networks, key=evidence.is_vit):
-        of_network = table[table["network"] == network]
-        means = of_network.groupby("method")["value"].mean().sort_values()
-        everywhere = of_network.groupby("method")["task"].nunique() == len(tasks)
-        order = [method for method in means.index if everywhere[method]]
-        for task in tasks:
-            ax = next(axes)
-            rows = of_network[of_network["task"] == task]
-            plots.method_comparison(rows, order=order, ax=ax)
-            group = EMBEDDED_FACTS[task][0] if task in EMBEDDED_FACTS else "user"
+    tasks = list(table["task"].unique())
+    rows = [list(product([one], tasks)) for one in _cnns_first(table)]
+    if real := results.elsewhere("methods/*/comparison.csv"):
+        more = pd.concat(real).dropna(subset=["rank"])
+        table = pd.concat([table, more], ignore_index=True)
+        rows.append([(one, _tasks(more, one)[0]) for one in _cnns_first(more)][: len(tasks)])
+    height = 0.6 + 0.15 * int(table.groupby("network")["method"].nunique().max())
+    sheet = plots.figure(len(rows), len(tasks), height=height)
+    axes = list(sheet.axes)
+    places = {}
+    for row, cases in enumerate(rows):
+        for column in range(len(tasks)):
+            ax = axes[row * len(tasks) + column]
+            if column >= len(cases):
+                ax.remove()
+                continue
+            network, task = cases[column]
+            order = _order(table, network)
+            plots.method_comparison(_rows(table, network, task), order=order, ax=ax)
+            group = EMBEDDED_FACTS[task][0] if task in EMBEDDED_FACTS else "photographs"
             with plots.style():
                 ax.set_title(f"{page.short(network)}, {task} ({group})", fontsize=7)
                 ax.tick_params(labelsize=6)
             ax.set_xlabel("")
-            if task != tasks[0]:
+            if column and cases[0][0] == network:
                 ax.set_yticklabels([])
-        place = len(order) - order.index("ap")
-        said.append(f"{place} of {len(order)} on {page.short(network)}")
+            places[network] = f"{len(order) - order.index('ap')} of {len(order)}"
     with plots.style():
         sheet.supxlabel(
             "test accuracy (%), 95 % interval over seeds; in brackets: tunable parameters",
             fontsize=8,
         )
-    return page.title(sheet, "AP ranks " + ", ".join(said) + ", by its mean over the tasks")
+    said = ", ".join(f"{place} on {page.short(network)}" for network, place in places.items())
+    return page.title(sheet, f"AP ranks {said}, by its mean over the tasks")
+
+
+def _cnns_first(table: pd.DataFrame) -> list[str]:
+    return sorted(sorted(table["network"].unique()), key=evidence.is_vit)
+
+
+def _tasks(table: pd.DataFrame, network: str) -> list[str]:
+    return list(table.loc[table["network"] == network, "task"].unique())
+
+
+def _rows(table: pd.DataFrame, network: str, task: str) -> pd.DataFrame:
+    return table[(table["network"] == network) & (table["task"] == task)]
+
+
+def _order(table: pd.DataFrame, network: str) -> list[str]:
+    """The methods that ran on all of a network's tasks, the best last."""
+    rows = table[table["network"] == network]
+    means = rows.groupby("method")["value"].mean().sort_values()
+    everywhere = rows.groupby("method")["task"].nunique() == rows["task"].nunique()
+    return [method for method in means.index if everywhere[method]]
 
 
 if __name__ == "__main__":
