@@ -31,7 +31,7 @@ from analyses.theory_output import arguments, finish, interval, part
 from aptheory.theory.comparison import preference, smallest_by_place
 from aptheory.theory.patterns import Patterns
 from aptheory.theory.prompt_learning import FrozenNetwork, Learning
-from aptheory.theory.slopes import mean_interval
+from aptheory.theory.slopes import bootstrap_mean
 from aptheory.theory.trained_vit import pretrain
 from aptheory.theory.two_layer_cnn import TwoLayerCNN
 from aptheory.theory.two_layer_vit import TwoLayerViT
@@ -165,7 +165,7 @@ def dose_response(
         y = np.log2(rows.samples.to_numpy(dtype=float)[index])
         fits.append(np.linalg.lstsq(design[index], y, rcond=None)[0])
     values = np.array(fits)
-    return mean_interval(values[:, 0]), mean_interval(values[:, 1])
+    return bootstrap_mean(values[:, 0]), bootstrap_mean(values[:, 1])
 
 
 def _globality_against_preference(rows: pd.DataFrame) -> tuple[float, float, float]:
@@ -176,7 +176,7 @@ def _globality_against_preference(rows: pd.DataFrame) -> tuple[float, float, flo
         ratio = group.groupby("model")[["distance 1", "distance 2"]].first().loc[wide.index]
         x = np.log2(ratio["distance 2"] / ratio["distance 1"])
         fits.append(np.polyfit(x, np.log2(wide["layer 1"] / wide["layer 2"]), 1)[0])
-    return mean_interval(fits)
+    return bootstrap_mean(fits)
 
 
 def draw(table: pd.DataFrame) -> plt.Figure:

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 import aptheory as ap
 from analyses.theory_output import arguments, finish, interval, part
-from aptheory.theory.slopes import mean_interval
+from aptheory.relate import mean_interval
 from aptheory.training import grid
 
 NAME = "low_data"
@@ -128,19 +128,24 @@ def one_draw(
 
 def findings(table: pd.DataFrame) -> list[str]:
     """Accuracies and paired differences, in words."""
-    lines = ["Test accuracy in points; mean over draws, 95 % bootstrap intervals over draws."]
+    lines = ["Test accuracy in points; mean and 95 % interval (Student's t) over draws."]
     rows = table[table.measure == "test_accuracy"]
     for (task, images), group in rows.groupby(["task", "images_a_class"]):
         wide = 100 * group.pivot(index="seed", columns="method", values="value")
-        words = "; ".join(f"{m} {interval(mean_interval(wide[m].to_numpy()), 1)}" for m in METHODS)
+        words = "; ".join(f"{m} {said(wide[m])}" for m in METHODS)
         gap = wide["VAPT"] - wide["VPT"]
         lines.append(
             f"{task}, {images} images a class ({group.fraction.iloc[0]:.1%}), {len(wide)} draws: "
-            f"{words}; VAPT - VPT {interval(mean_interval(gap.to_numpy()), 1)}, from "
+            f"{words}; VAPT - VPT {said(gap)}, from "
             f"{gap.min():.1f} to {gap.max():.1f} over draws, positive in {(gap > 0).mean():.0%}; "
-            f"AP - VPT {interval(mean_interval((wide['AP'] - wide['VPT']).to_numpy()), 1)}."
+            f"AP - VPT {said(wide['AP'] - wide['VPT'])}."
         )
     return lines
+
+
+def said(values: pd.Series) -> str:
+    """Mean and interval over draws."""
+    return interval((values.mean(), *mean_interval(values.to_numpy())), 1)
 
 
 def draw(table: pd.DataFrame) -> plt.Figure:

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from analyses.theory_output import arguments, finish, interval, part
 from aptheory.theory.patterns import Patterns
 from aptheory.theory.sample_complexity import steps_to_zero
-from aptheory.theory.slopes import mean_interval, pivot, slope_interval
+from aptheory.theory.slopes import bootstrap_mean, pivot, slope_interval
 from aptheory.theory.two_layer_vit import TwoLayerViT
 
 NAME = "steps_to_zero_error"
@@ -96,7 +96,8 @@ def findings(table: pd.DataFrame) -> list[str]:
         wide = rows.pivot(index=keys, columns="place", values="steps")
         ratio = np.log2(wide["layer 2"] / wide["layer 1"]).groupby("repetition").mean()
         lines.append(
-            f"{model}, {shape} prompt: layer 2 takes 2^{interval(mean_interval(ratio.to_numpy()))} "
+            f"{model}, {shape} prompt: layer 2 takes "
+            f"2^{interval(bootstrap_mean(ratio.to_numpy()))} "
             "times the steps of layer 1, each at the same rate."
         )
     return lines

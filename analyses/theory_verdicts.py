@@ -19,9 +19,10 @@ import torch
 
 from analyses.judges import NOT_REPRODUCED, PARTLY, REPRODUCED, UNDECIDED
 from analyses.theory_output import interval
+from aptheory.relate import mean_interval
 from aptheory.theory.comparison import preference
 from aptheory.theory.experts import AttentionWeights, adaptive_prompts, attention_as_experts
-from aptheory.theory.slopes import mean_interval, pivot, slope_difference, slope_interval
+from aptheory.theory.slopes import pivot, slope_difference, slope_interval
 
 Row = tuple[str, str, str]  # number, verdict, why
 
@@ -186,7 +187,7 @@ def little_data(runs: Path) -> Row:
     for (task, images), group in rows.groupby(["task", "images_a_class"]):
         wide = 100 * group.pivot(index="seed", columns="method", values="value")
         gap = (wide["VAPT"] - wide["VPT"]).to_numpy()
-        gaps[task, images] = found = mean_interval(gap)
+        gaps[task, images] = found = (gap.mean(), *mean_interval(gap))
         said.append(
             f"{task}, {images} a class ({group.fraction.iloc[0]:.1%}), {len(gap)} draws: "
             f"VAPT − VPT {interval(found, 1)} points, single draws {gap.min():.1f} to "

@@ -26,7 +26,7 @@ def draw(results: Results) -> Figure:
         probe = probe[(probe["network"] == network) & (probe["task"] == task)]["value"]
         above += bool(best["low"] > probe.mean())
         with plots.style():
-            ax.set_title(f"{page.short(network)}, {task}: layer {best['layer']}", fontsize=7)
+            ax.set_title(f"{page.short(network)}, {task}", fontsize=7)
             ax.tick_params(labelsize=6)
         ax.set(xlabel="", ylabel="")
     for ax in axes[-4:]:

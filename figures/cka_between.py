@@ -28,10 +28,12 @@ def draw(results: Results) -> Figure:
         with plots.style():
             ax.plot(best, range(len(wide)), ".", color=plots.COLORS["orange"], markersize=5)
             ax.set(xlabel=f"layer of {page.short(other)}", ylabel=f"layer of {page.short(network)}")
-            ax.set_title(f"{task}; dots: best match of a row", fontsize=7)
+            ax.set_title(task, fontsize=7)
         depth = best[-(len(wide) // 3) :].mean() / (wide.shape[1] - 1)
         said.append(f"{page.short(network)} matches {page.short(other)} at {depth:.2f}")
-    return page.title(sheet, "Deepest third of the CNN: " + "; ".join(said) + " of its depth")
+    return page.title(
+        sheet, "Deepest third of the CNN: " + "; ".join(said) + " of its depth (dots)"
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 from analyses import evidence
 from analyses.claims import CLAIMS, NOT_RUN, judge
 from analyses.judges import NOT_REPRODUCED, REPRODUCED, UNDECIDED
-from analyses.paper import PAGE, RESULTS, page
+from analyses.paper import PAGE, RESULTS, STEPS, page
 from analyses.results import Results
 
 
@@ -52,6 +52,13 @@ def test_every_claim_of_the_fact_sheet_has_a_row():
     text = PAGE.read_text(encoding="utf-8")
     for number in range(1, 28):
         assert f"\n| {number} |" in text
+
+
+def test_make_paper_runs_every_analysis_that_a_claim_names():
+    commands = [c for claim in CLAIMS for c in claim.experiment.command.split("; ")]
+    named = {c.split()[2] for c in commands if c.startswith("python -m ") and "--assets" not in c}
+    assert len(named) > 8
+    assert named <= {step[1] for step in STEPS if step[0] == "-m"}
 
 
 def test_a_number_that_changes_changes_the_page(results):

@@ -14,7 +14,7 @@ from aptheory.theory.comparison import preference, smallest_by_place
 from aptheory.theory.patterns import Patterns, head_weights
 from aptheory.theory.prompt_learning import Learning, learn, tuned_rate
 from aptheory.theory.sample_complexity import smallest_samples, steps_to_zero
-from aptheory.theory.slopes import mean_interval, slope_difference, slope_interval
+from aptheory.theory.slopes import bootstrap_mean, slope_difference, slope_interval
 from aptheory.theory.trained_vit import pretrain
 from aptheory.theory.two_layer_cnn import TwoLayerCNN
 from aptheory.theory.two_layer_vit import TwoLayerViT, ring_distance, window_index
@@ -298,7 +298,7 @@ def test_slopes_of_exact_powers():
     noisy = y * np.exp(np.random.default_rng(0).normal(0, 0.3, y.shape))
     slope, low, high = slope_interval(x, noisy)
     assert low < slope < high
-    assert mean_interval([1.0, 1.0]) == (1.0, 1.0, 1.0)
+    assert bootstrap_mean([1.0, 1.0]) == (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(

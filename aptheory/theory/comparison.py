@@ -11,7 +11,7 @@ import pandas as pd
 from aptheory.theory.patterns import Patterns
 from aptheory.theory.prompt_learning import FrozenNetwork, Learning, learn, tuned_rate
 from aptheory.theory.sample_complexity import smallest_samples
-from aptheory.theory.slopes import mean_interval
+from aptheory.theory.slopes import bootstrap_mean
 
 SIZES: tuple[int, ...] = (2, 4, 8, 16, 32, 64, 128, 256)
 """Training-set sizes that are tried: powers of two."""
@@ -72,4 +72,4 @@ def preference(
     """
     keys = ["repetition"] + (["network"] if "network" in table.columns else [])
     wide = table.pivot(index=keys, columns="place", values="samples")
-    return mean_interval(np.log2(wide[second] / wide[first]).to_numpy(), seed=seed)
+    return bootstrap_mean(np.log2(wide[second] / wide[first]).to_numpy(), seed=seed)

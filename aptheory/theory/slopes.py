@@ -78,7 +78,7 @@ def _bootstrap(
     return middle @ t / (t @ t)
 
 
-def mean_interval(
+def bootstrap_mean(
     values: Sequence[float] | np.ndarray, *, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
     """Mean with its percentile bootstrap interval: (mean, low, high)."""
