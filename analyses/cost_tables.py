@@ -5,7 +5,7 @@
 One training step and one inference of every method on one CPU thread with random weights, beside
 the prediction (F + F_after(l) against 2F), AP at the papers' default place: ratios within one run,
 intervals over turns. The short form takes smaller networks of the same two families; --full times
-VP and AP on the papers' own, ResNet-101 and ViT-L/16 (seven GB of memory, a quarter of an hour).
+VP and AP on the papers' own, ResNet-101 and ViT-L/16 (seven GB of memory). Minutes each.
 Writes steps.csv (or steps_full.csv) and parameters.csv.
 """
 

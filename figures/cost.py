@@ -41,30 +41,30 @@ def draw(results: Results) -> Figure:
     steps = prompts(results.steps())
     throughput = results.table("cost/steps").query("kind == 'vit' and not kept")
     counts = results.table("cost/parameters").sort_values("parameters")
-    height = 2.1 + 0.16 * len(counts)
+    height = 3.0 + 0.16 * len(counts)
     with plots.style():
         sheet = plt.figure(figsize=(plots.PAGE, height + 0.6), layout="constrained")
-        grid = sheet.add_gridspec(2, 2, height_ratios=[2.1, 0.5 + 0.16 * len(counts)])
+        grid = sheet.add_gridspec(2, 2, height_ratios=[3.0, 0.5 + 0.16 * len(counts)])
         left, middle = sheet.add_subplot(grid[0, 0]), sheet.add_subplot(grid[0, 1])
         right = sheet.add_subplot(grid[1, :])
         width = 0.8 / len(BARS)
-        places = np.arange(len(steps))
+        places = np.arange(len(steps))[::-1]
         for i, (column, (label, color)) in enumerate(BARS.items()):
-            x = places + (i - (len(BARS) - 1) / 2) * width
-            bars = left.bar(
-                *(x, steps[column], width),
-                yerr=errors(steps, column),
-                error_kw={"elinewidth": 0.8},
+            y = places - (i - (len(BARS) - 1) / 2) * width
+            bars = left.barh(
+                *(y, steps[column], width),
+                xerr=errors(steps, column),
+                error_kw={"elinewidth": 0.6},
                 color=plots.COLORS[color],
                 label=label,
             )
-            left.bar_label(bars, fmt="%.2f", fontsize=5.5)
-        left.axhline(1, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
-        left.set_xticks(
-            places, [f"{page.short(r.network)}\n{r.layer_name}" for r in steps.itertuples()]
-        )
-        left.set_ylabel("AP's training step / VP's")
-        left.legend(loc="upper center", bbox_to_anchor=(0.4, -0.22), ncols=2, fontsize=6)
+            left.bar_label(bars, fmt="%.2f", fontsize=5.5, padding=2)
+        left.axvline(1, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
+        names = [f"{page.short(r.network)}\n{r.layer_name}" for r in steps.itertuples()]
+        left.set_yticks(places, names, fontsize=7)
+        left.set_xlim(0, 1.1)
+        left.set_xlabel("AP's training step / VP's")
+        left.legend(loc="upper center", bbox_to_anchor=(0.4, -0.18), ncols=2, fontsize=6)
         named = [plots.method_name(method) for method in throughput["method"]]
         bars = middle.barh(
             *(named, throughput["throughput_ratio"], 0.6),

@@ -54,6 +54,19 @@ def test_every_claim_of_the_fact_sheet_has_a_row():
         assert f"\n| {number} |" in text
 
 
+def test_the_readme_prints_the_costs_of_the_tables():
+    readme = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
+    results = Results(RESULTS)
+    rows = results.steps().query("method == 'ap'")
+    for _, pair in rows.groupby("network"):
+        plain, kept = pair[~pair["kept"]].iloc[0], pair[pair["kept"]].iloc[0]
+        said = (plain["measured_ratio"], plain["predicted_ratio"], kept["measured_ratio"])
+        assert "| " + " | ".join(f"{value:.2f}" for value in said) + " |" in readme
+    for name in ("cost/layer_sweep", "cost/layer_sweep_large"):
+        said = results.table(name).set_index("network").loc["together"]
+        assert "| " + " | ".join(f"{value:.2f}" for value in said) + " |" in readme
+
+
 def test_make_paper_runs_every_analysis_that_a_claim_names():
     commands = [c for claim in CLAIMS for c in claim.experiment.command.split("; ")]
     named = {c.split()[2] for c in commands if c.startswith("python -m ") and "--assets" not in c}
