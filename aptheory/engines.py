@@ -15,6 +15,7 @@ import signal
 import socket
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -71,6 +72,8 @@ class Processes:
 
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+        # loky starts a worker anew when its memory has grown; no job is lost and nobody need know.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
         executors: dict[int, Any] = {}  # started when they are first needed
         idle = deque(range(self.workers))
         busy: dict[Future[Any], tuple[int, Any]] = {}

@@ -122,7 +122,7 @@ def _case(row: dict[str, object], accuracy: pd.DataFrame) -> str:
     if low <= 0 or gain <= 0:  # never true of what is unknown
         sentence = f"{head} has no clear gain: validation data choose {place}, {told}"
     else:
-        sentence = f"{head} gains most from a prompt at {place}: {told}"
+        sentence = f"{head} gains from a prompt at {place}, chosen on validation data: {told}"
     against = []
     curves = by_seed(accuracy, str(row["network"]), str(row["task"]))
     if np.isfinite(gain):

@@ -93,7 +93,7 @@ class Balance(HTMLParser):
 
 def test_the_page_says_the_planted_finding_and_reaches_nowhere(folder):
     page = report(folder).read_text()
-    assert "vit gains most from a prompt at layer 4 of 7 (blocks.4)" in page
+    assert "vit gains from a prompt at layer 4 of 7 (blocks.4), chosen on validation data" in page
     assert "50.0 % for the linear probe" in page
     assert "is +0.00 points from the probe" in page
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
