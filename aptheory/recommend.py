@@ -88,7 +88,12 @@ class Recommendation:
         return (
             "\n".join(lines)
             + "\n\n"
-            + table.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.3f}")
+            + table.to_string(
+                index=False,
+                na_rep="-",
+                float_format="{:.3f}".format,
+                formatters={"epochs": lambda count: "-" if count != count else f"{count:.0f}"},
+            )
         )
 
     def _because(self, place: pd.Series) -> list[str]:
