@@ -25,7 +25,7 @@ from aptheory.errors import InputError
 from aptheory.layer_rule import Rule
 from aptheory.network import Network
 from aptheory.recipe import Recipe
-from aptheory.scores import SCORES, layer_scores, score_operations, standardise
+from aptheory.scores import SCORES, layer_scores, place_scores, score_operations, standardise
 from aptheory.tasks import Task
 from aptheory.trials import Plan, Prices, plan, search
 
@@ -81,7 +81,8 @@ class Recommendation:
         shown = ["rank", "layer", "layer_name", "preference", *self.rule.weights]
         if self.trials:
             shown[4:4] = ["epochs", "val_accuracy"]
-        unread = [name for name in SHOWN if name not in shown and self.table[name].nunique() > 1]
+        unread = [name for name in SHOWN if name in self.table and name not in shown]
+        unread = [name for name in unread if self.table[name].nunique() > 1]
         if unread:
             lines.append(f"  for the reader, not for the rule: {', '.join(unread)}")
         table = self.table[[name for name in [*shown, *unread] if name in self.table]]
@@ -113,6 +114,8 @@ class Recommendation:
 
     def _trained(self) -> str:
         unread = "" if self.rule.needs_images else ", which this rule does not read"
+        if self.trials and not self.score_cost:
+            return "all for the trials"
         if self.trials:
             return f"{100 * self.score_cost:.2g} % for the scores{unread}, the rest for the trials"
         if self.budget is not None:
@@ -156,7 +159,8 @@ def recommend_layer(
             that may be spent, the scores included. It buys trials of the best ranked layers by
             successive halving, judged on validation images: the layer that is returned is the
             best validated of those that trained longest. Where it does not buy two trials the
-            ranking decides. None trains nothing.
+            ranking decides. Scores that the rule does not read are left out, so that trials get
+            the whole of it. None trains nothing.
         recipe: of the trials, and of the sweep that the cost is compared with.
         rule: instead of the packaged one.
         seed: of the sample, the sketches and the trials.
@@ -170,15 +174,18 @@ def recommend_layer(
         )
     rule = rule or Rule.packaged()
     recipe = recipe or Recipe()
-    scores = layer_scores(net, task, images=images, seed=seed)
+    operations = piece_operations(net)
+    if budget is None or rule.needs_images:
+        scores = layer_scores(net, task, images=images, seed=seed)
+        scoring = score_operations(operations, min(images, len(task.train)), len(task.classes))
+    else:  # the whole budget goes into trials
+        names = {"layer": range(len(net.layers)), "layer_name": [one.name for one in net.layers]}
+        scores, scoring = pd.DataFrame(names | place_scores(net)), 0.0
     scores.insert(2, "preference", rule.predict(scores))
     table = scores.sort_values("preference", ascending=False, kind="stable").reset_index(drop=True)
     table.insert(0, "rank", range(1, len(table) + 1))
-    operations = piece_operations(net)
     prices = Prices(operations, len(task.train), len(task.val))
     full = prices.sweep(range(len(net.layers)), epochs=recipe.epochs, seeds=SEEDS)
-    looked_at = min(images, len(task.train))
-    scoring = score_operations(operations, looked_at, len(task.classes))
     layer, bought = int(table["layer"].iloc[0]), Plan()
     if budget is not None:
         bought = plan(

@@ -241,6 +241,15 @@ def test_a_search_never_reads_test_images_and_returns_its_best_validated(net, ta
     assert chosen["val_accuracy"].item() == last["val_accuracy"].max()
 
 
+def test_a_budget_is_not_spent_on_scores_that_the_rule_does_not_read(net, task):
+    rule = Rule({"distance_from_middle": -1.0}, "the middle", 0.1, ("a on b",))
+    found = recommend_layer(net, task, budget=0.2, recipe=ap.Recipe(epochs=1), rule=rule)
+    assert found.score_cost == 0
+    assert found.trials >= 2
+    assert "probe" not in found.table
+    assert "all for the trials" in str(found)
+
+
 def test_a_budget_is_spent_on_the_best_ranked_and_validation_decides(net, task, ranked):
     recipe = ap.Recipe(epochs=2)
     found = recommend_layer(net, task, images=20, budget=0.2, recipe=recipe, rule=ranked.rule)
