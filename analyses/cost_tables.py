@@ -105,7 +105,7 @@ def main(out: Path = Path("runs/cost"), *, full: bool = False) -> pd.DataFrame:
     torch.set_num_threads(1)
     write_table(parameters(), out / "parameters.csv")
     if full:
-        table = steps(FULL, others={}, batch=2, repeats=3)
+        table = steps(FULL, others={}, batch=2, repeats=7)
     else:
         table = steps(SHORT, others=OTHERS, batch=4, repeats=7)
     write_table(table, out / ("steps_full.csv" if full else "steps.csv"))
