@@ -117,14 +117,12 @@ def halving(
         started = {
             (m, group): group[: seeds_at(stop, recipe.epochs, len(group))] for m, group in alive
         }
-        scores = {}
+        scores: dict[Any, Score] = {}
         for m in order:
-            wanted = [k for (of, _), members in started.items() if of == m for k in members]
-            if wanted:
-                found = trials[m].train(wanted, stop, last=last)
-                for one in started:
-                    if one[0] == m:
-                        scores[one] = _mean([found.get(k, _WORST) for k in started[one]])
+            mine = [one for one in alive if one[0] == m]
+            if mine:
+                found = trials[m].train([k for one in mine for k in started[one]], stop, last=last)
+                scores |= {one: _mean([found.get(k, _WORST) for k in started[one]]) for one in mine}
         ranked = sorted(alive, key=lambda one: _key(scores[one], judge))
         going = ranked if last else ranked[: max(1, math.ceil(len(alive) / factor))]
         for one in alive:

@@ -1,5 +1,6 @@
 """Small result tables with the columns of the real ones and findings that were planted."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ def write(folder: Path) -> Path:
         "cost/steps": _steps(),
         "cost/parameters": pd.DataFrame({"what": ["AP", "VPT"], "parameters": [200_000, 9_000]}),
         "methods/comparison": _comparison(generator),
+        "methods/resnet56/comparison": _comparison(generator, {"resnet56": ("signs",)}),
         "theory/low_data/low_data": pd.DataFrame(
             {"task": "digits", "method": method, "seed": seed, "images_a_class": images}
             | {"measure": "test_accuracy", "value": base + 0.05 * images + 0.01 * seed}
@@ -80,10 +82,13 @@ def _sweep(generator: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.DataFrame(accuracy), pd.DataFrame(profile)
 
 
-def _comparison(generator: np.random.Generator) -> pd.DataFrame:
+def _comparison(
+    generator: np.random.Generator,
+    cases: Mapping[str, tuple[str, ...]] = dict.fromkeys((VIT, CNN), ("digits", "objects")),
+) -> pd.DataFrame:
     rows = []
-    for network in (VIT, CNN):
-        for task in ("digits", "objects"):
+    for network, tasks in cases.items():
+        for task in tasks:
             for rank, method in enumerate(("norm_tuning", "ap", "linear_probe"), 1):
                 value = 0.9 - 0.1 * rank + 0.001 * generator.normal()
                 bounds = {"value": value, "low": value - 0.02, "high": value + 0.02}

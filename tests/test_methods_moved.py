@@ -1,9 +1,6 @@
 """What is adapted is a module like any other: compiled, laid out or moved, it gives the same."""
 
 import copy
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +8,8 @@ from torch.nn import functional as F
 
 import aptheory as ap
 from aptheory import methods
+
+from .own_process import lines_printed_by
 
 VIT, CNN = "aptheory_vit_mini", "aptheory_resnet_mini"
 CASES = [
@@ -102,12 +101,8 @@ for name, text in CASES:
 @pytest.mark.slow
 def test_compiled_it_gives_the_same_outputs_and_gradients():
     # In a process of its own: the compiler cannot read functions that check shapes as they run.
-    root = Path(__file__).parent.parent
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILED], cwd=root, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"{name} {text}" for name, text in CASES]
+    printed = lines_printed_by(COMPILED)
+    assert printed == [f"{name} {text}" for name, text in CASES]
 
 
 @pytest.mark.parametrize("text", CNN_CASES)

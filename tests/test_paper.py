@@ -67,6 +67,22 @@ def test_the_readme_prints_the_costs_of_the_tables():
         assert "| " + " | ".join(f"{value:.2f}" for value in said) + " |" in readme
 
 
+def test_the_readme_prints_the_regrets_of_the_table():
+    readme = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
+    ways = Results(RESULTS).table("layer_choice/summary").set_index("way")
+    for way, said in (
+        ("rule", "loses {regret:.1f} accuracy points [{low:.1f}, {high:.1f}]"),
+        ("best on validation (the sweep)", "chooses by validation loses {regret:.1f}"),
+        ("paper's place", "the papers' fixed places {regret:.1f}"),
+        ("random layer", "a random layer {regret:.1f}"),
+        ("middle layer", "taking the middle layer loses {regret:.1f}"),
+        ("successive halving, 2%", "loses {regret:.1f} for 2 % of a sweep"),
+        ("successive halving, 10%", "and {regret:.1f} for 10 %"),
+        ("rule, then trials, 10%", "the loss is {regret:.1f} [{low:.1f}, {high:.1f}]"),
+    ):
+        assert said.format(**ways.loc[way]) in readme, way
+
+
 def test_make_paper_runs_every_analysis_that_a_claim_names():
     commands = [c for claim in CLAIMS for c in claim.experiment.command.split("; ")]
     named = {c.split()[2] for c in commands if c.startswith("python -m ") and "--assets" not in c}

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,50 +11,26 @@ from aptheory import loop as loop_module
 from aptheory.errors import InputError
 from aptheory.kept import Kept
 from aptheory.methods import LayerProbe, LinearProbe, RandomPerturbation
-from aptheory.tasks import ArraySplit, Task
 from aptheory.training import Recipe, Run, fit, fit_many, grid, kept_for, stack_size
 
-
-def split(number, classes, seed, side=16):
-    """Noise images whose class moves the brightness of one of the quarters."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(number) % classes
-    pixels = rng.normal(110, 30, (number, side, side, 3))
-    half = side // 2
-    for i, label in enumerate(labels):
-        top, left = divmod(label % 4, 2)
-        pixels[i, top * half : (top + 1) * half, left * half : (left + 1) * half] += 45
-    return ArraySplit(np.clip(pixels, 0, 255).astype(np.uint8), labels)
+from .quarters import RECIPE, small_cnn, small_task, small_vit
 
 
 @pytest.fixture(scope="module")
 def task():
-    return Task("quarters", ("a", "b", "c", "d"), split(90, 4, 0), split(40, 4, 1), split(44, 4, 2))
+    return small_task()
 
 
 @pytest.fixture(scope="module")
 def vit():
-    torch.manual_seed(0)
-    return ap.load(
-        "vit_tiny_patch16_224",
-        weights=None,
-        input_shape=(3, 16, 16),
-        patch_size=4,
-        depth=3,
-        embed_dim=24,
-        num_heads=2,
-    )
+    return small_vit()
 
 
 @pytest.fixture(scope="module")
 def cnn():
-    torch.manual_seed(0)
-    return ap.load(
-        "resnet10t", weights=None, input_shape=(3, 16, 16), channels=(8, 8, 16, 16), stem_width=8
-    )
+    return small_cnn()
 
 
-RECIPE = Recipe(epochs=3, batch_size=32, lr=0.03)
 PLAIN = {"head_init": "default", "scale_prompts": False}  # nothing but the optimiser
 RUNS = [
     Run(seed=3, lr=0.03),
@@ -467,107 +442,3 @@ def test_an_outcome_is_plain_values(vit, task):
     assert "predictions" not in record
     json.dumps(record)
     assert dataclasses.is_dataclass(outcome)
-
-
-# ---- successive halving
-
-
-def test_rungs():
-    from aptheory.halving import rungs
-
-    assert rungs(20, 30) == [2, 7, 20]
-    assert rungs(20, 30, factor=2) == [2, 5, 10, 20]
-    assert rungs(1, 30) == [1]
-    assert rungs(20, 1) == [20]
-    with pytest.raises(InputError, match="factor"):
-        rungs(20, 30, factor=1)
-
-
-def test_halving_goes_on_with_the_best_and_changes_nothing_for_them(vit, task):
-    from aptheory.halving import halving
-
-    methods = [LayerProbe(layer=0), ap.ActivationPrompt(layer=1), LinearProbe()]
-    runs = grid(seeds=(0, 1), lrs=(0.03, 1e-5))
-    recipe = RECIPE.but(epochs=6, together=4)
-    found = halving(methods, vit, task, runs=runs, recipe=recipe)
-    assert found.epochs < found.full_epochs == 3 * 4 * 6
-    assert sorted(found.table["epochs"].unique()) == [2, 6]
-    first = found.table[found.table["rung"] == 0]
-    assert len(first) == 6
-    going = first[first["goes_on"]]
-    assert len(going) == 2
-    dropped = first[~first["goes_on"]]
-    assert going["val_accuracy"].min() >= dropped["val_accuracy"].max()
-    assert (first["seeds"] == 1).all()  # a third of the epochs, a third of the seeds
-    assert (found.table[found.table["rung"] == 1]["seeds"] == 2).all()
-    assert found.epochs == 6 * 2 + 2 * (4 + 6)
-    assert len(found.outcomes) == 4  # two configurations of two seeds
-    best_method, best_run = found.best
-    alone = fit_many(best_method, vit, task, runs=[best_run], recipe=recipe)[0]
-    same = next(
-        o
-        for o in found.outcomes
-        if (o.method, o.lr, o.seed) == (best_method.settings(), best_run.lr, best_run.seed)
-    )
-    assert same.curve[-1]["train_loss"] == pytest.approx(alone.curve[-1]["train_loss"], rel=1e-3)
-    assert same.test_accuracy == pytest.approx(alone.test_accuracy, abs=1.5 / 44)
-
-
-# ---- frozen BatchNorm folded away while training
-
-
-def test_fusing_changes_rounding_alone_and_leaves_no_trace(cnn, task):
-    from aptheory.fusing import Fused
-
-    adapted = ap.ActivationPrompt(layer=1, std=0.1).attach(cnn, classes=4).eval()
-    kinds = [type(m) for m in adapted.net.module.modules()]
-    z = torch.randn(3, *cnn.layers[1].shape)
-    with torch.no_grad():
-        before = adapted.rest(z)
-        fused = Fused.apply(adapted)
-        assert fused.pairs >= 8
-        after = adapted.rest(z)
-        assert not torch.equal(before, after)
-        torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
-        fused.undo()
-        assert torch.equal(adapted.rest(z), before)
-    assert [type(m) for m in adapted.net.module.modules()] == kinds
-
-    plain = fit(adapted, task, recipe=RECIPE.but(fuse=False))
-    again = fit(adapted, task, recipe=RECIPE)
-    assert [type(m) for m in adapted.net.module.modules()] == kinds
-    for ours, theirs in zip(again.curve, plain.curve, strict=True):
-        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
-
-
-def test_fusing_leaves_alone_what_is_learned_hooked_or_read_elsewhere(cnn):
-    from aptheory.fusing import Fused
-
-    assert Fused.apply(ap.NormTuning().attach(cnn, classes=4)).pairs == 0
-    adapted = ap.ActivationPrompt(layer=1).attach(cnn, classes=4)
-    everything = Fused.apply(adapted)
-    count = everything.pairs
-    everything.undo()
-    conv = next(m for m in adapted.net.module.layer2.modules() if type(m) is torch.nn.Conv2d)
-    conv.register_forward_hook(lambda module, given, out: None)
-    assert Fused.apply(adapted).pairs == count - 1
-
-    class Twice(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first = torch.nn.Conv2d(3, 4, 3)
-            self.conv = torch.nn.Conv2d(4, 4, 3, padding=1)
-            self.norm = torch.nn.BatchNorm2d(4)
-            self.pool = torch.nn.AdaptiveAvgPool2d(1)
-            self.fc = torch.nn.Linear(4, 5)
-
-        def forward(self, x):
-            y = self.conv(self.first(x))
-            return self.fc(torch.flatten(self.pool(torch.relu(self.norm(y)) + y), 1))
-
-    module = Twice().eval()
-    module.norm.running_mean.fill_(0.7)
-    net = ap.load(module, input_shape=(3, 8, 8))
-    adapted = ap.VisualPrompt().attach(net, classes=4)
-    assert Fused.apply(adapted).pairs == 0
-    assert isinstance(adapted.net.module.norm, torch.nn.BatchNorm2d)

@@ -1,9 +1,5 @@
 """Training on a GPU and compiled: the numbers of the CPU, to rounding. Run with -m gpu, -m slow."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -11,12 +7,29 @@ import aptheory as ap
 from aptheory.cost import cost
 from aptheory.training import Run, fit_many
 
-from .test_training import RECIPE, cnn, task, vit  # noqa: F401 (fixtures)
+from .own_process import lines_printed_by
+from .quarters import RECIPE, small_cnn, small_task, small_vit
+
+
+@pytest.fixture(scope="module")
+def task():
+    return small_task()
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return small_vit()
+
+
+@pytest.fixture(scope="module")
+def cnn():
+    return small_cnn()
+
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
-def losses(net, task, recipe, **options):  # noqa: F811
+def losses(net, task, recipe, **options):
     method = ap.ActivationPrompt(layer=net.block_layers[1])
     runs = [Run(seed=0), Run(seed=1, lr=0.01)]
     return [
@@ -29,7 +42,7 @@ def losses(net, task, recipe, **options):  # noqa: F811
 @needs_gpu
 @pytest.mark.parametrize("name", ["vit", "cnn"])
 @pytest.mark.parametrize("changes", [{}, {"cuda_graph": True}, {"precision": "bfloat16"}])
-def test_a_gpu_trains_like_the_cpu(name, changes, task, request):  # noqa: F811
+def test_a_gpu_trains_like_the_cpu(name, changes, task, request):
     net = request.getfixturevalue(name)
     before = losses(net, task, RECIPE)
     try:
@@ -43,7 +56,7 @@ def test_a_gpu_trains_like_the_cpu(name, changes, task, request):  # noqa: F811
 
 @pytest.mark.gpu
 @needs_gpu
-def test_cost_on_a_gpu(cnn):  # noqa: F811
+def test_cost_on_a_gpu(cnn):
     try:
         table = cost(cnn.to("cuda"), ap.VisualPrompt(), batch_size=4, repeats=2, classes=4)
     finally:
@@ -53,16 +66,11 @@ def test_cost_on_a_gpu(cnn):  # noqa: F811
 
 
 COMPILED = """
-import torch
 import aptheory as ap
 from aptheory.training import Recipe, fit
-from tests.test_training import split
-from aptheory.tasks import Task
+from tests.quarters import small_task, small_vit
 
-torch.manual_seed(0)
-net = ap.load("vit_tiny_patch16_224", weights=None, input_shape=(3, 16, 16), patch_size=4,
-              depth=3, embed_dim=24, num_heads=2)
-task = Task("quarters", tuple("abcd"), split(90, 4, 0), split(40, 4, 1), split(44, 4, 2))
+net, task = small_vit(), small_task()
 for how in ("none", "default"):
     adapted = ap.ActivationPrompt(layer=2).attach(net, classes=4)
     outcome = fit(adapted, task, recipe=Recipe(epochs=2, batch_size=30, compile=how))
@@ -73,10 +81,6 @@ for how in ("none", "default"):
 @pytest.mark.slow
 def test_a_compiled_rest_trains_like_the_plain_one():
     # In a process of its own: the compiler cannot read functions that check shapes as they run.
-    root = Path(__file__).parent.parent
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILED], cwd=root, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    plain, compiled = ([float(v) for v in line.split()] for line in done.stdout.splitlines()[-2:])
+    printed = lines_printed_by(COMPILED)
+    plain, compiled = ([float(v) for v in line.split()] for line in printed[-2:])
     assert compiled == pytest.approx(plain, rel=1e-3)

@@ -14,7 +14,7 @@ from aptheory.kept import Kept
 from aptheory.tasks import ArraySplit, Task
 from aptheory.training import Recipe, fit
 
-from .test_training import split
+from .quarters import split
 
 
 @pytest.fixture(scope="module")
