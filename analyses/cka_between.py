@@ -14,10 +14,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from aptheory.explore import write_table
+from aptheory.exploration import write_table
 from aptheory.metrics import CKA
-from aptheory.profile import walk
-from aptheory.sources import load_network, load_task
+from aptheory.profiling.profile import walk
+from aptheory.studies.sources import load_network, load_task
 from aptheory.tasks import loader
 
 PAIRS: list[tuple[Any, Any, Any]] = [

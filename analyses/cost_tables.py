@@ -16,10 +16,10 @@ import pandas as pd
 import torch
 
 import aptheory as ap
-from aptheory.cost import cost
-from aptheory.explore import write_table
+from aptheory.exploration import write_table
 from aptheory.methods import parse
-from aptheory.network import Network
+from aptheory.networks.network import Network
+from aptheory.training.cost import cost
 
 SHORT = (("cnn", "resnet50", "layer4.0"), ("vit", "vit_small_patch16_224", "blocks.2"))
 FULL = (("cnn", "resnet101", "layer4.0"), ("vit", "vit_large_patch16_224", "blocks.2"))

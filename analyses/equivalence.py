@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 
 import aptheory as ap
-from aptheory.explore import write_table
-from aptheory.theory.equivalence_table import measure
+from analyses.equivalence_table import measure
+from aptheory.exploration import write_table
 
 NETWORKS = (
     ("aptheory_vit_mini", "pretrained"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from aptheory.relate import mean_interval, spearman
+from aptheory.findings.relate import mean_interval, spearman
 
 
 class NotMeasured(LookupError):

@@ -14,7 +14,7 @@ import pandas as pd
 from analyses import evidence
 from analyses.evidence import Evidence, NotMeasured
 from analyses.results import Results
-from aptheory.relate import across
+from aptheory.findings.relate import across
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 PARTLY, UNDECIDED = "partly reproduced", "undecided"

@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aptheory.cost import Operations, piece_operations
+from aptheory.choosing.rule import Pair
+from aptheory.choosing.scores import PLACES, kind_of, layer_scores, place_scores, score_operations
+from aptheory.choosing.trials import Prices
 from aptheory.errors import InputError
-from aptheory.explore import write_table
-from aptheory.layer_rule import Pair
-from aptheory.network import Network
-from aptheory.outcomes import key_of, write_atomically
-from aptheory.recipe import Recipe
-from aptheory.scores import PLACES, kind_of, layer_scores, place_scores, score_operations
-from aptheory.sources import load_network, load_task
-from aptheory.study import Study
-from aptheory.trials import Prices
+from aptheory.exploration import write_table
+from aptheory.networks.network import Network
+from aptheory.studies.files import write_atomically
+from aptheory.studies.records import key_of
+from aptheory.studies.sources import load_network, load_task
+from aptheory.studies.study import Study
+from aptheory.training.cost import Operations, piece_operations
+from aptheory.training.recipe import Recipe
 
 SHARE = 0.02  # of a sweep's operations that the scores may cost
 FORMAT = 3  # of the kept scores: raise it when what they mean changes

@@ -8,16 +8,16 @@ test accuracy at the layer that is truly best minus that at the chosen one.
 
 Everything below was fixed before the evidence was made:
 
-- *rule*: `aptheory.layer_rule`, its family of scores and penalty chosen and its weights fitted
+- *rule*: `aptheory.choosing.rule`, its family of scores and penalty chosen and its weights fitted
   without the network and without the task that it is judged on (where nothing else is left,
   without the network). Nothing is chosen by looking at the pair. The scores look at as many
   training images as 2 % of the sweep's operations buy, 256 at most.
 - *fixed places*: the paper's (CNNs the input of the last stage, ViTs the third block), the
   middle, the last, the image, a random layer; the best of the other networks' mean curve.
-- *searches, trained anew* by `aptheory.trials` within a share of the sweep's operations, results
-  kept in OUT/searches: successive halving over layers that are spread out, at the cost of the
-  rule's scores, at 2 % and at 10 %; and the rule's ranking with the rest of 2 % and 10 % spent on
-  its best layers. What the budget bought (layers and epochs) stands in searches.csv.
+- *searches, trained anew* by `aptheory.choosing.trials` within a share of the sweep's operations,
+  results kept in OUT/searches: successive halving over layers that are spread out, at the cost of
+  the rule's scores, at 2 % and at 10 %; and the rule's ranking with the rest of 2 % and 10 % spent
+  on its best layers. What the budget bought (layers and epochs) stands in searches.csv.
 - *noise floor*: the best on validation by the full sweep, and the layer best on test with one
   seed, judged with the others. No way without test data can be expected to do much better.
 - *single scores* and the mean rank of the prompt's derivative: looks without a choice, for the
@@ -42,14 +42,15 @@ import numpy as np
 import pandas as pd
 
 from analyses.layer_cases import Case, found_sweeps, gather
+from aptheory.choosing.rule import Fitter, Rule
+from aptheory.choosing.scores import PLACES, SCORES, standardise
+from aptheory.choosing.trials import Plan, plan, search, spread_out
 from aptheory.errors import InputError
-from aptheory.explore import write_table
-from aptheory.layer_rule import Fitter, Rule
-from aptheory.outcomes import key_of, write_atomically
-from aptheory.relate import clustered_interval
-from aptheory.scores import PLACES, SCORES, standardise
-from aptheory.sources import load_network, load_task
-from aptheory.trials import Plan, plan, search, spread_out
+from aptheory.exploration import write_table
+from aptheory.findings.relate import clustered_interval
+from aptheory.studies.files import write_atomically
+from aptheory.studies.records import key_of
+from aptheory.studies.sources import load_network, load_task
 
 BUDGETS = (0.02, 0.1)
 DERIVATIVE = ("tangent_explained", "tangent_dimension", "tangent_variation", "gradient_gain")

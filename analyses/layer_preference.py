@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from aptheory.explore import explore, write_table
-from aptheory.relate import across
-from aptheory.study import Study
+from aptheory.exploration import explore, write_table
+from aptheory.findings.relate import across
+from aptheory.studies.study import Study
 
 NETWORKS = ("aptheory_vit_mini", "aptheory_resnet_mini")
 MORE = ("aptheory_vit_gap_mini", "aptheory_resnet_deep_mini")

@@ -23,8 +23,8 @@ from tqdm.auto import tqdm
 
 import aptheory as ap
 from analyses.theory_output import arguments, finish, interval, part
-from aptheory.relate import mean_interval
-from aptheory.training import grid
+from aptheory.findings.relate import mean_interval
+from aptheory.training.fit import grid
 
 NAME = "low_data"
 METHODS = {

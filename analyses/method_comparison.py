@@ -15,10 +15,10 @@ from pathlib import Path
 import pandas as pd
 
 from analyses.real_weights import resnet56, vit_tiny
-from aptheory.comparison import compare
-from aptheory.explore import write_table
-from aptheory.study import Study
-from aptheory.sweep import sweep
+from aptheory.exploration import write_table
+from aptheory.findings.compare import compare
+from aptheory.studies.study import Study
+from aptheory.studies.sweep import sweep
 
 METHODS = (
     "ap",

@@ -18,9 +18,9 @@ import pandas as pd
 import torch
 
 import aptheory as ap
-from aptheory.explore import write_table
+from aptheory.exploration import write_table
 from aptheory.methods import Adapted
-from aptheory.network import Layer
+from aptheory.networks.network import Layer
 from aptheory.tasks import loader
 
 NETWORKS = ("aptheory_vit_mini", "aptheory_resnet_mini")

@@ -14,8 +14,8 @@ import argparse
 import os
 from pathlib import Path
 
-from aptheory.explore import explore
-from aptheory.study import Study
+from aptheory.exploration import explore
+from aptheory.studies.study import Study
 
 
 def vit_tiny(assets: Path) -> dict:

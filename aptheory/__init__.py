@@ -1,76 +1,113 @@
 """Where in a frozen vision network does a learned perturbation do its work, and why?
 
-The public names are listed in ``_HOME``; each is imported when it is first used, so that
-``import aptheory`` stays quick.
+Each public name is imported when it is first used, so that ``import aptheory`` stays quick. The
+table says where each lives; the block for type checkers says the same in their language.
 """
 
-import sys
-from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
-
-_HOME = {
-    "load": "network",
-    "Network": "network",
-    "Layer": "network",
-    "InputError": "errors",
-    "task": "tasks",
-    "Task": "tasks",
-    "ActivationPrompt": "methods",
-    "VisualPrompt": "methods",
-    "NormTuning": "methods",
-    "BitFit": "methods",
-    "LinearProbe": "methods",
-    "LayerProbe": "methods",
-    "Partial": "methods",
-    "FullFineTuning": "methods",
-    "VPT": "methods",
-    "VAPT": "methods",
-    "GateVPT": "methods",
-    "E2VPT": "methods",
-    "LoRA": "methods",
-    "Adapter": "methods",
-    "SSF": "methods",
-    "attach_saved": "methods",
-    "profile": "profile",
-    "Recipe": "training",
-    "fit": "training",
-    "fit_many": "training",
-    "Study": "sweep",
-    "sweep": "sweep",
-    "relate": "relate",
-    "recommend_layer": "recommend",
-}
-__all__ = sorted(_HOME)
+from aptheory.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from aptheory import methods as methods
+    from aptheory import metrics as metrics
+    from aptheory import tasks as tasks
+    from aptheory import theory as theory
+    from aptheory.choosing.recommend import recommend_layer as recommend_layer
     from aptheory.errors import InputError as InputError
-    from aptheory.network import Layer as Layer
-    from aptheory.network import Network as Network
-    from aptheory.network import load as load
+    from aptheory.exploration import explore as explore
+    from aptheory.findings.compare import compare as compare
+    from aptheory.findings.relate import relate as relate
+    from aptheory.methods import E2VPT as E2VPT
+    from aptheory.methods import SSF as SSF
+    from aptheory.methods import VAPT as VAPT
+    from aptheory.methods import VPT as VPT
+    from aptheory.methods import ActivationPrompt as ActivationPrompt
+    from aptheory.methods import Adapter as Adapter
+    from aptheory.methods import BitFit as BitFit
+    from aptheory.methods import FullFineTuning as FullFineTuning
+    from aptheory.methods import GateVPT as GateVPT
+    from aptheory.methods import LayerProbe as LayerProbe
+    from aptheory.methods import LinearProbe as LinearProbe
+    from aptheory.methods import LoRA as LoRA
+    from aptheory.methods import Method as Method
+    from aptheory.methods import NormTuning as NormTuning
+    from aptheory.methods import Partial as Partial
+    from aptheory.methods import RandomPerturbation as RandomPerturbation
+    from aptheory.methods import VisualPrompt as VisualPrompt
+    from aptheory.methods import attach_saved as attach_saved
+    from aptheory.methods import fold as fold
+    from aptheory.methods import register as register
+    from aptheory.methods import save as save
+    from aptheory.networks.layer import Layer as Layer
+    from aptheory.networks.loading import load as load
+    from aptheory.networks.network import Network as Network
+    from aptheory.profiling.profile import extract as extract
+    from aptheory.profiling.profile import profile as profile
+    from aptheory.profiling.similarity import similarity as similarity
+    from aptheory.reporting import plots as plots
+    from aptheory.reporting.report import report as report
+    from aptheory.studies.status import status as status
+    from aptheory.studies.study import Study as Study
+    from aptheory.studies.sweep import sweep as sweep
+    from aptheory.tasks import Task as Task
+    from aptheory.tasks import task as task
+    from aptheory.training.cost import cost as cost
+    from aptheory.training.fit import fit as fit
+    from aptheory.training.fit import fit_many as fit_many
+    from aptheory.training.outcome import Outcome as Outcome
+    from aptheory.training.recipe import Recipe as Recipe
+    from aptheory.training.recipe import Run as Run
 
+_METHODS = (
+    *("ActivationPrompt", "VisualPrompt", "LinearProbe", "LayerProbe", "RandomPerturbation"),
+    *("NormTuning", "BitFit", "VPT", "VAPT", "GateVPT", "E2VPT", "LoRA", "Adapter", "SSF"),
+    *("Partial", "FullFineTuning", "Method", "register", "save", "attach_saved", "fold"),
+)
+_HOME = {
+    "load": "networks.loading",
+    "Network": "networks.network",
+    "Layer": "networks.layer",
+    "task": "tasks",
+    "Task": "tasks",
+    **dict.fromkeys(_METHODS, "methods"),
+    "profile": "profiling.profile",
+    "extract": "profiling.profile",
+    "similarity": "profiling.similarity",
+    "Recipe": "training.recipe",
+    "Run": "training.recipe",
+    "Outcome": "training.outcome",
+    "fit": "training.fit",
+    "fit_many": "training.fit",
+    "cost": "training.cost",
+    "Study": "studies.study",
+    "sweep": "studies.sweep",
+    "status": "studies.status",
+    "recommend_layer": "choosing.recommend",
+    "relate": "findings.relate",
+    "compare": "findings.compare",
+    "explore": "exploration",
+    "report": "reporting.report",
+    "InputError": "errors",
+}
+_MODULES = {name: name for name in ("metrics", "methods", "tasks", "theory")} | {
+    "plots": "reporting.plots"
+}
+__all__ = sorted([*_HOME, *_MODULES, "__version__"])
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'aptheory' has no attribute {name!r}")
-    value = getattr(import_module(f"aptheory.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:
 
+    def __getattr__(name):
+        from importlib import import_module
 
-def __dir__() -> list[str]:
-    return __all__
+        if name in _MODULES:
+            value = import_module(f"aptheory.{_MODULES[name]}")
+        elif name in _HOME:
+            value = getattr(import_module(f"aptheory.{_HOME[name]}"), name)
+        else:
+            raise AttributeError(f"module 'aptheory' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
-
-class _Package(ModuleType):
-    """Importing ``aptheory.sweep`` must not hide the function `sweep` behind its module."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and _HOME.get(name) == name and hasattr(value, name):
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+    def __dir__():
+        return __all__

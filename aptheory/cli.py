@@ -84,7 +84,7 @@ def layers(
     network: Network, weights: Weights = "pretrained", granularity: Granularity = "block"
 ) -> None:
     """Print a network as the list of its layers."""
-    from aptheory.sources import load_network
+    from aptheory.studies.sources import load_network
 
     typer.echo(load_network(_network(network, weights, granularity)))
 
@@ -102,7 +102,7 @@ def profile(
     seed: int = 0,
 ) -> None:
     """Measure every metric at every layer, in one pass over the images."""
-    from aptheory.explore import MEASURES, profile_study
+    from aptheory.exploration import MEASURES, profile_study
 
     study = _study(networks, task, weights, granularity, subset)
     wanted = tuple(measures.split(",")) if measures else MEASURES
@@ -131,11 +131,11 @@ def sweep(
     retry_failed: bool = False,
 ) -> None:
     """Train methods at layers, over seeds: from a study file or from --network and --task."""
-    from aptheory.comparison import compare
-    from aptheory.status import duration
-    from aptheory.study import Study
-    from aptheory.sweep import dry_run as plan_of
-    from aptheory.sweep import sweep as run
+    from aptheory.findings.compare import compare
+    from aptheory.studies.status import duration
+    from aptheory.studies.study import Study
+    from aptheory.studies.sweep import dry_run as plan_of
+    from aptheory.studies.sweep import sweep as run
 
     if study is not None:
         planned = Study.from_toml(study)
@@ -172,7 +172,7 @@ def sweep(
 @app.command()
 def status(folder: Path) -> None:
     """Say how far a sweep is: done, running, failed and left, with the time to go."""
-    from aptheory.status import status as look
+    from aptheory.studies.status import status as look
 
     typer.echo(look(folder).text())
 
@@ -182,8 +182,8 @@ def relate(folder: Path, draws: int = 1000, seed: int = 0) -> None:
     """Correlate the metrics with the accuracies in FOLDER, with intervals and corrected p."""
     import pandas as pd
 
-    from aptheory.explore import relations, write_table
-    from aptheory.report import Tables
+    from aptheory.exploration import relations, write_table
+    from aptheory.reporting.run_folder import Tables
 
     tables = Tables.read(folder)
     if tables.profile.empty or tables.accuracy.empty:
@@ -199,8 +199,9 @@ def relate(folder: Path, draws: int = 1000, seed: int = 0) -> None:
 @app.command()
 def report(folder: Path) -> None:
     """Write FOLDER/report.html and FOLDER/plots from the tables in FOLDER."""
-    from aptheory.report import Tables, findings
-    from aptheory.report import report as write
+    from aptheory.reporting.report import findings
+    from aptheory.reporting.report import report as write
+    from aptheory.reporting.run_folder import Tables
 
     page = write(folder)
     _tell(findings(Tables.read(folder)), page)
@@ -233,9 +234,9 @@ def run(
 @app.command()
 def demo(out: Out = Path("runs/demo")) -> None:
     """The whole job on the embedded networks and tasks: two of each, about four minutes."""
-    from aptheory.demo import STUDY
+    from aptheory.exploration import DEMO
 
-    _explore(STUDY, out, images=256)
+    _explore(DEMO, out, images=256)
 
 
 @app.command()
@@ -248,16 +249,16 @@ def cost(
     out: Annotated[Path | None, typer.Option("--out", "-o")] = None,
 ) -> None:
     """Predict and measure what methods cost: parameters, FLOPs, time, memory, throughput."""
-    from aptheory.cost import cost as measure
     from aptheory.methods import parse
-    from aptheory.sources import load_network
+    from aptheory.studies.sources import load_network
+    from aptheory.training.cost import cost as measure
 
     net = load_network(_network(network, weights, "block"))
     table = measure(
         net, [parse(method) for method in methods], batch_size=batch_size, classes=classes
     )
     if out is not None:
-        from aptheory.explore import write_table
+        from aptheory.exploration import write_table
 
         write_table(table, out / "cost.csv")
     typer.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
@@ -276,8 +277,8 @@ def recommend(
     seed: int = 0,
 ) -> None:
     """Name the layer to prompt without a sweep: a ranked table with its reasons."""
-    from aptheory.recommend import recommend_layer
-    from aptheory.sources import load_network, load_task
+    from aptheory.choosing.recommend import recommend_layer
+    from aptheory.studies.sources import load_network, load_task
 
     net = load_network(_network(network, weights, "block"))
     chosen = recommend_layer(
@@ -317,8 +318,9 @@ def main() -> None:
 
 
 def _explore(study: Any, out: Path, *, measures: str | None = None, **options: Any) -> None:
-    from aptheory.explore import MEASURES, explore
-    from aptheory.report import Tables, findings
+    from aptheory.exploration import MEASURES, explore
+    from aptheory.reporting.report import findings
+    from aptheory.reporting.run_folder import Tables
 
     wanted = tuple(measures.split(",")) if measures else MEASURES
     page = explore(study, out, measures=wanted, **options)
@@ -360,7 +362,7 @@ def _study(
     recipe: str = "quick",
     epochs: int | None = None,
 ) -> Any:
-    from aptheory.study import Study
+    from aptheory.studies.study import Study
 
     return Study(
         name="run",

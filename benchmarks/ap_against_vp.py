@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 import aptheory as ap
-from aptheory.cost import cost
+from aptheory.training.cost import cost
 
 FULL = (("resnet101", "layer4.0", None), ("vit_large_patch16_224", 2, None))
 QUICK = (

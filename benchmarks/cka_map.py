@@ -28,8 +28,8 @@ from measuring import (
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from aptheory.profile import profile, walk
-from aptheory.similarity import similarity
+from aptheory.profiling.profile import profile, walk
+from aptheory.profiling.similarity import similarity
 
 
 def streaming(net, images: Tensor, batch: int) -> Tensor:

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 import aptheory as ap
-from aptheory.training import Recipe, fit_many, grid, kept_for
+from aptheory.training.fit import Recipe, fit_many, grid, kept_for
 
 
 def seconds(net: ap.Network, task: ap.Task, places: list[int], runs: int, recipe: Recipe) -> float:

@@ -20,7 +20,7 @@ import numpy as np
 import aptheory as ap
 from aptheory import tasks
 from aptheory.tasks.base import Split
-from aptheory.tasks.files import FileSplit
+from aptheory.tasks.readers.files import FileSplit
 
 BATCH = 64
 

@@ -18,9 +18,9 @@ import torch
 from torch.nn import functional as F
 
 import aptheory as ap
-from aptheory.cost import cost, piece_operations, predict
 from aptheory.errors import InputError
 from aptheory.methods import parse
+from aptheory.training.cost import cost, piece_operations, predict
 
 METHODS = (
     "ap",

@@ -20,7 +20,7 @@ from measuring import (
 )
 from torch import Tensor
 
-from aptheory.profile import extract
+from aptheory.profiling.profile import extract
 
 
 def with_hooks(net, images: Tensor, batch: int) -> list[Tensor]:

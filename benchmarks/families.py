@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     import aptheory as ap
-    from aptheory.attention import AttentionLayer
+    from aptheory.networks.attention import AttentionLayer
 
 HERE = Path(__file__).parent
 SLOW = 0.5
@@ -104,7 +104,11 @@ def attention(net: ap.Network, x: torch.Tensor) -> dict:
     """Observe every attention layer: how many, how far off, and whether the output changed."""
     import torch
 
-    from aptheory.attention import attention_error, observe_attention, unplaced_attention_layers
+    from aptheory.networks.attention import (
+        attention_error,
+        observe_attention,
+        unplaced_attention_layers,
+    )
 
     sites = unplaced_attention_layers(net)
     if not sites:

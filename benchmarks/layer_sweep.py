@@ -36,9 +36,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import aptheory as ap
-from aptheory.halving import halving
-from aptheory.loop import Loop, order_generator
-from aptheory.training import Recipe, fit_many, grid, kept_for
+from aptheory.training.fit import Recipe, fit_many, grid, kept_for
+from aptheory.training.halving import halving
+from aptheory.training.loop import Loop, order_generator
 
 QUICK = (("aptheory_vit_mini", "pretrained", None), ("aptheory_resnet_mini", "pretrained", None))
 PLAIN = {"head_init": "default", "scale_prompts": False}  # what the loops by hand do

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from measuring import arguments, network, peak_memory, pictures, print_environment
 from torch import Tensor
 
-from aptheory.attention import attention_layers
-from aptheory.profile import profile
+from aptheory.networks.attention import attention_layers
+from aptheory.profiling.profile import profile
 
 MEASURES = (
     "cka",

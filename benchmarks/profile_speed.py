@@ -18,8 +18,8 @@ from collections.abc import Callable
 import torch
 from measuring import arguments, cpu_seconds, forward, network, pictures, print_environment
 
-from aptheory.attention import attention_layers
-from aptheory.profile import profile
+from aptheory.networks.attention import attention_layers
+from aptheory.profiling.profile import profile
 
 
 def bound(net, batch: int, bytes_each: int) -> None:

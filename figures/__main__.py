@@ -10,7 +10,7 @@ from pathlib import Path
 
 from analyses.evidence import NotMeasured
 from analyses.results import Results
-from aptheory import plots
+from aptheory.reporting import plots
 
 FIGURES = (
     "layer_preference",

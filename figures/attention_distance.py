@@ -5,8 +5,8 @@ from matplotlib.figure import Figure
 
 from analyses import evidence
 from analyses.results import Results
-from aptheory import plots
-from aptheory.relate import mean_interval
+from aptheory.findings.relate import mean_interval
+from aptheory.reporting import plots
 from figures import sheet as page
 
 NEEDS = "python -m analyses.layer_preference, then python -m analyses.collect"

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analyses.results import Results
-from aptheory import plots
+from aptheory.reporting import plots
 from figures import sheet as page
 
 NEEDS = "python -m analyses.cost_tables, then python -m analyses.collect"

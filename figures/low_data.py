@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses.results import Results
-from aptheory import plots
-from aptheory.relate import mean_interval
+from aptheory.findings.relate import mean_interval
+from aptheory.reporting import plots
 from figures import sheet as page
 
 LOOKS = (("grey", "s"), ("blue", "o"), ("green", "^"), ("orange", "D"), ("purple", "v"))

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from analyses import evidence
 from analyses.results import Results
-from aptheory import plots
+from aptheory.reporting import plots
 from aptheory.tasks.catalogue import EMBEDDED_FACTS
 from figures import sheet as page
 

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analyses.results import Results
-from aptheory import plots
+from aptheory.reporting import plots
 from figures import sheet as page
 
 NEEDS = "python -m analyses.prompt_views, then python -m analyses.collect"

@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from aptheory import plots
+from aptheory.reporting import plots
 
 
 def band(

@@ -4,8 +4,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analyses.results import Results
-from aptheory import plots
-from aptheory.relate import across
+from aptheory.findings.relate import across
+from aptheory.reporting import plots
 from figures import sheet as page
 
 NEEDS = "python -m analyses.layer_preference, then python -m analyses.collect"

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 from analyses.results import Results
-from aptheory import plots
+from aptheory.reporting import plots
 from aptheory.theory.comparison import preference
 from figures import sheet as page
 from figures.quantiles import band

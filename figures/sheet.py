@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses.results import Results
-from aptheory import plots
-from aptheory.relate import mean_interval
+from aptheory.findings.relate import mean_interval
+from aptheory.reporting import plots
 
 Draw = Callable[[Results], Figure]
 

@@ -5,7 +5,7 @@ import torch
 
 import aptheory as ap
 from aptheory.tasks import ArraySplit, Task
-from aptheory.training import Recipe
+from aptheory.training.fit import Recipe
 
 
 def split(number, classes, seed, side=16):

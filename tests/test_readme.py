@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from aptheory.cli import app
-from aptheory.study import Study
+from aptheory.studies.study import Study
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -40,7 +40,7 @@ ap.fit(probe, task, recipe=ap.Recipe(epochs=8))""",
 profile = ap.profile(net, task, measures=("attention_distance", "effective_rank"), limit=64)
 profile.pivot_table(index="layer_name", columns="measure", values="value", sort=False)""",
     """\
-from aptheory import plots
+from aptheory.reporting import plots
 
 plots.attention_distance(profile, network=net.name, task=task.name);""",
     "# A study is the same for many networks, tasks, layers and seeds. It says what it "
@@ -127,7 +127,7 @@ table[table.measure != "cka"].pivot_table(
     index="layer_name", columns="measure", values="value", sort=False
 )""",
     """\
-from aptheory import plots
+from aptheory.reporting import plots
 
 plots.cka_map(table, network=net.name, task=task.name);""",
 )
@@ -156,7 +156,7 @@ prompt = ap.ActivationPrompt(layer=3, shape="channel").attach(vit, classes=4)
 torch.nn.init.normal_(prompt.trainable[0], std=0.1)
 prompt.eval()
 try:
-    plain = prompt.fold()
+    plain = ap.fold(prompt)
     print("largest difference:", float((plain(x) - prompt(x)).abs().max().detach()))
 except ap.InputError as reason:
     print("no exact fold here:", reason)""",
@@ -165,7 +165,7 @@ except ap.InputError as reason:
     """\
 full = ap.ActivationPrompt(layer=3).attach(vit, classes=4)
 try:
-    full.fold()
+    ap.fold(full)
 except ap.InputError as reason:
     print(reason)""",
 )

@@ -4,13 +4,6 @@
 method from text or a table; ``applicable(net)`` lists one sensible instance of each that fits.
 """
 
-from __future__ import annotations
-
-import ast
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
-
-from aptheory.errors import InputError
 from aptheory.methods.activation_prompt import (
     ActivationPrompt,
     RandomPerturbation,
@@ -20,6 +13,7 @@ from aptheory.methods.adapter import Adapter
 from aptheory.methods.adaptive_prompts import VAPT
 from aptheory.methods.base import Adapted, Method
 from aptheory.methods.bias import BitFit
+from aptheory.methods.folding import fold
 from aptheory.methods.full import FullFineTuning, Partial
 from aptheory.methods.gated_prompts import GateVPT
 from aptheory.methods.key_value_prompts import E2VPT, prune
@@ -27,35 +21,29 @@ from aptheory.methods.low_rank import LoRA
 from aptheory.methods.normalization import NormTuning
 from aptheory.methods.probe import LayerProbe, LinearProbe
 from aptheory.methods.prompt_tokens import VPT
-from aptheory.methods.saving import attach_saved
+from aptheory.methods.registry import METHODS, applicable, from_settings, parse, register
+from aptheory.methods.saving import attach_saved, save
 from aptheory.methods.scale_shift import SSF
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aptheory.network import Network
-
-METHODS: dict[str, type[Method]] = {
-    method.name: method
-    for method in (
-        ActivationPrompt,
-        VisualPrompt,
-        LinearProbe,
-        LayerProbe,
-        RandomPerturbation,
-        NormTuning,
-        BitFit,
-        VPT,
-        VAPT,
-        GateVPT,
-        E2VPT,
-        LoRA,
-        Adapter,
-        SSF,
-        Partial,
-        FullFineTuning,
-    )
-}
+for _method in (
+    ActivationPrompt,
+    VisualPrompt,
+    LinearProbe,
+    LayerProbe,
+    RandomPerturbation,
+    NormTuning,
+    BitFit,
+    VPT,
+    VAPT,
+    GateVPT,
+    E2VPT,
+    LoRA,
+    Adapter,
+    SSF,
+    Partial,
+    FullFineTuning,
+):
+    register(_method)
 
 __all__ = [
     "E2VPT",
@@ -79,86 +67,10 @@ __all__ = [
     "VisualPrompt",
     "applicable",
     "attach_saved",
+    "fold",
     "from_settings",
     "parse",
     "prune",
+    "register",
+    "save",
 ]
-
-
-def from_settings(settings: Mapping[str, Any]) -> Method:
-    """The method that ``Method.settings`` describes: {"method": name, field: value, ...}.
-
-    Raises InputError for an unknown method or setting.
-    """
-    values = dict(settings)
-    name = values.pop("method", None)
-    if name not in METHODS:
-        raise InputError(f"there is no method {name!r}; choose one of {', '.join(METHODS)}")
-    known = [field.name for field in fields(METHODS[name])]
-    unknown = [key for key in values if key not in known]
-    if unknown:
-        has = f"its settings are {', '.join(known)}" if known else "it has no settings"
-        raise InputError(f"{name} has no setting {unknown[0]!r}; {has}")
-    plain = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-    hints = get_type_hints(METHODS[name])
-    for key, value in plain.items():
-        if not _is(value, hints[key]):
-            wanted = str(getattr(hints[key], "__name__", hints[key]))
-            raise InputError(f"{name} takes {key} of type {wanted}, got {value!r}")
-    try:
-        return METHODS[name](**plain)
-    except TypeError as error:
-        raise InputError(f"{name} cannot be made from {values}: {error}") from None
-
-
-def _is(value: Any, hint: Any) -> bool:
-    """Does a plain value have the type of a setting? An integer is also a number."""
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_is(v, get_args(hint)[0]) for v in value)
-    if get_args(hint):
-        return any(_is(value, option) for option in get_args(hint))
-    if isinstance(value, bool) or hint is bool:
-        return isinstance(value, bool) and hint is bool
-    return isinstance(value, (int, float) if hint is float else hint)
-
-
-def parse(text: str) -> Method:
-    """A method from text, "name" or "name:setting=value,...".
-
-    >>> parse("ap:layer=5,shape=channel")
-    ActivationPrompt(layer=5, shape='channel', rank=None, std=0.0)
-
-    Several values of one setting are joined by "+": "ap:layer=2+5". Raises InputError.
-    """
-    name, _, rest = text.strip().partition(":")
-    settings: dict[str, Any] = {"method": name.strip()}
-    for item in filter(None, (part.strip() for part in rest.split(","))):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise InputError(f"{item!r} in {text!r} is not setting=value")
-        values = [_value(part) for part in value.split("+")]
-        settings[key.strip()] = values[0] if len(values) == 1 else values
-    return from_settings(settings)
-
-
-def _value(text: str) -> Any:
-    """A number, True, False or None where the text is one, else the text."""
-    text = text.strip()
-    named = {"true": True, "false": False, "none": None}
-    if text.lower() in named:
-        return named[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def applicable(net: Network) -> list[Method]:
-    """One sensible instance of every method that fits this network, in the registry's order."""
-    found = []
-    for method in METHODS.values():
-        try:
-            found.append(method.default(net))
-        except InputError:
-            continue
-    return found

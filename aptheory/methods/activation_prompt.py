@@ -20,10 +20,11 @@ from torch.nn.functional import interpolate, pad
 
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method, place_of
-from aptheory.methods.stacked import by_run, merged, normal
+from aptheory.methods.folding import fold_prompts
+from aptheory.methods.per_run import by_run, merged, normal
 
 if TYPE_CHECKING:
-    from aptheory.network import Layer, Network
+    from aptheory.networks.network import Layer, Network
 
 SHAPES = ("full", "channel", "token")
 
@@ -137,8 +138,6 @@ class ActivationPrompt(Method):
         return places[0].index
 
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
-        from aptheory.methods.folding import fold_prompts
-
         fold_prompts(adapted, module)
 
 
@@ -217,8 +216,6 @@ class VisualPrompt(Method):
         return 0
 
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
-        from aptheory.methods.folding import fold_prompts
-
         if self.shrink:
             raise InputError("vp cannot be folded: the image is resized, which no weight expresses")
         fold_prompts(adapted, module)
@@ -259,6 +256,4 @@ class RandomPerturbation(Method):
         return layer.index
 
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
-        from aptheory.methods.folding import fold_prompts
-
         fold_prompts(adapted, module)

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
-from aptheory.methods.stacked import by_run, merged, uniform
+from aptheory.methods.per_run import by_run, merged, uniform
 
 if TYPE_CHECKING:
-    from aptheory.network import Network
+    from aptheory.networks.network import Network
 
 
 class ParallelAdapter(nn.Module):

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
+from aptheory.methods.per_run import RunDropout, by_run, merged, normal, uniform
 from aptheory.methods.prompt_tokens import (
     PromptTokens,
     let_prompts_pass,
@@ -35,10 +36,9 @@ from aptheory.methods.prompt_tokens import (
     prompt_bound,
     token_blocks,
 )
-from aptheory.methods.stacked import RunDropout, by_run, merged, normal, uniform
 
 if TYPE_CHECKING:
-    from aptheory.network import Layer, Network
+    from aptheory.networks.network import Layer, Network
 
 
 class FeatureProjector(nn.Module):

@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -22,10 +21,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aptheory.errors import InputError
-from aptheory.methods.stacked import PerRun, RunDropout, by_run, merged, normal
+from aptheory.methods.per_run import PerRun, RunDropout, by_run, merged, normal
 
 if TYPE_CHECKING:
-    from aptheory.network import Layer, Network
+    from aptheory.networks.network import Layer, Network
 
 
 @dataclass(frozen=True)
@@ -304,21 +303,6 @@ class Adapted(nn.Module):
         if self.method.batchnorm == "trained":
             tensors |= {f"net.{name}": b for name, b in self.net.named_buffers()}
         return tensors
-
-    def save(self, path: str | Path) -> None:
-        """Write the learned tensors as safetensors that say what they are; see attach_saved."""
-        from aptheory.methods.saving import save
-
-        save(self, path)
-
-    def fold(self) -> nn.Module:
-        """A plain timm module with what was learned written into its weights: no cost left.
-
-        Raises InputError, with the reason, where no ordinary weights are exactly equivalent.
-        """
-        from aptheory.methods.folding import fold
-
-        return fold(self)
 
 
 def _pruned(module: Any) -> int:

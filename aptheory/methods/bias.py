@@ -13,10 +13,11 @@ from torch import nn
 
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
+from aptheory.methods.folding import copy_own_weights
 from aptheory.methods.own_weights import give_own, owners
 
 if TYPE_CHECKING:
-    from aptheory.network import Network
+    from aptheory.networks.network import Network
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,4 @@ class BitFit(Method):
         return give_own(adapted, self.biases(adapted.source))
 
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
-        from aptheory.methods.folding import copy_own_weights
-
         copy_own_weights(adapted, module)

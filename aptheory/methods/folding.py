@@ -20,7 +20,7 @@ from aptheory.methods.own_weights import OwnWeights
 
 if TYPE_CHECKING:
     from aptheory.methods.base import Adapted
-    from aptheory.network import Layer, Network
+    from aptheory.networks.network import Layer, Network
 
 TOLERANCE = 1e-4  # relative to the largest logit; float32 through a deep network
 

@@ -17,7 +17,7 @@ from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
 
 if TYPE_CHECKING:
-    from aptheory.network import Network
+    from aptheory.networks.network import Network
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,11 @@ from torch import Tensor, nn
 
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted
+from aptheory.methods.per_run import by_run, merged, normal
 from aptheory.methods.prompt_tokens import VPT, token_blocks
-from aptheory.methods.stacked import by_run, merged, normal
 
 if TYPE_CHECKING:
-    from aptheory.network import Layer, Network
+    from aptheory.networks.network import Layer, Network
 
 
 class GatedBlock(nn.Module):

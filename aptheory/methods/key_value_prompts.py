@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted
 from aptheory.methods.gated_prompts import block_names
+from aptheory.methods.per_run import normal, uniform
 from aptheory.methods.prompt_tokens import (
     VPT,
     PromptTokens,
@@ -37,10 +38,9 @@ from aptheory.methods.prompt_tokens import (
     prompt_bound,
     token_blocks,
 )
-from aptheory.methods.stacked import normal, uniform
 
 if TYPE_CHECKING:
-    from aptheory.network import Layer, Network
+    from aptheory.networks.network import Layer, Network
 
 
 class KeyValueAttention(nn.Module):

@@ -19,7 +19,7 @@ from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method, called_modules
 
 if TYPE_CHECKING:
-    from aptheory.network import Network
+    from aptheory.networks.network import Network
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
+from aptheory.methods.folding import copy_own_weights
 from aptheory.methods.own_weights import give_own, owners
 
 if TYPE_CHECKING:
-    from aptheory.network import Network
+    from aptheory.networks.network import Network
 
 KINDS: dict[str, type[nn.Module]] = {
     "batch": _BatchNorm,
@@ -97,6 +98,4 @@ class NormTuning(Method):
         return give_own(adapted, self.layers(adapted.source))
 
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
-        from aptheory.methods.folding import copy_own_weights
-
         copy_own_weights(adapted, module)

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from aptheory.methods.stacked import PerRun, by_run, copy_of, merged
+from aptheory.methods.per_run import PerRun, by_run, copy_of, merged
 
 if TYPE_CHECKING:
     from aptheory.methods.base import Adapted
-    from aptheory.network import Network
+    from aptheory.networks.network import Network
 
 
 def owners(net: Network, parameters: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -11,7 +11,7 @@ from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method, place_of
 
 if TYPE_CHECKING:
-    from aptheory.network import Network
+    from aptheory.networks.network import Network
 
 POOLINGS = ("mean", "class", "all")
 

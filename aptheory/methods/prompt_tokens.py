@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
-from aptheory.methods.stacked import PerRun, RunDropout, uniform
+from aptheory.methods.per_run import PerRun, RunDropout, uniform
 
 if TYPE_CHECKING:
-    from aptheory.network import Layer, Network
+    from aptheory.networks.network import Layer, Network
 
 
 def token_blocks(net: Network, method: str, *, each: bool = True) -> list[Layer]:

@@ -11,10 +11,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from aptheory.errors import InputError
+from aptheory.methods.registry import from_settings
 
 if TYPE_CHECKING:
     from aptheory.methods.base import Adapted
-    from aptheory.network import Network
+    from aptheory.networks.network import Network
 
 FORMAT = "aptheory.adapted.1"
 
@@ -39,13 +40,11 @@ def save(adapted: Adapted, path: str | Path) -> None:
 
 
 def attach_saved(net: Network, path: str | Path) -> Adapted:
-    """The adapted network that ``Adapted.save`` wrote, on the same frozen network.
+    """The adapted network that `save` wrote, on the same frozen network.
 
     Raises InputError when the file is not ours, or was learned on other weights: a prompt is
     meaningless on any network but its own.
     """
-    from aptheory.methods import from_settings
-
     if not Path(path).is_file():
         raise InputError(f"there is no file {path}")
     try:
@@ -55,7 +54,7 @@ def attach_saved(net: Network, path: str | Path) -> Adapted:
     except SafetensorError as error:
         raise InputError(f"{path} is not a safetensors file: {error}") from None
     if note.get("format") != FORMAT:
-        raise InputError(f"{path} was not written by Adapted.save (format {note.get('format')!r})")
+        raise InputError(f"{path} was not written by aptheory.save (format {note.get('format')!r})")
     try:
         settings, classes = json.loads(note["method"]), int(note["classes"])
         seed, network, digest = int(note["seed"]), note["network"], note["digest"]

@@ -22,10 +22,10 @@ from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method, called_modules
 from aptheory.methods.normalization import KINDS
 from aptheory.methods.own_weights import affine
-from aptheory.methods.stacked import normal
+from aptheory.methods.per_run import normal
 
 if TYPE_CHECKING:
-    from aptheory.network import Network
+    from aptheory.networks.network import Network
 
 OPERATIONS = (nn.Linear, nn.Conv2d, *KINDS.values())
 

@@ -3,9 +3,9 @@
 from aptheory.tasks.base import ArraySplit, Joined, Selection, Split, Task, loader
 from aptheory.tasks.catalogue import embedded, task
 from aptheory.tasks.checking import Checked, check
-from aptheory.tasks.decode import decoded, decoded_task
 from aptheory.tasks.present import list_tasks
 from aptheory.tasks.published_splits import published, read_split, write_split
+from aptheory.tasks.readers.decode import decoded, decoded_task
 from aptheory.tasks.vtab import VtabSplits, vtab_splits, vtab_summary
 
 __all__ = [

@@ -10,38 +10,17 @@ from urllib.parse import parse_qsl
 
 from aptheory.errors import InputError
 from aptheory.tasks.base import Task
+from aptheory.tasks.embedded import EMBEDDED
 
-# name -> module.function, imported when used so that listing names costs nothing
-EMBEDDED = {
-    "digits": "digits.digits",
-    "textures": "textures.textures",
-    "objects": "objects.objects",
-    "cells": "cells.cells",
-    "counting": "structured.counting",
-    "position": "structured.position",
-    "orientation": "structured.orientation",
-    "distance": "structured.distance",
-}
-#: group, classes, images of train, val, test
-EMBEDDED_FACTS = {
-    "digits": ("natural", 10, (800, 200, 797)),
-    "textures": ("natural", 10, (800, 200, 1000)),
-    "objects": ("natural", 10, (800, 200, 1000)),
-    "cells": ("specialized", 5, (800, 200, 1000)),
-    "counting": ("structured", 8, (800, 200, 1000)),
-    "position": ("structured", 6, (800, 200, 1000)),
-    "orientation": ("structured", 8, (800, 200, 1000)),
-    "distance": ("structured", 5, (800, 200, 1000)),
-}
 SCHEMES = {
-    "folder": "folder.folder_task",
-    "npz": "npz.npz_task",
-    "vtab": "vtab_folder.vtab_folder_task",
-    "fgvc": "fgvc.fgvc_task",
-    "tfds": "tfds.tfds_task",
-    "webdataset": "webdataset.webdataset_task",
-    "torchvision": "torchvision_sets.torchvision_task",
-    "hf": "huggingface.huggingface_task",
+    "folder": "readers.folder.folder_task",
+    "npz": "readers.npz.npz_task",
+    "vtab": "readers.vtab_folder.vtab_folder_task",
+    "fgvc": "readers.fgvc.fgvc_task",
+    "tfds": "readers.tfds.tfds_task",
+    "webdataset": "readers.webdataset.webdataset_task",
+    "torchvision": "readers.torchvision_sets.torchvision_task",
+    "hf": "readers.huggingface.huggingface_task",
 }
 NOT_PATHS = ("torchvision", "hf")
 OPTIONS = ("config", "image", "label", "streaming", "limit")  # of hf:
@@ -105,9 +84,9 @@ def _read(scheme: str, place: str, seed: int, root: str | Path | None) -> Task:
 
 @lru_cache(maxsize=16)
 def _generated(name: str, seed: int) -> Task:
-    return _function(EMBEDDED[name])(seed=seed)
+    return _function(f"embedded.{EMBEDDED[name]}")(seed=seed)
 
 
 def _function(path: str) -> Callable[..., Task]:
-    module, name = path.split(".")
+    module, _, name = path.rpartition(".")
     return getattr(import_module(f"aptheory.tasks.{module}"), name)

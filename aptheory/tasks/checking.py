@@ -13,8 +13,8 @@ import pandas as pd
 from aptheory.errors import InputError
 from aptheory.tasks.base import SPLITS, CentreCropped, Joined, Selection, Split, Task, digest_of
 from aptheory.tasks.cache import cache_folder, data_folder
-from aptheory.tasks.files import FileSplit
 from aptheory.tasks.present import locate
+from aptheory.tasks.readers.files import FileSplit
 from aptheory.tasks.registry import REGISTRY
 
 BATCH = 64
@@ -132,8 +132,8 @@ def file_splits(split: Split) -> list[FileSplit]:
 def damaged_records(task: Task) -> str | None:
     """The first TFRecord of a task whose stored checksum does not fit its bytes; "" if all fit,
     None if the task is not read from such records."""
-    from aptheory.tasks.records import verify_records
-    from aptheory.tasks.tfds import RecordStore
+    from aptheory.tasks.readers.records import verify_records
+    from aptheory.tasks.readers.tfds import RecordStore
 
     verified: str | None = None
     for split in SPLITS:

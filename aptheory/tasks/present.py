@@ -9,6 +9,7 @@ import pandas as pd
 from aptheory.errors import InputError
 from aptheory.tasks.base import SPLITS, Task
 from aptheory.tasks.cache import data_folder
+from aptheory.tasks.embedded import EMBEDDED_FACTS
 from aptheory.tasks.registry import REGISTRY, SEE, DataSet
 
 BELOW = ("", "vtab-1k", "vtab", "fgvc", "tfds")  # folders of the data folder that are looked into
@@ -68,7 +69,7 @@ def open_entry(entry: DataSet, *, root: str | Path | None = None, seed: int = 0)
 def bring_command(entry: DataSet, root: Path) -> str:
     """The command, or where there is none the sentence, that brings a data set to ``root``."""
     if entry.torchvision:
-        from aptheory.tasks.torchvision_sets import download_command
+        from aptheory.tasks.readers.torchvision_sets import download_command
 
         return download_command(entry.torchvision, root)
     if entry.builder:
@@ -99,8 +100,6 @@ def list_tasks(root: str | Path | None = None) -> pd.DataFrame:
     preprocessing, licence, source, layout ("" if it is not on this machine), place, and command
     (what brings it; "" if it is here).
     """
-    from aptheory.tasks.catalogue import EMBEDDED_FACTS
-
     folder = data_folder(root)
     rows: list[dict[str, str | int]] = []
     for name, (group, classes, sizes) in EMBEDDED_FACTS.items():
@@ -144,31 +143,31 @@ def list_tasks(root: str | Path | None = None) -> pd.DataFrame:
 
 
 def _vtab(entry: DataSet, path: Path, seed: int) -> Task:
-    from aptheory.tasks.vtab_folder import vtab_folder_task
+    from aptheory.tasks.readers.vtab_folder import vtab_folder_task
 
     return vtab_folder_task(path, name=entry.name, classes=entry.classes, group=entry.group)
 
 
 def _fgvc(entry: DataSet, path: Path, seed: int) -> Task:
-    from aptheory.tasks.fgvc import fgvc_task
+    from aptheory.tasks.readers.fgvc import fgvc_task
 
     return fgvc_task(path, name=entry.name, group=entry.group, seed=seed)
 
 
 def _folder(entry: DataSet, path: Path, seed: int) -> Task:
-    from aptheory.tasks.folder import folder_task
+    from aptheory.tasks.readers.folder import folder_task
 
     return folder_task(path, name=entry.name, group=entry.group, seed=seed)
 
 
 def _npz(entry: DataSet, path: Path, seed: int) -> Task:
-    from aptheory.tasks.npz import npz_task
+    from aptheory.tasks.readers.npz import npz_task
 
     return npz_task(path, name=entry.name, group=entry.group, seed=seed)
 
 
 def _tfds(entry: DataSet, path: Path, seed: int) -> Task:
-    from aptheory.tasks.tfds import tfds_task
+    from aptheory.tasks.readers.tfds import tfds_task
 
     return tfds_task(
         path,
@@ -181,7 +180,7 @@ def _tfds(entry: DataSet, path: Path, seed: int) -> Task:
 
 
 def _torchvision(entry: DataSet, path: Path, seed: int) -> Task:
-    from aptheory.tasks.torchvision_sets import torchvision_task
+    from aptheory.tasks.readers.torchvision_sets import torchvision_task
 
     return torchvision_task(
         entry.torchvision, root=path, name=entry.name, group=entry.group, seed=seed

@@ -23,11 +23,11 @@ cost, for all layers together.
 
 Which logits
 ------------
-f is the frozen network with *some* linear head, and the caller says which by the last stage of
-the chain: `aptheory.scores` takes a ridge probe on the task's own features, since a new task has
-no head yet. The head is held fixed here. What a prompt adds beyond a shift of the head's bias,
-which is learned anyway, is the part of J_l that differs between images (`centred`, `variation`):
-at the classifier's input, where J_l is the head's weight for every image, nothing is left of it.
+f is the frozen network with *some* linear head, and the caller says which by the last stage of the
+chain: `aptheory.choosing.scores` takes a ridge probe on the task's own features, since a new task
+has no head yet. The head is held fixed here. What a prompt adds beyond a shift of the head's bias,
+which is learned anyway, is the part of J_l that differs between images (`centred`, `variation`): at
+the classifier's input, where J_l is the head's weight for every image, nothing is left of it.
 """
 
 from __future__ import annotations

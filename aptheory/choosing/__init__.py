@@ -1,0 +1,1 @@
+"""The layer without a sweep, or with a small one."""

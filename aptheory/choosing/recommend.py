@@ -1,0 +1,221 @@
+"""Choose the layer to prompt without a sweep.
+
+Every layer gets a handful of scores from a few passes over a small labelled sample
+(`aptheory.choosing.scores`); a linear rule that was fitted on *other* networks and tasks
+(`aptheory.choosing.rule`) turns them into a preference; the layer with the highest one is the
+recommendation. The rule is a dozen numbers in ``rule.json`` beside this file, small enough to
+print, and says which networks and tasks it was fitted on and what regret it had on those that it
+had not seen. ``analyses/layer_choice.py`` makes both again.
+
+With a budget the ranking says where to look first: successive halving over as many of the best
+ranked layers as the budget buys, judged on validation images (`aptheory.choosing.trials`).
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from aptheory.choosing.rule import Rule
+from aptheory.choosing.scores import (
+    SCORES,
+    layer_scores,
+    place_scores,
+    score_operations,
+    standardise,
+)
+from aptheory.choosing.trials import Plan, Prices, plan, search
+from aptheory.errors import InputError
+from aptheory.networks.network import Network
+from aptheory.tasks import Task
+from aptheory.training.cost import piece_operations
+from aptheory.training.recipe import Recipe
+
+SEEDS = 3
+"""Of the full sweep that every cost is a share of."""
+
+SHOWN = (
+    *("tangent_explained", "gradient_agreement", "attention_distance"),
+    *("effective_rank", "logme", "probe"),
+)
+"""Scores that are printed even where the rule does not read them."""
+
+
+@dataclass
+class Recommendation:
+    """The layer to prompt, the ranked table behind it, and what the choice cost.
+
+    ``table`` has a row a layer, best first by the rule: ``rank, layer, layer_name, preference``,
+    the scores, and where trials were run ``epochs`` and ``val_accuracy``, the last it came to.
+    ``cost`` is the share of a full sweep's operations, ``score_cost`` that of the scores alone.
+    """
+
+    network: str
+    task: str
+    layer: int
+    table: pd.DataFrame
+    rule: Rule
+    cost: float
+    score_cost: float
+    trials: int = 0
+    epochs: int = 20
+    budget: float | None = None
+
+    @cached_property
+    def reasons(self) -> list[str]:
+        """What speaks most for the chosen layer: up to three scores, in words, with their pull."""
+        row = self.table[self.table["layer"] == self.layer].index[0]
+        design = standardise(self.table)
+        pulls = {name: w * design.loc[row, name] for name, w in self.rule.weights.items()}
+        best = sorted(pulls, key=lambda name: -pulls[name])[:3]
+        return [f"{pulls[name]:+.2f} {SCORES[name]}" for name in best if pulls[name] > 0.005]
+
+    def __str__(self) -> str:
+        place = self.table.set_index("layer").loc[self.layer]
+        lines = [
+            f"{self.network} on {self.task}: prompt layer {self.layer} ({place['layer_name']})",
+            *self._because(place),
+            f"  cost: {100 * self.cost:.2g} % of a full sweep (operations of {len(self.table)} "
+            f"layers × {SEEDS} seeds × {self.epochs} epochs); {self._trained()}",
+            f"  expected regret: {self._expected()}",
+            f"  rule{f' ({self.rule.family})' if self.rule.family else ''}: {self.rule}",
+        ]
+        shown = ["rank", "layer", "layer_name", "preference", *self.rule.weights]
+        if self.trials:
+            shown[4:4] = ["epochs", "val_accuracy"]
+        unread = [name for name in SHOWN if name in self.table and name not in shown]
+        unread = [name for name in unread if self.table[name].nunique() > 1]
+        if unread:
+            lines.append(f"  for the reader, not for the rule: {', '.join(unread)}")
+        table = self.table[[name for name in [*shown, *unread] if name in self.table]]
+        return (
+            "\n".join(lines)
+            + "\n\n"
+            + table.to_string(
+                index=False,
+                na_rep="-",
+                float_format="{:.3f}".format,
+                formatters={"epochs": lambda count: "-" if count != count else f"{count:.0f}"},
+            )
+        )
+
+    def _because(self, place: pd.Series) -> list[str]:
+        lines = []
+        if self.trials:
+            lines.append(
+                f"  because of {self.trials} trials it was best on validation images: "
+                f"{100 * place['val_accuracy']:.1f} % after {int(place['epochs'])} epochs; the "
+                f"rule ranked it {int(place['rank'])} of {len(self.table)}"
+            )
+        if self.reasons:
+            lines.append("  what speaks for it (weight × standardised score):")
+            lines += [f"    {reason}" for reason in self.reasons]
+        elif not self.trials:
+            lines.append("  no score speaks for it: the rule sees no difference between layers")
+        return lines
+
+    def _trained(self) -> str:
+        unread = "" if self.rule.needs_images else ", which this rule does not read"
+        if self.trials and not self.score_cost:
+            return "all for the trials"
+        if self.trials:
+            return f"{100 * self.score_cost:.2g} % for the scores{unread}, the rest for the trials"
+        if self.budget is not None:
+            return f"nothing trained: a budget of {100 * self.budget:.2g} % buys no second trial"
+        return f"all for the scores{unread}; nothing trained"
+
+    def _expected(self) -> str:
+        rule = self.rule
+        if math.isnan(rule.regret):
+            return "unknown for this rule"
+        said = f"{rule.regret:.1f} accuracy points (95 % below {rule.regret_high:.1f})"
+        if not math.isnan(rule.baseline):
+            said += f", the middle layer's being {rule.baseline:.1f},"
+        said += f" over {len(rule.fitted_on)} pairs of a network and a task, each left out in turn"
+        if self.trials:
+            said += "; for the ranking alone, before the trials"
+        if any(pair.startswith(f"{self.network} on ") for pair in rule.fitted_on):
+            said += "; this network is one of them"
+        return said
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def recommend_layer(
+    net: Network,
+    task: Task,
+    *,
+    images: int = 256,
+    budget: float | None = None,
+    recipe: Recipe | None = None,
+    rule: Rule | None = None,
+    seed: int = 0,
+) -> Recommendation:
+    """Name the layer where an activation prompt should work best.
+
+    Args:
+        images: labelled training images that the scores look at; no others are looked at unless
+            there is a budget, and test images never.
+        budget: share of a full sweep's operations (all layers, three seeds, the recipe's epochs)
+            that may be spent, the scores included. It buys trials of the best ranked layers by
+            successive halving, judged on validation images: the layer that is returned is the
+            best validated of those that trained longest. Where it does not buy two trials the
+            ranking decides. Scores that the rule does not read are left out, so that trials get
+            the whole of it. None trains nothing.
+        recipe: of the trials, and of the sweep that the cost is compared with.
+        rule: instead of the packaged one.
+        seed: of the sample, the sketches and the trials.
+
+    Raises:
+        InputError: too few labelled images or classes, or a budget that is not a positive share.
+    """
+    if budget is not None and not (math.isfinite(budget) and budget > 0):
+        raise InputError(
+            f"the budget is {budget}; expected a share of a full sweep's cost above 0, such as 0.1"
+        )
+    rule = rule or Rule.packaged()
+    recipe = recipe or Recipe()
+    operations = piece_operations(net)
+    if budget is None or rule.needs_images:
+        scores = layer_scores(net, task, images=images, seed=seed)
+        scoring = score_operations(operations, min(images, len(task.train)), len(task.classes))
+    else:  # the whole budget goes into trials
+        names = {"layer": range(len(net.layers)), "layer_name": [one.name for one in net.layers]}
+        scores, scoring = pd.DataFrame(names | place_scores(net)), 0.0
+    scores.insert(2, "preference", rule.predict(scores))
+    table = scores.sort_values("preference", ascending=False, kind="stable").reset_index(drop=True)
+    table.insert(0, "rank", range(1, len(table) + 1))
+    prices = Prices(operations, len(task.train), len(task.val))
+    full = prices.sweep(range(len(net.layers)), epochs=recipe.epochs, seeds=SEEDS)
+    layer, bought = int(table["layer"].iloc[0]), Plan()
+    if budget is not None:
+        bought = plan(
+            prices,
+            table["layer"].tolist(),
+            budget=budget * full - scoring,
+            epochs=recipe.epochs,
+            seeds=SEEDS,
+        )
+    if bought.layers:
+        found = search(net, task, bought, recipe=recipe, seed=seed)
+        last = found.table.sort_values("rung").groupby("layer").last()
+        for name in ("epochs", "val_accuracy"):
+            table[name] = table["layer"].map(last[name])
+        layer = int(found.best[0].settings()["layer"])
+    return Recommendation(
+        network=net.name,
+        task=task.name,
+        layer=layer,
+        table=table,
+        rule=rule,
+        cost=(scoring + bought.operations) / full,
+        score_cost=scoring / full,
+        trials=len(bought.layers),
+        epochs=recipe.epochs,
+        budget=budget,
+    )

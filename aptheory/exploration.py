@@ -1,0 +1,205 @@
+"""The main job: profile, sweep, relate and report, in one folder that can be continued.
+
+``explore(networks, tasks, out)`` answers, for each network and task: at which layer does a prompt
+help most, by how much over the controls, and do the features' global properties explain it? Each
+step writes its table beside the others; a step that finds its table finished passes it over.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from aptheory.errors import InputError
+from aptheory.findings.relate import TARGETS, corrected, relate
+from aptheory.networks.attention import attention_layers
+from aptheory.networks.network import Network
+from aptheory.profiling.profile import profile
+from aptheory.profiling.watchers.attention import AttentionWatcher
+from aptheory.reporting.report import report
+from aptheory.studies.files import write_atomically
+from aptheory.studies.records import key_of
+from aptheory.studies.sources import load_network, load_task, network_identity, task_identity
+from aptheory.studies.study import Study
+from aptheory.studies.sweep import dry_run, sweep
+
+log = logging.getLogger("aptheory")
+
+MEASURES = ("attention_distance", "cka", "effective_rank", "globality")
+"""What the main job measures at every layer; attention distance where there is attention."""
+
+
+DEMO = Study(
+    name="demo",
+    networks=["aptheory_vit_mini", "aptheory_resnet_mini"],
+    tasks=[
+        {"name": "digits", "train": 160, "val": 100, "test": 300},
+        {"name": "orientation", "train": 160, "val": 100, "test": 300},
+    ],
+    methods=["ap"],
+    layers="all",
+    recipes=[{"name": "quick", "epochs": 6}],
+    seeds=(0, 1, 2),
+)
+"""What ``aptheory demo`` runs: the embedded networks and tasks."""
+
+
+def explore(
+    study: Study,
+    out: str | Path,
+    *,
+    measures: Sequence[str] = MEASURES,
+    images: int = 512,
+    draws: int = 1000,
+    seed: int = 0,
+    **options: Any,
+) -> Path:
+    """Profile, sweep, relate and report into ``out``; returns the page's path.
+
+    Args:
+        study: networks, tasks, methods, layers, recipe and seeds of the sweep.
+        out: the folder of tables, plots and the page; one that exists is continued.
+        measures: metrics of the profile.
+        images: training images that the profile looks at, at most.
+        draws: resamples behind each interval of the relation.
+        seed: of the profile's choice of images and of the resampling.
+        options: for `sweep`: engine, workers, address, retry_failed, progress.
+
+    Raises:
+        InputError: anything foreseeable, before the long work starts where possible.
+    """
+    folder = Path(out)
+    dry_run(study)  # refuses what cannot run before anything is spent
+    started = time.monotonic()
+    profiles = profile_study(study, folder, measures=measures, images=images, seed=seed)
+    accuracy = sweep(study, folder, **options)
+    write_table(relations(profiles, accuracy, draws=draws, seed=seed), folder / "relation.csv")
+    record_settings(folder, study, measures=list(measures), images=images, seed=seed)
+    page = report(folder)
+    log.info("finished in %.0f s", time.monotonic() - started)
+    return page
+
+
+def profile_study(
+    study: Study,
+    folder: str | Path,
+    *,
+    measures: Sequence[str] = MEASURES,
+    images: int = 512,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Profile every network of a study on every task; writes FOLDER/profile.csv.
+
+    Each (network, task) is kept in FOLDER/profile/ under a name that says what made it, so that a
+    profile which was finished is not made again.
+    """
+    folder = Path(folder)
+    kept = folder / "profile"
+    make_folder(kept)
+    tables = []
+    tasks = [load_task(spec) for spec in study.tasks]
+    for spec in study.networks:
+        net = load_network(spec)
+        for task in tasks:
+            identity = {
+                "network": network_identity(net),
+                "task": task_identity(task),
+                "measures": sorted(measures),  # those that do not fit depend on the network
+                "images": images,
+                "seed": seed,
+            }
+            path = kept / f"{key_of(identity)}.csv"
+            if not path.is_file():
+                some = task
+                if len(task.train) > images:
+                    some = replace(task.subset(train=images, seed=seed), name=task.name)
+                write_table(profile(net, some, measures=fitting(net, measures), seed=seed), path)
+            tables.append(pd.read_csv(path))
+    together = pd.concat(tables, ignore_index=True)
+    write_table(together, folder / "profile.csv")
+    return together
+
+
+def fitting(net: Network, measures: Sequence[str]) -> tuple[str, ...]:
+    """The measures that this network has: those of attention need attention."""
+    if attention_layers(net):
+        return tuple(measures)
+    return tuple(name for name in measures if name not in AttentionWatcher.measures)
+
+
+def relations(
+    profiles: pd.DataFrame, accuracy: pd.DataFrame, *, draws: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Relate every metric to AP's accuracy and to its gains over the probes; empty if too short.
+
+    The three targets are looks at the same curves: ``q`` and ``looks`` count them all.
+    """
+    tables = []
+    for target in TARGETS:
+        try:
+            tables.append(relate(profiles, accuracy, target=target, draws=draws, seed=seed))
+        except InputError as error:
+            log.info("%s: %s", target, error)
+    return corrected(pd.concat(tables, ignore_index=True)) if tables else pd.DataFrame()
+
+
+def record_settings(folder: str | Path, study: Study, **more: Any) -> None:
+    """Write FOLDER/settings.json: what made the tables, for the page and for whoever asks."""
+    import platform
+
+    import timm
+    import torch
+
+    from aptheory.version import __version__
+
+    settings = {
+        "study": study.name,
+        "seeds": list(study.seeds),
+        "recipes": [r if isinstance(r, str | dict) else r.settings() for r in study.recipes],
+        "layers": study.layers,
+        **more,
+        "networks": {},
+        "tasks": {},
+        "versions": {
+            "aptheory": __version__,
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    for spec in study.networks:
+        net = load_network(spec)
+        settings["networks"][net.name] = net.digest
+    for spec in study.tasks:
+        task = load_task(spec)
+        settings["tasks"][task.name] = f"{task.digest}; {task.preprocessing}"
+    text = json.dumps(settings, indent=2, default=str) + "\n"
+    write_atomically(Path(folder) / "settings.json", text)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """A table as CSV, written beside its place and renamed into it."""
+    make_folder(path.parent)
+    write_atomically(path, table.to_csv(index=False))
+
+
+def make_folder(folder: Path) -> Path:
+    """The folder, made if need be.
+
+    Raises:
+        InputError: it cannot be made, or a file stands there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the folder {folder}: {error.strerror}; choose one that you may write to"
+        ) from error
+    return folder

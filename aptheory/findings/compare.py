@@ -1,0 +1,264 @@
+"""A comparison that is fair: the same budget for every method, and differences seed by seed.
+
+All methods of a study share its recipes (epochs, batches), its search and its seeds; with
+``equal = "parameters"`` also, as nearly as their sizes allow, their number of parameters. Whatever
+is chosen, a learning rate or a layer, is chosen on validation data; ``looks`` says among how many
+layers a method could choose, because a choice among many is a budget too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aptheory.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+CONTROLS = ("layer_probe", "random_perturbation")
+"""Controls of a layer sweep: compared, but not ranked among the methods."""
+
+_GROUP = ["network", "task", "recipe"]
+
+
+def compare(
+    results: pd.DataFrame | str | Path, *, against: str | None = None, over_tasks: bool = False
+) -> pd.DataFrame:
+    """Every method of a sweep side by side, best first, one block a network, task and recipe.
+
+    Columns: network, task, recipe, method, layer (chosen by the mean validation accuracy over
+    seeds), looks (how many layers there were to choose from), parameters (without the head, where
+    ``results`` tells them), seeds, value with low and high (mean test accuracy in [0, 1] and its
+    95 % t interval over seeds), difference with difference_low and difference_high (the method
+    minus ``against``, paired by seed; nan for ``against`` itself), rank (1 the best; the controls
+    have none).
+
+    A prompt swept over layers also appears at layer 0 alone, as ``vp``: that is visual prompting.
+
+    Args:
+        results: a sweep's folder or its tidy table.
+        against: the method to take differences from; ``"ap"`` where it is among them.
+        over_tasks: average over the tasks, seed by seed, before anything else; only methods that
+            were run on every task stay.
+
+    Raises:
+        InputError: there is no test accuracy, or none of ``against``.
+    """
+    import pandas as pd
+
+    per_seed = _per_seed(_frame(results))
+    methods = sorted(set(per_seed["method"]))
+    if against is not None and against not in methods:
+        raise InputError(
+            f"there is no method {against!r} to compare with; there are {', '.join(methods)}"
+        )
+    if over_tasks:
+        per_seed = _averaged(per_seed, "mean of tasks")
+    rows: list[dict[str, Any]] = []
+    for key, block in per_seed.groupby(_GROUP, sort=True):
+        rows += _ranked(dict(zip(_GROUP, key, strict=True)), block, against or "ap")
+    frame = pd.DataFrame(rows)
+    return frame
+
+
+def group_means(results: pd.DataFrame | str | Path) -> pd.DataFrame:
+    """Mean test accuracy over the tasks of each group, and of all tasks, with intervals over seeds.
+
+    As VTAB reports it: natural, specialized, structured, and the mean of all tasks alike (not of
+    the groups). Columns: network, recipe, method, group, tasks, seeds, value, low, high.
+    """
+    import pandas as pd
+
+    per_seed = _per_seed(_frame(results))
+    blocks = [(name, rows) for name, rows in per_seed.groupby("group", sort=True)]
+    rows = []
+    for name, block in [*blocks, ("all", per_seed)]:
+        for key, one in _averaged(block, "").groupby(["network", "recipe", "method"], sort=True):
+            low, high = _interval(one["value"])
+            rows.append(
+                {
+                    **dict(zip(("network", "recipe", "method"), key, strict=True)),
+                    "group": name,
+                    "tasks": int(one["tasks"].iloc[0]),
+                    "seeds": one["seed"].nunique(),
+                    "value": one["value"].mean(),
+                    "low": low,
+                    "high": high,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def check_controls(results: pd.DataFrame | str | Path) -> pd.DataFrame:
+    """What the controls of a layer sweep say: differences in test accuracy, paired by seed.
+
+    One row for the prompt at the last layer minus the linear probe (it must be zero up to
+    training), and one a layer for the prompt minus the random perturbation of its norm, and minus
+    the linear classifier on that layer's features. Columns: network, task, recipe, layer, check,
+    seeds, difference, low, high.
+    """
+    import pandas as pd
+
+    frame = _frame(results)
+    test = frame[frame["measure"] == "test_accuracy"]
+    rows = []
+    for key, block in test.groupby(_GROUP, sort=True):
+        values = block.pivot_table(index=["layer", "seed"], columns="method", values="value")
+        if "ap" not in values:
+            continue
+        for other in ("linear_probe", "layer_probe", "random_perturbation"):
+            if other not in values:
+                continue
+            paired = (values["ap"] - values[other]).dropna()
+            for layer, differences in paired.groupby(level="layer"):
+                low, high = _interval(differences)
+                rows.append(
+                    {
+                        **dict(zip(_GROUP, key, strict=True)),
+                        "layer": int(str(layer)),
+                        "check": f"ap - {other}",
+                        "seeds": len(differences),
+                        "difference": differences.mean(),
+                        "low": low,
+                        "high": high,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _frame(results: pd.DataFrame | str | Path) -> pd.DataFrame:
+    if isinstance(results, str | Path):
+        from aptheory.studies.tables import table
+
+        measures = ("val_accuracy", "test_accuracy", "parameters_without_head")
+        return table(results, measures=measures)
+    return results
+
+
+def _per_seed(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a network, task, recipe, method and seed: its test accuracy at the chosen layer."""
+    import pandas as pd
+
+    if "recipe" not in frame:
+        frame = frame.assign(recipe="")
+    if "group" not in frame:
+        frame = frame.assign(group="")
+    kept = []
+    known = set(frame["method"])
+    for key, block in frame.groupby([*_GROUP, "group", "method"], sort=True):
+        about = dict(zip([*_GROUP, "group", "method"], key, strict=True))
+        for name, rows in _versions(about["method"], block, known):
+            chosen = _chosen(rows)
+            one = rows[rows["layer"] == chosen].set_index("seed")
+            test = one.loc[one["measure"] == "test_accuracy", "value"]
+            size = one.loc[one["measure"] == "parameters_without_head", "value"]
+            for seed, value in test.items():
+                kept.append(
+                    {
+                        **about,
+                        "method": name,
+                        "layer": chosen,
+                        "looks": rows["layer"].nunique(),
+                        "parameters": size.max() if len(size) else float("nan"),
+                        "seed": seed,
+                        "value": value,
+                    }
+                )
+    if not kept:
+        raise InputError("there is no test accuracy to compare; run a sweep first")
+    return pd.DataFrame(kept)
+
+
+def _versions(
+    method: str, block: pd.DataFrame, known: set[str]
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    yield method, block
+    at_image = block[block["layer"] == 0]
+    if method == "ap" and "vp" not in known and len(at_image) and block["layer"].nunique() > 1:
+        yield "vp", at_image
+
+
+def _chosen(rows: pd.DataFrame) -> int:
+    """The layer with the best mean validation accuracy; the shallower one of equals."""
+    layers = sorted(set(rows["layer"]))
+    if len(layers) == 1:
+        return int(layers[0])
+    validation = rows[rows["measure"] == "val_accuracy"].groupby("layer")["value"].mean()
+    if validation.empty:
+        raise InputError("a layer must be chosen, but there is no validation accuracy to do it")
+    return int(validation.sort_index().idxmax())
+
+
+def _averaged(per_seed: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Mean over tasks of each method and seed that has them all."""
+    import pandas as pd
+
+    everything = per_seed["task"].nunique()
+    rows = []
+    for key, block in per_seed.groupby(["network", "recipe", "method", "seed"], sort=True):
+        if block["task"].nunique() < everything:
+            continue
+        network, recipe, method, seed = key
+        rows.append(
+            {
+                "network": network,
+                "task": task,
+                "recipe": recipe,
+                "method": method,
+                "layer": float("nan"),
+                "looks": block["looks"].max(),
+                "parameters": block["parameters"].mean(),
+                "tasks": everything,
+                "seed": seed,
+                "value": block["value"].mean(),
+            }
+        )
+    return pd.DataFrame(
+        rows, columns=[*_GROUP, "method", "layer", "looks", "parameters", "tasks", "seed", "value"]
+    )
+
+
+def _ranked(about: dict[str, Any], block: pd.DataFrame, against: str) -> list[dict[str, Any]]:
+    reference = block[block["method"] == against].set_index("seed")["value"]
+    rows = []
+    for method, one in block.groupby("method", sort=True):
+        values = one.set_index("seed")["value"]
+        low, high = _interval(values)
+        paired = (values - reference).dropna() if method != against else values.iloc[:0]
+        below, above = _interval(paired)
+        rows.append(
+            {
+                **about,
+                "method": method,
+                "layer": one["layer"].iloc[0],
+                "looks": int(one["looks"].iloc[0]),
+                "parameters": one["parameters"].iloc[0],
+                "seeds": len(values),
+                "value": values.mean(),
+                "low": low,
+                "high": high,
+                "difference": paired.mean(),
+                "difference_low": below,
+                "difference_high": above,
+            }
+        )
+    rows.sort(key=lambda row: -row["value"])
+    rank = 0
+    for row in rows:
+        control = str(row["method"]).partition(":")[0] in CONTROLS
+        rank += not control
+        row["rank"] = None if control else rank
+    return rows
+
+
+def _interval(values: Sequence[float] | pd.Series) -> tuple[float, float]:
+    """95 % t interval of a mean over seeds; nan for fewer than two."""
+    import numpy as np
+
+    from aptheory.findings.relate import mean_interval
+
+    numbers = np.asarray(values, dtype=float)
+    return mean_interval(numbers) if len(numbers) > 1 else (float("nan"), float("nan"))

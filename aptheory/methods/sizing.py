@@ -1,0 +1,45 @@
+"""Sizes at which two methods train about as many parameters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from aptheory.errors import InputError
+
+if TYPE_CHECKING:
+    from aptheory.methods.base import Method
+    from aptheory.networks.network import Network
+
+SIZES = {
+    "vpt": "tokens",
+    "vapt": "tokens",
+    "gate_vpt": "tokens",
+    "e2vpt": "tokens",
+    "lora": "rank",
+    "adapter": "bottleneck",
+}
+"""The setting that decides how many parameters a method trains, where it has one."""
+
+
+def sized(method: Method, net: Network, *, classes: int, parameters: int) -> Method:
+    """The same method with the size that trains most nearly so many parameters (no head).
+
+    A method that has no size, or does not fit the network, comes back as it is.
+    """
+    word = SIZES.get(method.name)
+    if word is None:
+        return method
+
+    def count(size: int) -> int:
+        changed = replace(method, **{word: size})  # type: ignore[arg-type]
+        return changed.attach(net, classes=classes).count(head=False)
+
+    try:
+        one, two = count(1), count(2)
+    except InputError:
+        return method
+    guess = 1 + (parameters - one) // max(1, two - one)
+    sizes = {max(1, size) for size in (guess, guess + 1)}
+    best = min(sorted(sizes), key=lambda size: abs(count(size) - parameters))
+    return replace(method, **{word: best})  # type: ignore[arg-type]

@@ -1,0 +1,355 @@
+"""The chain of a network: which modules are its blocks, and which cuts are its places.
+
+Nothing here knows a family by name. A block is a leaf of the trace that holds at least two weight
+matrices or kernels; a place is a cut that enters a block, or the final norm or pooling, or the
+classifier.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from aptheory.networks import trace as graph
+
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+EMPTY = (nn.Identity, nn.Dropout)
+WANTED = 6  # below this many layers, finer cuts are tried
+FEWEST = 4  # image, one block, its output, the classifier: below this there is nothing to compare
+
+
+class TooFewLayers(graph.SplitError):
+    """Traced, but the activations do not form a chain."""
+
+
+# --------------------------------------------------------------------------- choosing leaves
+
+
+def weights_in(module: nn.Module) -> int:
+    """How many weight matrices or kernels a module holds."""
+    return sum(p.ndim >= 2 for p in module.parameters())
+
+
+def is_blocklike(module: nn.Module) -> bool:
+    """A residual or transformer block, as opposed to one convolution with its norm."""
+    return weights_in(module) >= 2
+
+
+def _is_plain_list(module: nn.Module) -> bool:
+    """A container that adds nothing of its own."""
+    if isinstance(module, nn.Sequential):
+        return type(module).forward is nn.Sequential.forward
+    return isinstance(module, (nn.ModuleList, nn.ModuleDict))
+
+
+def listed_blocks(module: nn.Module) -> set[str]:
+    """Names of the outermost blocks that stand in a list inside a module.
+
+    A list is a container, or a module whose children are all blocks of one class.
+    """
+    children = list(module.named_children())
+    uniform = len({type(c) for _, c in children}) == 1 and len(children) > 1
+    is_list = isinstance(module, CONTAINERS) or (
+        uniform and all(is_blocklike(child) for _, child in children)
+    )
+    found = set()
+    for name, child in children:
+        if is_list and is_blocklike(child):
+            found.add(name)
+        else:
+            found |= {f"{name}.{inner}" for inner in listed_blocks(child)}
+    return found
+
+
+def _gives_several(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and sum(isinstance(v, Tensor) for v in value) > 1
+
+
+def classifier_names(module: nn.Module) -> list[str]:
+    """Dotted names of the classifiers: timm's own word for them, or the last linear layer."""
+    ask: Any = getattr(module, "get_classifier", None)
+    if ask is None:
+        linear = [name for name, child in module.named_modules() if isinstance(child, nn.Linear)]
+        return linear[-1:]
+    found = ask()
+    heads = list(found) if isinstance(found, (tuple, list, nn.ModuleList)) else [found]
+    return [
+        name
+        for head in heads
+        for name, child in module.named_modules()
+        if isinstance(head, nn.Module) and child is head
+    ]
+
+
+def find_chain(root: nn.Module, example: Tensor, classifiers: list[str]) -> Chain:
+    """Trace a model, opening what hides a list of blocks, until the leaves are its blocks.
+
+    Where that gives fewer than six layers, plain sequences of single convolutions are opened too,
+    and then maps of one resolution that live side by side are taken together.
+    """
+    opened = {""} | {
+        ".".join(parts[:i])
+        for parts in (name.split(".") for name in classifiers)
+        for i in range(1, len(parts))
+    }
+    traced = graph.trace(root, opened, example)
+    traced, opened = _open_composite_classifier(root, traced, opened, example, classifiers)
+    traced, opened = _open(root, traced, opened, example, _open_lists)
+    chain = Chain(root, traced, classifiers)
+    if chain.count() < WANTED:
+        finer, opened = _open(root, traced, opened, example, _open_sequences)
+        chain = max(chain, Chain(root, finer, classifiers), key=Chain.count)
+        if chain.count() < WANTED:
+            chain = max(chain, Chain(root, chain.trace, classifiers, True), key=Chain.count)
+    if chain.count() < FEWEST:
+        raise TooFewLayers(
+            "several activations live side by side nearly all the way, so that it is no chain"
+        )
+    return chain
+
+
+def _open_composite_classifier(
+    root: nn.Module, traced: graph.Trace, opened: set[str], example: Tensor, classifiers: list[str]
+) -> tuple[graph.Trace, set[str]]:
+    """A head that pools by itself is opened, and its linear layer is the classifier."""
+    for i, name in enumerate(classifiers):
+        head = root.get_submodule(name)
+        calls = [n for n in traced.nodes if n.op == "call_module" and n.target == name]
+        inputs = [traced.values[n] for c in calls for n in c.all_input_nodes if traced.live[n]]
+        linear = [n for n, m in head.named_modules() if n and isinstance(m, nn.Linear)]
+        if linear and any(isinstance(v, Tensor) and _is_spatial(v.shape[1:]) for v in inputs):
+            parts = linear[-1].split(".")
+            opened = opened | {".".join([name, *parts[:k]]) for k in range(len(parts))}
+            traced = graph.trace(root, opened, example)
+            classifiers[i] = f"{name}.{linear[-1]}"
+    return traced, opened
+
+
+def _open(
+    root: nn.Module,
+    traced: graph.Trace,
+    opened: set[str],
+    example: Tensor,
+    rule: Callable[[nn.Module, graph.Trace, str], set[str]],
+) -> tuple[graph.Trace, set[str]]:
+    """Open leaves as long as ``rule`` names any and opening them helps."""
+    from timm.layers import get_notrace_modules
+
+    closed = tuple(get_notrace_modules())
+    refused: set[str] = set()
+    classes: set[type] = set()  # of which one turned out not to be a chain of blocks
+    while True:
+        for name in dict.fromkeys(str(n.target) for n in traced.nodes if n.op == "call_module"):
+            module = root.get_submodule(name)
+            if name in refused or isinstance(module, closed) or type(module) in classes:
+                continue
+            inner = rule(module, traced, name)
+            if not inner:
+                refused.add(name)
+                continue
+            attempt = _try(root, opened | inner, example)
+            helps = attempt and (_is_plain_list(module) or _helps(root, traced, attempt, name))
+            if attempt and not helps:  # perhaps what returns several tensors hides the chain
+                inner = inner | {
+                    str(n.target)
+                    for n in attempt.nodes
+                    if n.op == "call_module"
+                    and str(n.target).startswith(name + ".")
+                    and _gives_several(attempt.values[n])
+                }
+                attempt = _try(root, opened | inner, example)
+                helps = attempt and _helps(root, traced, attempt, name)
+            if attempt and helps:
+                opened, traced = opened | inner, attempt
+                break
+            refused.add(name)
+            if len(listed_blocks(module)) > 1 and not isinstance(module, CONTAINERS):
+                classes.add(type(module))
+        else:
+            return traced, opened
+
+
+def _open_lists(module: nn.Module, traced: graph.Trace, name: str) -> set[str]:
+    """A stage: open it and the plain lists directly inside. Also what returns several tensors."""
+    values = [traced.values[n] for n in traced.nodes if n.op == "call_module" and n.target == name]
+    if not listed_blocks(module) and not any(map(_gives_several, values)):
+        return set()
+    return {name} | {
+        f"{name}.{inner}"
+        for inner, child in module.named_modules()
+        if inner
+        and _is_plain_list(child)
+        and listed_blocks(child)
+        and all(
+            _is_plain_list(module.get_submodule(inner[:k]))
+            for k, letter in enumerate(inner)
+            if letter == "."
+        )
+    }
+
+
+def _open_sequences(module: nn.Module, traced: graph.Trace, name: str) -> set[str]:
+    """A plain sequence, whatever it holds."""
+    return {name} if _is_plain_list(module) and len(list(module.children())) > 1 else set()
+
+
+def _try(root: nn.Module, opened: set[str], example: Tensor) -> graph.Trace | None:
+    try:
+        return graph.trace(root, opened, example)
+    except Exception:  # what cannot be traced stays a leaf
+        return None
+
+
+def _helps(root: nn.Module, old: graph.Trace, new: graph.Trace, name: str) -> bool:
+    """Whether at least two of a stage's blocks are now on either side of a cut."""
+    cuts = new.cuts()
+    blocks = [f"{name}.{inner}" for inner in listed_blocks(root.get_submodule(name))]
+    if not blocks:
+        return len(cuts) > len(old.cuts())
+    segments = {
+        sum(cut.position < i for cut in cuts)
+        for i, node in enumerate(new.nodes)
+        if node.op == "call_module"
+        and any(
+            node.target == block or str(node.target).startswith(block + ".") for block in blocks
+        )
+        and weights_in(root.get_submodule(str(node.target)))
+    }
+    return len(segments) > 1
+
+
+# --------------------------------------------------------------------------- choosing places
+
+
+def _is_spatial(shape: Sequence[int]) -> bool:
+    """More than one position."""
+    return not (
+        len(shape) == 1
+        or (len(shape) == 2 and shape[0] == 1)
+        or (len(shape) == 3 and shape[1] == shape[2] == 1)
+    )
+
+
+class Chain:
+    """The possible cuts of a trace up to the classifier, and the choice among them.
+
+    Segment ``i`` runs from cut ``i`` to cut ``i + 1``; the last one is the classifier.
+    """
+
+    def __init__(
+        self,
+        root: nn.Module,
+        traced: graph.Trace,
+        classifiers: list[str],
+        side_by_side: bool = False,
+    ):
+        self.root = root
+        self.trace = traced
+        cuts = traced.cuts(side_by_side=side_by_side)
+        calls = [
+            i
+            for i, n in enumerate(traced.nodes)
+            if n.op == "call_module" and str(n.target) in classifiers
+        ]
+        if calls:
+            cuts = [cut for cut in cuts if cut.position < min(calls)]
+        # several vectors count as one only where they are the classifiers' input
+        self.cuts = [c for c in cuts if c is cuts[-1] or c.axis is None or len(c.shape) > 1]
+        self.head_name = classifiers[0] if classifiers else "head"
+        self.leaves: list[list[str]] = []
+        for cut, after in zip(self.cuts, [*[c.position for c in self.cuts[1:]], None], strict=True):
+            stop = len(traced.nodes) if after is None else after + 1
+            nodes = traced.nodes[cut.position + 1 : stop]
+            self.leaves.append(
+                [str(n.target) for n in nodes if n.op == "call_module" and traced.live[n]]
+            )
+        self.weights = [
+            sum(weights_in(root.get_submodule(name)) for name in leaves) for leaves in self.leaves
+        ]
+        self.head = len(self.cuts) - 1
+        self.blocks = self._blocks(2)
+        if len(self.blocks) < 4:
+            self.blocks = self._blocks(1)
+
+    def _blocks(self, fewest: int) -> list[int]:
+        return [
+            i
+            for i in range(1, self.head)
+            if self.weights[i] >= fewest and _is_spatial(self.cuts[i + 1].shape)
+        ]
+
+    def count(self) -> int:
+        """How many places there would be."""
+        return len(self._chosen()[0]) if self.blocks else 0
+
+    def _chosen(self) -> tuple[list[int], set[int]]:
+        """Indices of the chosen cuts, and which of them enter a block."""
+        chosen, enters, previous = [0], set(), None
+        for i in self.blocks:
+            at = i
+            if previous is not None:  # what lies between two blocks belongs to the later one,
+                at = previous + 1  # but a norm or an activation to the earlier one
+                while at < i and not self.weights[at] and self._keeps_shape(at):
+                    at += 1
+            chosen.append(at)
+            enters.add(at)
+            previous = i
+        last = self.blocks[-1]
+        for i in range(last + 1, self.head):  # a convolution after the last block is a place
+            if self.weights[i] and _is_spatial(self.cuts[i + 1].shape):
+                chosen.append(last + 1)
+                enters.add(last + 1)
+                last = i
+        if last + 1 < self.head:  # the final norm or pooling
+            chosen.append(last + 1)
+        chosen.append(self.head)
+        return list(dict.fromkeys(chosen)), enters - {self.head}
+
+    def _keeps_shape(self, i: int) -> bool:
+        return self.cuts[i].shape == self.cuts[i + 1].shape
+
+    def places(self, granularity: str) -> tuple[list[tuple[graph.Cut, str]], list[int]]:
+        """The chosen cuts with their names, and which of them enter a block."""
+        chosen, enters = self._chosen()
+        if granularity == "stage":
+            kept = []
+            for here, after in zip(chosen, [*chosen[1:], self.head], strict=True):
+                inner = here in enters and here != chosen[1]
+                if not inner or self.cuts[here].shape != self.cuts[after].shape:
+                    kept.append(here)
+            chosen = kept
+        places = []
+        for here, after in zip(chosen, [*chosen[1:], self.head], strict=True):
+            cut = self.cuts[here]
+            if here == self.head and len(cut.shape) > 1 and math.prod(cut.shape) == max(cut.shape):
+                cut = replace(cut, flat=True)
+            places.append((cut, self._label(here, after)))
+        return places, [k for k, i in enumerate(chosen) if i in enters]
+
+    def _label(self, here: int, after: int) -> str:
+        """The module that is entered: a block's name, or the stage's whose beginning this is."""
+        if here == 0:
+            return "image"
+        if here == self.head:
+            return self.head_name
+        leaves = [name for i in range(here, max(after, here + 1)) for name in self.leaves[i]]
+        weighty = [name for name in leaves if weights_in(self.root.get_submodule(name))]
+        real = [n for n in leaves if not isinstance(self.root.get_submodule(n), EMPTY)]
+        if len(weighty) == 1 and here in self._chosen()[1]:
+            return weighty[0]
+        if not real:
+            return leaves[0] if leaves else "pool"
+        parts = real[0].split(".") if here in self._chosen()[1] else []
+        for k in range(1, len(parts)):  # the outermost module that begins here
+            name = ".".join(parts[:k])
+            inside = [n for n in self._all_leaves() if n.startswith(name + ".")]
+            if inside[0] in leaves and not _is_plain_list(self.root.get_submodule(name)):
+                return name
+        return real[0]
+
+    def _all_leaves(self) -> list[str]:
+        return [name for leaves in self.leaves for name in leaves]

@@ -1,0 +1,143 @@
+"""From a name, a module or a file of weights to a `Network`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from aptheory.errors import InputError
+from aptheory.networks.checkpoint import load_weights
+from aptheory.networks.network import Network
+from aptheory.networks.split import split
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def load(
+    name_or_module: str | nn.Module,
+    weights: str | Path | None = "pretrained",
+    *,
+    granularity: str = "block",
+    input_shape: tuple[int, int, int] | None = None,
+    name: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    interpolation: str | None = None,
+    **timm_kwargs: Any,
+) -> Network:
+    """Any timm model, or any module that torch.fx can trace, as a list of layers, in eval mode.
+
+    Args:
+        name_or_module: a timm model name, or a module. Its ``weights`` are kept unless a file is
+            given.
+        weights: ``"pretrained"`` (timm's own), ``None`` (random) or a safetensors or state-dict
+            file, read without executing anything.
+        granularity: ``"block"``: every residual or transformer block is a layer; ``"stage"``:
+            blocks that keep the activation's shape are merged.
+        input_shape: (channels, height, width) of the image, where it is not the model's own.
+        name: how to call it, in tables and in the digest.
+        mean, std, interpolation: preprocessing, where it is not the model's own.
+        timm_kwargs: further arguments of ``timm.create_model``.
+
+    Raises:
+        InputError: unknown name, unusable weights, or a model that cannot be split.
+    """
+    if granularity not in ("block", "stage"):
+        raise InputError(f"granularity must be 'block' or 'stage', not {granularity!r}")
+    if input_shape is not None and not (
+        len(input_shape) == 3 and all(isinstance(n, int) and n > 0 for n in input_shape)
+    ):
+        raise InputError(
+            f"input_shape must be (channels, height, width) of the image, not {input_shape!r}"
+        )
+    if isinstance(name_or_module, nn.Module):
+        module, name = name_or_module, name or type(name_or_module).__name__
+        if timm_kwargs:
+            raise InputError(f"a module takes no {', '.join(timm_kwargs)}")
+        if weights not in (None, "pretrained"):
+            load_weights(module, Path(str(weights)), name)
+    else:
+        module = _create(name_or_module, weights, input_shape, timm_kwargs)
+        name = name or name_or_module
+    module.eval()
+    config = _data_config(module)
+    shape = input_shape or config.get("input_size")
+    if shape is None:
+        raise InputError(f"{name} does not say its image size: give input_shape=(3, height, width)")
+    shape = tuple(shape)
+    found = split(module, name, shape, granularity)
+    return Network(
+        module,
+        name=name,
+        layers=found.layers,
+        pieces=found.pieces,
+        input_shape=shape,
+        mean=_per_channel(mean or config.get("mean") or IMAGENET_MEAN, shape[0]),
+        std=_per_channel(std or config.get("std") or IMAGENET_STD, shape[0]),
+        interpolation=interpolation or config.get("interpolation") or "bilinear",
+        block_layers=found.block_layers,
+    )
+
+
+def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """One value a channel; their mean for images of another number of channels."""
+    if len(values) == channels:
+        return tuple(values)
+    return (sum(values) / len(values),) * channels
+
+
+def _data_config(module: nn.Module) -> dict[str, Any]:
+    from timm.data import resolve_model_data_config
+
+    if not getattr(module, "pretrained_cfg", None):
+        return {}
+    return resolve_model_data_config(module)
+
+
+def _create(
+    name: str, weights: str | Path | None, input_shape: tuple | None, kwargs: dict[str, Any]
+) -> nn.Module:
+    import timm
+
+    import aptheory.networks.zoo  # noqa: F401  (registers our own networks)
+
+    known = name.split(".")[0]
+    if not timm.is_model(known):
+        near = difflib.get_close_matches(known, timm.list_models(), n=5)
+        hint = f"near ones are {', '.join(near)}" if near else "see timm.list_models()"
+        raise InputError(f"timm has no model {name!r}: {hint}")
+    if weights == "pretrained":
+        config = timm.get_pretrained_cfg(name)
+        if config is None or not config.has_weights:
+            raise InputError(
+                f"timm has no pretrained weights of {name}: give a file with weights=PATH, or "
+                "weights=None for random ones"
+            )
+    if input_shape is not None:
+        kwargs = {"in_chans": input_shape[0], "img_size": tuple(input_shape[1:]), **kwargs}
+    try:
+        try:
+            module = timm.create_model(name, pretrained=weights == "pretrained", **kwargs)
+        except TypeError as error:
+            if input_shape is None or "img_size" not in str(error):
+                raise
+            del kwargs["img_size"]  # convolutional networks take any size
+            module = timm.create_model(name, pretrained=weights == "pretrained", **kwargs)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        if weights == "pretrained" and not isinstance(error, (TypeError, AssertionError)):
+            raise InputError(
+                f"timm's pretrained weights of {name} cannot be had ({reason}): give a file with "
+                "weights=PATH, or weights=None for random ones"
+            ) from error
+        raise InputError(
+            f"timm cannot build {name} with {kwargs or 'its own settings'} ({reason}): "
+            "change these arguments"
+        ) from error
+    if weights not in (None, "pretrained"):
+        load_weights(module, Path(str(weights)), name)
+    return module

@@ -1,0 +1,278 @@
+"""One pass over the images: every measure, at every layer.
+
+    table = ap.profile(net, task, measures=("attention_distance", "cka", "effective_rank"))
+
+The network runs piece by piece, so only one layer's batch is alive at a time; attention
+probabilities are looked at and dropped; what is kept does not grow with the number of images,
+except where a measure needs all features at once (its documentation says so).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from aptheory.errors import InputError
+from aptheory.networks.network import Layer, Network
+from aptheory.profiling import watchers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+__all__ = ["extract", "profile"]
+
+
+def batches(
+    net: Network,
+    images: Any,
+    *,
+    batch_size: int,
+    split: str = "train",
+    limit: int | None = None,
+    seed: int = 0,
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """(normalised images, labels or None) in batches, from anything that holds images.
+
+    A task or a split; a uint8 tensor (normalised here) or a float one (taken as it is), of shape
+    (n, channels, height, width); or an iterable of such tensors or of (images, labels). ``limit``
+    takes that many images, drawn with ``seed`` from a task or split and the first of the others.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
+    if isinstance(images, Tensor):
+        stop = len(images) if limit is None else min(limit, len(images))
+        for start in range(0, stop, batch_size):
+            yield _ready(net, images[start : min(start + batch_size, stop)]), None
+        return
+    if hasattr(images, "train") and hasattr(images, "classes"):
+        if split not in ("train", "val", "test"):
+            raise InputError(f'split is {split!r}; it is "train", "val" or "test".')
+        images = getattr(images, split)
+    if hasattr(images, "images") and hasattr(images, "labels"):
+        from aptheory.tasks import loader
+
+        indices = None
+        if limit is not None and limit < len(images):
+            order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+            indices = sorted(order[:limit].tolist())
+        for pixels, labels in loader(images, net, batch_size, indices):
+            yield _ready(net, pixels), labels
+        return
+    seen = 0
+    for each in images:
+        x: Tensor
+        y: Tensor | None
+        x, y = each if isinstance(each, tuple | list) else (each, None)
+        if limit is not None:
+            x, y = x[: limit - seen], None if y is None else y[: limit - seen]
+        if len(x):
+            yield _ready(net, x), y
+        seen += len(x)
+        if limit is not None and seen >= limit:
+            return
+
+
+def _ready(net: Network, x: Tensor) -> Tensor:
+    parameter = next(net.module.parameters(), None)
+    if parameter is not None:
+        x = x.to(parameter.device, non_blocking=True)
+    if x.dtype == torch.uint8:
+        x = net.normalize(x)
+    return x if parameter is None else x.to(parameter.dtype)
+
+
+def choose(net: Network, layers: Sequence[int] | Literal["blocks"] | None) -> tuple[Layer, ...]:
+    """The places named by ``layers``: indices (negative: from the end), "blocks", None for all."""
+    if layers is None:
+        return net.layers
+    if isinstance(layers, str):
+        if layers != "blocks":
+            raise InputError(f'layers is {layers!r}; give indices, "blocks", or None for all.')
+        return tuple(net.layers[index] for index in net.block_layers)
+    count = len(net.layers)
+    wrong = [index for index in layers if not -count <= index < count]
+    if wrong:
+        raise InputError(f"{net.name} has layers 0 to {count - 1}; there is no {wrong}.")
+    return tuple(net.layers[index] for index in sorted({index % count for index in layers}))
+
+
+def walk(net: Network, x: Tensor, layers: Sequence[Layer]) -> Iterator[tuple[Layer, Tensor]]:
+    """Run to each of ``layers`` in turn; what came before is released before the next piece."""
+    here = 0
+    for layer in layers:
+        x = net.run(x, start=here, stop=layer.index)
+        here = layer.index
+        yield layer, x
+
+
+def profile(
+    net: Network,
+    images: Any,
+    *,
+    measures: Sequence[str] = ("attention_distance", "cka", "effective_rank", "globality"),
+    layers: Sequence[int] | Literal["blocks"] | None = None,
+    batch_size: int = 64,
+    split: str = "train",
+    limit: int | None = None,
+    pooled: Literal["mean", "class", "all"] = "mean",
+    cka_pooled: Literal["mean", "class", "all"] = "all",
+    prefix_mass: Literal["exclude", "include"] = "exclude",
+    level: float = 0.95,
+    intervals: bool = True,
+    gradient_images: int = 32,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Measure every layer of ``net`` in one pass over ``images``.
+
+    Args:
+        net: the network; it runs without gradients, as it stands.
+        images: a task, a split, a tensor (n, C, H, W) of bytes or of normalised floats, or an
+            iterable of batches.
+        measures: names from ``aptheory.profiling.watchers.known_measures()``.
+        layers: indices of the places to look at, "blocks", or None for all of them.
+        batch_size: images a batch; also the minibatch of the unbiased CKA.
+        split: which split of a task.
+        limit: at most so many images, drawn with ``seed`` from a task.
+        pooled: features of the rank and separability measures.
+        cka_pooled: features of the CKA.
+        prefix_mass: see `aptheory.metrics.attention`.
+        gradient_images: images for the effective receptive field, the first ones that come.
+        level: coverage of the intervals; ``intervals=False`` saves the rank family's share of them.
+
+    Returns:
+        A tidy table: network, task, split, layer, layer_name, depth (0 image to 1 classifier's
+        input), measure, value, low, high, images; and where it applies head, module, other_layer,
+        features. A measure that is undefined at a layer has no row there, and a warning says so.
+
+    Raises:
+        InputError: unknown measures or layers, no images, a network without what is measured.
+    """
+    chosen = choose(net, layers)
+    settings = watchers.Settings(
+        net=net,
+        layers=chosen,
+        measures=tuple(measures),
+        pooled=pooled,
+        cka_pooled=cka_pooled,
+        level=level,
+        intervals=intervals,
+        prefix_mass=prefix_mass,
+        gradient_images=gradient_images,
+        seed=seed,
+    )
+    watching = watchers.start(settings)
+    source = batches(net, images, batch_size=batch_size, split=split, limit=limit, seed=seed)
+    seen, stop = 0, 0
+    with torch.inference_mode(), contextlib.ExitStack() as stack:
+        for watcher in watching:
+            if isinstance(watcher, watchers.AttentionWatcher):
+                stack.enter_context(watcher.observing())
+                stop = watcher.stop
+        for x, labels in source:
+            seen += len(x)
+            for watcher in watching:
+                if isinstance(watcher, watchers.ReceptiveFieldWatcher):
+                    watcher.see_images(x)
+            for layer, z in walk(net, x, chosen):
+                sight = watchers.Sight(layer, z, labels)
+                for watcher in watching:
+                    watcher.see(sight)
+                if layer is chosen[-1] and layer.index < stop:
+                    net.run(z, start=layer.index, stop=stop)  # for its attention alone
+                del sight, z
+            for watcher in watching:
+                watcher.end_batch()
+    if not seen:
+        raise InputError("There are no images to profile: the task, split or tensor is empty.")
+    return _table(net, images, split, [row for w in watching for row in w.rows()])
+
+
+COLUMNS = (
+    "network",
+    "task",
+    "split",
+    "layer",
+    "layer_name",
+    "depth",
+    "measure",
+    "head",
+    "other_layer",
+    "features",
+    "value",
+    "low",
+    "high",
+    "images",
+    "module",
+)
+
+
+def _table(net: Network, images: Any, split: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    last = max(1, len(net.layers) - 1)
+    task = getattr(images, "name", None) if hasattr(images, "classes") else None
+    for row in rows:
+        row["network"] = net.name
+        row["task"] = task
+        row["split"] = split if task is not None else None
+        row["layer_name"] = net.layers[row["layer"]].name
+        row["depth"] = row["layer"] / last
+    table = pd.DataFrame(rows)
+    if "other_layer" in table:
+        table["other_layer"] = table["other_layer"].astype("Int64")  # layers, absent elsewhere
+    return table.reindex(columns=[name for name in COLUMNS if name in table.columns])
+
+
+def extract(
+    net: Network,
+    images: Any,
+    *,
+    layers: Sequence[int] | Literal["blocks"] | None = None,
+    pooled: Literal["mean", "class", "all"] | None = None,
+    batch_size: int = 64,
+    split: str = "train",
+    limit: int | None = None,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+) -> dict[int, Tensor]:
+    """The activations entering ``layers``, on the CPU: place -> (n, ...) in the images' order.
+
+    The result is allocated once and written into place a batch at a time, so that the memory is the
+    result and one batch. ``pooled=None`` keeps the activation as it is, with its prefix tokens;
+    "mean", "class" and "all" are those of `Layer.pooled`. ``dtype`` stores another precision.
+    """
+    chosen = choose(net, layers)
+    count = _count(images, split, limit)
+    if count == 0:
+        raise InputError("There are no images to extract from: the task, split or tensor is empty.")
+    result: dict[int, Tensor] = {}
+    source = batches(net, images, batch_size=batch_size, split=split, limit=limit, seed=seed)
+    seen = 0
+    with torch.inference_mode():
+        for x, _ in source:
+            for layer, z in walk(net, x, chosen):
+                features = z if pooled is None else layer.pooled(z, pooled)
+                if layer.index not in result:
+                    kind = dtype or features.dtype
+                    shape = (count, *features.shape[1:])
+                    with torch.inference_mode(False):
+                        result[layer.index] = torch.empty(shape, dtype=kind)
+                result[layer.index][seen : seen + len(features)].copy_(features)
+            seen += len(x)
+    return result
+
+
+def _count(images: Any, split: str, limit: int | None) -> int:
+    if hasattr(images, "train") and hasattr(images, "classes"):
+        images = getattr(images, split)
+    if not hasattr(images, "__len__") or isinstance(images, list | tuple):
+        raise InputError(
+            "extract must know the number of images before it starts: give a tensor, a split or a "
+            "task, not an iterable of batches."
+        )
+    return len(images) if limit is None else min(limit, len(images))

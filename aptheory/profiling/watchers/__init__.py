@@ -1,0 +1,53 @@
+"""One watcher a family of measures; a profile shows them every layer's activation in turn."""
+
+from aptheory.errors import InputError
+from aptheory.profiling.watchers.attention import AttentionWatcher
+from aptheory.profiling.watchers.base import Settings, Sight, UndefinedWarning, Watcher
+from aptheory.profiling.watchers.gradient import ReceptiveFieldWatcher
+from aptheory.profiling.watchers.keeping import KeepingWatcher
+from aptheory.profiling.watchers.streaming import (
+    CKAWatcher,
+    ClassDistanceWatcher,
+    FrequencyWatcher,
+    GlobalityWatcher,
+    RankWatcher,
+)
+
+__all__ = [
+    "AttentionWatcher",
+    "ReceptiveFieldWatcher",
+    "Settings",
+    "Sight",
+    "UndefinedWarning",
+    "Watcher",
+    "known_measures",
+    "start",
+]
+
+WATCHERS: tuple[type[Watcher], ...] = (
+    AttentionWatcher,
+    CKAWatcher,
+    RankWatcher,
+    GlobalityWatcher,
+    FrequencyWatcher,
+    ClassDistanceWatcher,
+    KeepingWatcher,
+    ReceptiveFieldWatcher,
+)
+
+
+def known_measures() -> tuple[str, ...]:
+    """Every measure that a profile can compute."""
+    return tuple(name for watcher in WATCHERS for name in watcher.measures)
+
+
+def start(settings: Settings) -> list[Watcher]:
+    """The watchers that the wanted measures need."""
+    unknown = [name for name in settings.measures if name not in known_measures()]
+    if unknown:
+        raise InputError(
+            f"Unknown measure {', '.join(unknown)}; known are {', '.join(known_measures())}."
+        )
+    return [
+        watcher(settings) for watcher in WATCHERS if set(watcher.measures) & set(settings.measures)
+    ]

@@ -1,0 +1,1 @@
+"""Drawing it: plots, charts and the page."""

@@ -1,0 +1,410 @@
+"""A figure a function: each takes a tidy table and returns an Axes.
+
+Drawing and computing are apart: whatever is shown stands in the table, and the title says the
+finding, read from the table as well. Names and colours are those of `aptheory.reporting.legend`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from aptheory.errors import InputError
+from aptheory.findings.relate import best_layers, mean_interval
+from aptheory.findings.sentences import by_layer, mean_by
+from aptheory.reporting.legend import (
+    COLORS,
+    MEASURES,
+    METHODS,
+    NAMES,
+    SHORT,
+    measure_name,
+    method_name,
+)
+
+__all__ = [
+    "COLORS",
+    "COLUMN",
+    "MEASURES",
+    "METHODS",
+    "NAMES",
+    "PAGE",
+    "SHORT",
+    "accuracy_by_layer",
+    "attention_distance",
+    "by_layer",
+    "cka_map",
+    "cost_front",
+    "curves",
+    "figure",
+    "figure_of",
+    "measure_name",
+    "method_comparison",
+    "method_name",
+    "metric_by_layer",
+    "relation",
+    "save",
+    "style",
+    "styled",
+]
+
+COLUMN, PAGE = 3.3, 6.9
+"""Widths of a column and of a page in inches."""
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The style that all figures share: for print, with editable text in the PDF."""
+    settings: Any = {
+        "font.size": 8,
+        "axes.titlesize": 8.5,
+        "axes.labelsize": 8,
+        "legend.fontsize": 7,
+        "legend.frameon": False,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlelocation": "left",
+        "axes.grid": True,
+        "grid.color": "#E6E6E6",
+        "grid.linewidth": 0.6,
+        "axes.axisbelow": True,
+        "axes.prop_cycle": cycler(color=list(COLORS.values())),
+        "lines.linewidth": 1.4,
+        "lines.markersize": 3.5,
+        "figure.dpi": 150,
+        "savefig.dpi": 200,
+        "pdf.fonttype": 42,
+        "svg.fonttype": "none",
+    }
+    with mpl.rc_context(settings):
+        yield
+
+
+def styled(draw: Callable[..., Axes]) -> Callable[..., Axes]:
+    """Draw in the shared style, whatever the caller's own settings are."""
+
+    @wraps(draw)
+    def drawn(*args: Any, **options: Any) -> Axes:
+        with style():
+            return draw(*args, **options)
+
+    return drawn
+
+
+def figure(rows: int = 1, columns: int = 1, *, width: float = PAGE, height: float = 2.3) -> Figure:
+    """A figure in the shared style; ``height`` is that of one row, in inches."""
+    with style():
+        drawn, _ = plt.subplots(
+            rows, columns, figsize=(width, height * rows), squeeze=False, layout="constrained"
+        )
+    return drawn
+
+
+def figure_of(ax: Axes) -> Figure:
+    """The whole figure that an Axes stands in."""
+    found = ax.get_figure(root=True)
+    if found is None:
+        raise InputError("this Axes stands in no figure: draw it on one made by plots.figure()")
+    return found
+
+
+def save(drawn: Figure, path: str | Path) -> list[Path]:
+    """Write PATH.pdf (vector) and PATH.png; the same table gives the same bytes."""
+    stem = Path(path).with_suffix("")
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {"Software": None})):
+        written.append(stem.with_suffix(suffix))
+        with style():
+            drawn.savefig(written[-1], metadata=metadata)
+    plt.close(drawn)
+    return written
+
+
+@styled
+def accuracy_by_layer(
+    accuracy: pd.DataFrame,
+    *,
+    network: str,
+    task: str,
+    measure: str = "test_accuracy",
+    focus: bool = False,
+    ax: Axes | None = None,
+) -> Axes:
+    """Accuracy of AP against the layer that it stands at, with the controls (paper, Figure 4).
+
+    Points are means over seeds, bands are Student's 95 % intervals of that mean. The star marks
+    the layer chosen on validation accuracy. ``focus`` gives the height to the prompt and what it
+    must beat: probes of single layers that are far below leave the frame.
+    """
+    rows = _rows(accuracy, network=network, task=task, measure=measure)
+    ax = _axes(ax)
+    for method, (label, color, line, marker) in METHODS.items():
+        one = rows[rows["method"] == method]
+        if one.empty:
+            continue
+        if method == "linear_probe":
+            value = 100 * one["value"].mean()
+            low, high = mean_interval(one["value"].to_numpy(float))
+            ax.axhline(value, color=COLORS[color], linestyle=line, label=label)
+            if np.isfinite(low):
+                ax.axhspan(100 * low, 100 * high, color=COLORS[color], alpha=0.12, linewidth=0)
+            continue
+        table = by_layer(one)
+        ax.plot(
+            table.index,
+            100 * table["value"],
+            color=COLORS[color],
+            linestyle=line,
+            marker=marker,
+            label=label,
+        )
+        _band(ax, 100 * table, COLORS[color])
+    chosen = best_layers(_rows(accuracy, network=network, task=task))
+    if len(chosen):
+        layer = int(chosen["layer"].iloc[0])
+        ap = by_layer(rows[rows["method"] == "ap"])
+        if layer in ap.index:
+            ax.plot(layer, 100 * ap.loc[layer, "value"], "*", color=COLORS["orange"], markersize=9)
+            name = chosen["layer_name"].iloc[0]
+            ax.set_title(f"{network} on {task}: best at layer {layer} ({name})")
+    compared = rows.loc[rows["method"] != "layer_probe", "value"]
+    if focus and len(compared):
+        ax.set_ylim(bottom=100 * (compared.min() - 0.6 * np.ptp(compared)))
+    _layer_axis(ax)
+    ax.set_ylabel(measure_name(measure))
+    _legend(ax)
+    return ax
+
+
+@styled
+def metric_by_layer(
+    profile: pd.DataFrame,
+    *,
+    network: str,
+    task: str,
+    measure: str,
+    color: str = "purple",
+    ax: Axes | None = None,
+) -> Axes:
+    """One metric against depth, with its interval where the table has one; heads are averaged."""
+    rows = _rows(profile, network=network, task=task, measure=measure)
+    ax = _axes(ax)
+    columns = [name for name in ("value", "low", "high") if name in rows]
+    table = rows.groupby("layer")[columns].mean()
+    ax.plot(table.index, table["value"], marker="o", color=COLORS[color])
+    if {"low", "high"} <= set(table) and table["low"].notna().any():
+        _band(ax, table, COLORS[color])
+    _layer_axis(ax)
+    ax.set_ylabel(measure_name(measure))
+    return ax
+
+
+@styled
+def attention_distance(
+    profile: pd.DataFrame, *, network: str, task: str, ax: Axes | None = None
+) -> Axes:
+    """Mean attention distance of every head against depth (paper, Figure 5B)."""
+    rows = _rows(profile, network=network, task=task, measure="attention_distance")
+    ax = _axes(ax)
+    if "head" in rows:  # the profile also has the mean of the heads, as a row of its own
+        whole = rows[rows["head"].astype(str) == "mean"].set_index("layer").sort_index()
+        rows = rows[rows["head"].astype(str) != "mean"]
+        if len(whole) and {"low", "high"} <= set(whole):
+            _band(ax, whole, COLORS["blue"])
+    ax.scatter(rows["layer"], rows["value"], s=10, color=COLORS["sky"], alpha=0.8, label="one head")
+    mean = rows.groupby("layer")["value"].mean()
+    ax.plot(mean.index, mean, color=COLORS["blue"], label="mean of heads")
+    way = "falls" if mean.iloc[-1] < mean.iloc[0] else "rises"
+    ax.set_title(f"{network}, {task}: {way} from {mean.iloc[0]:.1f} to {mean.iloc[-1]:.1f}")
+    _layer_axis(ax)
+    ax.set_ylabel(measure_name("attention_distance"))
+    _legend(ax)
+    return ax
+
+
+@styled
+def cka_map(
+    profile: pd.DataFrame,
+    *,
+    network: str,
+    task: str,
+    other_network: str | None = None,
+    scale: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """Linear CKA between all pairs of layers, within a network or between two (Figure 5A)."""
+    rows = _rows(profile, network=network, task=task, measure="cka")
+    if "other_network" in rows:
+        same = rows["other_network"].isna() | (rows["other_network"] == network)
+        rows = rows[rows["other_network"] == other_network] if other_network else rows[same]
+    table = rows.pivot_table(index="layer", columns="other_layer", values="value")
+    if other_network is None:
+        table = table.combine_first(table.T)
+    ax = _axes(ax)
+    image = ax.imshow(table, origin="lower", vmin=0, vmax=1, cmap="cividis")
+    ax.grid(False)
+    if scale:
+        ax.figure.colorbar(image, ax=ax, label="CKA")
+    ax.set_xlabel(f"layer of {other_network or network}")
+    ax.set_ylabel(f"layer of {network}")
+    step = -(-len(table) // 7)
+    ax.set_yticks(range(0, len(table), step), [str(int(i)) for i in table.index[::step]])
+    step = -(-table.shape[1] // 7)
+    ax.set_xticks(range(0, table.shape[1], step), [str(int(i)) for i in table.columns[::step]])
+    return ax
+
+
+@styled
+def relation(table: pd.DataFrame, *, statistic: str = "spearman", ax: Axes | None = None) -> Axes:
+    """Every correlation with its interval: filled where q ≤ 0.05, hollow where it is not."""
+    rows = table[table["statistic"] == statistic].dropna(subset=["value"])
+    if rows.empty:
+        raise InputError(f"the relation table has no defined {statistic!r}")
+    rows = rows.sort_values(["measure", "network", "task"], ascending=False)
+    ax = _axes(ax)
+    for place, row in enumerate(rows.itertuples()):
+        solid = getattr(row, "q", np.nan) <= 0.05
+        ax.plot([row.low, row.high], [place, place], color=COLORS["blue"], linewidth=1)
+        ax.plot(
+            row.value,
+            place,
+            "o",
+            color=COLORS["blue"],
+            markerfacecolor=COLORS["blue"] if solid else "white",
+        )
+    ax.axvline(0, color=COLORS["grey"], linewidth=0.8)
+    labels = [f"{row.measure}: {row.network}, {row.task}" for row in rows.itertuples()]
+    ax.set_yticks(range(len(rows)), labels)
+    ax.set_xlim(-1.05, 1.05)
+    ax.set_xlabel("rank correlation with the accuracy of AP over layers")
+    clear = int((rows["q"] <= 0.05).sum()) if "q" in rows else 0
+    ax.set_title(f"{clear} of {len(rows)} correlations are clear of zero (q ≤ 0.05)")
+    return ax
+
+
+@styled
+def method_comparison(
+    comparison: pd.DataFrame, *, order: Sequence[str] | None = None, ax: Axes | None = None
+) -> Axes:
+    """Mean test accuracy of each method with its interval, best on top.
+
+    Args:
+        comparison: one row per method with ``method, value, low, high`` and maybe ``parameters``.
+    """
+    rows = comparison.copy()
+    if order is None:
+        rows = rows.sort_values("value")
+    else:
+        rows = rows.set_index("method").loc[list(order)].reset_index()
+    ax = _axes(ax)
+    for place, row in enumerate(rows.itertuples()):
+        color = COLORS["orange"] if str(row.method).startswith("ap") else COLORS["blue"]
+        ax.plot([100 * row.low, 100 * row.high], [place, place], color=color, linewidth=1.2)
+        ax.plot(100 * row.value, place, "o", color=color)
+    labels = [method_name(method) for method in rows["method"]]
+    if "parameters" in rows:
+        labels = [
+            f"{label} ({int(count):,})"
+            for label, count in zip(labels, rows["parameters"], strict=True)
+        ]
+    ax.set_yticks(range(len(rows)), labels)
+    ax.set_xlabel("test accuracy (%)")
+    return ax
+
+
+@styled
+def cost_front(table: pd.DataFrame, *, cost: str = "relative_time", ax: Axes | None = None) -> Axes:
+    """Accuracy against cost; the line joins the points that nothing beats in both.
+
+    Args:
+        table: one row per method and layer with ``label, value`` and the cost column; ``low`` and
+            ``high`` draw its interval.
+    """
+    ax = _axes(ax)
+    rows = table.sort_values([cost, "value"], ascending=[True, False])
+    best = rows["value"] > rows["value"].cummax().shift(fill_value=-np.inf)
+    front = rows[best]
+    ax.step(front[cost], 100 * front["value"], where="post", color=COLORS["orange"])
+    if {"low", "high"} <= set(rows):
+        bounds = 100 * rows["low"], 100 * rows["high"]
+        ax.vlines(rows[cost], *bounds, color=COLORS["sky"], linewidth=0.8)
+    ax.scatter(rows[cost], 100 * rows["value"], s=14, color=COLORS["blue"], zorder=3)
+    for row, on_front in zip(rows.itertuples(), best, strict=True):
+        ax.annotate(
+            str(row.label),
+            (getattr(row, cost), 100 * row.value),
+            xytext=(3, 3),
+            textcoords="offset points",
+            fontsize=6,
+            fontweight="bold" if on_front else "normal",
+        )
+    ax.set_xlabel(cost.replace("_", " "))
+    ax.set_ylabel("test accuracy (%)")
+    return ax
+
+
+@styled
+def curves(
+    table: pd.DataFrame,
+    *,
+    x: str,
+    by: str,
+    value: str = "value",
+    log: bool = False,
+    ax: Axes | None = None,
+) -> Axes:
+    """Mean and 95 % interval of a value against x, one line a group (few-shot curves, slopes)."""
+    ax = _axes(ax)
+    for color, (name, group) in zip(cycle(COLORS.values()), table.groupby(by, sort=False)):
+        means = mean_by(group, x, value)
+        ax.plot(means.index, means["value"], marker="o", color=color, label=str(name))
+        _band(ax, means, color)
+    if log:
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+    ax.set_xlabel(x.replace("_", " "))
+    _legend(ax)
+    return ax
+
+
+def _band(ax: Axes, table: pd.DataFrame, color: str) -> None:
+    """An interval at each index of the table."""
+    ax.fill_between(table.index, table["low"], table["high"], color=color, alpha=0.2, linewidth=0)
+
+
+def _legend(ax: Axes) -> None:
+    """Below the axes, where it covers no data."""
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.27), ncols=2)
+
+
+def _axes(ax: Axes | None) -> Axes:
+    if ax is not None:
+        return ax
+    return figure(width=COLUMN).axes[0]
+
+
+def _rows(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
+    rows = table
+    for column, value in wanted.items():
+        if value not in set(rows[column]):
+            have = ", ".join(sorted(map(str, rows[column].unique()))) or "nothing"
+            raise InputError(f"no rows with {column} = {value!r} in the table: it has {have}")
+        rows = rows[rows[column] == value]
+    return rows
+
+
+def _layer_axis(ax: Axes) -> None:
+    ax.set_xlabel("layer (0 is the image)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))

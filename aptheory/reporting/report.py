@@ -1,0 +1,66 @@
+"""A run's folder becomes one page that a colleague can be sent, and plots for a paper.
+
+The page is a single file without scripts, images or links to anywhere: findings in words first,
+then the curves with their values on hover, the tables behind them, and the settings that made it.
+"""
+
+from pathlib import Path
+
+from aptheory.findings.sentences import sentences
+from aptheory.reporting import plots
+from aptheory.reporting.legend import method_name
+from aptheory.reporting.page import html
+from aptheory.reporting.run_folder import Tables, at, pairs
+from aptheory.reporting.sections import OVERLAYS, priced
+
+
+def report(folder: str | Path) -> Path:
+    """Write FOLDER/report.html and FOLDER/plots from the tables in the folder; return the page."""
+    folder = Path(folder)
+    tables = Tables.read(folder)
+    draw(tables, folder / "plots")
+    page = folder / "report.html"
+    page.write_text(html(tables), encoding="utf-8")
+    return page
+
+
+def findings(tables: Tables) -> list[str]:
+    """What the tables say, in plain sentences, the most important first."""
+    return sentences(tables.accuracy, tables.relation)
+
+
+def draw(tables: Tables, folder: Path) -> list[Path]:
+    """As PDF and PNG: accuracy beside metrics, CKA maps, attention distances, the cost front."""
+    written = []
+    for network, task in pairs(tables):
+        stem = _stem(network, task)
+        profile = at(tables.profile, network, task)
+        measures = set(profile["measure"]) if len(profile) else set()
+        shown = [measure for measure in OVERLAYS if measure in measures]
+        has_accuracy = len(at(tables.accuracy, network, task)) > 0
+        panels = int(has_accuracy) + len(shown)
+        if panels:
+            sheet = plots.figure(1, panels, width=plots.COLUMN * min(panels, 4))
+            axes = list(sheet.axes)
+            if has_accuracy:
+                plots.accuracy_by_layer(tables.accuracy, network=network, task=task, ax=axes.pop(0))
+            for measure, ax in zip(shown, axes, strict=True):
+                plots.metric_by_layer(profile, network=network, task=task, measure=measure, ax=ax)
+            written += plots.save(sheet, folder / f"{stem}-layers")
+        if "cka" in measures:
+            ax = plots.cka_map(profile, network=network, task=task)
+            written += plots.save(plots.figure_of(ax), folder / f"{stem}-cka")
+        if "attention_distance" in measures:
+            ax = plots.attention_distance(profile, network=network, task=task)
+            written += plots.save(plots.figure_of(ax), folder / f"{stem}-attention")
+    rows, column, label = priced(tables)
+    for (network, task), one in rows.groupby(["network", "task"]) if len(rows) else ():
+        ax = plots.cost_front(one.assign(label=one["method"].map(method_name)), cost=column)
+        ax.set(xlabel=label, xscale="log")
+        ax.set_title(f"{network} on {task}", fontsize=8)
+        written += plots.save(plots.figure_of(ax), folder / f"{_stem(network, task)}-cost")
+    return written
+
+
+def _stem(network: str, task: str) -> str:
+    return f"{network}-{task}".replace("/", "_").replace(":", "_").replace(" ", "_")

@@ -1,0 +1,1 @@
+"""Studies that resume, here or on a cluster."""

@@ -1,0 +1,139 @@
+"""Which methods a study means on one network, at which layers, and with which controls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+from aptheory.errors import InputError
+from aptheory.studies.records import key_of
+from aptheory.studies.study import Study
+
+if TYPE_CHECKING:
+    from aptheory.methods import Method
+    from aptheory.networks.network import Network
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method with all its settings; ``label`` is what tables call it.
+
+    The first entry of a study that names a method has that name as its label; further ones with
+    other settings carry those, ``ap:shape=channel``. ``follows`` is the prompt whose learned norm
+    a control takes.
+    """
+
+    method: Method
+    label: str
+    follows: Method | None = None
+
+
+def methods_of(study: Study, net: Network, classes: int) -> Iterator[Choice]:
+    """Every method of a study on one network, at each of its layers, then the controls."""
+    from aptheory.methods import LayerProbe, LinearProbe, RandomPerturbation
+
+    places = _places(study, net)
+    seen: set[str] = set()
+    names: set[str] = set()
+    swept_prompt = False
+    target: int | None = None
+    for number, (template, fixed) in enumerate(_templates(study, net)):
+        label = template.name
+        if label in names:
+            label = f"{label}:{unusual(template)}"
+        names.add(label)
+        chosen: Sequence[int | None] = [None] if fixed else places
+        prompts = template.name == "ap" and not fixed and study.controls
+        if prompts:
+            swept_prompt = True
+            last = len(net.layers) - 1
+            chosen = sorted({*(p for p in chosen if p is not None), last})
+        if study.equal and number == 0:
+            target = _target(template, places, fixed, net, classes)
+        for place in chosen:
+            method = template if place is None else replace(template, layer=place)  # type: ignore[call-arg]
+            if study.equal and number and target is not None:
+                from aptheory.methods.sizing import sized
+
+                method = sized(method, net, classes=classes, parameters=target)
+            if key_of(method.settings()) in seen:
+                continue
+            seen.add(key_of(method.settings()))
+            yield Choice(method, label)
+            if prompts and place is not None:
+                _, _, rest = label.partition(":")
+                control = "random_perturbation" + (f":{label}" if rest else "")
+                yield Choice(RandomPerturbation(layer=place), control, follows=method)
+    if not swept_prompt:
+        return
+    controls: list[Method] = [LinearProbe(), *(LayerProbe(layer=place) for place in places)]
+    for each in controls:
+        if key_of(each.settings()) not in seen:
+            yield Choice(each, each.name)
+
+
+def _target(
+    template: Method, places: Sequence[int], fixed: bool, net: Network, classes: int
+) -> int:
+    """Parameters without head of the study's first method, at the middle one of its layers."""
+    middle = places[len(places) // 2]
+    method = template if fixed else replace(template, layer=middle)  # type: ignore[call-arg]
+    return method.attach(net, classes=classes).count(head=False)
+
+
+def _templates(study: Study, net: Network) -> Iterator[tuple[Method, bool]]:
+    """(method, whether its layer is given or it has none) for each entry of the study."""
+    from aptheory.methods import Method, applicable, from_settings, parse
+
+    for entry in study.methods:
+        if entry == "all":
+            for method in applicable(net):
+                if method.name != "random_perturbation":  # the controls bring it, with its norm
+                    yield method, not hasattr(method, "layer")
+            continue
+        if isinstance(entry, Method):
+            yield entry, True
+            continue
+        if isinstance(entry, Mapping):
+            values = {"method" if key == "name" else key: item for key, item in entry.items()}
+            swept = _has_layer(values["method"]) and "layer" not in values
+            yield from_settings({**values, "layer": 0} if swept else values), not swept
+            continue
+        text = str(entry).replace(" ", "")
+        swept = _has_layer(text.partition(":")[0]) and "layer=" not in text
+        if swept:
+            text += ("," if ":" in text else ":") + "layer=0"
+        yield parse(text), not swept
+
+
+def _has_layer(name: str) -> bool:
+    """Whether the method of that name acts at a layer that can be chosen."""
+    from aptheory.methods import METHODS
+
+    return name in METHODS and any(item.name == "layer" for item in fields(METHODS[name]))
+
+
+def _places(study: Study, net: Network) -> list[int]:
+    last = len(net.layers) - 1
+    if study.layers == "all":
+        return list(range(last + 1))
+    chosen = set()
+    for layer in study.layers:
+        if isinstance(layer, float):
+            chosen.add(round(layer * last))
+        elif -last - 1 <= int(layer) <= last:
+            chosen.add(int(layer) % (last + 1))
+        else:
+            raise InputError(f"{net.name} has places 0 to {last}; the study asks for {layer}")
+    return sorted(chosen)
+
+
+def unusual(method: Method) -> str:
+    """The settings that differ from the method's own defaults, its layer aside: ``tokens=5``."""
+    told = []
+    for item in fields(method):
+        value = getattr(method, item.name)
+        if value != item.default and item.name not in ("layer", "norm"):
+            told.append(f"{item.name}={value}")
+    return ",".join(told)

@@ -1,0 +1,272 @@
+"""Training the batches of one job: the network and task loaded once, activations carried along.
+
+Everything that could make two executions of one batch differ is fixed here: threads, what is kept
+and in which type, who trains together, and where the kept activations start from.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from aptheory.errors import InputError
+from aptheory.methods import Adapted, from_settings
+from aptheory.studies.plan import Batch, Job
+from aptheory.studies.records import Record, canonical
+from aptheory.studies.sources import load_network, load_task, network_identity, task_identity
+from aptheory.training.fit import Kept, Outcome, fit_many, kept_for
+from aptheory.training.recipe import Recipe, Run
+
+if TYPE_CHECKING:
+    from aptheory.methods import Method
+    from aptheory.networks.network import Network
+    from aptheory.tasks import Task
+
+KEPT_BYTES = 2 * 2**30
+"""Activations of one place, all splits, up to this size are kept in memory; larger ones are
+computed again when they are needed. A constant, where `Recipe.keep` "auto" would look at the free
+memory, because what is kept decides which images are multiplied together, and so the rounding."""
+
+_COSTS = ("seconds", "peak_memory", "kept", "notes")
+
+
+class JobTrainer:
+    """Trains the batches of one job, in the order in which they are given."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic products
+        self.device = _device(job.device)
+        self.net = _network(job.network, str(self.device))
+        self.task = _task(job.task)
+        self._kept: dict[tuple[Any, ...], Kept] = {}
+
+    def __call__(self, batch: Batch, lead: Sequence[Record]) -> list[dict[str, Any]]:
+        """One outcome a run of ``batch``; ``lead`` are the records of the runs that it follows."""
+        self._check(batch)
+        recipe = Recipe(**batch.recipe).but(together=self.job.together)
+        methods = _methods(batch, lead)
+        with _fixed(self.job.threads, self.device):
+            if batch.identities[0]["protocol"] == "vtab":
+                outcomes = self._vtab(batch, methods, recipe)
+            else:
+                outcomes = self._standard(batch, methods, recipe)
+        return outcomes
+
+    def _check(self, batch: Batch) -> None:
+        """Refuse to train on other weights or data than the plan was made for."""
+        identity = batch.identities[0]
+        if canonical(identity["network"]) != canonical(network_identity(self.net)):
+            raise InputError(f"{self.net.name} is no longer what it was when the study was planned")
+        if canonical(identity["task"]) != canonical(task_identity(self.task)):
+            raise InputError(f"the data of {self.task.name} changed since the study was planned")
+
+    def _standard(
+        self, batch: Batch, methods: Sequence[Method], recipe: Recipe
+    ) -> list[dict[str, Any]]:
+        """Train every candidate with every seed; each seed takes its best by validation."""
+        candidates = _candidates(batch)
+        runs = [
+            Run(seed=seed, lr=lr, weight_decay=decay)
+            for seed in batch.seeds
+            for lr, decay in candidates
+        ]
+        each = [method for method in methods for _ in candidates]
+        found = self._fit(each, runs, self.task, recipe, batch)
+        size = len(candidates)
+        return [
+            self._outcome(found[start : start + size], batch)
+            for start in range(0, len(found), size)
+        ]
+
+    def _vtab(
+        self, batch: Batch, methods: Sequence[Method], recipe: Recipe
+    ) -> list[dict[str, Any]]:
+        """Select on validation with one seed, then train on both splits with every seed."""
+        seed = batch.identities[0]["search_seed"]
+        runs = [Run(seed=seed, lr=lr, weight_decay=decay) for lr, decay in _candidates(batch)]
+        tried = self._fit([methods[0]] * len(runs), runs, self.task, recipe, batch)
+        selected = self._outcome(tried, batch)
+        if "failed" in selected:
+            return [selected] * len(methods)
+        final = recipe.but(patience=None, validate_every=0)
+        runs = [
+            Run(seed=seed, lr=selected["lr"], weight_decay=selected["weight_decay"])
+            for seed in batch.seeds
+        ]
+        outcomes = []
+        for found in self._fit(methods, runs, self._whole, final, batch):
+            outcome = self._outcome([found], batch)
+            for measure in ("val_accuracy", "val_loss"):  # its own would be on trained images
+                if "failed" not in outcome:
+                    outcome[measure] = selected[measure]
+            outcomes.append(outcome | {"search": selected["search"]})
+        return outcomes
+
+    @cached_property
+    def _whole(self) -> Task:
+        """The task with its training and validation images together to train on."""
+        return replace(self.task, train=self.task.train_and_val)
+
+    def _fit(
+        self,
+        methods: Sequence[Method],
+        runs: Sequence[Run],
+        task: Task,
+        recipe: Recipe,
+        batch: Batch,
+    ) -> list[Outcome]:
+        kept = self._activations(task, recipe, batch.place)
+        prompted = methods[0].name == "ap"
+        found = fit_many(
+            methods, self.net, task, runs=runs, recipe=recipe, kept=kept, keep_models=prompted
+        )
+        for outcome in found:
+            if prompted and outcome.adapted is not None:
+                outcome.method["prompt_norm"] = prompt_norm(outcome.adapted)
+                outcome.adapted = None
+        return found
+
+    def _activations(self, task: Task, recipe: Recipe, place: int) -> Kept:
+        """What enters ``place``, carried on from the place before where that changes no bit."""
+        key = (
+            *(task is self.task, recipe.augment, recipe.views, recipe.precision),
+            *(recipe.keep, recipe.keep_dtype, recipe.channels_last),
+        )
+        if key not in self._kept:
+            self._kept[key] = kept_for(self.net, task, recipe)
+        kept = self._kept[key]
+        exact = recipe.precision == "float32" and recipe.keep_dtype == "float32"
+        if place != kept.layer and not exact:
+            kept.close()  # rounded activations would remember at which place the walk began
+        kept.keep = recipe.keep
+        if recipe.keep == "auto":
+            rows = len(task.train) * max(1, recipe.views) + len(task.val) + len(task.test)
+            size = 4 * rows * math.prod(self.net.layers[place].shape)
+            kept.keep = "memory" if size <= KEPT_BYTES else "recompute"
+        return kept
+
+    def _outcome(self, tried: Sequence[Outcome], batch: Batch) -> dict[str, Any]:
+        """The plain values of the candidate with the best validation accuracy.
+
+        Ties go to the smaller validation loss, then to the earlier candidate.
+        """
+        search = [
+            {
+                "lr": outcome.lr,
+                "weight_decay": outcome.weight_decay,
+                "val_accuracy": outcome.val_accuracy,
+                "stopped_reason": outcome.stopped_reason,
+            }
+            for outcome in tried
+        ]
+        costs: dict[str, Any] = {
+            "seconds": sum(outcome.seconds for outcome in tried),
+            "peak_memory": max(outcome.peak_memory for outcome in tried),
+            "device": _device_name(self.device),
+            "dtype": batch.recipe["precision"],
+        }
+        # Logits that overflow still have a largest entry, hence an accuracy; it means nothing.
+        usable = [one for one in tried if not one.failed and math.isfinite(one.val_loss)]
+        if not usable:
+            reason = tried[0].stopped_reason or "its validation loss is not finite"
+            return {"failed": reason, "search": search, "costs": costs}
+        best = max(usable, key=lambda outcome: (outcome.val_accuracy, -outcome.val_loss))
+        values = best.record()
+        for word in ("network", "task", "recipe", "seed"):  # the identity says them
+            del values[word]
+        costs = {**{word: values.pop(word) for word in _COSTS}, **costs}
+        method = dict(values.pop("method"))
+        if "prompt_norm" in method:
+            values["prompt_norm"] = method["prompt_norm"]
+        if "norm" in method:
+            values["norm"] = method["norm"]
+        return {**values, "search": search, "candidates": len(tried), "costs": costs}
+
+
+def prompt_norm(adapted: Adapted) -> float:
+    """L2 norm of all that a trained activation prompt adds to one sample (float64).
+
+    A prompt that is shared by positions or channels counts as often as it is added.
+    """
+    square = 0.0
+    for place, edits in adapted.edits.items():
+        shape = adapted.net.layers[int(place)].shape
+        for edit in edits.children():
+            delta = edit.value()[0]  # type: ignore[operator]
+            delta = delta.detach().double()
+            square += float(delta.expand(shape).pow(2).sum())
+    return math.sqrt(square)
+
+
+def _methods(batch: Batch, lead: Sequence[Record]) -> list[Method]:
+    """The method of each run; a control takes the norm that its prompt came to."""
+    methods = []
+    for position, identity in enumerate(batch.identities):
+        settings = dict(identity["method"])
+        if lead:
+            settings["norm"] = lead[position].outcome["prompt_norm"]
+        methods.append(from_settings(settings))
+    return methods
+
+
+def _candidates(batch: Batch) -> list[tuple[float | None, float | None]]:
+    search = batch.identities[0]["search"]
+    return list(itertools.product(search.get("lr") or [None], search.get("weight_decay") or [None]))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"the study asks for device {name!r}, but there is no GPU; use 'auto'")
+    return torch.device(name)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+@contextmanager
+def _fixed(threads: int, device: torch.device) -> Iterator[None]:
+    """Hold the number of threads, and on a GPU deterministic kernels, while a batch trains."""
+    before = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(threads)
+    if device.type == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(deterministic)
+
+
+def _network(spec: Any, device: str) -> Network:
+    if isinstance(spec, Mapping):
+        return _cached_network(canonical(spec), device)
+    return load_network(spec).to(device)
+
+
+def _task(spec: Any) -> Task:
+    return _cached_task(canonical(spec)) if isinstance(spec, Mapping) else spec
+
+
+@lru_cache(maxsize=1)
+def _cached_network(spec: str, device: str) -> Network:
+    """Workers go through many jobs of one network: load it once."""
+    return load_network(json.loads(spec)).to(device)
+
+
+@lru_cache(maxsize=2)
+def _cached_task(spec: str) -> Task:
+    return load_task(json.loads(spec))

@@ -1,0 +1,109 @@
+"""A run's identity, its key, and the checked record of what came out.
+
+A run is known by its *identity*, the values that decide its result; its key is their hash. A record
+holds the identity, what came out, and a checksum over both, so a truncated, edited or renamed file
+is noticed when it is read and treated as absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+
+
+class DamagedError(ValueError):
+    """An outcome file that must not be believed; the message says which and why."""
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of a value: sorted keys, no spaces, non-finite numbers as ``null``."""
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def key_of(identity: Any) -> str:
+    """The 32 hexadecimal digits that name an identity: SHA-256 of its canonical text, cut."""
+    return hashlib.sha256(canonical(identity).encode()).hexdigest()[:32]
+
+
+def plain(value: Any) -> Any:
+    """``value`` with tuples, numpy scalars and paths turned into what JSON can say."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, str) or value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy scalars and arrays, tensors
+        return plain(value.tolist())
+    if isinstance(value, Sequence):
+        return [plain(item) for item in value]
+    raise TypeError(f"a {type(value).__name__} cannot be written into an outcome file")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run's file, checked: ``status`` is ``"done"`` or ``"failed"`` (then ``reason`` says why).
+
+    ``outcome`` is what was measured and ``made_by`` what made it (versions, device, times): only
+    the first goes into tables that must be the same every time.
+    """
+
+    key: str
+    identity: dict[str, Any]
+    status: str
+    outcome: dict[str, Any]
+    made_by: dict[str, Any]
+    reason: str | None = None
+
+    def text(self) -> str:
+        body = plain(
+            {
+                "format": FORMAT,
+                "key": self.key,
+                "identity": self.identity,
+                "status": self.status,
+                "reason": self.reason,
+                "outcome": self.outcome,
+                "made_by": self.made_by,
+            }
+        )
+        body["checksum"] = checksum(body)
+        return json.dumps(body, sort_keys=True, indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_text(cls, text: str, *, name: str) -> Record:
+        """Read and check a record; ``name`` is its file, for messages.
+
+        Raises:
+            DamagedError: not JSON, a wrong checksum, or an identity that is not the key's.
+        """
+        try:
+            body = json.loads(text)
+        except ValueError as error:
+            raise DamagedError(f"{name} is not complete JSON ({error})") from None
+        if not isinstance(body, dict) or "checksum" not in body:
+            raise DamagedError(f"{name} is not an outcome file: it has no checksum")
+        if body.get("format") != FORMAT:
+            raise DamagedError(f"{name} has format {body.get('format')!r}, expected {FORMAT}")
+        claimed = body.pop("checksum")
+        if claimed != checksum(body):
+            raise DamagedError(f"{name} was changed after it was written: its checksum differs")
+        if body.get("key") != key_of(body.get("identity")):
+            raise DamagedError(f"{name} holds a key that is not the hash of its identity")
+        fields = ("key", "identity", "status", "outcome", "made_by", "reason")
+        return cls(**{field: body[field] for field in fields})
+
+
+def checksum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(body).encode()).hexdigest()

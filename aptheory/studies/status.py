@@ -1,0 +1,140 @@
+"""How far a study is, told from its folder alone: it may be asked while the sweep runs."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aptheory.studies.records import Record
+from aptheory.studies.store import Store
+from aptheory.studies.tables import read_plan
+
+
+def duration(seconds: float) -> str:
+    """A time for people: ``"45 s"``, ``"3 min"``, ``"2 h 05 min"``, ``"3 d 4 h"``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a study is: counts of runs, the reasons of failures, and an estimate."""
+
+    name: str
+    total: int
+    done: int = 0
+    failed: Mapping[str, str] = field(default_factory=dict)
+    running: int = 0
+    seconds_left: float | None = None
+    damaged: Sequence[str] = ()
+    not_applicable: Sequence[str] = ()
+
+    @property
+    def left(self) -> int:
+        """Runs that are neither finished, failed nor under way."""
+        return max(0, self.total - self.done - len(self.failed) - self.running)
+
+    def text(self) -> str:
+        """The summary as lines of text."""
+        lines = [
+            f"{self.name}: {self.done} of {self.total} runs done, {self.running} running, "
+            f"{len(self.failed)} failed, {self.left} left"
+        ]
+        if self.seconds_left:
+            lines[0] += f"; about {duration(self.seconds_left)} to go"
+        for reason, count in _counted(self.failed.values()):
+            lines.append(f"  failed ({count}): {reason}")
+        lines += [f"  not believed, will run again: {sentence}" for sentence in self.damaged]
+        lines += [f"  does not apply: {sentence}" for sentence in self.not_applicable]
+        return "\n".join(lines)
+
+    def html(self) -> str:
+        """The summary as a bar and its lines, for notebooks."""
+        share = self.done / self.total if self.total else 0.0
+        lines = "<br>".join(html.escape(line) for line in self.text().splitlines())
+        return (
+            f'<div><progress value="{self.done}" max="{max(1, self.total)}" '
+            f'style="width:20em">{share:.0%}</progress> {share:.0%}<br>{lines}</div>'
+        )
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
+
+def _counted(reasons: Iterable[str]) -> list[tuple[str, int]]:
+    counts: dict[str, int] = {}
+    for reason in reasons:
+        first = reason.splitlines()[0] if reason else "no reason given"
+        counts[first] = counts.get(first, 0) + 1
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def status(folder: str | Path) -> Status:
+    """How far the study in a folder is; it may be asked while the sweep runs.
+
+    Raises:
+        InputError: no study was started there.
+    """
+    store = Store(folder)
+    plan = read_plan(store.folder)
+    batches = plan["batches"]
+    records, damaged = store.read_all()
+    of_key = {record.key: record for record in records}
+    keys = [key for batch in batches.values() for key in batch["runs"]]
+    done = [key for key in keys if key in of_key and of_key[key].status == "done"]
+    failed = {
+        key: str(of_key[key].reason)
+        for key in keys
+        if key in of_key and of_key[key].status == "failed"
+    }
+    held = {key: about for key, about in store.running().items() if key in batches}
+    running = sum(
+        1 for key in held for run in batches[key]["runs"] if run not in of_key or run in failed
+    )
+    return Status(
+        name=plan["name"],
+        total=len(keys),
+        done=len(done),
+        failed=failed,
+        running=running,
+        seconds_left=_seconds_left(batches, of_key, held, plan.get("workers", 1)),
+        damaged=damaged,
+        not_applicable=plan["not_applicable"],
+    )
+
+
+def _seconds_left(
+    batches: Mapping[str, Any],
+    records: Mapping[str, Record],
+    held: Mapping[str, Any],
+    workers: int,
+) -> float:
+    """What the finished batches took against what was predicted, applied to the others."""
+    took = predicted = left = 0.0
+    for batch in batches.values():
+        known = [records[run] for run in batch["runs"] if run in records]
+        if len(known) == len(batch["runs"]):
+            if all(record.status == "done" for record in known):
+                took += max(float(record.made_by.get("batch_seconds", 0)) for record in known)
+                predicted += batch["seconds"]
+        else:
+            left += batch["seconds"]
+    pace = took / predicted if predicted else 1.0
+    elapsed = sum(
+        max(0.0, time.time() - about.get("since", time.time())) for about in held.values()
+    )
+    return max(0.0, left * pace - elapsed) / max(1, workers)

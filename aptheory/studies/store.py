@@ -1,0 +1,213 @@
+"""Outcome files: one small file a run, whole or absent, believed only when it checks.
+
+The file of a run is ``runs/<key>.json``. Runs that train together (a *batch*) finish together, so
+their files must appear together: the batch is first written as one *journal* file, the run files
+are made from it, and the journal is removed. A process killed in between leaves the journal, and
+the next one finishes the writing instead of the training.
+
+Who works on a batch holds ``flock`` on its claim file. The kernel drops that lock when the process
+dies, however it dies, so a claim is never stale and never needs a timeout.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from aptheory.studies.files import StorageError, storage_error, write_atomically
+from aptheory.studies.records import FORMAT, DamagedError, Record, checksum, plain
+
+_ABANDONED_SECONDS = 3600.0
+
+
+class Store:
+    """A study's folder: ``runs/`` (outcomes), ``journal/`` and ``claims/`` (work in progress)."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.runs = self.folder / "runs"
+        self.journal = self.folder / "journal"
+        self.claims = self.folder / "claims"
+
+    def create(self) -> Store:
+        """Make the folders and prove that they can be written and locked.
+
+        Raises:
+            StorageError: they cannot; the message says why and what to do.
+        """
+        try:
+            for folder in (self.runs, self.journal, self.claims):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(self.folder, error) from error
+        probe = self.claims / f".probe.{os.getpid()}.{secrets.token_hex(4)}"
+        write_atomically(probe, "")
+        try:
+            with open(probe, "rb+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StorageError(
+                f"the file system of {self.folder} cannot lock files ({error.strerror}); "
+                "choose a folder on another file system"
+            ) from error
+        finally:
+            probe.unlink(missing_ok=True)
+        self._sweep_up()
+        return self
+
+    def _sweep_up(self) -> None:
+        """Remove parts that a killed process left; recent ones may belong to a living writer."""
+        for folder in (self.folder, self.runs, self.journal, self.claims):
+            for part in folder.glob(".*.part"):
+                try:
+                    if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
+                        part.unlink()
+                except OSError:
+                    continue
+
+    def path(self, key: str) -> Path:
+        return self.runs / f"{key}.json"
+
+    def read(self, key: str) -> Record | None:
+        """The checked record of a run, or None when there is no file.
+
+        Raises:
+            DamagedError: there is a file and it must not be believed.
+        """
+        path = self.path(key)
+        try:
+            text = path.read_bytes().decode()
+        except FileNotFoundError:
+            return None
+        except UnicodeDecodeError:
+            raise DamagedError(f"{path.name} is not text") from None
+        except OSError as error:
+            raise DamagedError(f"{path.name} cannot be read: {error.strerror}") from None
+        record = Record.from_text(text, name=path.name)
+        if record.key != key:
+            raise DamagedError(f"{path.name} holds the outcome of another run, {record.key}")
+        return record
+
+    def read_all(self) -> tuple[list[Record], list[str]]:
+        """Every outcome that checks, sorted by key, and a sentence for every file that does not."""
+        records, damaged = [], []
+        for path in sorted(self.runs.glob("*.json")):
+            try:
+                record = self.read(path.stem)
+            except DamagedError as error:
+                damaged.append(str(error))
+                continue
+            if record is not None:
+                records.append(record)
+        return records, damaged
+
+    def write_batch(self, batch: str, records: Sequence[Record]) -> None:
+        """Store the outcomes of runs that finished together, all of them or (for now) none.
+
+        A run that is already done keeps the file that it has. The caller holds the batch's claim.
+        """
+        body = plain({"format": FORMAT, "records": [record.text() for record in records]})
+        body["checksum"] = checksum(body)
+        write_atomically(self.journal / f"{batch}.json", json.dumps(body))
+        self._write_runs(batch, records)
+
+    def _write_runs(self, batch: str, records: Sequence[Record]) -> None:
+        for record in records:
+            try:
+                present = self.read(record.key)
+            except DamagedError:
+                present = None
+            if present is None or present.status != "done":
+                write_atomically(self.path(record.key), record.text())
+        # Parts too: who holds the claim knows that the writer of a part was killed.
+        for path in [self.journal / f"{batch}.json", *self.journal.glob(f".{batch}.json.*.part")]:
+            path.unlink(missing_ok=True)
+
+    def recover(self) -> int:
+        """Finish the writing that killed processes left in the journal; how many batches it was."""
+        finished = 0
+        for path in sorted(self.journal.glob("*.json")):
+            with self.claim(path.stem) as mine:
+                if not mine or not path.exists():
+                    continue  # its writer lives
+                try:
+                    body = json.loads(path.read_text())
+                    if body.pop("checksum") != checksum(body):
+                        raise ValueError("the checksum differs")
+                    records = [Record.from_text(text, name=path.name) for text in body["records"]]
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    path.unlink(missing_ok=True)  # not believed: the batch trains again
+                    continue
+                self._write_runs(path.stem, records)
+                finished += 1
+        return finished
+
+    @contextmanager
+    def claim(self, batch: str) -> Iterator[bool]:
+        """Yield whether this process now holds the batch; release it at the end."""
+        path = self.claims / f"{batch}.lock"
+        try:
+            file = self._lock(path)
+        except OSError as error:
+            raise storage_error(self.claims, error) from error
+        if file is None:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            # Removed while still locked: whoever opened it meanwhile sees that it is gone.
+            path.unlink(missing_ok=True)
+            file.close()
+
+    @staticmethod
+    def _lock(path: Path) -> Any:
+        while True:
+            file = open(path, "a+")  # noqa: SIM115 (the lock lives as long as the file)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                return None
+            except OSError:
+                file.close()
+                raise
+            try:
+                same = os.path.samestat(os.fstat(file.fileno()), path.stat())
+            except FileNotFoundError:
+                same = False
+            if same:
+                file.truncate(0)
+                about = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+                file.write(json.dumps(about))
+                file.flush()
+                return file
+            file.close()
+
+    def running(self) -> dict[str, dict[str, Any]]:
+        """The batches that some living process holds, with its process id, host and start."""
+        held = {}
+        for path in sorted(self.claims.glob("*.lock")):
+            try:
+                with open(path) as file:
+                    try:
+                        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    except BlockingIOError:
+                        text = file.read()
+                    else:
+                        continue  # nobody holds it: its process died
+            except OSError:
+                continue
+            try:
+                held[path.stem] = json.loads(text)
+            except ValueError:
+                held[path.stem] = {}
+        return held

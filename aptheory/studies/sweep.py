@@ -1,0 +1,215 @@
+"""Run a study so that nothing finished is ever lost, and say at any moment how far it is.
+
+A worker takes a job and goes through its batches: one that is finished is passed over, one that
+another living process holds is left to it, any other is claimed, trained, and stored whole. What
+stops a worker, a crash or ``kill -9`` included, costs the batch that it was at. Two sweeps of one
+folder share the work.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aptheory.errors import InputError
+from aptheory.studies.engines import Died, Engine, make_engine
+from aptheory.studies.files import write_atomically
+from aptheory.studies.plan import Batch, Job, Plan, make_plan
+from aptheory.studies.records import canonical
+from aptheory.studies.status import Status, duration, status
+from aptheory.studies.store import Store
+from aptheory.studies.study import Study
+from aptheory.studies.tables import export, save_table, table
+from aptheory.studies.worker import Trainer, finished, store_failure, work
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Status", "Study", "dry_run", "execute", "export", "status", "sweep", "table"]
+
+DEATHS = 3
+"""A batch whose process dies so often in one sweep, without finishing, is recorded as failed."""
+
+
+def sweep(
+    study: Study | str | Path,
+    out: str | Path | None = None,
+    *,
+    engine: str | Engine = "processes",
+    workers: int | None = None,
+    address: str | None = None,
+    retry_failed: bool = False,
+    progress: bool = True,
+    tracker: Callable[[dict[str, Any]], None] | None = None,
+) -> pd.DataFrame:
+    """Run every run of a study that is not finished yet; the tidy table of all of them.
+
+    Args:
+        study: a `Study`, or a TOML file with one.
+        out: the results folder. It comes to hold ``runs/<key>.json``, one outcome a run;
+            ``plan.json``; and at the end ``accuracy.csv``, the table: sorted, without timings,
+            the same bytes every time.
+        engine: ``"processes"`` on this machine, ``"ray"``, or ``"here"`` in this process.
+        workers: how many jobs at once; by default as many as the cores or the GPUs allow.
+        address: of a Ray cluster (``"auto"``, ``"ray://…"``); None starts Ray on this machine.
+        retry_failed: run again what is recorded as failed.
+        tracker: called with each newly finished run, as plain values: see
+            `aptheory.studies.trackers`.
+
+    Raises:
+        InputError: a study that makes no sense, or a folder that cannot be written.
+    """
+    if not isinstance(study, Study):
+        study = Study.from_toml(study)
+    out = out if out is not None else study.out
+    if out is None:
+        raise InputError("the sweep has no folder for its results; give out='runs/…'")
+    study.out = out
+    store = Store(out).create()
+    plan = make_plan(study)
+    chosen = make_engine(
+        engine, workers=workers, threads=study.threads, device=study.device, address=address
+    )
+    return execute(
+        plan,
+        store,
+        engine=chosen,
+        retry_failed=retry_failed,
+        progress=progress,
+        tracker=tracker,
+    )
+
+
+def dry_run(study: Study | str | Path) -> Plan:
+    """What `sweep` would run: ``plan.table()`` has a row a run with its predicted cost."""
+    return make_plan(study if isinstance(study, Study) else Study.from_toml(study))
+
+
+def execute(
+    plan: Plan,
+    store: Store | str | Path,
+    *,
+    engine: Engine,
+    trainer: Callable[[Job], Trainer] | None = None,
+    retry_failed: bool = False,
+    progress: bool = True,
+    tracker: Callable[[dict[str, Any]], None] | None = None,
+) -> pd.DataFrame:
+    """`sweep` for a plan that is made already; ``trainer(job)`` gives what trains its batches."""
+    if not isinstance(store, Store):
+        store = Store(store).create()
+    token = secrets.token_hex(8)
+    about = {**plan.to_dict(), "workers": engine.workers}
+    write_atomically(store.folder / "plan.json", canonical(about))
+    presence = store.claims / f"sweep.{token}"
+    write_atomically(presence, "")
+    try:
+        store.recover()
+        _drive(plan, store, engine, trainer, token, retry_failed, progress, tracker)
+    finally:
+        presence.unlink(missing_ok=True)
+    result = table(store.folder)
+    if len(result):
+        save_table(result, store.folder / "accuracy.csv")
+    return result
+
+
+def _drive(
+    plan: Plan,
+    store: Store,
+    engine: Engine,
+    trainer: Callable[[Job], Trainer] | None,
+    token: str,
+    retry_failed: bool,
+    progress: bool,
+    tracker: Callable[[dict[str, Any]], None] | None,
+) -> None:
+    from tqdm.auto import tqdm
+
+    options: dict[str, Any] = {"retry": retry_failed, "token": token}
+    function = partial(work, folder=store.folder, trainer=trainer, **options)
+    waiting = [job for job in plan.jobs if _left(store, job, options)]
+    queue = deque(sorted(waiting, key=lambda job: -job.seconds))  # long ones first: no long tail
+    deaths: dict[str, int] = {}
+    watch = _Watch(plan, store, tracker)
+    bar = tqdm(total=len(plan), initial=watch.known, unit="run", disable=not progress)
+    try:
+        with closing(engine.run(function, queue)) as events:
+            for job, result in events:
+                bar.update(watch.look())
+                bar.set_postfix_str(watch.left(engine.workers), refresh=False)
+                if job is None:
+                    continue
+                left = _left(store, job, options)
+                if left and isinstance(result, Died):
+                    batch = left[0]  # a worker goes through them in order
+                    deaths[batch.key] = deaths.get(batch.key, 0) + 1
+                    if deaths[batch.key] >= DEATHS:
+                        reason = f"its process died {DEATHS} times; the last time: {result.why}"
+                        store_failure(store, batch, reason, token)
+                if _left(store, job, options):
+                    queue.append(job)
+        bar.update(watch.look())
+    finally:
+        bar.close()
+
+
+def _left(store: Store, job: Job, options: dict[str, Any]) -> list[Batch]:
+    return [batch for batch in job.batches if not finished(store, batch, **options)]
+
+
+class _Watch:
+    """Follows a folder while workers write into it: how many are new, and how long it will take."""
+
+    def __init__(
+        self, plan: Plan, store: Store, tracker: Callable[[dict[str, Any]], None] | None
+    ) -> None:
+        self.store, self.tracker = store, tracker
+        self.keys = set(plan.run_keys)
+        self.seconds = {
+            key: batch.seconds / len(batch.identities)
+            for batch in plan.batches
+            for key in batch.run_keys
+        }
+        self.present = self._present()
+        self.start, self.predicted_done = time.monotonic(), 0.0
+
+    @property
+    def known(self) -> int:
+        return len(self.present)
+
+    def _present(self) -> set[str]:
+        return {path.stem for path in self.store.runs.glob("*.json")} & self.keys
+
+    def look(self) -> int:
+        """How many runs were finished since the last look; each is told to the tracker."""
+        new = self._present() - self.present
+        for key in sorted(new):
+            self.predicted_done += self.seconds[key]
+            if self.tracker is not None:
+                _tell(self.tracker, self.store, key)
+        self.present |= new
+        return len(new)
+
+    def left(self, workers: int) -> str:
+        todo = sum(self.seconds[key] for key in self.keys - self.present)
+        if not self.predicted_done:
+            return f"about {duration(todo / workers)} left (predicted)"
+        pace = (time.monotonic() - self.start) / self.predicted_done
+        return f"about {duration(todo * pace)} left"
+
+
+def _tell(tracker: Callable[[dict[str, Any]], None], store: Store, key: str) -> None:
+    try:
+        record = store.read(key)
+        if record is not None:
+            tracker(vars(record).copy())
+    except Exception as error:
+        warnings.warn(f"the tracker failed for run {key}: {type(error).__name__}: {error}")

@@ -1,0 +1,152 @@
+"""Outcome files as tables: one tidy DataFrame, and its export."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aptheory.errors import InputError
+from aptheory.studies.files import write_atomically
+from aptheory.studies.records import Record
+from aptheory.studies.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KEYS = (
+    *("network", "task", "group", "method", "settings", "layer", "layer_name", "depth"),
+    *("recipe", "seed"),
+)
+ACCURACIES = ("train_accuracy", "val_accuracy", "test_accuracy")
+
+
+def read_plan(folder: str | Path) -> dict[str, Any]:
+    """The plan that the last sweep left in a folder.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    path = Path(folder) / "plan.json"
+    try:
+        plan = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder} holds no study: there is no plan.json; give the folder that a sweep wrote to"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); run the sweep again") from None
+    if not isinstance(plan, dict) or "batches" not in plan:
+        raise InputError(f"{path} is not a plan; run the sweep again")
+    return plan
+
+
+def records(folder: str | Path, *, every: bool = False) -> list[tuple[dict[str, Any], Record]]:
+    """(what it is, outcome) of the finished runs of the folder's study, sorted by what they are.
+
+    ``every`` also takes runs that the last plan does not have. A file that must not be believed
+    is left out, with a warning that names it.
+    """
+    found, damaged = Store(folder).read_all()
+    for sentence in damaged:
+        warnings.warn(f"left out of the table: {sentence}", stacklevel=2)
+    batches = read_plan(folder)["batches"].values()
+    labels = {key: batch["labels"] for batch in batches for key in batch["runs"]}
+    done = [
+        (_about(record, labels.get(record.key)), record)
+        for record in found
+        if record.status == "done" and (every or record.key in labels)
+    ]
+    return sorted(done, key=lambda item: (*_order(item[0]), item[1].key))
+
+
+def _about(record: Record, labels: dict[str, str] | None) -> dict[str, Any]:
+    """The columns that say what a run is; the folder's plan says what to call it."""
+    identity = record.identity
+    labels = record.outcome.get("labels", {}) if labels is None else labels
+    layer = identity["layer"]
+    return {
+        "network": identity["network"]["name"],
+        "task": identity["task"]["name"],
+        "group": identity["task"]["group"],
+        "method": labels.get("method", identity["method"]["method"]),
+        "settings": labels.get("settings", ""),
+        "layer": layer["index"],
+        "layer_name": layer["name"],
+        "depth": layer["depth"],
+        "recipe": labels.get("recipe", ""),
+        "seed": identity["seed"],
+    }
+
+
+def _order(about: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(about[key] for key in KEYS)
+
+
+def table(
+    folder: str | Path, *, measures: Sequence[str] = ACCURACIES, every: bool = False
+) -> pd.DataFrame:
+    """The tidy table of a study: one row a run and measure, sorted.
+
+    Columns: network, task, group, method, settings (those that are not the method's usual ones),
+    layer (index of the place), layer_name, depth (0 the image, 1 the classifier's input), recipe,
+    seed, measure, value. Accuracies are fractions in [0, 1].
+
+    Args:
+        folder: a sweep's results folder; it may still be running.
+        measures: any number in the outcomes: also ``"parameters"``, ``"prompt_norm"``, ``"lr"``,
+            and the costs ``"seconds"`` and ``"peak_memory"`` (bytes), which differ every time.
+        every: take outcomes that the folder's last plan does not have, too.
+    """
+    import pandas as pd
+
+    rows = []
+    for about, record in records(folder, every=every):
+        values = {**record.made_by, **record.outcome}
+        for measure in measures:
+            value = values.get(measure)
+            if isinstance(value, int | float):
+                rows.append({**about, "measure": measure, "value": float(value)})
+    return pd.DataFrame(rows, columns=[*KEYS, "measure", "value"])
+
+
+def runs(folder: str | Path, *, every: bool = False) -> pd.DataFrame:
+    """One row a run with every plain value that its outcome holds: for a closer look."""
+    import pandas as pd
+
+    rows = []
+    for about, record in records(folder, every=every):
+        values = {**record.made_by, **record.outcome}
+        plain = {k: v for k, v in values.items() if isinstance(v, str | int | float | bool)}
+        rows.append({**about, **plain, "run": record.key})
+    return pd.DataFrame(rows)
+
+
+def save_table(frame: pd.DataFrame, path: str | Path) -> None:
+    """Write a table as CSV or Parquet, by the path's suffix, whole or not at all.
+
+    Raises:
+        InputError: another suffix, Parquet without pyarrow, or a folder that cannot be written.
+    """
+    path = Path(path)
+    if path.suffix == ".csv":
+        write_atomically(path, frame.to_csv(index=False, lineterminator="\n"))
+    elif path.suffix == ".parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise InputError(
+                "Parquet needs pyarrow; install it with: pip install 'aptheory[parquet]'"
+            ) from None
+        write_atomically(path, frame.to_parquet(index=False))
+    else:
+        raise InputError(f"cannot write a table to {path.name}; expected .csv or .parquet")
+
+
+def export(folder: str | Path, path: str | Path, **options: Any) -> pd.DataFrame:
+    """Write the folder's `table` to a CSV or Parquet file, and return it."""
+    frame = table(folder, **options)
+    save_table(frame, path)
+    return frame

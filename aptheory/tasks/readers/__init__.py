@@ -1,0 +1,1 @@
+"""One reader a layout on disk or on a hub."""

@@ -1,0 +1,273 @@
+"""``tfds:PATH``: a prepared TensorFlow Datasets folder, read without TensorFlow.
+
+    PATH = .../NAME[/CONFIG]/VERSION with dataset_info.json and
+    NAME-SPLIT.tfrecord-00000-of-00004, ... or NAME-SPLIT.array_record-00000-of-00004, ...
+
+The order is that of the record files, which is what tfds slices ("train[:800]") count in.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aptheory.errors import InputError
+from aptheory.tasks.base import Task, as_labels
+from aptheory.tasks.readers import labels as rules
+from aptheory.tasks.readers.files import FileSplit, file_stamp
+from aptheory.tasks.readers.records import Value, parse_example, read_record, record_spans
+
+Example = Mapping[str, Value]
+Rule = Callable[[Example], int]
+
+_SLICE = re.compile(r"^(?P<split>[\w-]+)(\[(?P<from>\d+%?)?:(?P<to>\d+%?)?\])?$")
+_SHARD = re.compile(r"-(?P<split>[^-.]+)\.(?P<format>tfrecord|array_record)-(\d+)-of-(?P<of>\d+)$")
+DEFAULT_SLICES = {"train": "train", "val": "validation", "test": "test"}
+
+
+def _number(example: Example, key: str) -> int:
+    value = example.get(key)
+    if value is None or len(value) != 1 or isinstance(value, list):
+        raise InputError(f"an example has no number {key!r}; it has {', '.join(sorted(example))}")
+    return int(value[0])
+
+
+def _rows(example: Example, key: str, columns: int) -> np.ndarray:
+    value = np.asarray(example.get(key, []), dtype=np.float64)
+    if value.size % columns:
+        raise InputError(f"{key!r} has {value.size} numbers, not a multiple of {columns}")
+    return value.reshape(-1, columns)
+
+
+def _types(example: Example) -> np.ndarray:
+    value = example.get("objects/type", [])
+    return np.asarray(value, dtype=np.int64)
+
+
+#: What each task's label is, from the example's features.
+RULES: dict[str, Rule] = {
+    "label": lambda e: _number(e, "label"),
+    "clevr_count": lambda e: rules.clevr_count(len(_rows(e, "objects/pixel_coords", 3))),
+    "clevr_distance": lambda e: rules.clevr_distance(_rows(e, "objects/pixel_coords", 3)),
+    "kitti_distance": lambda e: rules.kitti_distance(_types(e), _rows(e, "objects/location", 3)),
+    "dsprites_location": lambda e: rules.dsprites_bin(_number(e, "label_x_position"), 32),
+    "dsprites_orientation": lambda e: rules.dsprites_bin(_number(e, "label_orientation"), 40),
+    "smallnorb_azimuth": lambda e: _number(e, "label_azimuth"),
+    "smallnorb_elevation": lambda e: _number(e, "label_elevation"),
+}
+BINARY = ("dsprites_location", "dsprites_orientation")  # pictures of 0 and 1
+
+
+class RecordStore:
+    """The pictures ("image") of the examples in record shards; a key is "shard#record"."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.place = str(root)
+        self._spans: dict[str, list[tuple[int, int]]] = {}
+        self._readers: dict[str, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_readers": {}}
+
+    def count(self, shard: str) -> int:
+        """How many records a shard holds."""
+        if ".array_record-" in shard:
+            return int(self._reader(shard).num_records())
+        return len(self.spans(shard))
+
+    def spans(self, shard: str) -> list[tuple[int, int]]:
+        """Where the records of a TFRecord shard lie in it."""
+        if shard not in self._spans:
+            self._spans[shard] = record_spans(self.root / shard)
+        return self._spans[shard]
+
+    def record(self, shard: str, number: int) -> bytes:
+        """The bytes of one record."""
+        if ".array_record-" in shard:
+            try:
+                return bytes(self._reader(shard).read([number])[0])
+            except Exception as error:  # the library raises several kinds
+                raise InputError(f"{self.root / shard}: record {number} is damaged") from error
+        return read_record(self.root / shard, self.spans(shard)[number])[0]
+
+    def example(self, key: str, *, skip: str | None = None) -> Example:
+        """The parsed example of a key."""
+        shard, _, number = key.rpartition("#")
+        return parse_example(self.record(shard, int(number)), skip=skip)
+
+    def label(self, key: str, rule: str) -> int:
+        """The class that a rule gives to an example."""
+        try:
+            return RULES[rule](self.example(key, skip="image"))
+        except InputError as error:
+            raise InputError(f"{self.root}, {key}: {error}") from error
+
+    def names(self) -> list[str]:
+        shards = [file.name for file in sorted(self.root.iterdir()) if _SHARD.search(file.name)]
+        return [f"{shard}#{number}" for shard in shards for number in range(self.count(shard))]
+
+    def read(self, key: str) -> bytes:
+        try:
+            image = self.example(key).get("image")
+        except InputError as error:
+            raise InputError(f"{self.root}, {key}: {error}") from error
+        if not isinstance(image, list) or len(image) != 1:
+            raise InputError(f"{self.root}: {key} has no feature 'image'")
+        return image[0]
+
+    def stamp(self, keys: Sequence[str]) -> str:
+        shards = sorted({key.rpartition("#")[0] for key in keys})
+        return "\n".join([*(f"{s} {file_stamp(self.root / s)}" for s in shards), *keys])
+
+    def _reader(self, shard: str) -> Any:
+        if shard not in self._readers:
+            try:
+                from array_record.python.array_record_module import ArrayRecordReader
+            except ImportError as error:
+                raise InputError(
+                    f"{self.root / shard} needs the array_record package; pip install array_record"
+                ) from error
+            file_stamp(self.root / shard)
+            try:
+                # Groups of one: any record can be read by itself.
+                self._readers[shard] = ArrayRecordReader(str(self.root / shard))
+            except Exception as error:
+                raise InputError(f"{self.root / shard} is damaged ({error})") from error
+        return self._readers[shard]
+
+
+class TfdsFolder:
+    """A prepared data set: its splits, their shards, and slices of them."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.store = RecordStore(self.path)
+        if not (self.path / "dataset_info.json").is_file():
+            raise InputError(
+                f"{self.path} has no dataset_info.json; expected a prepared TensorFlow Datasets "
+                "folder, .../NAME/VERSION"
+            )
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / "dataset_info.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{self.path / 'dataset_info.json'} cannot be read ({error}); prepare it again"
+            ) from error
+
+    def shards(self, split: str) -> list[tuple[str, int]]:
+        """(file name, number of records) of a split's shards, in order.
+
+        The numbers are those that dataset_info.json states; they are counted where it does not.
+        """
+        found = {}
+        for file in sorted(self.path.iterdir()):
+            match = _SHARD.search(file.name)
+            if match and match["split"] == split:
+                found[file.name] = int(match["of"])
+        if not found:
+            raise InputError(f"{self.path} has no record file of split {split!r}; prepare it again")
+        if len(found) != next(iter(found.values())):
+            raise InputError(
+                f"{self.path} holds {len(found)} of {next(iter(found.values()))} record files of "
+                f"split {split!r}; prepare it again"
+            )
+        stated: dict[str, Any] = next(
+            (s for s in self.info.get("splits", []) if s.get("name") == split), {}
+        )
+        lengths = [int(length) for length in stated.get("shardLengths", [])]
+        if len(lengths) != len(found):
+            lengths = [self.store.count(shard) for shard in found]
+        return list(zip(found, lengths, strict=True))
+
+    def keys(self, instruction: str) -> list[str]:
+        """The keys of a slice such as "train", "train[:800]" or "test[50%:]"."""
+        match = _SLICE.match(instruction)
+        if not match:
+            raise InputError(f"{instruction!r} is not a slice such as train[:800]")
+        shards = self.shards(match["split"])
+        total = sum(length for _, length in shards)
+        start, stop = _bound(match["from"], 0, total), _bound(match["to"], total, total)
+        if not 0 <= start < stop <= total:
+            raise InputError(
+                f"{self.path}: {instruction} asks for records {start} to {stop} of {total}"
+            )
+        keys, first = [], 0
+        for shard, length in shards:
+            inside = range(max(start - first, 0), min(stop - first, length))
+            if inside and self.store.count(shard) != length:
+                raise InputError(
+                    f"{self.path / shard} holds {self.store.count(shard)} records, but "
+                    f"dataset_info.json says {length}; prepare it again"
+                )
+            keys += [f"{shard}#{number}" for number in inside]
+            first += length
+        return keys
+
+
+def _bound(text: str | None, default: int, total: int) -> int:
+    if text is None:
+        return default
+    return round(total * int(text[:-1]) / 100) if text.endswith("%") else int(text)
+
+
+def tfds_task(
+    path: str | Path,
+    *,
+    slices: Mapping[str, str] = DEFAULT_SLICES,
+    rule: str = "label",
+    classes: int | None = None,
+    name: str | None = None,
+    group: str = "user",
+    seed: int = 0,
+) -> Task:
+    """The task in a prepared TensorFlow Datasets folder.
+
+    ``slices`` gives the tfds slice of each split, ``rule`` the label (a name in `RULES`).
+    ``seed`` is not used. Raises `InputError` naming the file for missing or damaged
+    records, or features that the rule does not find.
+    """
+    folder = TfdsFolder(path)
+    wanted = {split: folder.keys(instruction) for split, instruction in slices.items()}
+    given = {
+        split: np.array([folder.store.label(key, rule) for key in keys], dtype=np.int64)
+        for split, keys in wanted.items()
+    }
+    total = classes or int(max(values.max() for values in given.values())) + 1
+    gain = 255 if rule in BINARY else 1
+    made = {
+        split: FileSplit(
+            folder.store, keys, as_labels(given[split], total, f"{folder.path}, {split}"), gain=gain
+        )
+        for split, keys in wanted.items()
+    }
+    names = _class_names(folder.path, total) if rule == "label" else None
+    stated = ", ".join(f"{split} = {slices[split]}" for split in made)
+    return Task(
+        name=name or str(folder.info.get("name", folder.path.parent.name)),
+        classes=names or tuple(str(number) for number in range(total)),
+        train=made["train"],
+        val=made["val"],
+        test=made["test"],
+        group=group,
+        preprocessing="TensorFlow Datasets records"
+        + (", 0/1 pictures times 255" if gain > 1 else "")
+        + "; grey repeated over 3 channels; resized without keeping the aspect ratio, bilinear, "
+        "antialiased",
+        provenance=f"tfds {folder.info.get('name', '')} {folder.info.get('version', '')}: {stated}",
+    )
+
+
+def _class_names(path: Path, total: int) -> tuple[str, ...] | None:
+    file = path / "label.labels.txt"
+    if not file.is_file():
+        return None
+    names = tuple(line for line in file.read_text(encoding="utf-8").splitlines() if line)
+    return names if len(names) == total else None

@@ -1,0 +1,1 @@
+"""Fitting a method, from kept activations, many runs as one batch."""

@@ -1,0 +1,395 @@
+"""What a method costs: parameters, operations, time, memory, throughput; predicted and measured.
+
+The prediction needs only the place l at which the network first feels the method. With F the
+operations of one forward pass and F_after(l) those after place l, and no gradient for frozen
+weights, a training step costs an image:
+
+    F + F_after(l)         as the papers train: forward everything, backward to place l
+    2 F_after(l)           from kept activations: nothing before place l is run
+    2 F                    visual prompting (l = 0)
+
+A product of two activations, as in attention, has a gradient for each and counts twice on the
+way back. Weights that are trained add their own gradient, as many operations as their forward
+pass. One multiply-add is two operations; only convolutions and matrix products are counted,
+attention's among them (PyTorch's counter gives its fused attention on a CPU as zero, so the
+unfused path is counted).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from aptheory.errors import InputError
+from aptheory.metrics.intervals import bootstrap
+from aptheory.training.kept import autocast
+from aptheory.training.memory import out_of_memory
+
+if TYPE_CHECKING:
+    from aptheory.methods.base import Adapted, Method
+    from aptheory.networks.network import Network
+
+
+def count_operations(function: Callable[[], Any]) -> float:
+    """Operations (2 a multiply-add) of the convolutions and matrix products that a call runs."""
+    return sum(_counted(function).values())
+
+
+def _counted(function: Callable[[], Any]) -> dict[str, float]:
+    """Operator name -> operations."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        function()
+    return {str(op): float(n) for op, n in counter.get_flop_counts().get("Global", {}).items()}
+
+
+@dataclass(frozen=True)
+class Operations:
+    """For one image and the piece that follows each place: forward, and back to its input."""
+
+    forward: tuple[float, ...]
+    backward: tuple[float, ...]
+
+
+def piece_operations(net: Network) -> Operations:
+    """Count every piece of a network; the forward entries add up to F.
+
+    The last entry is the model's own classifier (0 where it has none).
+    """
+    forward, backward = [], []
+    device = next(iter(net.parameters())).device
+    with torch.no_grad():
+        for layer in net.layers:
+            z = torch.zeros(1, *layer.shape, device=device)
+            stop = layer.index + 1 if layer.index + 1 < len(net.layers) else None
+            counts = _counted(partial(net.run, z, start=layer.index, stop=stop))
+            forward.append(sum(counts.values()))
+            # Batched products are those of two activations; weights enter by mm, addmm and conv.
+            products = sum(n for op, n in counts.items() if "bmm" in op)
+            backward.append(forward[-1] + products)
+    return Operations(tuple(forward), tuple(backward))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Operations for one image, told from the place at which the network first feels a method."""
+
+    forward: float
+    step: float
+    step_from_kept: float
+    step_of_visual_prompting: float
+
+
+def predict(adapted: Adapted, operations: Operations | None = None) -> Prediction:
+    """The cost model for a method attached to a network; ``operations`` as `piece_operations`.
+
+    The head adds 2 * width * classes to the forward pass, as much for its weights' gradient and
+    for its input's. What the method itself computes (prompt tokens, adapters) is left out.
+    """
+    net, first, last = adapted.net, adapted.first_layer, adapted.exit
+    ops = operations or piece_operations(adapted._source[0])
+    head = 2.0 * adapted.head.shift.numel() * adapted.classes
+    before, after = sum(ops.forward[:first]), sum(ops.forward[first:last])
+    learning = head + sum(
+        (2 * ops.forward[i] - ops.backward[i]) * _trained_share(net, i)  # the weights' products
+        for i in range(last)
+    )
+    if _backward_reaches(adapted):
+        learning += sum(ops.backward[first:last]) + head
+    features = len(net.layers) - 1
+    return Prediction(
+        forward=before + after + head,
+        step=before + after + head + learning,
+        step_from_kept=after + head + learning,
+        step_of_visual_prompting=sum(ops.forward[:features])
+        + sum(ops.backward[:features])
+        + 3 * head,
+    )
+
+
+def _trained_share(net: Network, piece: int) -> float:
+    """Of the entries of a piece's weight matrices and kernels."""
+    parameters = dict(net.module.named_parameters(remove_duplicate=False))
+    weights = [parameters[name] for name in net.parameters_between(piece, piece + 1)]
+    weights = [weight for weight in weights if weight.dim() >= 2]
+    trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+    return trained / max(1, sum(weight.numel() for weight in weights))
+
+
+def _backward_reaches(adapted: Adapted) -> bool:
+    """Whether anything but the head learns: else no gradient enters the frozen layers."""
+    return any(not name.startswith("head.") for name, _ in adapted.run_parameters(0))
+
+
+# -------------------------------------------------------------------------------- measuring
+
+
+def _train_step(adapted: Adapted, optimizer: Any, x: Tensor, y: Tensor, *, kept: bool, dtype: str):
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(x.device, dtype):
+            if kept or adapted.first_layer == 0:
+                z = x
+            else:
+                with torch.no_grad():
+                    z = adapted.net.run(x, stop=adapted.first_layer)
+            logits = adapted.rest(z).float()
+        F.cross_entropy(logits, y).backward()
+        optimizer.step()
+
+    return step
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Drop what C++ code writes to stderr: the profiler announces itself there at every start."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def step_memory(step: Callable[[], Any], device: torch.device) -> int:
+    """Largest memory in bytes that one call holds beyond what was held before it.
+
+    On a GPU the allocator's own peak. On a CPU the allocator's events as torch.profiler records
+    them: resident memory would mix in what the process keeps for other reasons.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    from torch.profiler import ProfilerActivity, profile
+
+    with (
+        _silent_stderr(),
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler,
+    ):
+        step()
+    results = profiler.profiler.kineto_results  # type: ignore[union-attr]
+    events = [(e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]"]
+    held = peak = 0
+    for _, size in sorted(events, key=lambda event: event[0]):
+        held += size
+        peak = max(peak, held)
+    return peak
+
+
+def _timed(step: Callable[[], Any], device: torch.device, clock: str) -> float:
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.process_time() if clock == "cpu" else time.perf_counter()
+
+    start = now()
+    step()
+    return now() - start
+
+
+def cost(
+    net: Network,
+    methods: Method | Sequence[Method],
+    *,
+    classes: int = 100,
+    batch_size: int = 32,
+    images: int = 1000,
+    kept: Sequence[bool] = (False, True),
+    precision: str = "float32",
+    repeats: int = 5,
+    clock: str = "wall",
+    measure: bool = True,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Cost of methods on a network, one row a method and setting, predicted beside measured.
+
+    ``kept=False`` is the papers' setting, ``True`` trains from kept activations (left out where
+    the method acts at the image, as there is nothing to keep). ``images`` is the size of an epoch.
+    Steps run on random images, in turn over the methods, and the median of ``repeats`` is taken;
+    a ratio is that of the medians, its 95 % interval the bootstrap's over turns (both of its
+    steps ran in each). ``clock="cpu"`` counts processor time instead of wall time, for a busy
+    machine.
+    ``measure=False`` predicts only.
+
+    Columns (times in ms, memory in MB = 10^6 bytes, operations in GFLOP an image):
+    network, method, first_layer, layer_name, kept, parameters, parameters_without_head,
+    forward_gflop, step_gflop (predicted), step_gflop_counted, predicted_ratio (of a step of
+    visual prompting), measured_ratio, step_ms, epoch_seconds, first_epoch_seconds (keeping
+    included), peak_memory_mb, throughput (images/s in inference), throughput_ratio (of the frozen
+    network), note; both measured ratios also with _low and _high.
+    """
+    if clock not in ("wall", "cpu"):
+        raise InputError(f"clock must be wall or cpu; got {clock!r}.")
+    if repeats < 1:
+        raise InputError(f"repeats is {repeats}; expected 1 or more, or measure=False.")
+    chosen = list(methods) if isinstance(methods, Sequence) else [methods]
+    device = next(iter(net.parameters())).device
+    generator = torch.Generator().manual_seed(seed)
+    images_in = torch.randn(batch_size, *net.input_shape, generator=generator).to(device)
+    labels = torch.randint(classes, (batch_size,), generator=generator).to(device)
+    operations = piece_operations(net)
+    rows: list[dict[str, Any]] = []
+    steps: list[Callable[[], Any] | None] = []
+    inference: list[Callable[[], Any] | None] = []
+    for method in chosen:
+        adapted = method.attach(net, classes=classes, seed=seed).to(device)
+        prediction = predict(adapted, operations)
+        optimizer = torch.optim.SGD(adapted.trainable, lr=1e-3, momentum=0.9)
+        for keep in kept:
+            if keep and adapted.first_layer == 0:
+                continue
+            predicted = prediction.step_from_kept if keep else prediction.step
+            row: dict[str, Any] = {
+                "network": net.name,
+                "method": method.name,
+                "first_layer": adapted.first_layer,
+                "layer_name": net.layers[adapted.first_layer].name,
+                "kept": keep,
+                "parameters": adapted.count(),
+                "parameters_without_head": adapted.count(head=False),
+                "forward_gflop": prediction.forward / 1e9,
+                "step_gflop": predicted / 1e9,
+                "predicted_ratio": predicted / prediction.step_of_visual_prompting,
+                "note": "",
+            }
+            rows.append(row)
+            x = images_in
+            if keep:
+                with torch.no_grad(), autocast(device, precision):
+                    x = net.run(images_in, stop=adapted.first_layer).float()
+            steps.append(_train_step(adapted, optimizer, x, labels, kept=keep, dtype=precision))
+            inference.append(_inference(adapted, images_in, precision))
+    if not measure:
+        return pd.DataFrame(rows)
+    from aptheory.methods import VisualPrompt
+
+    baseline = VisualPrompt().attach(net, classes=classes, seed=seed).to(device)
+    optimizer = torch.optim.SGD(baseline.trainable, lr=1e-3, momentum=0.9)
+    steps.append(_train_step(baseline, optimizer, images_in, labels, kept=False, dtype=precision))
+    inference.append(_frozen(net, images_in, precision))
+    rows.append({"note": ""})
+    trained, inferred = _measure(rows, steps, inference, device, batch_size, repeats, clock)
+    reference = rows.pop()
+    batches = math.ceil(images / batch_size)
+    for i, row in enumerate(rows):
+        if row["note"]:
+            continue
+        row["step_ms"] = 1e3 * float(np.median(trained[i]))
+        row["throughput"] = batch_size / float(np.median(inferred[i]))
+        row["epoch_seconds"] = row["step_ms"] * batches / 1e3
+        if not reference["note"]:
+            row |= _ratio("measured_ratio", trained[i], trained[-1])
+            row |= _ratio("throughput_ratio", inferred[-1], inferred[i])
+            before = sum(operations.forward[: row["first_layer"]]) / sum(operations.forward)
+            forward = float(np.median(inferred[-1])) / batch_size
+            keeping = images * forward * before if row["kept"] else 0.0
+            row["first_epoch_seconds"] = row["epoch_seconds"] + keeping
+    return pd.DataFrame(rows)
+
+
+def _inference(adapted: Adapted, x: Tensor, precision: str) -> Callable[[], Any]:
+    def call() -> None:
+        adapted.eval()
+        with torch.no_grad(), autocast(x.device, precision):
+            adapted(x)
+        adapted.train()
+
+    return call
+
+
+def _frozen(net: Network, x: Tensor, precision: str) -> Callable[[], Any]:
+    def call() -> None:
+        with torch.no_grad(), autocast(x.device, precision):
+            net.run(x, stop=len(net.layers) - 1)
+
+    return call
+
+
+def _measure(
+    rows: list[dict[str, Any]],
+    steps: list[Callable[[], Any] | None],
+    inference: list[Callable[[], Any] | None],
+    device: torch.device,
+    batch_size: int,
+    repeats: int,
+    clock: str,
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Seconds of a training step and of inference: an array a row, an entry a turn.
+
+    Memory and counted operations are written into ``rows``; what does not fit gets a note.
+    """
+    times: list[list[float]] = [[] for _ in rows]
+    forward: list[list[float]] = [[] for _ in rows]
+    for turn in range(repeats + 1):
+        for i in range(len(rows)):
+            step, infer = steps[i], inference[i]
+            if step is None or infer is None:
+                continue
+            try:
+                if turn == 0:  # warm up, and what need not be repeated
+                    step()
+                    rows[i]["step_gflop_counted"] = count_operations(step) / batch_size / 1e9
+                    rows[i]["peak_memory_mb"] = step_memory(step, device) / 1e6
+                    infer()
+                    continue
+                times[i].append(_timed(step, device, clock))
+                forward[i].append(_timed(infer, device, clock))
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                steps[i] = None
+                rows[i]["note"] = "out of memory"
+    return [np.asarray(some) for some in times], [np.asarray(some) for some in forward]
+
+
+def _ratio(name: str, above: np.ndarray, below: np.ndarray) -> dict[str, float]:
+    """Ratio of two medians over the same turns, with its bootstrap interval over turns."""
+    found = {name: float(np.median(above) / np.median(below))}
+    if len(above) > 1:
+        found[f"{name}_low"], found[f"{name}_high"] = bootstrap(
+            lambda turns: float(np.median(above[turns]) / np.median(below[turns])), len(above)
+        )
+    return found
+
+
+# -------------------------------------------------------------------------------- the front
+
+
+def front(
+    table: pd.DataFrame, *, cost: str = "step_ms", value: str = "test_accuracy"
+) -> pd.DataFrame:
+    """The rows that no other row beats in both accuracy and cost, cheapest first.
+
+    A row is beaten by one that is no dearer and no worse, and better in one of the two. Rows
+    without both numbers are left out.
+    """
+    for column in (cost, value):
+        if column not in table:
+            raise InputError(
+                f"The table has no column {column!r}; it has {', '.join(map(str, table))}."
+            )
+    rows = table.dropna(subset=[cost, value]).sort_values([cost, value], ascending=[True, False])
+    best = rows[value].cummax().shift(fill_value=-math.inf)
+    return rows[rows[value] > best].reset_index(drop=True)

@@ -1,0 +1,243 @@
+"""Successive halving: many layers, learning rates and seeds, most of them for a few epochs only.
+
+Every configuration trains for a few epochs; the best third by validation goes on, from where it
+stands, to three times as many; and so on to the recipe's full length. A configuration is a method
+(with its layer), a learning rate and a weight decay. Its seeds are judged by their mean, and are
+spent as its epochs are: a third of the epochs is trained with a third of the seeds, and the others
+join when it has come that far. Test data are read for the last survivors only.
+
+Jamieson & Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization",
+AISTATS 2016 (the rule); the schedule stays that of the full length, so that a survivor is, to
+rounding, the run that it would have been in a full sweep.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from aptheory.errors import InputError
+from aptheory.training.fit import first_layer, kept_for, stack_size
+from aptheory.training.kept import Kept
+from aptheory.training.outcome import Outcome
+from aptheory.training.recipe import Recipe, Run
+from aptheory.training.stack import Stack
+
+if TYPE_CHECKING:
+    from aptheory.methods.base import Method
+    from aptheory.networks.network import Network
+    from aptheory.tasks.base import Task
+
+Score = tuple[float, float]
+_WORST: Score = (-math.inf, math.inf)
+
+
+@dataclass
+class Halving:
+    """What a search found.
+
+    ``table``: one row a configuration and rung: configuration, method, first_layer, lr,
+    weight_decay, rung, epochs, seeds (started by then), val_accuracy, val_loss (means over them),
+    goes_on. ``outcomes``: the survivors' runs, trained to the end. ``best``: the method and the
+    rates of the survivor with the best mean validation accuracy. ``epochs``: epochs trained in
+    all, a run each, and ``full_epochs`` those of the full sweep.
+    """
+
+    table: pd.DataFrame
+    outcomes: list[Outcome]
+    best: tuple[Method, Run]
+    epochs: int
+    full_epochs: int
+
+
+def rungs(epochs: int, configurations: int, *, factor: int = 3, least: int = 2) -> list[int]:
+    """Epochs at which configurations are dropped, the full length last.
+
+    ``rungs(20, 30)`` = [2, 7, 20]: 30 configurations to epoch 2, 10 to 7, 4 to 20.
+    """
+    if factor < 2 or least < 1:
+        raise InputError(f"factor must be >= 2 and least >= 1; got {factor} and {least}.")
+    steps = 0
+    while epochs / factor ** (steps + 1) >= least and configurations > factor ** (steps + 1):
+        steps += 1
+    if configurations > 1 and steps == 0 and epochs > least:
+        steps = 1
+    found = [max(least, round(epochs / factor**step)) for step in range(steps, 0, -1)]
+    return [*(e for e in dict.fromkeys(found) if e < epochs), epochs]
+
+
+def seeds_at(epoch: int, epochs: int, seeds: int) -> int:
+    """How many of a configuration's seeds have started when it stands at ``epoch``.
+
+    The same share as of its epochs, rounded up: 1, 1 and 2 of two seeds at epochs 1, 3 and 9 of 9.
+    """
+    return math.ceil(seeds * epoch / epochs)
+
+
+def halving(
+    methods: Sequence[Method],
+    net: Network,
+    task: Task,
+    *,
+    runs: Sequence[Run],
+    recipe: Recipe | None = None,
+    factor: int = 3,
+    least: int = 2,
+    judge: str = "accuracy",
+    kept: Kept | None = None,
+    log: Callable[[str], None] | None = None,
+) -> Halving:
+    """Search over ``methods`` (one a layer, say) times ``runs``; see the module's account.
+
+    ``judge`` is what is compared on validation data: "accuracy" (ties by the loss) or "loss".
+    The kept activations are walked through the layers once a rung.
+    """
+    if judge not in ("accuracy", "loss"):
+        raise InputError(f"judge must be accuracy or loss; got {judge!r}.")
+    if not methods or not runs:
+        raise InputError("halving needs at least one method and one run.")
+    recipe = recipe or Recipe()
+    own = kept is None
+    kept = kept or kept_for(net, task, recipe, log=log)
+    places = [first_layer(method, net) for method in methods]
+    trials = [
+        _Trials(method, place, runs, net, task, recipe, kept, log)
+        for method, place in zip(methods, places, strict=True)
+    ]
+    order = sorted(range(len(methods)), key=places.__getitem__)
+    alive = [(m, group) for m in range(len(methods)) for group in _equal_but_for_seed(runs)]
+    number = {(m, group): k for k, (m, group) in enumerate(alive)}
+    stops = rungs(recipe.epochs, len(alive), factor=factor, least=least)
+    rows: list[dict[str, Any]] = []
+    for rung, stop in enumerate(stops):
+        last = rung == len(stops) - 1
+        started = {
+            (m, group): group[: seeds_at(stop, recipe.epochs, len(group))] for m, group in alive
+        }
+        scores: dict[Any, Score] = {}
+        for m in order:
+            mine = [one for one in alive if one[0] == m]
+            if mine:
+                found = trials[m].train([k for one in mine for k in started[one]], stop, last=last)
+                scores |= {one: _mean([found.get(k, _WORST) for k in started[one]]) for one in mine}
+        ranked = sorted(alive, key=lambda one: _key(scores[one], judge))
+        going = ranked if last else ranked[: max(1, math.ceil(len(alive) / factor))]
+        for one in alive:
+            run = runs[one[1][0]]
+            rows.append(
+                {
+                    "configuration": number[one],
+                    **methods[one[0]].settings(),
+                    "lr": recipe.lr if run.lr is None else run.lr,
+                    "weight_decay": (
+                        recipe.weight_decay if run.weight_decay is None else run.weight_decay
+                    ),
+                    "rung": rung,
+                    "epochs": stop,
+                    "seeds": len(started[one]),
+                    "val_accuracy": scores[one][0],
+                    "val_loss": scores[one][1],
+                    "goes_on": one in going,
+                }
+            )
+        alive = going
+        if not last:
+            for m, of_method in enumerate(trials):
+                of_method.keep({k for of, group in alive if of == m for k in group})
+    if own:
+        kept.close()
+    best, group = alive[0]
+    return Halving(
+        pd.DataFrame(rows),
+        [trials[m].outcome(k) for m, members in alive for k in members],
+        (methods[best], runs[group[0]]),
+        sum(one.epochs for one in trials),
+        len(methods) * len(runs) * recipe.epochs,
+    )
+
+
+class _Trials:
+    """The runs of one method, started when they are first wanted; known by their number."""
+
+    def __init__(
+        self,
+        method: Method,
+        place: int,
+        runs: Sequence[Run],
+        net: Network,
+        task: Task,
+        recipe: Recipe,
+        kept: Kept,
+        log: Callable[[str], None] | None,
+    ) -> None:
+        self.method, self.place, self.runs = method, place, runs
+        self.net, self.task, self.recipe, self.kept, self.log = net, task, recipe, kept, log
+        self.stacks: list[tuple[list[int], Stack]] = []
+        self.epochs = 0
+
+    def train(self, wanted: Sequence[int], stop: int, *, last: bool) -> dict[int, Score]:
+        """Bring these runs to epoch ``stop``; number -> validation accuracy and loss there."""
+        self.kept.advance(self.place)
+        present = {number for numbers, _ in self.stacks for number in numbers}
+        self._start([number for number in wanted if number not in present])
+        scores: dict[int, Score] = {}
+        for numbers, stack in self.stacks:
+            self.epochs += len(stack.going) * (stop - stack.loop.epoch)
+            stack.train_to(stop)
+            if last:
+                stack.finish()
+            else:
+                scores |= {numbers[k]: score for k, score in stack.validate().items()}
+            for k, outcome in stack.done.items():  # finished now, or stopped early
+                if not outcome.failed:
+                    scores[numbers[k]] = (outcome.val_accuracy, outcome.val_loss)
+        return scores
+
+    def _start(self, numbers: Sequence[int]) -> None:
+        if not numbers:
+            return
+        size = stack_size(self.method, self.net, self.recipe, len(numbers), self.place)
+        for i in range(0, len(numbers), size):
+            part = list(numbers[i : i + size])
+            runs = [self.runs[k] for k in part]
+            adapted = self.method.attach(
+                self.net,
+                classes=len(self.task.classes),
+                runs=len(part),
+                seed=[run.seed for run in runs],
+            ).to(self.kept.device)
+            self.stacks.append((part, Stack(adapted, runs, self.kept, self.recipe, log=self.log)))
+
+    def keep(self, wanted: set[int]) -> None:
+        """Only these runs go on."""
+        for numbers, stack in self.stacks:
+            stack.keep([k for k, number in enumerate(numbers) if number in wanted])
+
+    def outcome(self, number: int) -> Outcome:
+        for numbers, stack in self.stacks:
+            if number in numbers:
+                return stack.done[numbers.index(number)]
+        raise KeyError(number)
+
+
+def _equal_but_for_seed(runs: Sequence[Run]) -> list[tuple[int, ...]]:
+    """Numbers of the runs that differ in nothing but their seed, a group a setting."""
+    groups: dict[tuple[Any, Any], list[int]] = {}
+    for number, run in enumerate(runs):
+        groups.setdefault((run.lr, run.weight_decay), []).append(number)
+    return [tuple(numbers) for numbers in groups.values()]
+
+
+def _mean(scores: Sequence[Score]) -> Score:
+    """Over seeds; a seed that failed makes the worst of both."""
+    return sum(a for a, _ in scores) / len(scores), sum(b for _, b in scores) / len(scores)
+
+
+def _key(score: Score, judge: str) -> tuple[float, float]:
+    accuracy, loss = score
+    loss = math.inf if math.isnan(loss) else loss
+    return (-accuracy, loss) if judge == "accuracy" else (loss, -accuracy)

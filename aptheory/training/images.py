@@ -1,0 +1,116 @@
+"""Where the rows of a split lie: images as bytes, or activations in memory or on disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from aptheory.training.augmentation import apply, draw
+
+if TYPE_CHECKING:
+    from aptheory.tasks.base import Split
+
+_BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.float32}
+
+
+class Images:
+    """The images of one split as bytes: place 0. Of V views, row v * n + i is view v of image i."""
+
+    layer = 0
+    kind = "images"
+
+    def __init__(self, split: Split, size: tuple[int, int], augment: str, views: int, seed: int):
+        self.split, self.size, self.augment, self.views = split, size, augment, views
+        self.rows = len(split) * max(1, views)
+        self.cached: Tensor | None = None
+        generator = torch.Generator().manual_seed(seed)
+        self.drawn = draw(augment, self.rows, size, generator) if views else None
+
+    def cache(self, limit: float) -> None:
+        """Decode and resize every image once, if the bytes fit into ``limit``."""
+        pixels = getattr(self.split, "pixels", None)
+        ready = pixels is not None and tuple(pixels.shape[1:3]) == self.size
+        if self.cached is None and not ready and len(self.split) * 3 * math.prod(self.size) < limit:
+            parts = torch.arange(len(self.split)).split(256)
+            self.cached = torch.cat([self.split.images(p.numpy(), self.size) for p in parts])
+
+    def get(
+        self, rows: Int64[Tensor, " batch"], generators: Sequence[torch.Generator] = ()
+    ) -> UInt8[Tensor, "batch 3 height width"]:
+        """The images of ``rows``, augmented afresh by ``generators``, one for each equal part."""
+        index = rows % len(self.split)
+        if self.cached is not None:
+            images = self.cached[index]
+        else:
+            images = self.split.images(index.numpy(), self.size)
+        if self.drawn is not None:
+            return apply(images, self.drawn[rows])
+        if generators and self.augment != "none":
+            each = len(rows) // len(generators)
+            drawn = [draw(self.augment, each, self.size, g) for g in generators]
+            return apply(images, torch.cat(drawn))
+        return images
+
+
+class Activations:
+    """The activations entering ``layer``, one row an image, in memory or memory-mapped.
+
+    Maps are laid out channels last, which convolutions prefer, when ``last`` is set.
+    """
+
+    def __init__(self, layer: int, data: Any, dtype: torch.dtype, *, last: bool, file: Path | None):
+        self.layer, self.data, self.dtype, self.last, self.file = layer, data, dtype, last, file
+
+    @property
+    def kind(self) -> str:
+        return "memory" if self.file is None else "disk"
+
+    @classmethod
+    def empty(
+        cls,
+        layer: int,
+        rows: int,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        *,
+        last: bool,
+        device: torch.device | None = None,
+        file: Path | None = None,
+    ) -> Activations:
+        size = (rows, *shape[1:], shape[0]) if last else (rows, *shape)
+        data: Any
+        if file is None:
+            data = torch.empty(size, dtype=dtype, device=device)
+        else:
+            kind = {torch.float32: np.float32}.get(dtype, np.int16)
+            data = np.memmap(file, dtype=kind, mode="w+", shape=size)
+        return cls(layer, data, dtype, last=last, file=file)
+
+    def put(self, rows: slice, z: Tensor) -> None:
+        z = z.detach().to(self.dtype)
+        if self.last:
+            z = z.permute(0, 2, 3, 1)
+        if self.file is None:
+            self.data[rows] = z
+        else:
+            self.data[rows] = z.cpu().contiguous().view(_BITS[self.dtype]).numpy()
+
+    def get(self, rows: Int64[Tensor, " batch"]) -> Float[Tensor, "batch ..."]:
+        if self.file is None:
+            z = self.data[rows.to(self.data.device)]
+        else:
+            z = torch.from_numpy(np.asarray(self.data[rows.numpy()])).view(self.dtype)
+        z = z.float()
+        return z.permute(0, 3, 1, 2) if self.last else z
+
+    def drop(self) -> None:
+        self.data = None
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)

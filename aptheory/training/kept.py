@@ -1,0 +1,359 @@
+"""Kept activations: what enters the first trained place, run once for each image.
+
+Everything before that place is frozen and does not depend on what is learned. So it is run once
+and kept in memory, or memory-mapped on disk where memory is short, or run again each time where
+that is cheaper than reading. A sweep over layers extends what is kept from place to place.
+
+    kept = Kept.start(net, task)               # the images themselves
+    for layer in range(len(net.layers)):
+        kept.advance(layer)                    # costs the piece between the two places alone
+        z = kept.batch("train", torch.arange(64))
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from aptheory.errors import InputError
+from aptheory.training.images import Activations, Images
+from aptheory.training.memory import free_memory, human, out_of_memory
+
+if TYPE_CHECKING:
+    from aptheory.networks.network import Network
+    from aptheory.tasks.base import Task
+
+SPLITS = ("train", "val", "test")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_MEMORY_SHARE = 0.5
+_DISK_SHARE = 0.8
+# For the choice between reading and running again; only their order of magnitude matters.
+_DISK_BYTES_PER_SECOND = 5e8
+_FLOPS_PER_SECOND = {"cpu": 2e10, "cuda": 2e13}
+
+_log = logging.getLogger("aptheory")
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Mixed precision on ``device``; nothing for float32."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=DTYPES[precision])
+
+
+class Kept:
+    """Activations entering one place of a frozen network, for each split of a task.
+
+    Args:
+        layer: the place to start at.
+        keep: "memory", "disk" or "recompute" forces the choice that "auto" makes by itself; each
+            choice is logged (logger "aptheory") and listed by `describe`.
+        keep_dtype: "float32" keeps the values exactly; "bfloat16" and "float16" halve the room.
+        precision: autocast of the frozen pieces.
+        augment, views, seed: random augmentation of the training images (see `Recipe`). With
+            views = 0 fresh ones are drawn for every batch, and the training split is recomputed.
+        passes: how often each split will be read; a split read once is not kept.
+        memory_limit, scratch: bytes that may be kept in memory (default: half of what is free),
+            and the folder for what does not fit (default: the system's temporary one).
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        task: Task,
+        *,
+        layer: int = 0,
+        keep: str = "auto",
+        keep_dtype: str = "float32",
+        precision: str = "float32",
+        augment: str = "none",
+        views: int = 0,
+        seed: int = 0,
+        passes: Mapping[str, float] | None = None,
+        memory_limit: float | None = None,
+        scratch: str | Path | None = None,
+        channels_last: bool = False,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
+        if keep not in ("auto", "memory", "disk", "recompute"):
+            raise InputError(f"keep must be auto, memory, disk or recompute; got {keep!r}.")
+        for name in (keep_dtype, precision):
+            if name not in DTYPES:
+                raise InputError(f"the type must be one of {', '.join(DTYPES)}; got {name!r}.")
+        self.net, self.task, self.keep, self.precision = net, task, keep, precision
+        self.dtype = DTYPES[keep_dtype]
+        self.fresh = augment != "none" and views == 0
+        self.views, self.augment, self.seed = views, augment, seed
+        self.passes = dict(passes or {})
+        self.memory_limit, self.channels_last = memory_limit, channels_last
+        self.device = next(iter(net.parameters())).device
+        self.log = log or _log.info
+        size = (net.input_shape[1], net.input_shape[2])
+        self._images = {
+            name: Images(
+                getattr(task, name),
+                size,
+                augment if name == "train" else "none",
+                views if name == "train" else 0,
+                seed,
+            )
+            for name in SPLITS
+        }
+        self._stores: dict[str, Images | Activations] = dict(self._images)
+        self._planned: dict[tuple[str, int], str] = {}
+        self._features: dict[tuple[str, int, str | None], Tensor] = {}
+        self._piece_flops: dict[tuple[int, int], float] = {}
+        self._labels = {
+            name: torch.from_numpy(np.asarray(getattr(task, name).labels)).to(self.device)
+            for name in SPLITS
+        }
+        largest = max(math.prod(place.shape) for place in net.layers)
+        self.chunk = max(16, min(256, 2**23 // largest))
+        self._scratch_parent = scratch
+        self._scratch: Path | None = None
+        self.layer = 0
+        self.advance(layer)
+        if self.fresh:
+            self.log(
+                f"random augmentation ({augment}) is drawn afresh for every batch: the training "
+                "split cannot be kept before the prompt; views=V would keep V views an image"
+            )
+
+    @classmethod
+    def start(cls, net: Network, task: Task, **options: Any) -> Kept:
+        """The images of ``task``; `advance` moves on from there. Options as for the class."""
+        return cls(net, task, **options)
+
+    # ---------------------------------------------------------------------------- reading
+
+    def number(self, split: str) -> int:
+        """How many images a split has (views not counted)."""
+        return len(self._labels[split])
+
+    def labels(self, split: str) -> Int64[Tensor, " images"]:
+        """Labels of a split, on the network's device."""
+        return self._labels[split]
+
+    def batch(
+        self,
+        split: str,
+        rows: Int64[Tensor, " batch"],
+        generators: Sequence[torch.Generator] = (),
+    ) -> Float[Tensor, "batch ..."]:
+        """What enters place ``layer`` for the images ``rows`` (CPU indices), float32.
+
+        ``generators`` augment afresh where that is on: one for each equal part of ``rows``.
+        """
+        self._prepare(split)
+        return self._read(self._stores[split], rows, self.layer, generators)
+
+    def features(
+        self, split: str, *, place: int | None = None, pool: str | None = None
+    ) -> Float[Tensor, "rows width"]:
+        """Clean features: what enters ``place`` (default: the classifier's input), pooled.
+
+        One row an image (a view, where views are kept), without fresh augmentation. Computed
+        once and remembered, whatever place the kept activations move on to.
+        """
+        place = len(self.net.layers) - 1 if place is None else place
+        key = (split, place, pool)
+        if key not in self._features:
+            if self.layer <= place:
+                self._prepare(split)
+            store = self._stores[split]
+            if store.layer > place:
+                store = self._images[split]
+            layer = self.net.layers[place]
+            parts = []
+            for rows in torch.arange(self._images[split].rows).split(self.chunk):
+                z = self._read(store, rows, place)
+                parts.append(z if pool is None else layer.pooled(z, pool))  # type: ignore[arg-type]
+            self._features[key] = torch.cat(parts)
+        return self._features[key]
+
+    def _read(
+        self,
+        store: Images | Activations,
+        rows: Tensor,
+        stop: int,
+        generators: Sequence[torch.Generator] = (),
+    ) -> Tensor:
+        if isinstance(store, Activations):
+            z = store.get(rows).to(self.device, non_blocking=True)
+        else:
+            z = self.net.normalize(store.get(rows, generators).to(self.device, non_blocking=True))
+            if self.channels_last:
+                z = z.to(memory_format=torch.channels_last)
+        return z if store.layer == stop else self._through(z, store.layer, stop)
+
+    @torch.no_grad()
+    def _through(self, z: Tensor, start: int, stop: int) -> Tensor:
+        """Run the frozen pieces between two places; halves the batch when memory runs out."""
+        try:
+            with autocast(self.device, self.precision):
+                return self.net.run(z, start=start, stop=stop).float()
+        except RuntimeError as error:
+            if not out_of_memory(error) or len(z) < 2:
+                raise
+        self.log(f"out of memory before place {stop}: {len(z)} images are run as two halves")
+        return torch.cat([self._through(part, start, stop) for part in z.chunk(2)])
+
+    # ---------------------------------------------------------------------------- moving
+
+    def advance(self, layer: int) -> Kept:
+        """Move to what enters place ``layer``; returns itself.
+
+        Costs the pieces between the two places, once an image, when a split is next read. A place
+        before the present one starts from the images again, and says so.
+        """
+        count = len(self.net.layers)
+        if not -count <= layer < count:
+            raise InputError(f"{self.net.name} has layers 0 to {count - 1}, not {layer}.")
+        layer %= count
+        for split, store in self._stores.items():
+            if store.layer > layer:
+                self.log(f"{split}: back from place {store.layer} to {layer}, from the images")
+                assert isinstance(store, Activations)
+                store.drop()
+                self._stores[split] = self._images[split]
+        self.layer = layer
+        return self
+
+    def _prepare(self, split: str) -> None:
+        store = self._stores[split]
+        if store.layer == self.layer and not isinstance(store, Images):
+            return
+        key = (split, self.layer)
+        if key not in self._planned:
+            self._planned[key] = self._choose(split)
+            self.log(f"{split} at {self._name(self.layer)}: {self._planned[key]}")
+            if self.passes.get(split, math.inf) > 1 and (
+                self.layer == 0 or self._planned[key].startswith("recompute")
+            ):
+                self._images[split].cache(self._limit(torch.device("cpu")))
+        where = self._planned[key].split()[0].strip(",")
+        if where in ("memory", "host", "disk"):
+            self._store(split, where)
+
+    def _store(self, split: str, where: str) -> None:
+        """Run the frozen pieces from the present store to ``layer`` and keep what comes out."""
+        old = self._stores[split]
+        shape = self.net.layers[self.layer].shape
+        last = self.channels_last and self.net.layers[self.layer].layout == "map"
+        images = self._images[split].rows
+        same = (
+            isinstance(old, Activations)
+            and where == "memory"
+            and old.kind == "memory"
+            and tuple(shape) == tuple(self.net.layers[old.layer].shape)
+        )
+        if same:  # rows are read before they are written: no second copy is needed
+            assert isinstance(old, Activations)
+            new = Activations(self.layer, old.data, self.dtype, last=last, file=None)
+        else:
+            new = Activations.empty(
+                self.layer,
+                images,
+                shape,
+                self.dtype,
+                last=last,
+                device=self.device if where == "memory" else torch.device("cpu"),
+                file=self._new_file(split) if where == "disk" else None,
+            )
+        # Until the new rows are complete the old ones, perhaps half overwritten, do not count.
+        self._stores[split] = self._images[split]
+        for rows in torch.arange(images).split(self.chunk):
+            z = self._read(old, rows, self.layer)
+            new.put(slice(int(rows[0]), int(rows[-1]) + 1), z)
+        if isinstance(old, Activations) and not same:
+            old.drop()
+        self._stores[split] = new
+
+    # ---------------------------------------------------------------------------- choosing
+
+    def _bytes(self, split: str, layer: int) -> int:
+        size = torch.empty((), dtype=self.dtype).element_size()
+        return self._images[split].rows * math.prod(self.net.layers[layer].shape) * size
+
+    def _limit(self, device: torch.device) -> float:
+        if self.memory_limit is not None:
+            held = sum(
+                self._bytes(name, store.layer)
+                for name, store in self._stores.items()
+                if isinstance(store, Activations) and store.kind == "memory"
+            )
+            return self.memory_limit - held
+        return _MEMORY_SHARE * free_memory(device)
+
+    def _choose(self, split: str) -> str:
+        """Where to keep a split: a word, and the reason."""
+        size = self._bytes(split, self.layer)
+        if self.layer == 0:
+            return "images (kept as bytes)"
+        if split == "train" and self.fresh:
+            return "recompute (fresh augmentation)"
+        if self.keep != "auto":
+            return f"{self.keep} (as asked), {human(size)}"
+        if self.passes.get(split, math.inf) <= 1:
+            return "recompute (read only once)"
+        if size <= self._limit(self.device):
+            return f"memory, {human(size)}"
+        cpu = torch.device("cpu")
+        if self.device != cpu and size <= self._limit(cpu):
+            return f"host memory, {human(size)} (too large for the device)"
+        reading = size / self._images[split].rows / _DISK_BYTES_PER_SECOND
+        again = self._flops(0, self.layer) / _FLOPS_PER_SECOND.get(self.device.type, 2e10)
+        if again <= reading:
+            return f"recompute (cheaper than reading {human(size)})"
+        if size <= _DISK_SHARE * shutil.disk_usage(self._scratch_folder()).free:
+            return f"disk, {human(size)} (too large for memory)"
+        return f"recompute ({human(size)} fit neither memory nor disk)"
+
+    def _flops(self, start: int, stop: int) -> float:
+        if (start, stop) not in self._piece_flops:
+            from torch.utils.flop_counter import FlopCounterMode
+
+            z = torch.zeros(1, *self.net.layers[start].shape, device=self.device)
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                self.net.run(z, start=start, stop=stop)
+            self._piece_flops[start, stop] = float(counter.get_total_flops())
+        return self._piece_flops[start, stop]
+
+    def _name(self, layer: int) -> str:
+        return f"place {layer} ({self.net.layers[layer].name})"
+
+    def describe(self) -> dict[str, str]:
+        """Split -> where it is kept at the present place, as it was decided."""
+        return {s: text for (s, layer), text in self._planned.items() if layer == self.layer}
+
+    # ---------------------------------------------------------------------------- files
+
+    def _scratch_folder(self) -> Path:
+        if self._scratch is None:
+            self._scratch = Path(tempfile.mkdtemp(prefix="aptheory-", dir=self._scratch_parent))
+            weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
+        return self._scratch
+
+    def _new_file(self, split: str) -> Path:
+        return self._scratch_folder() / f"{split}-{self.layer}-{os.getpid()}.bin"
+
+    def close(self) -> None:
+        """Let go of everything kept; the next reading starts from the images."""
+        for split, store in self._stores.items():
+            if isinstance(store, Activations):
+                store.drop()
+            self._stores[split] = self._images[split]
+        self._features.clear()

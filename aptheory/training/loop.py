@@ -1,0 +1,449 @@
+"""The training loop: K runs as one batch of K*B through the shared, frozen rest of a network.
+
+Each run has its own order of images (from its seed), its own loss, and its own step. Samples of
+different runs never meet, so each run is, to rounding, the run that it would be alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aptheory.errors import InputError
+from aptheory.methods.per_run import PerRun, RunDropout
+from aptheory.training.batchnorm import Fused
+from aptheory.training.head_start import start_head
+from aptheory.training.kept import Kept, autocast
+from aptheory.training.memory import out_of_memory
+from aptheory.training.recipe import Recipe, Run
+
+if TYPE_CHECKING:
+    from aptheory.methods.base import Adapted
+
+_log = logging.getLogger("aptheory")
+# Decorrelates the order of the images from the start of the prompt, both drawn from one seed.
+_ORDER = 0x9E3779B97F4A7C15
+
+
+def order_generator(seed: int) -> torch.Generator:
+    """The generator that a run with this seed draws its order of images from."""
+    return torch.Generator().manual_seed((seed + _ORDER) % 2**63)
+
+
+@dataclass
+class Progress:
+    """What one run has done so far; it follows the run when its neighbours stop."""
+
+    number: int
+    run: Run
+    order: torch.Generator
+    curve: list[dict[str, float]] = field(default_factory=list)
+    best: float = -math.inf
+    best_epoch: int = 0
+    best_state: dict[str, Tensor] | None = None
+    stale: int = 0
+    stopped: str | None = None
+
+
+class Loop:
+    """K runs of one method on one task, trained epoch by epoch.
+
+    ``kept`` must stand at ``adapted.first_layer``. ``progress`` has one entry a run that is still
+    in the stack; `narrow` takes runs out of it. ``notes`` says what was changed on the way.
+    """
+
+    def __init__(
+        self,
+        adapted: Adapted,
+        runs: Sequence[Run],
+        kept: Kept,
+        recipe: Recipe,
+        *,
+        fresh: bool = True,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
+        if len(runs) != adapted.runs:
+            raise InputError(f"{adapted.runs} runs are attached but {len(runs)} were described.")
+        if kept.layer != adapted.first_layer:
+            raise InputError(
+                f"The kept activations enter place {kept.layer}, but the method first acts at "
+                f"place {adapted.first_layer}; advance them first."
+            )
+        self.adapted, self.kept, self.recipe = adapted, kept, recipe
+        self.log = log or _log.info
+        self.device = kept.device
+        self.micro = recipe.accumulate
+        self.notes: list[str] = []
+        self.epoch = 0
+        self.progress = [Progress(k, run, order_generator(run.seed)) for k, run in enumerate(runs)]
+        if fresh:
+            start_head(adapted, kept, recipe)
+        self._units = self._measure_units() if recipe.scale_prompts else {}
+        self._choose_source()
+        self._make_optimizer()
+        self._graphed: dict[int, Callable[[Tensor], Tensor]] = {}
+
+    # ---------------------------------------------------------------------------- the start
+
+    @torch.no_grad()
+    def _measure_units(self) -> dict[int, float]:
+        """Place -> root mean square of the clean activation there, for every place with a prompt.
+
+        Over 64 images or fewer: each has thousands of entries.
+        """
+        units: dict[int, float] = {}
+        places = [place for place in self.adapted.places if self._prompts(place)]
+        if not places:
+            return units
+        kept, here = self.kept, self.kept.layer
+        split = "val" if kept.fresh else "train"  # no random augmentation
+        rows = torch.arange(0, kept.number(split), -(-kept.number(split) // 64))
+        z = kept.batch(split, rows)
+        for place in places:
+            if place > here:
+                z = kept.net.run(z, start=here, stop=place)
+                here = place
+            units[place] = float(z.double().square().mean().sqrt()) or 1.0
+        return units
+
+    def _prompts(self, place: int) -> list[Any]:
+        return [edit for edit in self.adapted.edits_at(place) if hasattr(edit, "set_unit")]
+
+    def _choose_source(self) -> None:
+        """Where batches come from: the kept activations, or features when only the head learns."""
+        adapted, kept = self.adapted, self.kept
+        names = [name for name, _ in adapted.run_parameters(0)]
+        self._features: dict[str, Tensor] | None = None
+        self._shared = False
+        if all(name.startswith("head.") for name in names) and not kept.fresh:
+            self._features = {}
+            # Without edits every run sees the same features, those of the frozen network.
+            self._shared = not adapted.edits and adapted.first_layer == adapted.exit
+        self._fused: Fused | None = None
+        if self.recipe.fuse and self._features is None and adapted.method.batchnorm == "frozen":
+            self._fused = Fused.apply(adapted)
+        self._rest: Callable[[Tensor], Tensor] = adapted.rest
+        if self.recipe.compile != "none" and self._features is None:
+            mode = None if self.recipe.compile == "default" else self.recipe.compile
+            self._rest = torch.compile(adapted.rest, mode=mode)
+
+    def _fixed(self, split: str) -> Tensor:
+        """Features of a split for the head alone: (rows, width), or (K, rows, width)."""
+        assert self._features is not None
+        if split not in self._features:
+            adapted, kept = self.adapted, self.kept
+            if self._shared:
+                found = kept.features(split, place=adapted.exit, pool=adapted.pool)
+            else:
+                rows = torch.arange(
+                    kept.number(split) * (kept.views or 1 if split == "train" else 1)
+                )
+                parts = []
+                with torch.no_grad(), autocast(self.device, self.recipe.precision):
+                    for part in rows.split(self._evaluation_batch()):
+                        z = _repeat(kept.batch(split, part), adapted.runs)
+                        parts.append(adapted.features(z).float().unflatten(0, (adapted.runs, -1)))
+                found = torch.cat(parts, 1)
+            self._features[split] = found
+        return self._features[split]
+
+    def _make_optimizer(self) -> None:
+        recipe = self.recipe
+        for place, unit in self._units.items():
+            for prompt in self._prompts(place):
+                prompt.set_unit(unit)
+        groups: list[dict[str, Any]] = []
+        for k, progress in enumerate(self.progress):
+            run = progress.run
+            decay = recipe.weight_decay if run.weight_decay is None else run.weight_decay
+            # Parameters by what they are decayed by and what their learning rate is measured in.
+            alike: dict[tuple[float, float], list[nn.Parameter]] = {}
+            for name, parameter in self.adapted.run_parameters(k):
+                plain = name == "head.bias" and not recipe.decay_head_bias
+                alike.setdefault((0.0 if plain else decay, self._unit(name)), []).append(parameter)
+            for (weight_decay, unit), parameters in alike.items():
+                rate, share = _in_units(recipe.optimizer, unit)
+                groups.append(
+                    {
+                        "params": parameters,
+                        "lr": 0.0,
+                        "peak": recipe.peak_lr(run.lr) * rate,
+                        "weight_decay": weight_decay * share,
+                    }
+                )
+        options: dict[str, Any] = {"lr": 0.0}
+        if self.device.type in ("cpu", "cuda"):
+            options["fused"] = True
+        if recipe.optimizer == "sgd":
+            self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
+                groups, momentum=recipe.momentum, **options
+            )
+        else:
+            kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[recipe.optimizer]
+            self.optimizer = kind(groups, **options)
+
+    def _unit(self, name: str) -> float:
+        """The unit of a parameter from `Adapted.run_parameters`; 1 where it has none."""
+        module = dict(self.adapted.named_modules()).get(name)
+        return module.unit if isinstance(module, PerRun) else 1.0
+
+    # ---------------------------------------------------------------------------- one epoch
+
+    def train_epoch(self) -> None:
+        """One pass over the training images, each run in its own order; extends the curves."""
+        recipe, kept, runs = self.recipe, self.kept, len(self.progress)
+        number = kept.number("train")
+        factor = recipe.lr_factor(self.epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        orders = torch.stack([self._order(p.order, number) for p in self.progress])
+        loss = torch.zeros(runs, dtype=torch.float64, device=self.device)
+        right = torch.zeros(runs, dtype=torch.float64, device=self.device)
+        self.adapted.train()
+        for rows in orders.split(recipe.batch_size, dim=1):
+            batch_loss, batch_right = self._step(rows)
+            loss += batch_loss * rows.shape[1]
+            right += batch_right
+        self.epoch += 1
+        means, rights = (loss / number).tolist(), (right / number).tolist()
+        for k, progress in enumerate(self.progress):
+            peak = recipe.peak_lr(progress.run.lr)
+            progress.curve.append(
+                {
+                    "epoch": self.epoch,
+                    "lr": peak * factor,
+                    "train_loss": means[k],
+                    "train_accuracy": rights[k],
+                }
+            )
+            if not math.isfinite(means[k]):
+                progress.stopped = (
+                    f"the loss became {means[k]} in epoch {self.epoch} of {recipe.epochs} "
+                    f"(learning rate {peak:g})"
+                )
+
+    def _order(self, generator: torch.Generator, number: int) -> Int64[Tensor, " images"]:
+        order = torch.randperm(number, generator=generator)
+        if self.kept.views:
+            views = torch.randint(0, self.kept.views, (number,), generator=generator)
+            order = order + number * views
+        return order
+
+    def _step(self, rows: Int64[Tensor, "runs batch"]) -> tuple[Tensor, Tensor]:
+        """One step of every run; returns each run's mean loss and number of right answers."""
+        while True:
+            try:
+                return self._try_step(rows)
+            except RuntimeError as error:
+                size = -(-rows.shape[1] // self.micro)
+                if not out_of_memory(error) or size == 1:
+                    raise
+                self.optimizer.zero_grad(set_to_none=True)
+            self.micro *= 2
+            note = (
+                f"out of memory: the batch of {rows.shape[1]} is run in {self.micro} parts whose "
+                "gradients are summed"
+            )
+            if self.adapted.method.batchnorm == "trained":
+                note += " (batch statistics are those of the parts)"
+            self.notes.append(note)
+            self.log(note)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _try_step(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        recipe, runs, total = self.recipe, rows.shape[0], rows.shape[1]
+        labels = self.kept.labels("train")
+        losses, rights = [], []
+        self.optimizer.zero_grad(set_to_none=True)
+        for part in rows.split(-(-total // self.micro), dim=1):
+            y = labels[(part % len(labels)).to(labels.device)].flatten()
+            logits = self._logits("train", part)
+            loss = F.cross_entropy(
+                logits, y, reduction="none", label_smoothing=recipe.label_smoothing
+            )
+            loss = loss.view(runs, -1).sum(1) / total
+            loss.sum().backward()
+            losses.append(loss.detach())
+            rights.append((logits.detach().argmax(1) == y).view(runs, -1).sum(1))
+        if recipe.max_gradient_norm is not None:
+            for k in range(runs):
+                own = [p for _, p in self.adapted.run_parameters(k)]
+                nn.utils.clip_grad_norm_(own, recipe.max_gradient_norm)
+        self.optimizer.step()
+        return torch.stack(losses).sum(0).double(), torch.stack(rights).sum(0).double()
+
+    def _logits(self, split: str, rows: Int64[Tensor, "runs batch"]) -> Tensor:
+        """(K*B, classes) in float32 for each run's own rows."""
+        if self._features is not None:
+            fixed = self._fixed(split)
+            if self._shared:
+                z = fixed[rows.flatten().to(fixed.device)]
+            else:
+                index = rows.to(fixed.device)
+                runs = torch.arange(len(index), device=fixed.device)[:, None]
+                z = fixed[runs, index].flatten(0, 1)
+            return self.adapted.head(z)
+        generators = [p.order for p in self.progress] if self.kept.fresh else ()
+        z = self.kept.batch(split, rows.flatten(), generators)
+        if self.recipe.cuda_graph and z.is_cuda:
+            return self._replay(z)
+        with autocast(self.device, self.recipe.precision):
+            return self._rest(z).float()
+
+    def _replay(self, z: Tensor) -> Tensor:
+        """The rest as a captured CUDA graph, one for each batch size."""
+        if len(z) not in self._graphed:
+            precision, device = self.recipe.precision, self.device
+
+            class Rest(nn.Module):
+                def __init__(self, adapted: Adapted) -> None:
+                    super().__init__()
+                    self.adapted = adapted
+
+                def forward(self, z: Tensor) -> Tensor:
+                    if precision == "float32":
+                        return self.adapted.rest(z)
+                    # A cast kept by autocast's cache would not be part of the graph.
+                    with torch.autocast(
+                        device.type, dtype=getattr(torch, precision), cache_enabled=False
+                    ):
+                        return self.adapted.rest(z).float()
+
+            rest: Any = torch.cuda.make_graphed_callables(Rest(self.adapted), (z.clone(),))
+            self._graphed[len(z)] = rest
+        return self._graphed[len(z)](z)
+
+    # ---------------------------------------------------------------------------- evaluation
+
+    def _evaluation_batch(self) -> int:
+        return max(1, self.recipe.eval_batch_size // max(1, self.adapted.runs))
+
+    @torch.no_grad()
+    def evaluate(self, split: str) -> tuple[Float[Tensor, " runs"], Int64[Tensor, "runs images"]]:
+        """Mean loss and predicted classes of every run on a split, in evaluation mode."""
+        kept, runs = self.kept, self.adapted.runs
+        labels, number = kept.labels(split), kept.number(split)
+        self.adapted.eval()
+        loss = torch.zeros(runs, dtype=torch.float64, device=self.device)
+        predictions = []
+        for rows in torch.arange(number).split(self._evaluation_batch()):
+            if self._features is not None:
+                fixed = self._fixed(split)
+                index = rows.to(fixed.device)
+                z = _repeat(fixed[index], runs) if self._shared else fixed[:, index].flatten(0, 1)
+                logits = self.adapted.head(z)
+            else:
+                with autocast(self.device, self.recipe.precision):
+                    logits = self._rest(_repeat(kept.batch(split, rows), runs)).float()
+            y = labels[rows.to(labels.device)].repeat(runs)
+            loss += F.cross_entropy(logits, y, reduction="none").double().view(runs, -1).sum(1)
+            predictions.append(logits.argmax(1).view(runs, -1))
+        return loss / number, torch.cat(predictions, 1)
+
+    def validate(self) -> list[float]:
+        """Validation accuracy of every run, written into its curve; remembers the best state."""
+        loss, predicted = self.evaluate("val")
+        right = (predicted == self.kept.labels("val")).double().mean(1).tolist()
+        for k, progress in enumerate(self.progress):
+            if progress.curve:
+                progress.curve[-1] |= {"val_loss": float(loss[k]), "val_accuracy": right[k]}
+            if self.recipe.patience is None:
+                continue
+            if right[k] > progress.best:
+                progress.best, progress.stale = right[k], 0
+                progress.best_epoch = self.epoch
+                progress.best_state = self.state(k)
+            else:
+                progress.stale += 1
+        return right
+
+    # ---------------------------------------------------------------------------- the runs
+
+    def release(self) -> None:
+        """Leave the adapted network as it was attached, with what it has learned."""
+        if self._fused is not None:
+            self._fused.undo()
+        self._graphed.clear()
+
+    def state(self, k: int) -> dict[str, Tensor]:
+        """A copy of what run k has learned, running statistics included where they are trained."""
+        found = {name: p.detach().clone() for name, p in self.adapted.run_parameters(k)}
+        if self.adapted.method.batchnorm == "trained":
+            found |= {f"buffer.{n}": b.clone() for n, b in self.adapted.net.named_buffers()}
+        return found
+
+    @torch.no_grad()
+    def restore(self, k: int, state: dict[str, Tensor]) -> None:
+        """Put run k back to a state from `state`."""
+        for name, parameter in self.adapted.run_parameters(k):
+            parameter.copy_(state[name])
+        for name, buffer in self.adapted.net.named_buffers():
+            if f"buffer.{name}" in state:
+                buffer.copy_(state[f"buffer.{name}"])
+
+    def narrow(self, keep: Sequence[int]) -> None:
+        """Keep only these runs of the stack, with their optimiser state and random streams."""
+        old = self.adapted
+        new = old.method.attach(
+            old._source[0],
+            classes=old.classes,
+            runs=len(keep),
+            seed=[old.seeds[k] for k in keep],
+        ).to(self.device)
+        old_state = self.optimizer.state
+        states: list[tuple[nn.Parameter, dict[str, Any]]] = []
+        with torch.no_grad():
+            for here, k in enumerate(keep):
+                theirs = dict(old._of_run(k, learned_only=False))
+                for name, parameter in new._of_run(here, learned_only=False):
+                    parameter.copy_(theirs[name])
+                    states.append((parameter, old_state.get(theirs[name], {})))
+            new.head.shift.copy_(old.head.shift)
+            new.head.scale.copy_(old.head.scale)
+        for ours, theirs_module in zip(new.modules(), old.modules(), strict=True):
+            if isinstance(ours, RunDropout) and isinstance(theirs_module, RunDropout):
+                # Each run goes on with its own stream of masks.
+                for here, k in enumerate(keep):
+                    ours.seeds[here] = theirs_module.seeds[k]
+                    for (run, device), generator in theirs_module._generators.items():
+                        if run == k:
+                            ours._generators[here, device] = generator
+        if self._features is not None and not self._shared:
+            self._features = {s: f[list(keep)] for s, f in self._features.items()}
+        features = self._features
+        self.progress = [self.progress[k] for k in keep]
+        self.adapted = new
+        self._graphed.clear()
+        self._choose_source()
+        if features is not None:
+            self._features = features
+        self._make_optimizer()
+        for parameter, state in states:
+            if state:
+                self.optimizer.state[parameter] = state
+
+
+def _in_units(optimizer: str, unit: float) -> tuple[float, float]:
+    """Factors of learning rate and weight decay that train p as if it were ``unit * q``.
+
+    With q trained at rate lr and decay wd: dp = unit * dq, and the gradient by q is ``unit`` times
+    the gradient by p. SGD's step is proportional to the gradient, Adam's is not; decay moves p
+    towards 0 by the same share either way.
+    """
+    if optimizer == "sgd":
+        return unit**2, unit**-2
+    return unit, unit**-1 if optimizer == "adamw" else unit**-2
+
+
+def _repeat(z: Tensor, runs: int) -> Tensor:
+    """(B, ...) once for each run: (K*B, ...), run-major."""
+    return z if runs == 1 else z.unsqueeze(0).expand(runs, *z.shape).flatten(0, 1)

@@ -1,0 +1,276 @@
+"""The scores of layers and the recommendation, with and without a budget."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import aptheory as ap
+from aptheory.choosing.recommend import recommend_layer
+from aptheory.choosing.rule import Rule
+from aptheory.choosing.scores import SCORES, RidgeHead, layer_scores, score_operations, standardise
+from aptheory.choosing.trials import Plan, Prices, plan, search, spread_out
+from aptheory.errors import InputError
+from aptheory.training.cost import Operations, piece_operations
+from aptheory.training.halving import rungs
+
+UNIT = Operations(forward=(1.0, 1.0, 1.0, 1.0), backward=(1.0, 1.0, 1.0, 1.0))
+
+
+@pytest.fixture(scope="module")
+def net():
+    return ap.load("aptheory_resnet_mini")
+
+
+@pytest.fixture(scope="module")
+def task():
+    return ap.task("digits").subset(train=60, val=30, test=30, seed=0)
+
+
+@pytest.fixture(scope="module")
+def scores(net, task):
+    return layer_scores(net, task, images=40, width=64)
+
+
+@pytest.fixture(scope="module")
+def ranked(net, task):
+    """A recommendation without a budget, by a rule that is known."""
+    rule = Rule({"depth": 1.0, "probe": 0.5}, "made up", 1.0, ("some_net on some_task",), 0.8, 1.4)
+    return recommend_layer(net, task, images=40, rule=rule)
+
+
+# ---- scores
+
+
+def test_scores_cover_every_layer_and_are_finite(net, scores):
+    assert scores["layer"].tolist() == list(range(len(net.layers)))
+    assert np.isfinite(standardise(scores).to_numpy()).all()
+    assert set(SCORES) <= set(scores)
+
+
+def test_at_the_classifiers_input_a_prompt_tells_no_images_apart(scores):
+    last = scores.iloc[-1]
+    assert last["tangent_variation"] == 0.0
+    assert last["tangent_explained"] == pytest.approx(0, abs=0.02)
+    assert (scores["tangent_variation"].iloc[:-3] > 0.01).all()
+    # The reach of the other layers is still told apart beside one that vanishes.
+    assert standardise(scores)["tangent_reach"].iloc[:-1].std() > 0.2
+
+
+def test_the_same_seed_gives_the_same_scores_for_any_batch(net, task, scores):
+    again = layer_scores(net, task, images=40, width=64, batch_size=9)
+    np.testing.assert_allclose(
+        standardise(scores).to_numpy(), standardise(again).to_numpy(), atol=2e-2
+    )
+
+
+def test_a_few_directions_of_the_logits_give_the_same_gradient(net, task, scores):
+    few = layer_scores(net, task, images=40, width=64, directions=4)
+    np.testing.assert_allclose(few["gradient_gain"], scores["gradient_gain"], atol=1e-3)
+    assert few["tangent_gain"].isna().all()
+    assert (standardise(few)["tangent_gain"] == 0).all()
+    assert np.corrcoef(few["tangent_reach"][:-2], scores["tangent_reach"][:-2])[0, 1] > 0.8
+
+
+def test_test_and_validation_images_are_never_looked_at(net, task, scores):
+    class Sealed:
+        def __init__(self, split):
+            self.labels = split.labels
+
+        def __len__(self):
+            return len(self.labels)
+
+        def images(self, indices, size):
+            raise AssertionError("a sealed split was read")
+
+    sealed = replace(task, val=Sealed(task.val), test=Sealed(task.test))
+    again = layer_scores(net, sealed, images=40, width=64)
+    np.testing.assert_allclose(again["logme"], scores["logme"])
+
+
+def test_too_few_images_or_classes_are_refused_in_our_own_words(net, task):
+    with pytest.raises(InputError, match="^5 images of 10 classes are too few to score layers"):
+        layer_scores(net, task, images=5)
+    labels = np.zeros(len(task.train), dtype=np.int64)
+
+    class OneClass:
+        def __init__(self):
+            self.labels = labels
+
+        def __len__(self):
+            return len(labels)
+
+        images = task.train.images
+
+    with pytest.raises(InputError, match="of 1 classes are too few"):
+        recommend_layer(net, replace(task, train=OneClass()))
+
+
+def test_ridge_head_leaves_one_out_as_refitting_does():
+    torch.manual_seed(0)
+    features, labels = torch.randn(24, 5) * 3 + 1, torch.arange(24) % 3
+    head = RidgeHead.fit(features, labels, 3)
+    x = features.double() - features.double().mean(0)
+    scale = x.std(0, correction=0)
+    x = x / scale
+    y, one = head.targets, torch.ones(24, 1, dtype=torch.float64)
+    ridge = head.penalty * torch.diag(torch.tensor([1.0, 1, 1, 1, 1, 0])).double()
+    design = torch.cat([x, one], 1)  # leaving out moves the centre: an unpenalised intercept
+    full = torch.linalg.solve(design.T @ design + ridge, design.T @ y)
+    torch.testing.assert_close(head.weight, (full[:5] / scale[:, None]).T, rtol=1e-6, atol=1e-9)
+    for i in range(24):
+        rest = torch.arange(24) != i
+        part = design[rest]
+        solution = torch.linalg.solve(part.T @ part + ridge, part.T @ y[rest])
+        torch.testing.assert_close(head.left_out[i], design[i] @ solution, rtol=1e-6, atol=1e-8)
+
+
+def test_ridge_head_survives_constant_features():
+    features = torch.ones(20, 3)
+    head = RidgeHead.fit(features, torch.arange(20) % 2, 2)
+    assert (head.weight == 0).all()
+    assert head.accuracy(torch.arange(20) % 2) <= 0.5
+
+
+# ---- the recommendation
+
+
+def test_recommendation_is_the_top_of_its_table_and_says_why(net, ranked):
+    assert ranked.layer == ranked.table["layer"].iloc[0] == len(net.layers) - 1  # depth decides
+    assert ranked.trials == 0
+    assert len(ranked.table) == len(net.layers)
+    said = str(ranked)
+    assert f"prompt layer {ranked.layer}" in said
+    assert "place in the network" in said
+    assert "0.8 accuracy points (95 % below 1.4)" in said
+    assert "nothing trained" in said
+
+
+def test_a_rule_that_saw_the_network_says_so(ranked):
+    seen = replace(ranked.rule, fitted_on=(f"{ranked.network} on other",), baseline=0.9)
+    said = str(replace(ranked, rule=seen))
+    assert "this network is one of them" in said
+    assert "the middle layer's being 0.9" in said
+
+
+def test_the_packaged_rule_says_what_it_was_fitted_on():
+    rule = Rule.packaged()
+    assert set(rule.weights) <= set(SCORES)
+    assert len(rule.fitted_on) >= 4
+    assert np.isfinite(rule.regret)
+
+
+def test_cost_counts_every_pass(net):
+    operations = piece_operations(net)
+    forward, backward = sum(operations.forward), sum(operations.backward)
+    assert score_operations(operations, 40, 10) == 40 * (3 * forward + 10 * backward)
+    assert score_operations(operations, 40, 100) == 40 * (3 * forward + 11 * backward)
+
+
+# ---- budgets
+
+
+def test_prices_by_hand():
+    prices = Prices(UNIT, train=100, val=10)
+    assert prices.epoch(0) == 100 * 8
+    assert prices.epoch(3) == 100 * 2
+    # Two layers, two seeds, three epochs, one validation each; features and the walk.
+    expected = 2 * (3 * (800 + 200) + 10 * (4 + 1)) + 210 * 4
+    assert prices.sweep([0, 3], epochs=3, seeds=2) == expected
+    assert rungs(3, 2, factor=3, least=1) == [1, 3]
+    # Features, two walks, an epoch of both and its validation, two more of the dearer, its ending.
+    expected = 100 * 4 + 2 * 110 * 4
+    expected += 800 + 200 + 10 * (4 + 1) + 2 * 800 + 2 * 10 * 4
+    assert prices.search([3, 0], epochs=3) == expected
+    # The second of two seeds joins for the last rung and trains all three epochs.
+    expected += 3 * 800 + 2 * 10 * 4
+    assert prices.search([3, 0], epochs=3, seeds=2) == expected
+
+
+@pytest.mark.parametrize("share", [0.001, 0.02, 0.05, 0.1, 0.3, 0.6, 1.0, 3.0])
+def test_a_plan_is_best_first_and_never_overspends(share):
+    prices = Prices(Operations((1.0,) * 12, (1.0,) * 12), train=400, val=200)
+    full = prices.sweep(range(12), epochs=27, seeds=3)
+    order = spread_out(range(12))
+    found = plan(prices, order, budget=share * full, epochs=27)
+    assert found.operations <= share * full
+    assert found.layers == order[: len(found.layers)]
+    assert len(found.layers) != 1
+    if found.layers:
+        assert found.operations == prices.search(
+            found.layers, epochs=found.epochs, seeds=found.seeds
+        )
+    if share <= 0.001:
+        assert found == Plan()
+    if share >= 1:
+        assert (len(found.layers), found.epochs, found.seeds) == (12, 27, 3)
+
+
+def test_more_budget_never_buys_less_training():
+    prices = Prices(Operations((1.0,) * 12, (1.0,) * 12), train=400, val=200)
+    full = prices.sweep(range(12), epochs=27, seeds=3)
+    found = [plan(prices, range(12), budget=s * full, epochs=27) for s in np.linspace(0.01, 1, 40)]
+    assert [p.epochs for p in found] == sorted(p.epochs for p in found)
+
+
+def test_spread_out_covers_the_depth_at_every_beginning():
+    order = spread_out(range(13))
+    assert sorted(order) == list(range(13))
+    assert order[0] == 6
+    assert set(order[:3]) == {0, 6, 12}
+    assert spread_out([]) == ()
+
+
+def test_a_search_never_reads_test_images_and_returns_its_best_validated(net, task):
+    class Sealed:
+        labels = task.test.labels
+
+        def __len__(self):
+            return len(self.labels)
+
+        def images(self, indices, size):
+            raise AssertionError("the test split was read")
+
+    bought = Plan((12, 11, 9), 2, 1)
+    found = search(net, replace(task, test=Sealed()), bought, seed=0)
+    last = found.table[found.table["rung"] == found.table["rung"].max()]
+    assert set(found.table["layer"]) == {9, 11, 12}
+    assert found.best[0].settings()["layer"] in set(last["layer"])
+    chosen = last[last["layer"] == found.best[0].settings()["layer"]]
+    assert chosen["val_accuracy"].item() == last["val_accuracy"].max()
+
+
+def test_a_budget_is_not_spent_on_scores_that_the_rule_does_not_read(net, task):
+    rule = Rule({"distance_from_middle": -1.0}, "the middle", 0.1, ("a on b",))
+    found = recommend_layer(net, task, budget=0.2, recipe=ap.Recipe(epochs=1), rule=rule)
+    assert found.score_cost == 0
+    assert found.trials >= 2
+    assert "probe" not in found.table
+    assert "all for the trials" in str(found)
+
+
+def test_a_budget_is_spent_on_the_best_ranked_and_validation_decides(net, task, ranked):
+    recipe = ap.Recipe(epochs=2)
+    found = recommend_layer(net, task, images=20, budget=0.2, recipe=recipe, rule=ranked.rule)
+    assert found.trials >= 2
+    assert found.score_cost < found.cost <= 0.2
+    tried = found.table["val_accuracy"].notna()
+    assert tried.tolist() == sorted(tried, reverse=True)  # the best ranked are tried
+    longest = found.table[found.table["epochs"] == found.table["epochs"].max()]
+    best = longest["val_accuracy"].max()
+    assert found.table.set_index("layer").loc[found.layer, "val_accuracy"] == best
+    assert "best on validation images" in str(found)
+
+
+def test_a_budget_that_buys_nothing_leaves_the_ranking(net, task, ranked):
+    found = recommend_layer(net, task, images=20, budget=1e-4, rule=ranked.rule)
+    assert found.trials == 0
+    assert found.layer == found.table["layer"].iloc[0]
+    assert "buys no second trial" in str(found)
+
+
+@pytest.mark.parametrize("budget", [0.0, -1.0, float("nan")])
+def test_budgets_that_make_no_sense(net, task, budget):
+    with pytest.raises(InputError, match="share of a full sweep"):
+        recommend_layer(net, task, budget=budget)

@@ -1,0 +1,175 @@
+"""Small result tables with the columns of the real ones and findings that were planted."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from aptheory.findings.relate import relate
+
+VIT, CNN = "aptheory_vit_mini", "aptheory_resnet_mini"
+
+
+def write(folder: Path) -> Path:
+    """Every table that a figure reads: the ViT is best at layer 2, the CNN at layer 5, of 7."""
+    generator = np.random.default_rng(0)
+    accuracy, profile = _sweep(generator)
+    tables = {
+        "layer_preference/accuracy": accuracy,
+        "layer_preference/profile": profile,
+        "layer_preference/relation": relate(profile, accuracy, draws=20),
+        "cka_between/cka": pd.DataFrame(
+            {"network": CNN, "task": task, "layer": i, "measure": "cka"}
+            | {"other_network": VIT, "other_layer": j, "value": 1 - abs(i / 2 - j) / 8}
+            for task in ("digits", "counting")
+            for i in range(8)
+            for j in range(8)
+        ),
+        "cost/steps": _steps(),
+        "cost/parameters": pd.DataFrame({"what": ["AP", "VPT"], "parameters": [200_000, 9_000]}),
+        "methods/comparison": _comparison(generator),
+        "methods/resnet56/comparison": _comparison(generator, {"resnet56": ("signs",)}),
+        "theory/low_data/low_data": pd.DataFrame(
+            {"task": "digits", "method": method, "seed": seed, "images_a_class": images}
+            | {"measure": "test_accuracy", "value": base + 0.05 * images + 0.01 * seed}
+            for method, base in (("VPT", 0.2), ("VAPT", 0.3))
+            for seed in range(3)
+            for images in (1, 4)
+        ),
+        "layer_choice/summary": pd.DataFrame(
+            {
+                "way": ["rule", "paper's place", "random layer"],
+                "regret": [0.5, 2.0, 3.0],
+                "low": [0.1, 1.0, 2.0],
+                "high": [0.9, 3.0, 4.0],
+            }
+        ),
+        "layer_choice/regret": pd.DataFrame({"way": ["rule", "rule"], "regret": [0.2, 0.8]}),
+        **_theory(generator),
+        "prompt_views/views": _views(generator),
+    }
+    for name, table in tables.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(folder / f"{name}.csv", index=False)
+    return folder
+
+
+def _sweep(generator: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
+    accuracy, profile = [], []
+    for network, best in ((VIT, 2), (CNN, 5)):
+        for task in ("digits", "counting"):
+            for layer in range(8):
+                at = {"network": network, "task": task, "layer": layer, "layer_name": f"b.{layer}"}
+                heads = range(2) if network == VIT else ()
+                for head in (*heads, *(["mean"] if heads else [])):
+                    value = 10.0 + layer + (0 if head == "mean" else head)
+                    profile.append(
+                        {**at, "measure": "attention_distance", "head": head, "value": value}
+                    )
+                profile.append({**at, "measure": "effective_rank", "value": layer * 3 % 8})
+                for other in range(layer, 8):
+                    value = 1 - abs(layer - other) / 8
+                    profile.append({**at, "measure": "cka", "other_layer": other, "value": value})
+                for seed in range(3):
+                    noise = 0.002 * generator.normal()
+                    for measure in ("val_accuracy", "test_accuracy"):
+                        value = 0.5 + (0.2 - 0.03 * abs(layer - best) if layer < 7 else 0) + noise
+                        row = {**at, "seed": seed, "measure": measure}
+                        accuracy.append({**row, "method": "ap", "value": value})
+                        if layer == 7:
+                            accuracy.append({**row, "method": "linear_probe", "value": 0.5 + noise})
+    return pd.DataFrame(accuracy), pd.DataFrame(profile)
+
+
+def _comparison(
+    generator: np.random.Generator,
+    cases: Mapping[str, tuple[str, ...]] = dict.fromkeys((VIT, CNN), ("digits", "objects")),
+) -> pd.DataFrame:
+    rows = []
+    for network, tasks in cases.items():
+        for task in tasks:
+            for rank, method in enumerate(("norm_tuning", "ap", "linear_probe"), 1):
+                value = 0.9 - 0.1 * rank + 0.001 * generator.normal()
+                bounds = {"value": value, "low": value - 0.02, "high": value + 0.02}
+                key = {"network": network, "task": task, "method": method}
+                rows.append({**key, "rank": rank, "parameters": 10**rank, **bounds})
+            rows.append({"network": network, "task": task, "method": "layer_probe", "value": 0.5})
+    return pd.DataFrame(rows)
+
+
+def _steps() -> pd.DataFrame:
+    rows = [
+        ("cnn", "resnet50", "vp", "image", False, 1.0),
+        ("cnn", "resnet50", "ap", "layer4.0", False, 0.6),
+        ("cnn", "resnet50", "ap", "layer4.0", True, 0.2),
+        ("vit", "vit_small_patch16_224", "ap", "blocks.2", False, 0.9),
+        ("vit", "vit_small_patch16_224", "ap", "blocks.2", True, 0.8),
+        ("vit", "vit_small_patch16_224", "vpt 10", "blocks.0", False, 1.1),
+    ]
+    table = pd.DataFrame(
+        rows, columns=["kind", "network", "method", "layer_name", "kept", "measured_ratio"]
+    )
+    table["memory_ratio"] = table["predicted_ratio"] = table["measured_ratio"]
+    table["throughput_ratio"] = 1 / (1 + table["measured_ratio"])
+    for name in ("measured_ratio", "throughput_ratio"):
+        table[f"{name}_low"], table[f"{name}_high"] = 0.9 * table[name], 1.1 * table[name]
+    return table
+
+
+def _theory(generator: np.random.Generator) -> dict[str, pd.DataFrame]:
+    flip, samples, steps, rate = [], [], [], []
+    for repetition in range(4):
+        jitter = 2 ** generator.integers(0, 2)
+        for shape in ("shared", "token"):
+            for place, layer in (("layer 1", 0), ("layer 2", 1)):
+                key = {"repetition": repetition, "prompt": shape, "place": place, "epsilon": 0.05}
+                for arrangement, cheap in (("theorem", 0), ("flipped", 1)):
+                    count = jitter * (4 if layer == cheap else 16)
+                    row = {**key, "question": "flip", "model": "soft", "network": 0}
+                    flip.append({**row, "arrangement": arrangement, "samples": count})
+                for ranges in ((1, 1), (1, 4), (4, 1), (4, 4)):
+                    row = {**key, "question": "dose", "samples": jitter * ranges[layer]}
+                    flip.append({**row, "range 1": ranges[0], "range 2": ranges[1]})
+                for kernels, far in (("3, 3", 2.0), ("3, 7", 4.0)):
+                    row = {**key, "question": "cnn", "model": kernels, "samples": jitter * 4}
+                    flip.append({**row, "distance 1": 1.0, "distance 2": far})
+                for tokens in (8, 16):
+                    row = {**key, "sweep": "tokens", "nuisance": "shared", "model": "soft"}
+                    samples.append({**row, "tokens": tokens, "samples": jitter * (4 + 12 * layer)})
+                    for eta in (0.1, 0.2):
+                        row = {**key, "model": "soft", "tokens": tokens, "rate": eta}
+                        steps.append({**row, "steps": tokens / eta})
+        for n in (100, 400):
+            for measure in ("function_error", "voronoi_loss"):
+                for fit, power in (("exact", -0.5), ("constant", 0.0)):
+                    row = {"repetition": repetition, "setting": "tanh", "n": n, "measure": measure}
+                    rate.append({**row, "fit": fit, "value": (1 + 0.1 * repetition) * n**power})
+    return {
+        f"theory/{name}/{name}": pd.DataFrame(rows)
+        for name, rows in (
+            ("flip_test", flip),
+            ("sample_complexity", samples),
+            ("steps_to_zero_error", steps),
+            ("experts_rate", rate),
+        )
+    }
+
+
+def _views(generator: np.random.Generator) -> pd.DataFrame:
+    rows = []
+    for image in range(2):
+        for row in range(4):
+            for column in range(4):
+                cell = {"image": image, "row": row, "column": column}
+                for channel in range(3):
+                    value = int(generator.integers(256))
+                    rows.append({**cell, "kind": "pixels", "channel": channel, "value": value})
+                value = generator.random()
+                for kind in ("before", "after"):
+                    rows.append(
+                        {**cell, "network": VIT, "label": "star", "kind": kind, "value": value}
+                    )
+    rows.append({"network": VIT, "kind": "accuracy before", "value": 0.5})
+    rows.append({"network": VIT, "kind": "accuracy after", "value": 0.75})
+    return pd.DataFrame(rows)

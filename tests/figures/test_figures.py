@@ -1,0 +1,68 @@
+"""Every figure says what was planted in its table, and one without a table is passed over."""
+
+from importlib import import_module
+
+import matplotlib.pyplot as plt
+import pytest
+
+from analyses.claims import CLAIMS
+from analyses.results import Results
+from aptheory.reporting import plots
+from figures.__main__ import FIGURES, draw_all
+from tests.figures.figure_tables import write
+
+PLANTED = {
+    "layer_preference": "CNNs prefer 0.71 of the depth (n = 2); ViTs prefer 0.29 of the depth",
+    "accuracy_by_layer": "clear of the linear probe in 4 of 4 cases",
+    "cka_within": "ResNet-mini 0.88 and 0.12",
+    "cka_between": "ResNet-mini matches ViT-mini at 0.43",
+    "attention_distance": "Attention distance rises with depth: rank correlation 1",
+    "cost": "0.60 (ResNet-50), 0.90 (ViT-Small)",
+    "method_comparison": "2 of 3 on ResNet-mini, 2 of 3 on ViT-mini, 2 of 3 on ResNet-56",
+    "low_data": "With 1 image a class: VAPT − VPT +10.0",
+    "prompt_views": "ViT-mini: maps agree at 1.00, accuracy 50 to 75 %",
+    "relation": "of 2 metrics correlate clearly",
+    "layer_choice": "rule 0.5, paper's place 2.0, random layer 3.0",
+    "flip_test": "flips the preferred layer in 2 of 2 settings",
+    "sample_complexity": "in 2 of 2 settings, fewer in 0",
+    "steps_to_zero_error": "token prompt P^1.0 to P^1.0",
+    "experts_rate": "constant 0.00 to 0.00; exact -0.50 to -0.50",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("results"))
+
+
+def test_every_figure_is_in_the_list_of_planted_findings():
+    assert set(FIGURES) == set(PLANTED)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_title_says_the_planted_finding_and_nothing_leaves_the_page(folder, name):
+    sheet = import_module(f"figures.{name}").draw(Results(folder))
+    assert PLANTED[name] in sheet.get_suptitle().replace("\n", " ").replace("  ", " ")
+    sheet.canvas.draw()  # in inches
+    drawn, (width, height) = sheet.get_tightbbox(), sheet.get_size_inches()
+    assert width <= plots.PAGE
+    assert (drawn.x0, drawn.y0) >= (-0.03, -0.03)
+    assert drawn.x1 <= width + 0.03
+    assert drawn.y1 <= height + 0.03
+    plt.close("all")
+
+
+def test_a_figure_is_written_twice_and_one_without_a_table_is_passed_over(tmp_path, capsys):
+    folder = write(tmp_path)
+    (folder / "layer_choice" / "summary.csv").unlink()
+    written = draw_all(folder, folder / "figures", ["cost", "layer_choice"])
+    assert [path.name for path in written] == ["cost.pdf", "cost.png"]
+    assert all(path.stat().st_size > 1000 for path in written)
+    said = capsys.readouterr().out
+    assert "layer_choice: not drawn" in said
+    assert "python -m analyses.layer_choice" in said
+    assert not plt.get_fignums()
+
+
+def test_every_figure_that_a_claim_names_is_drawn_here():
+    assert {claim.experiment.figure for claim in CLAIMS if claim.experiment.figure} <= set(FIGURES)

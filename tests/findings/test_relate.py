@@ -1,0 +1,256 @@
+"""The statistics of relate.py against scipy, closed forms and planted truths."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from aptheory.errors import InputError
+from aptheory.findings.relate import (
+    across,
+    best_layers,
+    block_bootstrap,
+    circular_shift_p,
+    clustered_interval,
+    corrected,
+    mean_interval,
+    partial_spearman,
+    relate,
+    spearman,
+)
+
+
+def tables(metric, accuracy, *, network="net", task="task", probe=None):
+    """A profile and an accuracy table; accuracy is (seeds, layers)."""
+    layers = range(len(metric))
+    profile = pd.DataFrame(
+        {
+            "network": network,
+            "task": task,
+            "layer": layers,
+            "measure": "globality",
+            "value": metric,
+        }
+    )
+    rows = [
+        {
+            "network": network,
+            "task": task,
+            "layer": layer,
+            "method": "ap",
+            "seed": seed,
+            "measure": split,
+            "value": value,
+        }
+        for seed, curve in enumerate(accuracy)
+        for layer, value in enumerate(curve)
+        for split in ("val_accuracy", "test_accuracy")
+    ]
+    if probe is not None:
+        rows += [
+            {**rows[0], "method": "linear_probe", "layer": 9, "seed": seed, "value": value}
+            | {"measure": "test_accuracy"}
+            for seed, value in enumerate(probe)
+        ]
+    return profile, pd.DataFrame(rows)
+
+
+@given(st.integers(0, 10_000), st.integers(4, 30))
+def test_spearman_is_scipys(seed, n):
+    generator = np.random.default_rng(seed)
+    x, y = generator.integers(0, 6, n).astype(float), generator.normal(size=n)
+    if len(set(x)) > 1:
+        assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+
+
+def test_partial_spearman_is_the_correlation_of_rank_residuals():
+    generator = np.random.default_rng(0)
+    d = generator.normal(size=40)
+    x, y = d + generator.normal(size=40), d + generator.normal(size=40)
+    ranks = [stats.rankdata(v) for v in (x, y, d)]
+    residuals = [r - np.polyval(np.polyfit(ranks[2], r, 1), ranks[2]) for r in ranks[:2]]
+    assert partial_spearman(x, y, d) == pytest.approx(np.corrcoef(residuals)[0, 1], abs=1e-10)
+
+
+def test_a_metric_that_is_only_depth_has_no_partial_correlation():
+    depth = np.arange(10.0)
+    assert np.isnan(partial_spearman(depth**3, np.sin(depth), depth))
+
+
+def test_circular_shift_p_counts_the_reflected_rotations():
+    x = np.array([0.0, 3, 1, 2, 5, 4, 6, 9, 7, 8])
+    # The curve itself and no other rotation: its mirror image correlates less.
+    assert circular_shift_p(x, x, spearman) == pytest.approx(1 / 20)
+    rising = np.arange(12.0)  # the mirror image of a rising curve is as strong
+    assert circular_shift_p(rising, rising, spearman) == pytest.approx(2 / 24)
+
+
+def smooth_curves(kind, n, generator):
+    """Two independent smooth curves that do not end where they began."""
+    noise = generator.normal(size=(2, n))
+    if kind == "walk":
+        return noise.cumsum(1)
+    at = np.arange(n)
+    covariance = np.exp(-0.5 * ((at[:, None] - at) / float(kind)) ** 2) + 1e-6 * np.eye(n)
+    return noise @ np.linalg.cholesky(covariance).T
+
+
+@pytest.mark.parametrize("kind", ["1.5", "3", "6", "walk"])
+def test_the_shift_test_keeps_its_level_on_smooth_curves(kind):
+    """Nominal 2/16: the textbook rejects most of the time, plain rotation up to four times."""
+    generator = np.random.default_rng(0)
+    n, draws = 16, 150
+    ours, textbook = [], []
+    for _ in range(draws):
+        x, y = smooth_curves(kind, n, generator)
+        ours.append(circular_shift_p(x, y, spearman) <= 2 / n)
+        textbook.append(stats.spearmanr(x, y).pvalue <= 2 / n)
+    # Three standard errors of the share above the level.
+    assert np.mean(ours) < 2 / n + 3 * np.sqrt(2 / n * (1 - 2 / n) / draws)
+    assert np.mean(textbook) > np.mean(ours)
+
+
+def test_the_mean_over_networks_keeps_its_level_and_its_coverage():
+    """Networks of smooth curves without a relation: p of `across` is near nominal."""
+    generator = np.random.default_rng(1)
+    rejected, covered = [], []
+    for _ in range(100):
+        rows = []
+        for network in range(6):
+            x, common = smooth_curves("3", 12, generator)
+            for task in range(3):
+                y = common + 0.3 * generator.normal(size=12)  # tasks share their network's curve
+                rows.append((f"n{network}", f"t{task}", "ap", "m", "spearman", spearman(x, y)))
+        columns = ["network", "task", "target", "measure", "statistic", "value"]
+        found = across(pd.DataFrame(rows, columns=columns)).iloc[0]
+        rejected.append(found["p"] <= 0.1)
+        covered.append(found["low"] <= 0 <= found["high"])
+    assert np.mean(rejected) < 0.19
+    assert np.mean(covered) > 0.88
+
+
+def test_a_planted_relation_is_found_and_an_absent_one_is_not():
+    generator = np.random.default_rng(1)
+    metric = np.sin(np.arange(16) / 2.5)
+    planted = metric + 0.05 * generator.normal(size=(5, 16))
+    found = relate(*tables(metric, planted), draws=200)
+    row = found[found["statistic"] == "spearman"].iloc[0]
+    assert row["value"] > 0.9
+    assert row["low"] > 0.5
+    assert row["p"] <= 3 / 32  # half a period away the anti-phase is nearly as strong
+    assert row["looks"] == 2
+    absent = relate(*tables(metric, generator.normal(size=(5, 16))), draws=200)
+    assert (absent["q"] > 0.05).all()
+
+
+def test_gain_over_the_probe_subtracts_the_same_seed():
+    metric = np.arange(6.0)[[0, 2, 1, 3, 5, 4]]
+    accuracy = np.stack([metric + seed for seed in range(3)])
+    profile, table = tables(metric, accuracy, probe=[0.0, 1.0, 2.0])
+    found = relate(profile, table, target="ap - linear_probe", draws=50)
+    assert found["value"].iloc[0] == pytest.approx(1.0)
+    assert found["target"].unique().tolist() == ["ap - linear_probe"]
+
+
+def test_too_few_layers_are_refused():
+    with pytest.raises(InputError, match="at least four layers"):
+        relate(*tables(np.arange(3.0), np.ones((2, 3))))
+    with pytest.raises(InputError, match="no measure 'glob'"):
+        relate(*tables(np.arange(5.0), np.ones((2, 5))), measures=["glob"])
+
+
+def test_a_constant_curve_is_a_note_and_not_a_number():
+    found = relate(*tables(np.ones(6), np.random.default_rng(0).normal(size=(2, 6))), draws=20)
+    assert found["value"].isna().all()
+    assert "constant over layers" in set(found["note"])
+
+
+def test_block_bootstrap_covers_a_strong_relation():
+    x = np.arange(20.0)
+    low, high = block_bootstrap(x, np.stack([x, x]), spearman, draws=100)
+    assert low <= 1.0 <= high + 1e-9
+    assert low > 0.8
+
+
+def relation_of(values):
+    """network -> correlations, one a task, as `relate` writes them."""
+    rows = [
+        (network, f"t{i}", "ap", "globality", "spearman", value)
+        for network, each in values.items()
+        for i, value in enumerate(each)
+    ]
+    columns = ["network", "task", "target", "measure", "statistic", "value"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_across_networks_averages_networks_and_not_rows():
+    row = across(relation_of({"a": [1.0, 1.0, 1.0], "b": [0.0]})).iloc[0]
+    assert row["value"] == pytest.approx(0.5)
+    assert (row["low"], row["high"]) == (-1.0, 1.0)  # two networks say little of a third
+    assert (row["without_network_low"], row["without_network_high"]) == (0.0, 1.0)
+    assert row["verdict"] == "no relation shown"
+
+
+def test_across_is_students_t_over_networks_corrected_over_all_rows():
+    means = np.array([0.5, 0.7, 0.6, 0.9])
+    values = {f"n{i}": [mean - 0.1, mean + 0.1] for i, mean in enumerate(means)}
+    table = relation_of(values)
+    null = table.assign(measure="noise", value=[0.3, 0.1, -0.2, -0.4, 0.5, 0.1, -0.3, -0.1])
+    found = across(pd.concat([table, null])).set_index("measure")
+    row = found.loc["globality"]
+    low, high = stats.t.interval(0.95, 3, means.mean(), stats.sem(means))
+    assert (row["low"], row["high"]) == pytest.approx((low, min(1.0, high)))
+    assert row["p"] == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
+    assert row["q"] == pytest.approx(2 * row["p"])
+    assert (found["looks"] == 2).all()
+    assert row["verdict"] == "rises with accuracy"
+    assert found.loc["noise", "verdict"] == "no relation shown"
+
+
+def test_one_network_gives_no_interval_over_networks():
+    row = across(relation_of({"a": [0.9, 0.8, 0.95]})).iloc[0]
+    assert np.isnan([row["low"], row["high"], row["p"]]).all()
+    assert row["verdict"] == "cannot be told"
+    assert "one network" in row["note"]
+
+
+def test_correction_counts_every_look_of_tables_read_together():
+    table = pd.DataFrame({"p": [0.01, 0.04, np.nan]})
+    both = corrected(pd.concat([corrected(table), corrected(table)], ignore_index=True))
+    assert (corrected(table)["looks"] == 2).all()
+    assert (both["looks"] == 4).all()
+    assert both["q"].isna().sum() == 2
+    assert both["q"].iloc[0] == pytest.approx(0.02)
+
+
+def test_clustered_interval_is_students_for_groups_of_one_and_wider_for_real_groups():
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=12)
+    alone = clustered_interval(values, [str(i) for i in range(12)])
+    assert alone == pytest.approx(mean_interval(values))
+    groups = np.repeat(["a", "b", "c", "d"], 3)
+    shifted = values / 10 + np.repeat([0.0, 1, 2, 3], 3)
+    low, high = clustered_interval(shifted, groups)
+    narrow = mean_interval(shifted)
+    assert high - low > 1.5 * (narrow[1] - narrow[0])
+    # Equal groups: the interval of the groups' means.
+    assert (low, high) == pytest.approx(mean_interval(shifted.reshape(4, 3).mean(1)))
+    assert clustered_interval(values, ["a"] * 12) == pytest.approx(mean_interval(values))
+
+
+def test_best_layer_is_chosen_on_validation_and_reported_on_test():
+    _, table = tables(np.arange(4.0), np.array([[1.0, 2, 3, 0], [1, 2, 3, 0]]))
+    at = (table["measure"] == "test_accuracy") & (table["layer"] == 0)
+    table.loc[at, "value"] = 9.0
+    row = best_layers(table).iloc[0]
+    assert (row["layer"], row["value"], row["regret"]) == (2, 3.0, 6.0)
+
+
+def test_mean_interval_is_students():
+    values = np.array([1.0, 2.0, 4.0])
+    low, high = mean_interval(values)
+    expected = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
+    assert (low, high) == pytest.approx(expected)
+    assert np.isnan(mean_interval(np.array([1.0]))).all()
