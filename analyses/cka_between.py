@@ -16,7 +16,6 @@ import torch
 
 from aptheory.exploration import write_table
 from aptheory.metrics import CKA
-from aptheory.profiling.profile import walk
 from aptheory.studies.sources import load_network, load_task
 from aptheory.tasks import loader
 
@@ -53,7 +52,7 @@ def between(first: Any, second: Any, task_spec: Any, *, batch_size: int = 64) ->
         loader(task.train, a, batch_size), loader(task.train, b, batch_size), strict=True
     ):
         for net, images in ((a, x), (b, y)):
-            for layer, z in walk(net, images, net.layers):
+            for layer, z in net.walk(images, stops=net.layers):
                 estimate.add(layer.pooled(z, "all"))
         estimate.end_batch()
     values = estimate.compute().value

@@ -28,7 +28,7 @@ from measuring import (
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from aptheory.profiling.profile import profile, walk
+from aptheory.profiling.profile import profile
 from aptheory.profiling.similarity import similarity
 
 
@@ -54,7 +54,7 @@ def reference(net, images: Tensor) -> Tensor:
     """An independent map: Song et al.'s three traces in float64, pair by pair, on kept features."""
     with torch.inference_mode():
         kept = []
-        for layer, z in walk(net, images, net.layers):
+        for layer, z in net.walk(images, stops=net.layers):
             kept.append((z[:, layer.prefix :] if layer.layout == "tokens" else z).flatten(1))
     grams = [(k.double() - k.double().mean(0)) for k in kept]
     grams = [(k @ k.T).fill_diagonal_(0) for k in grams]

@@ -150,7 +150,7 @@ def test_an_output_folder_that_is_a_file(tmp_path):
 
 def test_layers_and_subset_that_make_no_sense(tmp_path):
     words = ["sweep", "-n", "aptheory_resnet_mini", "-t", "digits", "--out", tmp_path]
-    assert "--layers" in refused(*words, "--layers", "first")
+    assert "no place 'first'" in refused(*words, "--layers", "first")
     assert "--subset" in refused(*words, "--subset", "many")
     assert "99" in refused(*words, "--layers", "99")
 

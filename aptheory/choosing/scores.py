@@ -21,7 +21,7 @@ from torch import Tensor
 from aptheory.errors import InputError
 from aptheory.networks.attention import attention_layers
 from aptheory.networks.network import Network
-from aptheory.profiling.profile import profile, walk
+from aptheory.profiling.profile import profile
 from aptheory.tasks import Task, loader
 from aptheory.theory import tangent
 from aptheory.training.cost import Operations
@@ -88,8 +88,7 @@ def layer_scores(
         InputError: fewer than ten images, fewer than two classes, or a class without an image.
     """
     some = _sample(task, images, seed)
-    parameter = next(iter(net.parameters()))
-    device, dtype = parameter.device, parameter.dtype
+    device, dtype = net.device, net.dtype
     last = len(net.layers) - 1
     batches = [x.to(device, dtype) for x, _ in loader(some.train, net, batch_size)]
     labels = torch.as_tensor(np.asarray(some.train.labels))
@@ -250,7 +249,7 @@ def _features(net: Network, batches: list[Tensor]) -> tuple[list[Tensor], list[f
     pooled: list[list[Tensor]] = [[] for _ in net.layers]
     norms = np.zeros(len(net.layers))
     for x in batches:
-        for place, z in walk(net, x, net.layers):
+        for place, z in net.walk(x, stops=net.layers):
             pooled[place.index].append(place.pooled(z).float().cpu())
             norms[place.index] += float(z.flatten(1).double().norm(dim=1).sum())
     count = sum(len(x) for x in batches)

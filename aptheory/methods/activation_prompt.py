@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from aptheory.errors import InputError
-from aptheory.methods.base import Adapted, Method, place_of
+from aptheory.methods.base import Adapted, Method
 from aptheory.methods.folding import fold_prompts
 from aptheory.methods.per_run import by_run, merged, normal
 
@@ -125,10 +125,10 @@ class ActivationPrompt(Method):
     def places(self, net: Network) -> list[Layer]:
         """The places of this network at which it acts, in order."""
         given = self.layer if isinstance(self.layer, tuple) else (self.layer,)
-        layers = {place_of(net, item).index: place_of(net, item) for item in given}
-        if len(layers) != len(given) or not given:
+        layers = net.places(given)
+        if len(layers) != len(given):
             raise InputError(f"layer must name one or several different places, got {self.layer}")
-        return [layers[index] for index in sorted(layers)]
+        return list(layers)
 
     def install(self, adapted: Adapted) -> int:
         places = self.places(adapted.net)
@@ -251,7 +251,7 @@ class RandomPerturbation(Method):
         return cls(layer=net.block_layers[len(net.block_layers) // 2])
 
     def install(self, adapted: Adapted) -> int:
-        layer = place_of(adapted.net, self.layer)
+        layer = adapted.net.place(self.layer)
         adapted.edit(layer.index, FixedPerturbation(adapted, layer, self.norm))
         return layer.index
 

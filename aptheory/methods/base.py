@@ -197,16 +197,14 @@ class Adapted(nn.Module):
 
     def features(self, z: Tensor) -> Float[Tensor, "samples width"]:
         """From the activation entering ``first_layer`` (K*B, ...) to the head's features."""
-        here = self.first_layer
-        for place in self.places:
-            if place > here:
-                z = self.net.run(z, start=here, stop=place)
-                here = place
-            for module in self.edits_at(place):
-                z = module(z)
-        if self.exit > here:
-            z = self.net.run(z, start=here, stop=self.exit)
-        return self.read(z)
+        stops = [*self.places, *([] if self.exit in self.places else [self.exit])]
+        *_, (_, last) = self.net.walk(z, start=self.first_layer, stops=stops, edit=self._edited)
+        return self.read(last)
+
+    def _edited(self, layer: Layer, z: Tensor) -> Tensor:
+        for module in self.edits_at(layer.index) if layer.index in self.places else ():
+            z = module(z)
+        return z
 
     def rest(self, z: Tensor) -> Float[Tensor, "samples classes"]:
         """Logits (K*B, classes) from the activation entering ``first_layer``, (K*B, ...)."""
@@ -345,20 +343,3 @@ def _rows_seen(net: Network, images: int) -> dict[str, list[int]]:
         for handle in handles:
             handle.remove()
     return seen
-
-
-def place_of(net: Network, layer: int | str) -> Layer:
-    """The place with this index (negative counts from the end) or this name."""
-    if isinstance(layer, str):
-        for candidate in net.layers:
-            if candidate.name == layer:
-                return candidate
-        names = ", ".join(candidate.name for candidate in net.layers)
-        raise InputError(f"{net.name} has no place named {layer!r}; its places are {names}")
-    if isinstance(layer, bool) or not isinstance(layer, int):
-        raise InputError(f"layer must be a place's index or name, got {layer!r}")
-    if not -len(net.layers) <= layer < len(net.layers):
-        raise InputError(
-            f"{net.name} has places 0 to {len(net.layers) - 1}, so there is no place {layer}"
-        )
-    return net.layers[layer]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import nn
 
 from aptheory.errors import InputError
-from aptheory.methods.base import Adapted, Method, place_of
+from aptheory.methods.base import Adapted, Method
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Network
@@ -54,7 +54,7 @@ class LayerProbe(Method):
         return cls(layer=net.block_layers[len(net.block_layers) // 2])
 
     def install(self, adapted: Adapted) -> int:
-        layer = place_of(adapted.net, self.layer)
+        layer = adapted.net.place(self.layer)
         adapted.exit = layer.index
         adapted.pool = None if layer.layout == "vector" else self.pooling
         return layer.index

@@ -14,8 +14,9 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
+from numbers import Integral
 
 import torch
 from jaxtyping import Float, UInt8
@@ -26,7 +27,22 @@ from aptheory.networks.layer import Layer
 from aptheory.networks.pieces import Piece
 from aptheory.networks.split import structural_copy
 
-__all__ = ["Layer", "Network"]
+__all__ = ["Layer", "Network", "Place", "Places"]
+
+Place = int | float | str | Layer
+"""What may name a place: see `Network.place`."""
+Places = Place | Sequence[Place]
+"""What may name several: see `Network.places`."""
+_NO_WEIGHTS = torch.empty(0)
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 class Network(nn.Module):
@@ -63,15 +79,15 @@ class Network(nn.Module):
 
     # ------------------------------------------------------------------------------ running
 
-    def run(self, x: Tensor, *, start: int = 0, stop: int | None = None) -> Tensor:
+    def run(self, x: Tensor, *, start: Place = 0, stop: Place | None = None) -> Tensor:
         """Run from the activation that enters place ``start`` to the one that enters ``stop``.
 
         ``stop=None`` goes through the model's own classifier and returns logits (B, classes).
         ``x`` is never written to. Negative places count from the end.
         """
         count = len(self.layers)
-        start = self._place(start)
-        stop = count if stop is None else self._place(stop)
+        start = self.place(start).index
+        stop = count if stop is None else self.place(stop).index
         if start > stop:
             raise InputError(f"cannot run backwards, from layer {start} to layer {stop}")
         if start == 0:
@@ -89,11 +105,90 @@ class Network(nn.Module):
             x = x.clone()
         return self.module(x)
 
-    def _place(self, layer: int) -> int:
-        count = len(self.layers)
-        if not -count <= layer < count:
-            raise InputError(f"{self.name} has layers 0 to {count - 1}, not {layer}")
-        return layer % count
+    def walk(
+        self,
+        z: Tensor,
+        *,
+        start: Place = 0,
+        stops: Iterable[Place],
+        edit: Callable[[Layer, Tensor], Tensor] | None = None,
+    ) -> Iterator[tuple[Layer, Tensor]]:
+        """Run on from ``start`` to each of ``stops`` in turn: (the place, what enters it).
+
+        ``edit`` may change what enters a place, as a prompt does; the walk goes on from there.
+        What came before is released before the next piece runs.
+        """
+        here = self.place(start).index
+        for stop in stops:
+            layer = self.place(stop)
+            z = self.run(z, start=here, stop=layer.index)
+            here = layer.index
+            if edit is not None:
+                z = edit(layer, z)
+            yield layer, z
+
+    # ------------------------------------------------------------------------------- places
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie; the CPU for a network without any."""
+        return self._like.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights; float32 for a network without any."""
+        return self._like.dtype
+
+    @property
+    def _like(self) -> Tensor:
+        return next((p for p in self.module.parameters() if p.is_floating_point()), _NO_WEIGHTS)
+
+    def place(self, layer: Place) -> Layer:
+        """The place that ``layer`` means: the one resolver of the package.
+
+        An index (negative counts from the end), a place's name, or a fraction of the depth from
+        0.0, the image, to 1.0, the classifier's input. Text that is no name may say a number, as
+        on the command line.
+
+        Raises:
+            InputError: there is no such place.
+        """
+        last = len(self.layers) - 1
+        if isinstance(layer, Layer):
+            layer = layer.index
+        if isinstance(layer, str):
+            named = next((known for known in self.layers if known.name == layer), None)
+            if named is not None:
+                return named
+            layer = _number(layer)
+        if isinstance(layer, float) and 0 <= layer <= 1:
+            return self.layers[round(layer * last)]
+        whole = isinstance(layer, Integral) and not isinstance(layer, bool)
+        if whole and -last - 1 <= layer <= last:
+            return self.layers[int(layer)]
+        names = [known.name for known in self.layers]
+        near = difflib.get_close_matches(str(layer), names, n=3)
+        hint = f"; near ones are {', '.join(near)}" if near else ""
+        raise InputError(
+            f"{self.name} has no place {layer!r}{hint}: give an index from 0 to {last}, a negative "
+            f"one, a fraction from 0.0 to 1.0, or a name such as {names[-2]!r}."
+        )
+
+    def places(self, layers: Places = "all") -> tuple[Layer, ...]:
+        """The places meant by ``"all"``, ``"blocks"``, one place or several, in order, each once.
+
+        Raises:
+            InputError: there is no such place, or none is given.
+        """
+        if isinstance(layers, str) and layers == "all":
+            return self.layers
+        if isinstance(layers, str) and layers == "blocks":
+            return tuple(self.layers[index] for index in self.block_layers)
+        single = isinstance(layers, str | int | float | Layer)
+        several = [self.place(layer) for layer in ((layers,) if single else layers)]
+        if not several:
+            raise InputError(f'no place of {self.name} is given: name some, or "all" or "blocks".')
+        return tuple(self.layers[index] for index in sorted({layer.index for layer in several}))
 
     def _check_image(self, x: Tensor) -> None:
         if x.ndim != 4 or tuple(x.shape[1:]) != self.input_shape:
@@ -164,13 +259,13 @@ class Network(nn.Module):
             hint = f"; near ones are {', '.join(near)}" if near else ""
             raise InputError(f"{self.name} has no module {name}{hint}") from None
 
-    def modules_between(self, start: int = 0, stop: int | None = None) -> tuple[str, ...]:
+    def modules_between(self, start: Place = 0, stop: Place | None = None) -> tuple[str, ...]:
         """Dotted names of the modules that run between two places, in the order in which they run.
 
         A module stands before its own parts. Modules that span several places are not among them.
         """
-        start = self._place(start)
-        stop = len(self.layers) if stop is None else self._place(stop)
+        start = self.place(start).index
+        stop = len(self.layers) if stop is None else self.place(stop).index
         names = [name for piece in self.pieces[start:stop] for name in self._executed(piece)]
         return tuple(dict.fromkeys(names))
 
@@ -181,10 +276,10 @@ class Network(nn.Module):
             for name, _ in self.module.get_submodule(leaf).named_modules()
         )
 
-    def parameters_between(self, start: int = 0, stop: int | None = None) -> tuple[str, ...]:
+    def parameters_between(self, start: Place = 0, stop: Place | None = None) -> tuple[str, ...]:
         """Names of the parameters that are used between two places."""
-        start = self._place(start)
-        stop = len(self.layers) if stop is None else self._place(stop)
+        start = self.place(start).index
+        stop = len(self.layers) if stop is None else self.place(stop).index
         known = dict(self.module.named_parameters(remove_duplicate=False))
         found = []
         for piece in self.pieces[start:stop]:

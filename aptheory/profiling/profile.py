@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from aptheory.errors import InputError
-from aptheory.networks.network import Layer, Network
+from aptheory.networks.network import Network, Places
 from aptheory.profiling import watchers
 
 if TYPE_CHECKING:
@@ -86,36 +86,12 @@ def _ready(net: Network, x: Tensor) -> Tensor:
     return x if parameter is None else x.to(parameter.dtype)
 
 
-def choose(net: Network, layers: Sequence[int] | Literal["blocks"] | None) -> tuple[Layer, ...]:
-    """The places named by ``layers``: indices (negative: from the end), "blocks", None for all."""
-    if layers is None:
-        return net.layers
-    if isinstance(layers, str):
-        if layers != "blocks":
-            raise InputError(f'layers is {layers!r}; give indices, "blocks", or None for all.')
-        return tuple(net.layers[index] for index in net.block_layers)
-    count = len(net.layers)
-    wrong = [index for index in layers if not -count <= index < count]
-    if wrong:
-        raise InputError(f"{net.name} has layers 0 to {count - 1}; there is no {wrong}.")
-    return tuple(net.layers[index] for index in sorted({index % count for index in layers}))
-
-
-def walk(net: Network, x: Tensor, layers: Sequence[Layer]) -> Iterator[tuple[Layer, Tensor]]:
-    """Run to each of ``layers`` in turn; what came before is released before the next piece."""
-    here = 0
-    for layer in layers:
-        x = net.run(x, start=here, stop=layer.index)
-        here = layer.index
-        yield layer, x
-
-
 def profile(
     net: Network,
     images: Any,
     *,
     measures: Sequence[str] = ("attention_distance", "cka", "effective_rank", "globality"),
-    layers: Sequence[int] | Literal["blocks"] | None = None,
+    layers: Places = "all",
     batch_size: int = 64,
     split: str = "train",
     limit: int | None = None,
@@ -134,7 +110,7 @@ def profile(
         images: a task, a split, a tensor (n, C, H, W) of bytes or of normalised floats, or an
             iterable of batches.
         measures: names from ``aptheory.profiling.watchers.known_measures()``.
-        layers: indices of the places to look at, "blocks", or None for all of them.
+        layers: the places to look at, as `Network.places` takes them: "all", "blocks", or some.
         batch_size: images a batch; also the minibatch of the unbiased CKA.
         split: which split of a task.
         limit: at most so many images, drawn with ``seed`` from a task.
@@ -152,7 +128,7 @@ def profile(
     Raises:
         InputError: unknown measures or layers, no images, a network without what is measured.
     """
-    chosen = choose(net, layers)
+    chosen = net.places(layers)
     settings = watchers.Settings(
         net=net,
         layers=chosen,
@@ -178,7 +154,7 @@ def profile(
             for watcher in watching:
                 if isinstance(watcher, watchers.ReceptiveFieldWatcher):
                     watcher.see_images(x)
-            for layer, z in walk(net, x, chosen):
+            for layer, z in net.walk(x, stops=chosen):
                 sight = watchers.Sight(layer, z, labels)
                 for watcher in watching:
                     watcher.see(sight)
@@ -232,7 +208,7 @@ def extract(
     net: Network,
     images: Any,
     *,
-    layers: Sequence[int] | Literal["blocks"] | None = None,
+    layers: Places = "all",
     pooled: Literal["mean", "class", "all"] | None = None,
     batch_size: int = 64,
     split: str = "train",
@@ -246,7 +222,7 @@ def extract(
     result and one batch. ``pooled=None`` keeps the activation as it is, with its prefix tokens;
     "mean", "class" and "all" are those of `Layer.pooled`. ``dtype`` stores another precision.
     """
-    chosen = choose(net, layers)
+    chosen = net.places(layers)
     count = _count(images, split, limit)
     if count == 0:
         raise InputError("There are no images to extract from: the task, split or tensor is empty.")
@@ -255,7 +231,7 @@ def extract(
     seen = 0
     with torch.inference_mode():
         for x, _ in source:
-            for layer, z in walk(net, x, chosen):
+            for layer, z in net.walk(x, stops=chosen):
                 features = z if pooled is None else layer.pooled(z, pooled)
                 if layer.index not in result:
                     kind = dtype or features.dtype

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from aptheory import metrics
 from aptheory.errors import InputError
-from aptheory.networks.network import Layer, Network
-from aptheory.profiling.profile import batches, choose, walk
+from aptheory.networks.network import Layer, Network, Places
+from aptheory.profiling.profile import batches
 from aptheory.profiling.watchers import Sight
 from aptheory.profiling.watchers.base import warn_undefined
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["similarity"]
 
-Choice = Sequence[int] | Literal["blocks"] | None
-
 
 def similarity(
     net: Network,
@@ -34,8 +32,8 @@ def similarity(
     *,
     images: Any,
     exact: bool = False,
-    layers: Choice = None,
-    other_layers: Choice = None,
+    layers: Places = "all",
+    other_layers: Places = "all",
     pooled: Literal["mean", "class", "all"] = "all",
     kernel: Literal["linear", "rbf"] = "linear",
     batch_size: int = 64,
@@ -60,9 +58,9 @@ def similarity(
         high, images. Intervals (jackknife over batches) exist for the streaming form only.
     """
     networks = [net] if other is None else [net, other]
-    chosen = [choose(net, layers)]
+    chosen = [net.places(layers)]
     if other is not None:
-        chosen.append(choose(other, other_layers))
+        chosen.append(other.places(other_layers))
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "split": split,
@@ -94,7 +92,7 @@ def similarity(
             sources = [batches(network, images, **options) for network in networks]
             for inputs in zip(*sources, strict=True):
                 for network, places, (x, _) in zip(networks, chosen, inputs, strict=True):
-                    for layer, z in walk(network, x, places):
+                    for layer, z in network.walk(x, stops=places):
                         stream.add(_features(layer, z, pooled))
                 stream.end_batch()
             maps["cka"] = stream.compute(level=level, undefined="nan")

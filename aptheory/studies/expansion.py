@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
-from aptheory.errors import InputError
 from aptheory.studies.records import key_of
 from aptheory.studies.study import Study
 
@@ -33,7 +32,7 @@ def methods_of(study: Study, net: Network, classes: int) -> Iterator[Choice]:
     """Every method of a study on one network, at each of its layers, then the controls."""
     from aptheory.methods import LayerProbe, LinearProbe, RandomPerturbation
 
-    places = _places(study, net)
+    places = [layer.index for layer in net.places(study.layers)]
     seen: set[str] = set()
     names: set[str] = set()
     swept_prompt = False
@@ -112,21 +111,6 @@ def _has_layer(name: str) -> bool:
     from aptheory.methods import METHODS
 
     return name in METHODS and any(item.name == "layer" for item in fields(METHODS[name]))
-
-
-def _places(study: Study, net: Network) -> list[int]:
-    last = len(net.layers) - 1
-    if study.layers == "all":
-        return list(range(last + 1))
-    chosen = set()
-    for layer in study.layers:
-        if isinstance(layer, float):
-            chosen.add(round(layer * last))
-        elif -last - 1 <= int(layer) <= last:
-            chosen.add(int(layer) % (last + 1))
-        else:
-            raise InputError(f"{net.name} has places 0 to {last}; the study asks for {layer}")
-    return sorted(chosen)
 
 
 def unusual(method: Method) -> str:

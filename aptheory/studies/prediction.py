@@ -51,7 +51,7 @@ class Predictor:
     def pace(self) -> float:
         """Operations a second of the network's forward pass, one thread."""
         threads = torch.get_num_threads()
-        device = next(iter(self.net.parameters())).device
+        device = self.net.device
         images = torch.zeros(_IMAGES, *self.net.input_shape, device=device)
         torch.set_num_threads(1)
         try:

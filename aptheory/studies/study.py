@@ -48,8 +48,8 @@ class Study:
         methods: ``"ap"``, ``"vpt:tokens=5,deep=true"``, tables, in Python also `Method` objects and
             classes, or ``"all"`` that fit. One that has a layer and does not fix it is run at every
             one of ``layers``.
-        layers: ``"all"`` places, their indices, or fractions of the depth in [0, 1] (0.0 the image,
-            1.0 the classifier's input).
+        layers: ``"all"`` places, ``"blocks"``, or some: their indices (negative: from the end),
+            names, or fractions of the depth (0.0 the image, 1.0 the classifier's input).
         recipes: recipe names or tables; the runs of all methods share each of them.
         seeds: each decides a run's initialisation and the order of its batches.
         search: hyperparameters tried for every run, ``lr`` and ``weight_decay``. The best accuracy
@@ -74,7 +74,7 @@ class Study:
     networks: Sequence[Any]
     tasks: Sequence[Any]
     methods: Sequence[Any] = ("ap",)
-    layers: str | Sequence[int] | Sequence[float] = "all"
+    layers: Any = "all"
     recipes: Sequence[Any] = ("quick",)
     seeds: Sequence[int] = (0, 1, 2)
     search: Mapping[str, Any] = field(default_factory=dict)
@@ -214,19 +214,18 @@ def _path(text: str, base: Path) -> str:
 
 
 def _layers(layers: Any) -> Any:
+    """Text, or a tuple of what may name a place; which network has it is seen in the plan."""
     if isinstance(layers, str):
-        if layers != "all":
-            raise InputError(f"layers is {layers!r}; expected 'all', indices or fractions")
         return layers
-    chosen = (layers,) if isinstance(layers, int | float) else tuple(layers)
-    kinds = {type(layer) for layer in chosen}
-    if not chosen or not (kinds == {int} or kinds == {float}):
-        raise InputError(
-            f"layers is {list(chosen)!r}; expected 'all', whole numbers (indices), or decimal "
-            "numbers from 0.0 to 1.0 (fractions of the depth)"
-        )
-    if kinds == {float} and not all(0 <= layer <= 1 for layer in chosen):
-        raise InputError(f"layers {list(chosen)} has a fraction outside 0.0 to 1.0")
+    chosen = tuple(layers) if isinstance(layers, Sequence) else (layers,)
+    for layer in chosen:
+        if isinstance(layer, bool) or not isinstance(layer, int | float | str):
+            raise InputError(
+                f"layers has {layer!r}; expected 'all', 'blocks', or places: indices, names, "
+                "fractions of the depth from 0.0 to 1.0"
+            )
+    if not chosen:
+        raise InputError("layers is empty; give 'all', 'blocks', or some places")
     return chosen
 
 

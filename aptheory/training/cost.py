@@ -72,7 +72,7 @@ def piece_operations(net: Network) -> Operations:
     The last entry is the model's own classifier (0 where it has none).
     """
     forward, backward = [], []
-    device = next(iter(net.parameters())).device
+    device = net.device
     with torch.no_grad():
         for layer in net.layers:
             z = torch.zeros(1, *layer.shape, device=device)
@@ -245,7 +245,7 @@ def cost(
     if repeats < 1:
         raise InputError(f"repeats is {repeats}; expected 1 or more, or measure=False.")
     chosen = list(methods) if isinstance(methods, Sequence) else [methods]
-    device = next(iter(net.parameters())).device
+    device = net.device
     generator = torch.Generator().manual_seed(seed)
     images_in = torch.randn(batch_size, *net.input_shape, generator=generator).to(device)
     labels = torch.randint(classes, (batch_size,), generator=generator).to(device)

@@ -155,7 +155,7 @@ def stack_size(method: Method, net: Network, recipe: Recipe, runs: int, place: i
         return 1
     if recipe.together is not None:
         return min(runs, recipe.together)
-    device = next(iter(net.parameters())).device
+    device = net.device
     largest = max(math.prod(layer.shape) for layer in net.layers[place:])
     room = (2**25 if device.type == "cuda" else 2**21) / (largest * recipe.batch_size)
     return max(1, min(runs, int(room)))
@@ -182,7 +182,7 @@ def use_channels_last(net: Network, recipe: Recipe) -> bool:
     """
     if recipe.channels_last is not None:
         return recipe.channels_last
-    pays = recipe.precision != "float32" or next(iter(net.parameters())).is_cuda
+    pays = recipe.precision != "float32" or net.device.type == "cuda"
     return pays and any(layer.layout == "map" for layer in net.layers[1:])
 
 

@@ -33,7 +33,7 @@ from aptheory.training.images import Activations, Images
 from aptheory.training.memory import free_memory, human, out_of_memory
 
 if TYPE_CHECKING:
-    from aptheory.networks.network import Network
+    from aptheory.networks.network import Network, Place
     from aptheory.tasks.base import Task
 
 SPLITS = ("train", "val", "test")
@@ -99,7 +99,7 @@ class Kept:
         self.views, self.augment, self.seed = views, augment, seed
         self.passes = dict(passes or {})
         self.memory_limit, self.channels_last = memory_limit, channels_last
-        self.device = next(iter(net.parameters())).device
+        self.device = net.device
         self.log = log or _log.info
         size = (net.input_shape[1], net.input_shape[2])
         self._images = {
@@ -213,16 +213,13 @@ class Kept:
 
     # ---------------------------------------------------------------------------- moving
 
-    def advance(self, layer: int) -> Kept:
+    def advance(self, layer: Place) -> Kept:
         """Move to what enters place ``layer``; returns itself.
 
         Costs the pieces between the two places, once an image, when a split is next read. A place
         before the present one starts from the images again, and says so.
         """
-        count = len(self.net.layers)
-        if not -count <= layer < count:
-            raise InputError(f"{self.net.name} has layers 0 to {count - 1}, not {layer}.")
-        layer %= count
+        layer = self.net.place(layer).index
         for split, store in self._stores.items():
             if store.layer > layer:
                 self.log(f"{split}: back from place {store.layer} to {layer}, from the images")

@@ -103,15 +103,12 @@ class Loop:
         places = [place for place in self.adapted.places if self._prompts(place)]
         if not places:
             return units
-        kept, here = self.kept, self.kept.layer
+        kept = self.kept
         split = "val" if kept.fresh else "train"  # no random augmentation
         rows = torch.arange(0, kept.number(split), -(-kept.number(split) // 64))
-        z = kept.batch(split, rows)
-        for place in places:
-            if place > here:
-                z = kept.net.run(z, start=here, stop=place)
-                here = place
-            units[place] = float(z.double().square().mean().sqrt()) or 1.0
+        clean = kept.batch(split, rows)
+        for layer, z in kept.net.walk(clean, start=kept.layer, stops=places):
+            units[layer.index] = float(z.double().square().mean().sqrt()) or 1.0
         return units
 
     def _prompts(self, place: int) -> list[Any]:

@@ -7,7 +7,8 @@ from scipy import stats
 
 import aptheory as ap
 from aptheory.errors import InputError
-from aptheory.findings.compare import check_controls, compare, group_means, sized
+from aptheory.findings.compare import check_controls, compare, group_means
+from aptheory.methods.sizing import sized
 
 
 def frame(entries, *, task="t", group="natural", network="net"):

@@ -212,7 +212,7 @@ def test_applicable_knows_what_fits(nets32):
         (VIT, "norm_tuning:kind=batch", "no batch normalisation"),
         (CNN, "norm_tuning:kind=layer", "no layer normalisation"),
         (VIT, "ap:layer=99", "no place 99"),
-        (VIT, "ap:layer=nowhere", "no place named"),
+        (VIT, "ap:layer=nowhere", "no place 'nowhere'"),
         (VIT, "ap:layer=2+2", "different places"),
         (VIT, "vp:frame=16", "leaves no image"),
         (VIT, "vapt:kernel=9", "does not fit"),

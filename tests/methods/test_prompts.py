@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import aptheory as ap
 from aptheory import InputError, methods
 from aptheory.methods.key_value_prompts import MaskedPromptTokens, _importance
 from aptheory.methods.prompt_tokens import patch_size, prompt_bound

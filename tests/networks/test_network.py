@@ -434,3 +434,50 @@ def test_real_weights(assets):
     assert mobile.num_features == 1280
     with pytest.raises(ap.InputError, match="another model"):
         ap.load("vit_tiny_patch16_224", assets / "mobilenetv2_035.safetensors")
+
+
+class TestTheResolver:
+    """One resolver, the same in Python, in a study file and on the command line."""
+
+    @pytest.mark.parametrize(
+        ("layer", "index"),
+        [(3, 3), (-2, 6), ("blocks.2", 3), (0.0, 0), (0.5, 4), (1.0, 7), ("3", 3), ("-2", 6)],
+    )
+    def test_an_index_a_name_and_a_fraction(self, vit, layer, index):
+        assert vit.place(layer).index == index
+        assert vit.place(vit.place(layer)) == vit.layers[index]
+
+    @pytest.mark.parametrize("layer", [8, -9, 1.5, "block.2", True, None, "1.5", ""])
+    def test_no_such_place(self, vit, layer):
+        with pytest.raises(ap.InputError, match=r"no place .* an index from 0 to 7"):
+            vit.place(layer)
+
+    def test_near_names_are_offered(self, vit):
+        with pytest.raises(ap.InputError, match="near ones are blocks"):
+            vit.place("block.2")
+
+    def test_several(self, vit):
+        assert vit.places("all") == vit.layers
+        assert [layer.index for layer in vit.places("blocks")] == [1, 2, 3, 4, 5]
+        assert [layer.index for layer in vit.places([-1, "blocks.0", 0.0, 7, "1"])] == [0, 1, 7]
+        assert [layer.index for layer in vit.places("blocks.1")] == [2]
+        with pytest.raises(ap.InputError, match="no place of"):
+            vit.places([])
+
+    def test_a_walk_is_the_run_to_each_stop(self, vit):
+        x = images()
+        for layer, z in vit.walk(x, stops=["blocks.1", 5, -1]):
+            assert torch.equal(z, vit.run(x, stop=layer.index))
+
+    def test_a_walk_goes_on_from_what_was_edited(self, vit):
+        x = images()
+
+        def doubled(layer, z):
+            return 2 * z if layer.index == 2 else z
+
+        *_, (_, z) = vit.walk(x, stops=[2, 5], edit=doubled)
+        assert torch.equal(z, vit.run(2 * vit.run(x, stop=2), start=2, stop=5))
+
+    def test_where_the_weights_are(self, vit):
+        assert vit.device == torch.device("cpu")
+        assert vit.dtype == torch.float32

@@ -42,16 +42,11 @@ class ReceptiveFieldWatcher(Watcher):
             self.left -= count
             with torch.inference_mode(False), torch.enable_grad():
                 image = part.clone().requires_grad_()
-                z, here = image, 0
-                for index, field in self.each.items():
-                    z = net.run(z, start=here, stop=index)
-                    here = index
-                    positions = net.layers[index].positions(z)
-                    field.update(
-                        metrics.position_gradient(
-                            positions, image, position=self.position[index], seed=seed
-                        )
+                for layer, z in net.walk(image, stops=self.each):
+                    gradient = metrics.position_gradient(
+                        layer.positions(z), image, position=self.position[layer.index], seed=seed
                     )
+                    self.each[layer.index].update(gradient)
 
     def rows(self) -> Iterator[Row]:
         for layer in self.settings.layers:
