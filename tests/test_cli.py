@@ -76,7 +76,7 @@ def test_layers_prints_every_place():
 
 def test_tasks_lists_the_data_sets():
     # In a process of its own: the tests' type checker does not know typer's own context class.
-    words = [sys.executable, "-m", "aptheory.cli", "tasks"]
+    words = [sys.executable, "-m", "aptheory", "tasks"]
     result = subprocess.run(words, capture_output=True, text=True, check=True)
     assert "eurosat" in result.stdout
 

@@ -1,0 +1,104 @@
+"""The application that the verbs join, and what becomes of a fault in any of them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import os
+import sys
+import typing
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from aptheory.errors import InputError
+
+
+class Verbs(TyperGroup):
+    """The verbs; a foreseeable fault in any of them is one line and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            _fail(str(error))
+        except OSError as error:
+            if error.errno is None:
+                raise
+            _fail(f"{error.filename or 'a file'}: {error.strerror}; check the path and the disk")
+        except KeyboardInterrupt:
+            print(
+                "\ninterrupted; what is finished is kept, and the same command goes on from there",
+                file=sys.stderr,
+            )
+            sys.stdout.flush()
+            os._exit(130)  # threads of the pool may still hold work: leave at once
+
+
+app = typer.Typer(
+    cls=Verbs,
+    help="Where in a frozen vision network does a learned perturbation do its work?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a function a verb of the command line; its groups of options become options."""
+    app.command()(with_groups(function))
+    return function
+
+
+def with_groups(function: Callable[..., None]) -> Callable[..., None]:
+    """``function`` with each parameter that is a dataclass taken apart into one for each field.
+
+    So a group of options is written down once, and an option that joins it joins every verb.
+    """
+    signature = inspect.signature(function, eval_str=True)
+    plain: list[inspect.Parameter] = []
+    groups: dict[str, type] = {}
+    for name, parameter in signature.parameters.items():
+        if is_dataclass(parameter.annotation):
+            groups[name] = typing.cast("type", parameter.annotation)
+            hints = typing.get_type_hints(groups[name], include_extras=True)
+            plain += [_parameter(f, hints[f.name]) for f in fields(groups[name])]
+        else:
+            plain.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @functools.wraps(function)
+    def call(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{f.name: values.pop(f.name) for f in fields(group)})
+        function(**values)
+
+    call.__signature__ = inspect.Signature(plain)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in plain}
+    del call.__wrapped__  # type: ignore[attr-defined]
+    return call
+
+
+def _parameter(field: Field[Any], hint: Any) -> inspect.Parameter:
+    default = inspect.Parameter.empty if field.default is MISSING else field.default
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(field.name, kind, default=default, annotation=hint)
+
+
+def main() -> None:
+    """Run the command line."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    ours = logging.getLogger("aptheory")
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    app()
+
+
+def _fail(sentence: str) -> None:
+    print(f"aptheory: {sentence}", file=sys.stderr)
+    sys.exit(2)

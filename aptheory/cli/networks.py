@@ -1,0 +1,72 @@
+"""Verbs that look at a network: its layers, what they measure, what methods on it cost."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aptheory.cli.app import verb
+from aptheory.cli.options import (
+    Images,
+    Measures,
+    Network,
+    NetworkOptions,
+    Networks,
+    Out,
+    TaskOptions,
+    Tasks,
+    study,
+)
+
+
+@verb
+def layers(network: Network, options: NetworkOptions) -> None:
+    """Print a network as the list of its layers."""
+    from aptheory.studies.sources import load_network
+
+    typer.echo(load_network(options.spec(network)))
+
+
+@verb
+def profile(
+    networks: Networks,
+    task: Tasks,
+    out: Out,
+    options: NetworkOptions,
+    images_of: TaskOptions,
+    measures: Measures = None,
+    images: Images = 512,
+    seed: int = 0,
+) -> None:
+    """Measure every metric at every layer, in one pass over the images."""
+    from aptheory.exploration import MEASURES, profile_study
+
+    wanted = tuple(measures.split(",")) if measures else MEASURES
+    planned = study(networks, task, options, images_of)
+    table = profile_study(planned, out, measures=wanted, images=images, seed=seed)
+    typer.echo(f"{len(table)} values in {out / 'profile.csv'}")
+
+
+@verb
+def cost(
+    network: Network,
+    methods: Annotated[list[str], typer.Argument(help="such as ap:layer=3, vpt:tokens=10")],
+    options: NetworkOptions,
+    batch_size: int = 32,
+    classes: int = 10,
+    out: Annotated[Path | None, typer.Option("--out", "-o")] = None,
+) -> None:
+    """Predict and measure what methods cost: parameters, FLOPs, time, memory, throughput."""
+    from aptheory.methods import parse
+    from aptheory.studies.sources import load_network
+    from aptheory.training.cost import cost as measure
+
+    net = load_network(options.spec(network))
+    table = measure(
+        net, [parse(method) for method in methods], batch_size=batch_size, classes=classes
+    )
+    if out is not None:
+        from aptheory.exploration import write_table
+
+        write_table(table, out / "cost.csv")
+    typer.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4g}"))

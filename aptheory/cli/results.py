@@ -1,0 +1,55 @@
+"""Verbs on a folder of results: status, relate, report."""
+
+from pathlib import Path
+
+import typer
+
+from aptheory.cli.app import verb
+from aptheory.errors import InputError
+
+
+@verb
+def status(folder: Path) -> None:
+    """Say how far a sweep is: done, running, failed and left, with the time to go."""
+    from aptheory.studies.status import status as look
+
+    typer.echo(look(folder).text())
+
+
+@verb
+def relate(folder: Path, draws: int = 1000, seed: int = 0) -> None:
+    """Correlate the metrics with the accuracies in FOLDER, with intervals and corrected p."""
+    import pandas as pd
+
+    from aptheory.exploration import relations, write_table
+    from aptheory.reporting.run_folder import Tables
+
+    tables = Tables.read(folder)
+    if tables.profile.empty or tables.accuracy.empty:
+        raise InputError(
+            f"{folder} needs profile.csv and accuracy.csv: run profile and sweep first."
+        )
+    correlations = relations(tables.profile, tables.accuracy, draws=draws, seed=seed)
+    write_table(correlations, folder / "relation.csv")
+    with pd.option_context("display.width", 160, "display.max_columns", None):
+        text = correlations.to_string(index=False, float_format=lambda value: f"{value:.3f}")
+    typer.echo(text)
+
+
+@verb
+def report(folder: Path) -> None:
+    """Write FOLDER/report.html and FOLDER/plots from the tables in FOLDER."""
+    from aptheory.reporting.report import report as write
+
+    print_findings(folder, write(folder))
+
+
+def print_findings(folder: Path, page: Path) -> None:
+    """What the tables of a folder say, sentence by sentence, and where its page is."""
+    from aptheory.reporting.report import findings
+    from aptheory.reporting.run_folder import Tables
+
+    typer.echo("")
+    for sentence in findings(Tables.read(folder)):
+        typer.echo(f"- {sentence}")
+    typer.echo(f"\nThe page: {page.resolve()}")
