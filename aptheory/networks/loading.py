@@ -12,6 +12,7 @@ from torch import nn
 from aptheory.errors import InputError
 from aptheory.networks.checkpoint import load_weights
 from aptheory.networks.network import Network
+from aptheory.networks.overrides import Overrides
 from aptheory.networks.split import split
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -27,6 +28,11 @@ def load(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     interpolation: str | None = None,
+    classifier: str | None = None,
+    blocks: str | Sequence[str] | None = None,
+    prefix: int | None = None,
+    layout: str | None = None,
+    output: str | int | None = None,
     **timm_kwargs: Any,
 ) -> Network:
     """Any timm model, or any module that torch.fx can trace, as a list of layers, in eval mode.
@@ -41,11 +47,16 @@ def load(
         input_shape: (channels, height, width) of the image, where it is not the model's own.
         name: how to call it, in tables and in the digest.
         mean, std, interpolation: preprocessing, where it is not the model's own.
+        classifier, blocks, prefix, layout, output: where what is found by execution is not what
+            is meant; see `Overrides`.
         timm_kwargs: further arguments of ``timm.create_model``.
 
     Raises:
         InputError: unknown name, unusable weights, or a model that cannot be split.
     """
+    overrides = Overrides(
+        classifier=classifier, blocks=blocks, prefix=prefix, layout=layout, output=output
+    )
     if granularity not in ("block", "stage"):
         raise InputError(f"granularity must be 'block' or 'stage', not {granularity!r}")
     if input_shape is not None and not (
@@ -69,7 +80,7 @@ def load(
     if shape is None:
         raise InputError(f"{name} does not say its image size: give input_shape=(3, height, width)")
     shape = tuple(shape)
-    found = split(module, name, shape, granularity)
+    found = split(module, name, shape, granularity, overrides)
     return Network(
         module,
         name=name,

@@ -19,6 +19,7 @@ from aptheory.errors import InputError
 from aptheory.networks import trace as graph
 from aptheory.networks.chain import TooFewLayers, classifier_names, find_chain
 from aptheory.networks.layer import Layer
+from aptheory.networks.overrides import Overrides
 from aptheory.networks.pieces import Piece, Rerun, build_piece
 
 
@@ -31,7 +32,13 @@ class Split:
     block_layers: list[int]
 
 
-def split(module: nn.Module, name: str, shape: tuple[int, int, int], granularity: str) -> Split:
+def split(
+    module: nn.Module,
+    name: str,
+    shape: tuple[int, int, int],
+    granularity: str,
+    overrides: Overrides,
+) -> Split:
     """Cut a model into layers and check the result against the model itself.
 
     Raises:
