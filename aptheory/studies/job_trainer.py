@@ -106,7 +106,11 @@ class JobTrainer:
         outcomes = []
         for found in self._fit(methods, runs, self._whole, final, batch):
             outcome = self._outcome([found], batch)
-            for measure in ("val_accuracy", "val_loss"):  # its own would be on trained images
+            for measure in (
+                "val_accuracy",
+                "val_loss",
+                "val_correct",
+            ):  # its own would be on trained images
                 if "failed" not in outcome:
                     outcome[measure] = selected[measure]
             outcomes.append(outcome | {"search": selected["search"]})
@@ -156,15 +160,16 @@ class JobTrainer:
         return kept
 
     def _outcome(self, tried: Sequence[Outcome], batch: Batch) -> dict[str, Any]:
-        """The plain values of the candidate with the best validation accuracy.
+        """The plain values of the candidate that is best by the recipe's judge.
 
-        Ties go to the smaller validation loss, then to the earlier candidate.
+        Ties go to the other measure (accuracy, loss), then to the earlier candidate.
         """
         search = [
             {
                 "lr": outcome.lr,
                 "weight_decay": outcome.weight_decay,
                 "val_accuracy": outcome.val_accuracy,
+                "val_loss": outcome.val_loss,
                 "stopped_reason": outcome.stopped_reason,
             }
             for outcome in tried
@@ -180,7 +185,8 @@ class JobTrainer:
         if not usable:
             reason = tried[0].stopped_reason or "its validation loss is not finite"
             return {"failed": reason, "search": search, "costs": costs}
-        best = max(usable, key=lambda outcome: (outcome.val_accuracy, -outcome.val_loss))
+        judge = batch.recipe.get("judge", "accuracy")
+        best = min(usable, key=lambda outcome: outcome.score.cost(judge))
         values = best.record()
         for word in ("network", "task", "recipe", "seed"):  # the identity says them
             del values[word]

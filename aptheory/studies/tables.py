@@ -20,7 +20,7 @@ KEYS = (
     *("network", "task", "group", "method", "settings", "layer", "layer_name", "depth"),
     *("recipe", "seed"),
 )
-ACCURACIES = ("train_accuracy", "val_accuracy", "test_accuracy")
+ACCURACIES = ("train_accuracy", "val_accuracy", "test_accuracy", "val_loss", "converged")
 
 
 def read_plan(folder: str | Path) -> dict[str, Any]:
@@ -92,7 +92,8 @@ def table(
 
     Columns: network, task, group, method, settings (those that are not the method's usual ones),
     layer (index of the place), layer_name, depth (0 the image, 1 the classifier's input), recipe,
-    seed, measure, value. Accuracies are fractions in [0, 1].
+    seed, measure, value. Accuracies are fractions in [0, 1], the validation loss is in nats,
+    ``converged`` is 1 or 0 and has no row where a run was too short to tell.
 
     Args:
         folder: a sweep's results folder; it may still be running.

@@ -22,6 +22,7 @@ import pandas as pd
 
 from aptheory.errors import InputError
 from aptheory.training.fit import first_layer, kept_for, stack_size
+from aptheory.training.judging import JUDGES, WORST, Score
 from aptheory.training.kept import Kept
 from aptheory.training.outcome import Outcome
 from aptheory.training.recipe import Recipe, Run
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from aptheory.methods.base import Method
     from aptheory.networks.network import Network
     from aptheory.tasks.base import Task
-
-Score = tuple[float, float]
-_WORST: Score = (-math.inf, math.inf)
 
 
 @dataclass
@@ -87,20 +85,21 @@ def halving(
     recipe: Recipe | None = None,
     factor: int = 3,
     least: int = 2,
-    judge: str = "accuracy",
+    judge: str | None = None,
     kept: Kept | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Halving:
     """Search over ``methods`` (one a layer, say) times ``runs``; see the module's account.
 
-    ``judge`` is what is compared on validation data: "accuracy" (ties by the loss) or "loss".
-    The kept activations are walked through the layers once a rung.
+    ``judge`` is what is compared on validation data: "accuracy" (ties by the loss) or "loss"; by
+    default the recipe's. The kept activations are walked through the layers once a rung.
     """
-    if judge not in ("accuracy", "loss"):
+    if judge not in (None, *JUDGES):
         raise InputError(f"judge must be accuracy or loss; got {judge!r}.")
     if not methods or not runs:
         raise InputError("halving needs at least one method and one run.")
     recipe = recipe or Recipe()
+    judge = judge or recipe.judge
     own = kept is None
     kept = kept or kept_for(net, task, recipe, log=log)
     places = [first_layer(method, net) for method in methods]
@@ -123,8 +122,8 @@ def halving(
             mine = [one for one in alive if one[0] == m]
             if mine:
                 found = trials[m].train([k for one in mine for k in started[one]], stop, last=last)
-                scores |= {one: _mean([found.get(k, _WORST) for k in started[one]]) for one in mine}
-        ranked = sorted(alive, key=lambda one: _key(scores[one], judge))
+                scores |= {one: _mean([found.get(k, WORST) for k in started[one]]) for one in mine}
+        ranked = sorted(alive, key=lambda one: scores[one].cost(judge))
         going = ranked if last else ranked[: max(1, math.ceil(len(alive) / factor))]
         for one in alive:
             run = runs[one[1][0]]
@@ -139,8 +138,8 @@ def halving(
                     "rung": rung,
                     "epochs": stop,
                     "seeds": len(started[one]),
-                    "val_accuracy": scores[one][0],
-                    "val_loss": scores[one][1],
+                    "val_accuracy": scores[one].accuracy,
+                    "val_loss": scores[one].loss,
                     "goes_on": one in going,
                 }
             )
@@ -194,7 +193,7 @@ class _Trials:
                 scores |= {numbers[k]: score for k, score in stack.validate().items()}
             for k, outcome in stack.done.items():  # finished now, or stopped early
                 if not outcome.failed:
-                    scores[numbers[k]] = (outcome.val_accuracy, outcome.val_loss)
+                    scores[numbers[k]] = outcome.score
         return scores
 
     def _start(self, numbers: Sequence[int]) -> None:
@@ -234,10 +233,4 @@ def _equal_but_for_seed(runs: Sequence[Run]) -> list[tuple[int, ...]]:
 
 def _mean(scores: Sequence[Score]) -> Score:
     """Over seeds; a seed that failed makes the worst of both."""
-    return sum(a for a, _ in scores) / len(scores), sum(b for _, b in scores) / len(scores)
-
-
-def _key(score: Score, judge: str) -> tuple[float, float]:
-    accuracy, loss = score
-    loss = math.inf if math.isnan(loss) else loss
-    return (-accuracy, loss) if judge == "accuracy" else (loss, -accuracy)
+    return Score(*(sum(values) / len(values) for values in zip(*scores, strict=True)))

@@ -21,6 +21,7 @@ from aptheory.errors import InputError
 from aptheory.methods.per_run import PerRun, RunDropout
 from aptheory.training.batchnorm import Fused
 from aptheory.training.head_start import start_head
+from aptheory.training.judging import WORST, Score
 from aptheory.training.kept import Kept, autocast
 from aptheory.training.memory import out_of_memory
 from aptheory.training.recipe import Recipe, Run
@@ -46,7 +47,7 @@ class Progress:
     run: Run
     order: torch.Generator
     curve: list[dict[str, float]] = field(default_factory=list)
-    best: float = -math.inf
+    best: Score = WORST
     best_epoch: int = 0
     best_state: dict[str, Tensor] | None = None
     stale: int = 0
@@ -355,8 +356,9 @@ class Loop:
                 progress.curve[-1] |= {"val_loss": float(loss[k]), "val_accuracy": right[k]}
             if self.recipe.patience is None:
                 continue
-            if right[k] > progress.best:
-                progress.best, progress.stale = right[k], 0
+            score, judge = Score(right[k], float(loss[k])), self.recipe.judge
+            if score.cost(judge)[0] < progress.best.cost(judge)[0]:  # a tie is not better
+                progress.best, progress.stale = score, 0
                 progress.best_epoch = self.epoch
                 progress.best_state = self.state(k)
             else:

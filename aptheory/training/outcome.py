@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from aptheory.training.judging import Score
 
 if TYPE_CHECKING:
     from aptheory.methods.base import Adapted
@@ -23,6 +26,9 @@ class Outcome:
     were trained, ``seconds`` the wall time of its stack divided by the runs in it (the run's
     share), ``peak_memory`` bytes (allocated on a GPU; resident, the whole process, on a CPU).
     ``curve`` has one entry an epoch. ``kept`` says where the activations were kept.
+    ``converged``: early stopping ended the run, or its loss is `flat` at the end; None where that
+    cannot be told. ``correct`` and ``val_correct`` are bool arrays, an entry a test (validation)
+    image; a record holds them as `packed` text.
     """
 
     network: str
@@ -42,11 +48,14 @@ class Outcome:
     test_loss: float = math.nan
     epochs: int = 0
     stopped_reason: str | None = None
+    converged: bool | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     peak_memory: int = 0
     kept: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    correct: np.ndarray | None = None
+    val_correct: np.ndarray | None = None
     predictions: np.ndarray | None = None
     adapted: Adapted | None = field(default=None, repr=False)
 
@@ -68,8 +77,27 @@ class Outcome:
         """Whether the run ended without a usable model."""
         return math.isnan(self.val_accuracy)
 
+    @property
+    def score(self) -> Score:
+        """Accuracy and loss on the validation images."""
+        return Score(self.val_accuracy, self.val_loss)
+
     def record(self) -> dict[str, Any]:
-        """Plain values for a file: everything but the predictions and the model."""
-        values = {**self.__dict__, "predictions": None, "adapted": None}
-        del values["predictions"], values["adapted"]
+        """Plain values for a file: everything but the predicted classes and the model."""
+        values = {k: v for k, v in vars(self).items() if k not in ("predictions", "adapted")}
+        for name in ("correct", "val_correct"):
+            values[name] = None if values[name] is None else packed(values[name])
         return copy.deepcopy(values)
+
+
+def packed(correct: np.ndarray) -> str:
+    """A bool array as "length:base64 of its bits", an eighth of a byte an image: "3:oA=="."""
+    bits = np.packbits(np.asarray(correct, dtype=bool))
+    return f"{len(correct)}:{base64.b64encode(bits.tobytes()).decode()}"
+
+
+def unpacked(text: str) -> np.ndarray:
+    """The bool array that `packed` wrote."""
+    length, _, encoded = text.partition(":")
+    bits = np.frombuffer(base64.b64decode(encoded), dtype=np.uint8)
+    return np.unpackbits(bits, count=int(length)).astype(bool)

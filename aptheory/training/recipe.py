@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from aptheory.errors import InputError
+from aptheory.training.judging import JUDGES
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "optimizer": ("adamw", "adam", "sgd"),
@@ -22,7 +23,11 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "augment": ("none", "flip", "crop", "crop_flip"),
     "head_init": ("default", "zeros", "vapt", "probe"),
     "compile": ("none", "default", "reduce-overhead", "max-autotune"),
+    "judge": JUDGES,
 }
+_LATER = ("judge",)
+"""Settings that came after runs had been recorded; at their default they stand in no identity, so
+that the keys of those runs stay what they were."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,8 @@ class Recipe:
             the training split.
         validate_every: epochs between two validations; 0 validates after the last epoch only.
         patience: stop after that many validations without a better one, and go back to the best.
+        judge: what is better on the validation images, for early stopping and for every choice
+            between runs: "accuracy" or "loss" (which still moves where accuracies are tied).
         precision: "float32", "bfloat16" or "float16", the type of the autocast; weights, gradients
             and optimiser state stay float32.
         keep, keep_dtype: where the activations entering the first trained place are kept ("auto",
@@ -97,6 +104,7 @@ class Recipe:
     compile: str = "none"
     cuda_graph: bool = False
     fuse: bool = True
+    judge: str = "accuracy"
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -137,7 +145,12 @@ class Recipe:
 
     def settings(self) -> dict[str, Any]:
         """The fields as plain values, for a run's identity and its record."""
-        return asdict(self)
+        default = {field.name: field.default for field in fields(self)}
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in _LATER or value != default[name]
+        }
 
     def but(self, **changes: Any) -> Recipe:
         """The same recipe with some values changed; an unknown name is refused."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from aptheory.training.convergence import flat
+from aptheory.training.judging import Score
 from aptheory.training.kept import Kept
 from aptheory.training.loop import Loop, Progress
 from aptheory.training.memory import peak_memory, reset_peak
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from aptheory.methods.base import Adapted
 
 _log = logging.getLogger("aptheory")
+_CORRECT = {"val": "val_correct", "test": "correct"}
 
 
 class Stack:
@@ -75,14 +78,14 @@ class Stack:
                     loop.validate()
                     self._stop_stale()
 
-    def validate(self) -> dict[int, tuple[float, float]]:
-        """Run number -> (validation accuracy, validation loss) now."""
+    def validate(self) -> dict[int, Score]:
+        """Run number -> its score on the validation images now."""
         if not self.loop.progress:
             return {}
         with self._measured():
             self.loop.validate()
         return {
-            p.number: (p.curve[-1]["val_accuracy"], p.curve[-1]["val_loss"])
+            p.number: Score(p.curve[-1]["val_accuracy"], p.curve[-1]["val_loss"])
             for p in self.loop.progress
         }
 
@@ -169,9 +172,10 @@ class Stack:
                 continue
             for split, (loss, predicted) in evaluated.items():
                 labels = loop.kept.labels(split)
-                right = float((predicted[k] == labels).double().mean())
-                setattr(outcome, f"{split}_accuracy", right)
+                correct = predicted[k] == labels
+                setattr(outcome, f"{split}_accuracy", float(correct.double().mean()))
                 setattr(outcome, f"{split}_loss", float(loss[k]))
+                setattr(outcome, _CORRECT[split], correct.cpu().numpy())
             if progress.curve:
                 at = (progress.best_epoch or len(progress.curve)) - 1
                 outcome.train_accuracy = progress.curve[at]["train_accuracy"]
@@ -179,7 +183,9 @@ class Stack:
                     "val_loss": outcome.val_loss,
                     "val_accuracy": outcome.val_accuracy,
                 }
-            if self.recipe.patience is not None and loop.epoch < self.recipe.epochs:
+            stale = self.recipe.patience is not None and loop.epoch < self.recipe.epochs
+            outcome.converged = stale or flat(progress.curve)
+            if stale:
                 outcome.stopped_reason = (
                     f"validation was not better for {self.recipe.patience} validations after "
                     f"epoch {progress.best_epoch}"

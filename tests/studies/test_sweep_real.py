@@ -220,7 +220,7 @@ def test_sweep_takes_a_file_and_returns_the_table(tmp_path):
         "layers = [6]\ncontrols = false\nseeds = [0]\nrecipe = { name = 'quick', epochs = 1 }\n"
     )
     frame = sweep(path, tmp_path / "out", engine="here", progress=False)
-    assert set(frame["measure"]) == {"train_accuracy", "val_accuracy", "test_accuracy"}
+    assert set(frame["measure"]) == {"train_accuracy", "val_accuracy", "test_accuracy", "val_loss"}
     read = pd.read_csv(tmp_path / "out" / "accuracy.csv", keep_default_na=False)
     pd.testing.assert_frame_equal(read, frame, check_dtype=False)
 
