@@ -26,7 +26,13 @@ from aptheory.profiling.watchers.attention import AttentionWatcher
 from aptheory.reporting.report import report
 from aptheory.studies.files import write_atomically
 from aptheory.studies.records import key_of
-from aptheory.studies.sources import load_network, load_task, network_identity, task_identity
+from aptheory.studies.sources import (
+    load_network,
+    load_task,
+    network_identity,
+    task_identity,
+    view_identity,
+)
 from aptheory.studies.study import Study
 from aptheory.studies.sweep import dry_run, sweep
 
@@ -111,6 +117,7 @@ def profile_study(
             identity = {
                 "network": network_identity(net),
                 "task": task_identity(task),
+                **view_identity(net, task),
                 "measures": sorted(measures),  # those that do not fit depend on the network
                 "images": images,
                 "seed": seed,
@@ -167,6 +174,7 @@ def record_settings(folder: str | Path, study: Study, **more: Any) -> None:
         **more,
         "networks": {},
         "tasks": {},
+        "preprocessing": {},
         "versions": {
             "aptheory": __version__,
             "torch": torch.__version__,
@@ -174,12 +182,16 @@ def record_settings(folder: str | Path, study: Study, **more: Any) -> None:
             "python": platform.python_version(),
         },
     }
+    tasks = [load_task(spec) for spec in study.tasks]
+    for task in tasks:
+        settings["tasks"][task.name] = f"{task.digest}; {task.preprocessing}"
     for spec in study.networks:
         net = load_network(spec)
         settings["networks"][net.name] = net.digest
-    for spec in study.tasks:
-        task = load_task(spec)
-        settings["tasks"][task.name] = f"{task.digest}; {task.preprocessing}"
+        settings["preprocessing"][net.name] = {
+            "network": net.transform.note(),
+            **{task.name: task.preprocessing_for(net) for task in tasks},
+        }
     text = json.dumps(settings, indent=2, default=str) + "\n"
     write_atomically(Path(folder) / "settings.json", text)
 

@@ -11,11 +11,10 @@ from torch import nn
 
 from aptheory.errors import InputError
 from aptheory.networks.checkpoint import load_weights
+from aptheory.networks.configuration import configuration, transform_for
 from aptheory.networks.network import Network
 from aptheory.networks.overrides import Overrides
 from aptheory.networks.split import split
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def load(
@@ -27,6 +26,8 @@ def load(
     name: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    crop: float | None = None,
+    resize: str | None = None,
     interpolation: str | None = None,
     classifier: str | None = None,
     blocks: str | Sequence[str] | None = None,
@@ -46,7 +47,8 @@ def load(
             blocks that keep the activation's shape are merged.
         input_shape: (channels, height, width) of the image, where it is not the model's own.
         name: how to call it, in tables and in the digest.
-        mean, std, interpolation: preprocessing, where it is not the model's own.
+        mean, std, crop, resize, interpolation: preprocessing, where it is not the model's own (see
+            `aptheory.preprocessing.Transform`).
         classifier, blocks, prefix, layout, output: where what is found by execution is not what
             is meant; see `Overrides`.
         timm_kwargs: further arguments of ``timm.create_model``.
@@ -75,7 +77,7 @@ def load(
         module = _create(name_or_module, weights, input_shape, timm_kwargs)
         name = name or name_or_module
     module.eval()
-    config = _data_config(module)
+    config = configuration(module)
     shape = input_shape or config.get("input_size")
     if shape is None:
         raise InputError(f"{name} does not say its image size: give input_shape=(3, height, width)")
@@ -87,26 +89,19 @@ def load(
         layers=found.layers,
         pieces=found.pieces,
         input_shape=shape,
-        mean=_per_channel(mean or config.get("mean") or IMAGENET_MEAN, shape[0]),
-        std=_per_channel(std or config.get("std") or IMAGENET_STD, shape[0]),
-        interpolation=interpolation or config.get("interpolation") or "bilinear",
+        transform=transform_for(
+            config,
+            shape,
+            {
+                "mean": mean,
+                "std": std,
+                "crop": crop,
+                "resize": resize,
+                "interpolation": interpolation,
+            },
+        ),
         block_layers=found.block_layers,
     )
-
-
-def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """One value a channel; their mean for images of another number of channels."""
-    if len(values) == channels:
-        return tuple(values)
-    return (sum(values) / len(values),) * channels
-
-
-def _data_config(module: nn.Module) -> dict[str, Any]:
-    from timm.data import resolve_model_data_config
-
-    if not getattr(module, "pretrained_cfg", None):
-        return {}
-    return resolve_model_data_config(module)
 
 
 def _create(

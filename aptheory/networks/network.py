@@ -26,6 +26,7 @@ from aptheory.errors import InputError
 from aptheory.networks.layer import Layer
 from aptheory.networks.pieces import Piece
 from aptheory.networks.split import structural_copy
+from aptheory.preprocessing import Transform
 
 __all__ = ["Layer", "Network", "Place", "Places"]
 
@@ -59,9 +60,7 @@ class Network(nn.Module):
         layers: Sequence[Layer],
         pieces: Sequence[Piece],
         input_shape: tuple[int, int, int],
-        mean: Sequence[float],
-        std: Sequence[float],
-        interpolation: str,
+        transform: Transform,
         block_layers: Sequence[int],
     ):
         super().__init__()
@@ -71,11 +70,21 @@ class Network(nn.Module):
         self.layers = tuple(layers)
         self.pieces = tuple(pieces)
         self.input_shape = input_shape
-        self.mean = tuple(mean)
-        self.std = tuple(std)
-        self.interpolation = interpolation
+        self.transform = transform
         self.block_layers = tuple(block_layers)
         self._digest: str | None = None
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        return self.transform.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        return self.transform.std
+
+    @property
+    def interpolation(self) -> str:
+        return self.transform.interpolation
 
     # ------------------------------------------------------------------------------ running
 
@@ -303,7 +312,8 @@ class Network(nn.Module):
         rows = self.table()
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
-        return "\n".join([f"{self.name}: {len(self.layers)} layers", *(s.rstrip() for s in lines)])
+        title = f"{self.name}: {len(self.layers)} layers"
+        return "\n".join([title, *(s.rstrip() for s in lines), *self.notes()])
 
     def _repr_html_(self) -> str:
         head, *rows = self.table()
@@ -311,7 +321,13 @@ class Network(nn.Module):
         body = "".join(
             "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows
         )
-        return f"<b>{escape(self.name)}</b><table><tr>{top}</tr>{body}</table>"
+        return f"<b>{escape(self.name)}</b><table><tr>{top}</tr>{body}</table>" + "".join(
+            f"<p>{escape(note)}</p>" for note in self.notes()
+        )
+
+    def notes(self) -> tuple[str, ...]:
+        """What was taken from a configuration or assumed, one sentence each."""
+        return (self.transform.note(),)
 
     def table(self) -> list[tuple[str, ...]]:
         """One row a layer, below a row of titles."""

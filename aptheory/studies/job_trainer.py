@@ -22,7 +22,13 @@ from aptheory.errors import InputError
 from aptheory.methods import Adapted, from_settings
 from aptheory.studies.plan import Batch, Job
 from aptheory.studies.records import Record, canonical
-from aptheory.studies.sources import load_network, load_task, network_identity, task_identity
+from aptheory.studies.sources import (
+    load_network,
+    load_task,
+    network_identity,
+    task_identity,
+    view_identity,
+)
 from aptheory.training.fit import Kept, Outcome, fit_many, kept_for
 from aptheory.training.recipe import Recipe, Run
 
@@ -67,6 +73,9 @@ class JobTrainer:
         identity = batch.identities[0]
         if canonical(identity["network"]) != canonical(network_identity(self.net)):
             raise InputError(f"{self.net.name} is no longer what it was when the study was planned")
+        view = view_identity(self.net, self.task)
+        if canonical(identity.get("view")) != canonical(view.get("view")):
+            raise InputError(f"{self.net.name} no longer sees {self.task.name} as was planned")
         if canonical(identity["task"]) != canonical(task_identity(self.task)):
             raise InputError(f"the data of {self.task.name} changed since the study was planned")
 

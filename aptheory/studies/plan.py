@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any
 from aptheory.errors import InputError
 from aptheory.studies.expansion import Choice, methods_of, unusual
 from aptheory.studies.records import key_of
-from aptheory.studies.sources import load_network, load_task, network_identity, task_identity
+from aptheory.studies.sources import (
+    load_network,
+    load_task,
+    network_identity,
+    task_identity,
+    view_identity,
+)
 from aptheory.studies.study import Study
 
 if TYPE_CHECKING:
@@ -180,7 +186,8 @@ def make_plan(study: Study) -> Plan:
         names.append(net.name)
         for (task_spec, task), task_about in zip(loaded, identities, strict=True):
             batches: dict[str, Batch] = {}
-            place = _Where(study, net, task, {"network": about, "task": task_about}, predictor)
+            identity = {"network": about, "task": task_about, **view_identity(net, task)}
+            place = _Where(study, net, task, identity, predictor)
             for choice in methods_of(study, net, len(task.classes)):
                 for recipe in recipes:
                     for batch in _batches(place, choice, recipe, refused):

@@ -62,7 +62,7 @@ def load_task(spec: Any) -> Task:
         return spec
     values = dict(spec)
     sizes = {split: values.pop(split, None) for split in ("train", "val", "test")}
-    made = task(values["name"], seed=values.get("seed", 0))
+    made = task(values["name"], seed=values.get("seed", 0), resize=values.get("resize"))
     if any(size is not None for size in sizes.values()):
         made = made.subset(**sizes, seed=values.get("subset_seed", 0))
     return replace(made, name=values["label"]) if "label" in values else made
@@ -79,6 +79,17 @@ def network_identity(net: Network) -> dict[str, Any]:
         "std": list(net.std),
         "interpolation": net.interpolation,
     }
+
+
+def view_identity(net: Network, task: Task) -> dict[str, Any]:
+    """How pictures become images, where that is not the plain way, which has no entry."""
+    from aptheory.tasks.resizing import transform_of
+
+    views = [transform_of(getattr(task, split), net) for split in ("train", "val", "test")]
+    if all(view.plain for view in views):
+        return {}
+    settings = [view.settings for view in views]
+    return {"view": settings[0] if settings.count(settings[0]) == 3 else settings}
 
 
 def task_identity(task: Task) -> dict[str, Any]:

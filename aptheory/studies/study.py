@@ -27,9 +27,9 @@ from aptheory.errors import InputError
 
 _NETWORK_WORDS = (
     *("name", "label", "factory", "weights", "seed", "granularity", "input_shape"),
-    *("mean", "std", "interpolation", "options"),
+    *("mean", "std", "crop", "resize", "interpolation", "options"),
 )
-_TASK_WORDS = ("name", "label", "seed", "train", "val", "test", "subset_seed")
+_TASK_WORDS = ("name", "label", "seed", "train", "val", "test", "subset_seed", "resize")
 _SEARCHED = ("lr", "weight_decay")
 
 
@@ -42,9 +42,10 @@ class Study:
             ``seed`` (of random weights), `load`'s other arguments, and ``options`` for timm; tables
             with a ``factory``, ``"module:function"``, that returns a torch module and takes the
             ``options``; in Python also `Network` objects. ``label`` is its name in tables.
-        tasks: names as `aptheory.task` takes them; tables with ``name``, ``seed`` and the sizes
-            ``train``, ``val``, ``test`` of a class-balanced subset; in Python also `Task` objects.
-            ``label`` is its name in tables: two subsets of one task need different ones.
+        tasks: names as `aptheory.task` takes them; tables with ``name``, ``seed``, ``resize``
+            and the sizes ``train``, ``val``, ``test`` of a class-balanced subset; in Python also
+            `Task` objects. ``label`` is its name in tables: two subsets of one task need different
+            ones.
         methods: ``"ap"``, ``"vpt:tokens=5,deep=true"``, tables, in Python also `Method` objects and
             classes, or ``"all"`` that fit. One that has a layer and does not fix it is run at every
             one of ``layers``.

@@ -17,7 +17,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from aptheory.errors import InputError
+from aptheory.preprocessing import SQUASHED, Size, Transform, fit_pixels, height_and_width
 from aptheory.tasks.ahead import ahead_of
+from aptheory.tasks.resizing import checked_resize, resize_of, transform_of, view
 from aptheory.tasks.splits import balanced_indices
 
 SPLITS = ("train", "val", "test")
@@ -38,7 +40,8 @@ class Split(Protocol):
 
     def images(self, indices: Indices, size: tuple[int, int]) -> UInt8[Tensor, "n 3 height width"]:
         """The images at ``indices``, resized to ``size`` (height, width) without keeping the
-        aspect ratio (bilinear, antialiased)."""
+        aspect ratio (bilinear, antialiased). Our own splits also take a `Transform` for it; one
+        of somebody else's is asked for that only if it has an attribute ``resize`` (see `view`)."""
         ...
 
 
@@ -53,15 +56,6 @@ def digest_of(split: Split) -> str:
         batch = split.images(range(start, min(start + 256, len(split))), (64, 64))
         hasher.update(batch.contiguous().numpy().tobytes())
     return hasher.hexdigest()
-
-
-def resize(
-    images: UInt8[Tensor, "n 3 height width"], size: tuple[int, int]
-) -> UInt8[Tensor, "n 3 new_height new_width"]:
-    """Bilinear, antialiased, aspect ratio not kept; the very same tensor if the size is right."""
-    if tuple(images.shape[-2:]) == tuple(size):
-        return images
-    return torch.nn.functional.interpolate(images, size=size, mode="bilinear", antialias=True)
 
 
 def as_labels(labels: Any, classes: int, where: str) -> np.ndarray:
@@ -101,9 +95,9 @@ class ArraySplit:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def images(self, indices: Indices, size: tuple[int, int]) -> UInt8[Tensor, "n 3 height width"]:
+    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n 3 height width"]:
         chosen = np.ascontiguousarray(self.pixels[np.asarray(indices, dtype=np.int64)])
-        return resize(torch.from_numpy(chosen).permute(0, 3, 1, 2).contiguous(), size)
+        return fit_pixels(torch.from_numpy(chosen).permute(0, 3, 1, 2).contiguous(), size)
 
     @cached_property
     def digest(self) -> str:
@@ -133,7 +127,11 @@ class Selection:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def images(self, indices: Indices, size: tuple[int, int]) -> UInt8[Tensor, "n 3 height width"]:
+    @property
+    def resize(self) -> str:
+        return resize_of(self.split)
+
+    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n 3 height width"]:
         return self.split.images(self.indices[np.asarray(indices, dtype=np.int64)], size)
 
     @cached_property
@@ -154,9 +152,14 @@ class Joined:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def images(self, indices: Indices, size: tuple[int, int]) -> UInt8[Tensor, "n 3 height width"]:
+    @property
+    def resize(self) -> str:
+        choices = {resize_of(split) for split in self.splits}
+        return choices.pop() if len(choices) == 1 else "squash"
+
+    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n 3 height width"]:
         wanted = np.asarray(indices, dtype=np.int64)
-        out = torch.empty((len(wanted), 3, *size), dtype=torch.uint8)
+        out = torch.empty((len(wanted), 3, *height_and_width(size)), dtype=torch.uint8)
         wanted = np.where(wanted < 0, wanted + len(self), wanted)
         owner = np.searchsorted(self._starts, wanted, side="right") - 1
         for number, split in enumerate(self.splits):
@@ -179,6 +182,8 @@ class CentreCropped:
     FGVC's evaluation (resize to 256, centre crop of 224) is ``enlarge = 256 / 224``.
     """
 
+    resize = "squash"
+
     def __init__(self, split: Split, enlarge: float = 256 / 224) -> None:
         self.split = split
         self.enlarge = enlarge
@@ -187,11 +192,12 @@ class CentreCropped:
     def __len__(self) -> int:
         return len(self.split)
 
-    def images(self, indices: Indices, size: tuple[int, int]) -> UInt8[Tensor, "n 3 height width"]:
-        height, width = size
+    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n 3 height width"]:
+        height, width = height_and_width(size)
         large = (round(height * self.enlarge), round(width * self.enlarge))
         top, left = (large[0] - height) // 2, (large[1] - width) // 2
-        images = self.split.images(indices, large)
+        enlarged = replace(size, size=large) if isinstance(size, Transform) else large
+        images = self.split.images(indices, enlarged)
         return images[:, :, top : top + height, left : left + width].contiguous()
 
     @cached_property
@@ -200,12 +206,32 @@ class CentreCropped:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+class Resized:
+    """Another split whose pictures are made images as ``resize`` says (see `Task.resized`)."""
+
+    def __init__(self, split: Split, resize: str) -> None:
+        self.split = split.split if isinstance(split, Resized | CentreCropped) else split
+        self.resize = checked_resize(resize)
+        self.labels = split.labels
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n 3 height width"]:
+        return self.split.images(indices, size)
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.split)
+
+
 @dataclass(frozen=True)
 class Task:
     """An image classification task with three splits.
 
     ``group`` is "natural", "specialized", "structured", "fine-grained" or "user";
-    ``preprocessing`` says in words what happens to an image before the network's normalisation;
+    ``preprocessing`` says in words what happens to an image before the network's normalisation,
+    where the splits are asked for a size alone (`preprocessing_for` says it for a network);
     ``provenance`` says where the splits come from, a seeded cut included.
     """
 
@@ -215,7 +241,7 @@ class Task:
     val: Split
     test: Split
     group: str = "user"
-    preprocessing: str = "resized without keeping the aspect ratio, bilinear, antialiased"
+    preprocessing: str = SQUASHED
     provenance: str = ""
 
     def __post_init__(self) -> None:
@@ -233,6 +259,26 @@ class Task:
         when first asked for; the name and the place on disk are not part of it."""
         parts = [*self.classes, self.preprocessing, *(digest_of(getattr(self, n)) for n in SPLITS)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    def preprocessing_for(self, net: Any) -> str:
+        """What happens to an image on its way to ``net``, before its normalisation, in words."""
+        transform = transform_of(self.train, net)
+        if transform.plain or SQUASHED in self.preprocessing:
+            return self.preprocessing.replace(SQUASHED, str(transform))
+        return f"{self.preprocessing}; {transform}"
+
+    def resized(self, resize: str) -> "Task":
+        """The same task with its pictures made images in another way than its own.
+
+        ``resize`` is "network" (the network's own evaluation transform: what folders, lists and
+        Hugging Face sets do), "squash" (the whole picture, bilinear, aspect ratio not kept: what
+        arrays and VTAB do), "center" or "border" (see `aptheory.preprocessing.Transform`). A crop
+        that belongs to the task, as FGVC's, gives way. Raises `InputError` for any other.
+        """
+        cropped = isinstance(self.train, CentreCropped)
+        preprocessing = SQUASHED if cropped else self.preprocessing
+        splits = {name: Resized(getattr(self, name), resize) for name in SPLITS}
+        return replace(self, preprocessing=preprocessing, **splits)
 
     @property
     def train_and_val(self) -> Split:
@@ -287,12 +333,12 @@ def loader(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches ``(x, y)`` for one network, in the order of ``indices`` (all, when ``None``).
 
-    ``x`` is (batch, 3, height, width), at the network's input size and normalised by its own mean
-    and standard deviation, on its device; ``y`` is int64 (batch,). The next ``ahead`` batches are
-    decoded in a thread while one is used (0: none are). Raises `InputError` for a network
-    that does not take three channels, or a batch size below 1.
+    ``x`` is (batch, 3, height, width), at the network's input size (`view` says how) and normalised
+    by its own mean and standard deviation, on its device; ``y`` is int64 (batch,). The next
+    ``ahead`` batches are decoded in a thread while one is used (0: none are). Raises `InputError`
+    for a network that does not take three channels, or a batch size below 1.
     """
-    channels, height, width = net.input_shape
+    channels = net.input_shape[0]
     if channels != 3:
         raise InputError(
             f"network {net.name!r} takes {channels} channels; tasks give images with 3 channels"
@@ -301,16 +347,16 @@ def loader(
         raise InputError(f"batch size is {batch_size}; expected 1 or more")
     order = np.arange(len(split)) if indices is None else np.asarray(indices, dtype=np.int64)
     parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    return _batches(split, net, parts, (height, width), ahead)
+    return _batches(split, net, parts, view(split, net), ahead)
 
 
 def _batches(
-    split: Split, net: Any, parts: list[np.ndarray], size: tuple[int, int], ahead: int
+    split: Split, net: Any, parts: list[np.ndarray], size: Size, ahead: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     parameter = next(iter(net.parameters()), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     # Pixels that are in memory at the right size cost nothing: a thread would only be overhead.
-    ready = isinstance(split, ArraySplit) and split.pixels.shape[1:3] == size
+    ready = isinstance(split, ArraySplit) and split.pixels.shape[1:3] == height_and_width(size)
     for part, images in ahead_of(
         lambda part: split.images(part, size), parts, ahead=0 if ready else ahead
     ):

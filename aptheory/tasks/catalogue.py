@@ -31,7 +31,13 @@ def embedded() -> tuple[str, ...]:
     return tuple(EMBEDDED)
 
 
-def task(name_or_uri: str, *, seed: int = 0, root: str | Path | None = None) -> Task:
+def task(
+    name_or_uri: str,
+    *,
+    seed: int = 0,
+    root: str | Path | None = None,
+    resize: str | None = None,
+) -> Task:
     """The task of that name or place.
 
     A name is an embedded task ("digits", "counting", ...) or one of the 29 data sets of the
@@ -41,8 +47,14 @@ def task(name_or_uri: str, *, seed: int = 0, root: str | Path | None = None) -> 
     "torchvision:CLASS" or "hf:REPOSITORY".
 
     ``seed`` decides what is generated, and what is cut into splits where the source does not say.
-    Raises `InputError` with the near names for a name that is not known.
+    ``resize`` chooses how pictures become images where it is not the task's own way (see
+    `Task.resized`). Raises `InputError` with the near names for a name that is not known.
     """
+    made = _task(name_or_uri, seed, root)
+    return made if resize is None else made.resized(resize)
+
+
+def _task(name_or_uri: str, seed: int, root: str | Path | None) -> Task:
     from aptheory.tasks.registry import REGISTRY
 
     if name_or_uri in EMBEDDED:

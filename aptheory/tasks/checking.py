@@ -11,7 +11,16 @@ import numpy as np
 import pandas as pd
 
 from aptheory.errors import InputError
-from aptheory.tasks.base import SPLITS, CentreCropped, Joined, Selection, Split, Task, digest_of
+from aptheory.tasks.base import (
+    SPLITS,
+    CentreCropped,
+    Joined,
+    Resized,
+    Selection,
+    Split,
+    Task,
+    digest_of,
+)
 from aptheory.tasks.cache import cache_folder, data_folder
 from aptheory.tasks.present import locate
 from aptheory.tasks.readers.files import FileSplit
@@ -122,7 +131,7 @@ def file_splits(split: Split) -> list[FileSplit]:
     """The splits that read files, below selections, crops and joins."""
     if isinstance(split, FileSplit):
         return [split]
-    if isinstance(split, Selection | CentreCropped):
+    if isinstance(split, Selection | CentreCropped | Resized):
         return file_splits(split.split)
     if isinstance(split, Joined):
         return [inner for part in split.splits for inner in file_splits(part)]

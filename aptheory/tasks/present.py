@@ -11,6 +11,7 @@ from aptheory.tasks.base import SPLITS, Task
 from aptheory.tasks.cache import data_folder
 from aptheory.tasks.embedded import EMBEDDED_FACTS
 from aptheory.tasks.registry import REGISTRY, SEE, DataSet
+from aptheory.tasks.resizing import resize_of
 
 BELOW = ("", "vtab-1k", "vtab", "fgvc", "tfds")  # folders of the data folder that are looked into
 #: What torchvision leaves behind when it has fetched a data set.
@@ -63,7 +64,9 @@ def open_entry(entry: DataSet, *, root: str | Path | None = None, seed: int = 0)
         raise InputError(
             f"{entry.name} is not in {folder}; to bring it: {bring_command(entry, folder)}"
         )
-    return _OPENERS[found.layout](entry, found.path, seed)
+    made = _OPENERS[found.layout](entry, found.path, seed)
+    # The published protocol of a data set does not depend on the form in which it lies here.
+    return made if resize_of(made.train) == "squash" else made.resized("squash")
 
 
 def bring_command(entry: DataSet, root: Path) -> str:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from aptheory.preprocessing import Size, height_and_width
 from aptheory.training.augmentation import apply, draw
 
 if TYPE_CHECKING:
@@ -26,12 +27,13 @@ class Images:
     layer = 0
     kind = "images"
 
-    def __init__(self, split: Split, size: tuple[int, int], augment: str, views: int, seed: int):
-        self.split, self.size, self.augment, self.views = split, size, augment, views
+    def __init__(self, split: Split, view: Size, augment: str, views: int, seed: int):
+        self.split, self.view, self.augment, self.views = split, view, augment, views
+        self.size = height_and_width(view)
         self.rows = len(split) * max(1, views)
         self.cached: Tensor | None = None
         generator = torch.Generator().manual_seed(seed)
-        self.drawn = draw(augment, self.rows, size, generator) if views else None
+        self.drawn = draw(augment, self.rows, self.size, generator) if views else None
 
     def cache(self, limit: float) -> None:
         """Decode and resize every image once, if the bytes fit into ``limit``."""
@@ -39,7 +41,7 @@ class Images:
         ready = pixels is not None and tuple(pixels.shape[1:3]) == self.size
         if self.cached is None and not ready and len(self.split) * 3 * math.prod(self.size) < limit:
             parts = torch.arange(len(self.split)).split(256)
-            self.cached = torch.cat([self.split.images(p.numpy(), self.size) for p in parts])
+            self.cached = torch.cat([self.split.images(p.numpy(), self.view) for p in parts])
 
     def get(
         self, rows: Int64[Tensor, " batch"], generators: Sequence[torch.Generator] = ()
@@ -49,7 +51,7 @@ class Images:
         if self.cached is not None:
             images = self.cached[index]
         else:
-            images = self.split.images(index.numpy(), self.size)
+            images = self.split.images(index.numpy(), self.view)
         if self.drawn is not None:
             return apply(images, self.drawn[rows])
         if generators and self.augment != "none":

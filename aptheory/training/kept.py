@@ -29,6 +29,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from aptheory.errors import InputError
+from aptheory.tasks.resizing import view
 from aptheory.training.images import Activations, Images
 from aptheory.training.memory import free_memory, human, out_of_memory
 
@@ -101,11 +102,10 @@ class Kept:
         self.memory_limit, self.channels_last = memory_limit, channels_last
         self.device = net.device
         self.log = log or _log.info
-        size = (net.input_shape[1], net.input_shape[2])
         self._images = {
             name: Images(
                 getattr(task, name),
-                size,
+                view(getattr(task, name), net),
                 augment if name == "train" else "none",
                 views if name == "train" else 0,
                 seed,

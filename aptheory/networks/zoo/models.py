@@ -46,6 +46,7 @@ def _cfg(name: str, *, first_conv: str, classifier: str) -> dict[str, Any]:
         "fixed_input_size": False,
         "pool_size": None,
         "crop_pct": 1.0,
+        "crop_mode": "squash",
         "interpolation": "bilinear",
         "mean": MEAN,
         "std": STD,

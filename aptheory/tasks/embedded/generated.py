@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from aptheory.preprocessing import SQUASHED
 from aptheory.tasks.base import SPLITS, ArraySplit, Task
 from aptheory.tasks.embedded.drawing import Picture, draw_split
 
@@ -40,7 +41,6 @@ def generated_task(
         val=made["val"],
         test=made["test"],
         group=group,
-        preprocessing=f"drawn at 32x32 with grain {grain:g}; resized without keeping the aspect "
-        "ratio, bilinear, antialiased",
+        preprocessing=f"drawn at 32x32 with grain {grain:g}; {SQUASHED}",
         provenance=f"generated, seed {seed}",
     )

@@ -10,24 +10,31 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from aptheory.errors import InputError
+from aptheory.preprocessing import Size, as_transform
 from aptheory.tasks.ahead import ahead_of
 from aptheory.tasks.base import ArraySplit, Indices, Split, Task, digest_of
 from aptheory.tasks.cache import cache_folder
+from aptheory.tasks.resizing import resize_of
 
 BATCH = 64
 
 
 class Decoded(ArraySplit):
-    """A split with its images of one size decoded beforehand; other sizes come from the split
+    """A split with its images of one size decoded beforehand; others come from the split
     itself, so that the pictures, and the digest, are the same in every case."""
 
-    def __init__(self, split: Split, pixels: np.ndarray) -> None:
+    def __init__(self, split: Split, pixels: np.ndarray, size: Size) -> None:
         super().__init__(pixels, split.labels)
         self.split = split
+        self.decoded = as_transform(size)
 
-    def images(self, indices: Indices, size: tuple[int, int]) -> UInt8[Tensor, "n 3 height width"]:
-        if tuple(size) == self.pixels.shape[1:3]:
-            return super().images(indices, size)
+    @property
+    def resize(self) -> str:
+        return resize_of(self.split)
+
+    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n 3 height width"]:
+        if as_transform(size).same_pixels(self.decoded):
+            return super().images(indices, self.decoded.size)
         return self.split.images(indices, size)
 
     @property
@@ -37,30 +44,33 @@ class Decoded(ArraySplit):
 
 def decoded(
     split: Split,
-    size: tuple[int, int],
+    size: Size,
     *,
     folder: str | Path | None = None,
     progress: bool = True,
 ) -> Decoded:
     """The split with every image decoded and resized once, into a memory-mapped uint8 file.
 
-    ``size`` is (height, width). The file, (n, height, width, 3), is called after the split's
+    ``size`` is (height, width), or what `aptheory.tasks.resizing.view` gives for a network. The
+    file, (n, height, width, 3), is called after the split's
     digest and the size, and is used again by every later call; it lies in ``folder`` (the cache
     folder's ``decoded`` by default), n * height * width * 3 bytes long. Raises
     `InputError` if the folder cannot be written to or is full, and for an image that
     cannot be decoded: then nothing is left behind.
     """
     place = Path(folder) if folder is not None else cache_folder() / "decoded"
-    shape = (len(split), *size, 3)
-    identity = hashlib.sha256(f"{digest_of(split)} {shape}".encode()).hexdigest()[:32]
+    to = as_transform(size)
+    shape = (len(split), *to.size, 3)
+    how = "" if to.plain else f" {to.settings} {to.fill}"
+    identity = hashlib.sha256(f"{digest_of(split)} {shape}{how}".encode()).hexdigest()[:32]
     file = place / f"{identity}.npy"
     if not file.exists():
         _write(split, size, file, shape, progress)
-    return Decoded(split, _opened(file, shape))
+    return Decoded(split, _opened(file, shape), size)
 
 
 def decoded_task(
-    task: Task, size: tuple[int, int], *, folder: str | Path | None = None, progress: bool = True
+    task: Task, size: Size, *, folder: str | Path | None = None, progress: bool = True
 ) -> Task:
     """The task with its three splits decoded once (see `decoded`): the same pictures, the
     same digest."""
@@ -72,9 +82,7 @@ def decoded_task(
     )
 
 
-def _write(
-    split: Split, size: tuple[int, int], file: Path, shape: tuple[int, ...], progress: bool
-) -> None:
+def _write(split: Split, size: Size, file: Path, shape: tuple[int, ...], progress: bool) -> None:
     from tqdm import tqdm
 
     unfinished = file.with_name(f"{file.name}.{os.getpid()}")

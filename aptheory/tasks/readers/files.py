@@ -17,7 +17,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from aptheory.errors import InputError
+from aptheory.preprocessing import Size, fit_picture, height_and_width
 from aptheory.tasks.cache import remember_digest, remembered_digest
+from aptheory.tasks.resizing import checked_resize
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -118,12 +120,10 @@ def file_stamp(path: Path) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def decode_image(
-    data: bytes, where: str, size: tuple[int, int] | None = None, *, gain: int = 1
-) -> np.ndarray:
-    """uint8 (height, width, 3) from the bytes of an image file, resized to ``size`` if given.
+def decode_image(data: bytes, where: str, size: Size | None = None, *, gain: int = 1) -> np.ndarray:
+    """uint8 (height, width, 3) from the bytes of an image file, made ``size`` if given.
 
-    Pillow's bilinear filter (antialiased when it shrinks). 16-bit grey keeps its high byte;
+    16-bit grey keeps its high byte;
     transparency is dropped; ``gain`` multiplies the pixels first (255 for 0/1 pictures). Raises
     `InputError` naming ``where`` for bytes that are not a whole image.
     """
@@ -144,8 +144,8 @@ def decode_image(
                 image = image.convert("RGB")
             if gain != 1:
                 image = image.point([min(value * gain, 255) for value in range(256)] * 3)
-            if size is not None and image.size != (size[1], size[0]):
-                image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+            if size is not None:
+                image = fit_picture(image, size)
             return np.asarray(image, dtype=np.uint8)
     except Exception as error:  # Pillow raises nearly anything on bytes that are not an image
         reason = str(error).split("\n")[0] or type(error).__name__
@@ -158,7 +158,9 @@ def decode_image(
 
 class FileSplit:
     """Images as encoded bytes in a store, one key an image, decoded on demand in ``workers``
-    threads (Pillow decodes and resizes outside Python's global lock)."""
+    threads (Pillow decodes and resizes outside Python's global lock). Pictures that come in sizes
+    of their own are made images as the network's configuration says, unless ``resize`` says
+    otherwise."""
 
     def __init__(
         self,
@@ -168,8 +170,10 @@ class FileSplit:
         *,
         workers: int | None = None,
         gain: int = 1,
+        resize: str = "network",
     ) -> None:
         self.gain = gain
+        self.resize = checked_resize(resize)
         self.store = store
         self.keys = list(keys)
         self.labels = np.asarray(labels, dtype=np.int64)
@@ -187,10 +191,10 @@ class FileSplit:
         return f"{self.store.place}: {self.keys[index]}"
 
     def images(
-        self, indices: Sequence[int | np.integer] | np.ndarray, size: tuple[int, int]
+        self, indices: Sequence[int | np.integer] | np.ndarray, size: Size
     ) -> UInt8[Tensor, "n 3 height width"]:
         wanted = np.asarray(indices, dtype=np.int64)
-        out = np.empty((len(wanted), *size, 3), dtype=np.uint8)
+        out = np.empty((len(wanted), *height_and_width(size), 3), dtype=np.uint8)
 
         def fill(row: int) -> None:
             index = int(wanted[row])

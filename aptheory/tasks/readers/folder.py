@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from aptheory.errors import InputError
+from aptheory.preprocessing import SQUASHED
 from aptheory.tasks.base import Task
 from aptheory.tasks.published_splits import hold_out
 from aptheory.tasks.readers.files import SUFFIXES, FileSplit, FolderStore, Store, ZipStore
@@ -67,8 +68,7 @@ def folder_task(
         val=made["val"],
         test=made["test"],
         group=group,
-        preprocessing=f"{encodings(splits)}; resized without keeping the aspect ratio, bilinear, "
-        "antialiased",
+        preprocessing=f"{encodings(splits)}; {SQUASHED}",
         provenance=provenance,
     )
 

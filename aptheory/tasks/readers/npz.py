@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from aptheory.errors import InputError
+from aptheory.preprocessing import SQUASHED
 from aptheory.tasks.base import ArraySplit, Task, as_labels
 from aptheory.tasks.published_splits import hold_out
 
@@ -60,9 +61,7 @@ def npz_task(
         val=splits["val"],
         test=splits["test"],
         group=group,
-        preprocessing="; ".join(
-            [*sorted(notes), "resized without keeping the aspect ratio, bilinear, antialiased"]
-        ),
+        preprocessing="; ".join([*sorted(notes), SQUASHED]),
         provenance=provenance,
     )
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from aptheory.errors import InputError
+from aptheory.preprocessing import SQUASHED
 from aptheory.tasks.base import Task, as_labels
 from aptheory.tasks.readers import labels as rules
 from aptheory.tasks.readers.files import FileSplit, file_stamp
@@ -244,7 +245,11 @@ def tfds_task(
     gain = 255 if rule in BINARY else 1
     made = {
         split: FileSplit(
-            folder.store, keys, as_labels(given[split], total, f"{folder.path}, {split}"), gain=gain
+            folder.store,
+            keys,
+            as_labels(given[split], total, f"{folder.path}, {split}"),
+            gain=gain,
+            resize="squash",
         )
         for split, keys in wanted.items()
     }
@@ -259,8 +264,7 @@ def tfds_task(
         group=group,
         preprocessing="TensorFlow Datasets records"
         + (", 0/1 pictures times 255" if gain > 1 else "")
-        + "; grey repeated over 3 channels; resized without keeping the aspect ratio, bilinear, "
-        "antialiased",
+        + f"; grey repeated over 3 channels; {SQUASHED}",
         provenance=f"tfds {folder.info.get('name', '')} {folder.info.get('version', '')}: {stated}",
     )
 

@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from aptheory.errors import InputError
+from aptheory.preprocessing import Size, fit_picture
 from aptheory.tasks.base import ArraySplit, Indices, Selection, Split, Task
 from aptheory.tasks.cache import data_folder
 from aptheory.tasks.published_splits import hold_out
@@ -50,6 +51,8 @@ BUILDERS: dict[str, dict[str, dict[str, Any]]] = {
 class IndexedSplit:
     """Images of anything whose ``[i]`` is (a Pillow image, a label)."""
 
+    resize = "network"
+
     def __init__(self, dataset: Any, labels: np.ndarray) -> None:
         self.dataset = dataset
         self.labels = labels
@@ -57,14 +60,12 @@ class IndexedSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def pixels(self, index: int, size: tuple[int, int] | None) -> np.ndarray:
+    def pixels(self, index: int, size: Size | None) -> np.ndarray:
         """One image, uint8 (height, width, 3)."""
-        from PIL import Image
-
         try:
             image = self.dataset[index][0].convert("RGB")
-            if size is not None and image.size != (size[1], size[0]):
-                image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+            if size is not None:
+                image = fit_picture(image, size)
             return np.asarray(image, dtype=np.uint8)
         except (OSError, SyntaxError, ValueError) as error:
             name = type(self.dataset).__name__
@@ -73,7 +74,7 @@ class IndexedSplit:
                 "fetch the data set again"
             ) from error
 
-    def images(self, indices: Indices, size: tuple[int, int]) -> UInt8[Tensor, "n 3 height width"]:
+    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n 3 height width"]:
         wanted = [int(index) for index in indices]
         with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
             made = list(pool.map(lambda index: self.pixels(index, size), wanted))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from aptheory.errors import InputError
+from aptheory.preprocessing import SQUASHED
 from aptheory.tasks.base import Task, as_labels
 from aptheory.tasks.readers.files import FileSplit, FolderStore
 from aptheory.tasks.readers.folder import encodings
@@ -49,7 +50,10 @@ def vtab_folder_task(
     for split, entries in lists.items():
         labels = as_labels(np.array([label for _, label in entries]), total, str(path / split))
         made[split] = FileSplit(
-            store, [_found(path, key, LISTS[split]) for key, _ in entries], labels
+            store,
+            [_found(path, key, LISTS[split]) for key, _ in entries],
+            labels,
+            resize="squash",
         )
     named = {split: [("", key) for key in made[split].keys] for split in made}
     return Task(
@@ -59,8 +63,7 @@ def vtab_folder_task(
         val=made["val"],
         test=made["test"],
         group=group,
-        preprocessing=f"{encodings(named)} of the VTAB-1K folder layout; resized without keeping "
-        "the aspect ratio, bilinear, antialiased",
+        preprocessing=f"{encodings(named)} of the VTAB-1K folder layout; {SQUASHED}",
         provenance="VTAB-1K lists train800, val200, test",
     )
 
