@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 RESIZES = ("center", "squash", "border")
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
-_OF_TENSORS = ("bilinear", "bicubic")
-"""The filters that torch has for a batch of bytes; with the others pictures go one by one."""
 
 Sides = tuple[int, int]
 """(height, width) in pixels."""
@@ -182,12 +180,12 @@ def fit_pixels(
     """A batch of decoded pictures of one size made images; the same tensor if nothing is to do."""
     to = as_transform(size)
     picture = (images.shape[-2], images.shape[-1])
-    if to.interpolation not in _OF_TENSORS and to.scaled(picture) != picture:
-        return _one_by_one(images, to)
     scaled = to.scaled(picture)
+    if scaled != picture and to.interpolation != "bilinear":
+        return _one_by_one(images, to)  # torch has few filters, and clips bicubic's overshoot twice
     if scaled != picture:
         images = torch.nn.functional.interpolate(
-            images, size=scaled, mode=to.interpolation, antialias=True
+            images, size=scaled, mode="bilinear", antialias=True
         )
     if scaled == to.size:
         return images

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import aptheory as ap
 from aptheory import tasks
 from aptheory.errors import InputError
+from aptheory.preprocessing import Transform
 from aptheory.tasks.splits import balanced_indices, stratified_cut
 
 
@@ -17,6 +18,7 @@ class Taker:
 
     name = "taker"
     input_shape = (3, 16, 24)
+    transform = Transform(size=(16, 24), mean=(0.5,) * 3, std=(1.0,) * 3)
 
     def parameters(self):
         return iter(())
