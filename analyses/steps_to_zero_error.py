@@ -35,7 +35,9 @@ EPSILON = (
 )
 
 
-def main(out: str | Path = f"runs/theory/{NAME}", *, full: bool = False) -> pd.DataFrame:
+def main(
+    out: str | Path = f"runs/theory/{NAME}", *, full: bool = False, device: str = "cpu"
+) -> pd.DataFrame:
     """Run, write the folder, print the findings; returns the tidy table."""
     out = Path(out)
     tokens = (8, 16, 32, 64) if full else (8, 16, 32)
@@ -65,6 +67,7 @@ def main(out: str | Path = f"runs/theory/{NAME}", *, full: bool = False) -> pd.D
                 steps=steps,
                 looks=60,
                 epsilon=EPSILON,
+                device=device,
             )
 
         name = "_".join(map(str, (model.replace(", ", "-"), shape, place, count, repetitions)))
@@ -122,4 +125,4 @@ def draw(table: pd.DataFrame) -> plt.Figure:
 
 if __name__ == "__main__":
     given = arguments(__doc__ or "", NAME)
-    main(given.out, full=given.full)
+    main(given.out, full=given.full, device=given.device)

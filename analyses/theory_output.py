@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 
 
 def arguments(description: str, name: str) -> argparse.Namespace:
-    """``--out DIR`` and ``--full``."""
+    """``--out DIR``, ``--full`` and ``--device``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, default=Path("runs/theory") / name)
     parser.add_argument("--full", action="store_true", help="more settings and repetitions")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     return parser.parse_args()
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from aptheory.theory.patterns import Patterns
-from aptheory.theory.prompt_learning import FrozenNetwork, Learning, learn, tuned_rate
+from aptheory.theory.prompt_learning import FrozenNetwork, Learning, learn, with_best_rate
 from aptheory.theory.sample_complexity import smallest_samples
 from aptheory.theory.slopes import bootstrap_mean
 
@@ -17,7 +16,7 @@ SIZES: tuple[int, ...] = (2, 4, 8, 16, 32, 64, 128, 256)
 """Training-set sizes that are tried: powers of two."""
 
 RATES: tuple[float, ...] = (0.004, 0.0125, 0.04, 0.125)
-"""Step sizes among which each place picks its own (`prompt_learning.tuned_rate`)."""
+"""Step sizes among which each place picks its own (`prompt_learning.with_best_rate`)."""
 
 LEARNING = Learning(batch=8, steps=240)
 """How each prompt is learned unless told otherwise."""
@@ -43,21 +42,23 @@ def smallest_by_place(
     """
     frames = []
     for place in places or network.places:
-        rate = tuned_rate(network, data, place, rates=rates, learning=learning, seed=seed + 10_000)
-        runs = learn(
-            network,
-            data,
-            place,
-            sizes=sizes,
-            repetitions=repetitions,
-            learning=replace(learning, rate=rate),
-            seed=seed,
+        runs = with_best_rate(
+            learn(
+                network,
+                data,
+                place,
+                sizes=sizes,
+                rates=rates,
+                repetitions=repetitions,
+                learning=learning,
+                seed=seed,
+            )
         )
         most = runs[runs.samples == max(sizes)].set_index("repetition")
         for epsilon in epsilons:
             found = smallest_samples(runs, epsilon=epsilon).set_index("repetition")
-            found = found.join(most[["norm", "removed", "test_error"]]).reset_index()
-            frames.append(found.assign(place=place, epsilon=epsilon, rate=rate))
+            found = found.join(most[["norm", "removed", "test_error", "rate"]]).reset_index()
+            frames.append(found.assign(place=place, epsilon=epsilon))
     return pd.concat(frames, ignore_index=True)
 
 

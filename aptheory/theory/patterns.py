@@ -48,7 +48,7 @@ class Samples:
         """The tokens: pattern plus noise."""
         return torch.nn.functional.one_hot(self.kinds.long(), PATTERNS).to(self.noise) + self.noise
 
-    def take(self, index: tuple[Tensor, ...]) -> Samples:
+    def take(self, index: tuple[Tensor | slice, ...]) -> Samples:
         """Samples at an index into the leading dimensions."""
         return Samples(self.kinds[index], self.noise[index], self.labels[index])
 
@@ -98,18 +98,20 @@ class Patterns:
         return math.sqrt(rest**2 / 3 + rest / self.tokens * (2 / 3))
 
     def draw(self, runs: int, samples: int, generator: torch.Generator) -> Samples:
-        """Draw `samples` samples for each of `runs` runs."""
-        shape = (runs, samples)
-        coin = torch.randint(0, 2, shape, generator=generator)
+        """Draw `samples` samples for each of `runs` runs, on the generator's device."""
+        shape, device = (runs, samples), generator.device
+
+        def uniform(*last: int) -> Tensor:
+            return torch.rand(*shape, *last, generator=generator, device=device)
+
+        coin = torch.randint(0, 2, shape, generator=generator, device=device)
+        proportion = torch.full((*shape, 1), 0.5, device=device)
         if self.nuisance == "shared":
-            proportion = torch.rand(*shape, 1, generator=generator)
-        else:
-            proportion = torch.full((*shape, 1), 0.5)
-        kinds = 2 + (torch.rand(*shape, self.tokens, generator=generator) < proportion).long()
-        places = torch.rand(*shape, self.tokens, generator=generator).argsort(-1)
-        chosen = places[..., : self.discriminative]
+            proportion = uniform(1)
+        kinds = 2 + (uniform(self.tokens) < proportion).long()
+        chosen = uniform(self.tokens).argsort(-1)[..., : self.discriminative]
         kinds.scatter_(2, chosen, coin[..., None].expand_as(chosen))
-        noise = torch.rand(*shape, self.tokens, PATTERNS, generator=generator).mul_(2).sub_(1)
+        noise = uniform(self.tokens, PATTERNS).mul_(2).sub_(1)
         return Samples(kinds.to(torch.uint8), noise * self.noise, 1.0 - 2.0 * coin)
 
 

@@ -1,17 +1,21 @@
 """Learn the prompts of thousands of small frozen networks at once.
 
 Model: hinge loss, minibatch SGD on the prompt alone [recalled]. Runs are one more leading
-dimension: repetitions × training-set sizes (or × learning rates) learn side by side. The loss is
-the sum over runs of each run's mean loss, so that every run gets its own gradient.
+dimension: repetitions × training-set sizes × learning rates learn side by side, on the processor or
+on an accelerator. The loss is the sum over runs of each run's mean loss, so that every run gets its
+own gradient.
 
 Arithmetic is float32: the outcomes are error counts of stochastic trainings, and a rounding of
-1e-7 moves them no more than another seed does.
+1e-7 moves them no more than another seed does. A seed decides everything on one kind of device;
+another kind draws other numbers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -33,6 +37,8 @@ class FrozenNetwork(Protocol):
 
     @property
     def places(self) -> tuple[str, ...]: ...
+
+    def to(self, device: torch.device | str) -> FrozenNetwork: ...
 
     def prompt_shape(self, place: str, shape: PromptShape) -> tuple[int, int]: ...
 
@@ -60,6 +66,39 @@ class Learning:
     scale_rate: bool = True
 
 
+@dataclass(frozen=True)
+class Draws:
+    """The samples of one problem: a pool a repetition to train on, and two sets for all to share.
+
+    The rate is chosen on `validation`; errors are reported on `test`.
+    """
+
+    pool: Samples | None
+    validation: Samples
+    test: Samples
+
+
+@lru_cache(maxsize=2)
+def draws(
+    data: Patterns,
+    repetitions: int,
+    most: int,
+    *,
+    validation: int = 400,
+    test: int = 1000,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Draws:
+    """Samples for `learn`: `most` a repetition (none where it is 0).
+
+    Networks and places that ask for the same draws get the same ones, so they are paired.
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+    held_out, unseen = data.draw(1, validation, generator), data.draw(1, test, generator)
+    pool = data.draw(repetitions, most, generator) if most else None
+    return Draws(pool, held_out, unseen)
+
+
 def learn(
     network: FrozenNetwork,
     data: Patterns,
@@ -69,113 +108,120 @@ def learn(
     rates: Sequence[float] | None = None,
     repetitions: int = 8,
     learning: Learning = Learning(),
-    test_samples: int = 400,
+    test_samples: int = 1000,
     looks: int = 1,
     seed: int = 0,
+    device: str = "cpu",
 ) -> pd.DataFrame:
-    """Learn a prompt at `place` for every repetition and size (or rate); test it `looks` times.
+    """Learn a prompt at `place` for every repetition, size and rate; test it `looks` times.
 
     sizes : training-set sizes; each repetition draws one training set and takes its first n
         samples. None means fresh samples at every step.
-    rates : several step sizes side by side, in place of `learning.rate`; then at most one size.
+    rates : step sizes, in place of `learning.rate`.
+    device : where the arithmetic is done.
 
     Returns one row a run and look: repetition, samples (drawn so far if fresh), rate, step,
-    test_error, train_error (NaN if fresh), norm (of the prompt, per token), removed (part of the
-    label-free spread of the logit, relative to its class gap, that the prompt took away).
+    val_error (to choose a rate by: `with_best_rate`), test_error, train_error (NaN if fresh), norm
+    (of the prompt, per token), removed (part of the label-free spread of the logit, relative to its
+    class gap, that the prompt took away), untouched (test error without a prompt).
     """
-    if sizes is not None and rates is not None and len(sizes) != 1:
-        raise InputError(f"several rates are compared at one size, got sizes {tuple(sizes)}")
     if place not in network.places:
-        raise InputError(f"place must be one of {network.places}, got {place!r}")
-    draw = torch.Generator().manual_seed(seed)
-    levels = list(rates or sizes or [learning.rate])
+        raise InputError(f"Place must be one of {network.places}, got {place!r}.")
+    levels = [(size, rate) for size in sizes or (0,) for rate in rates or (learning.rate,)]
     runs = repetitions * len(levels)
-    repetition = torch.arange(runs) // len(levels)
+    repetition = torch.arange(runs, device=device) // len(levels)
+    counts = torch.tensor([size for size, _ in levels]).repeat(repetitions)
+    nominal = torch.tensor([rate for _, rate in levels], dtype=torch.float64).repeat(repetitions)
+    drawn = draws(
+        data, repetitions, max(sizes or (0,)), test=test_samples, seed=seed, device=device
+    )
+    limit = counts.to(device)[:, None]
+    network = network.to(device)
+    generator = torch.Generator(device).manual_seed(seed + 1)
+
     shape = network.prompt_shape(place, learning.shape)
-    step_size = torch.full((runs,), learning.rate, dtype=torch.float64)
-    if rates is not None:
-        step_size = torch.tensor(list(rates), dtype=torch.float64).repeat(repetitions)
-    nominal = step_size.numpy().copy()
-    if learning.shape == "token" and learning.scale_rate:
-        step_size = step_size * shape[0]
-
-    test = data.draw(1, test_samples, draw)
-    pool, counts = None, None
-    if sizes is not None:
-        pool = data.draw(repetitions, max(sizes), draw)
-        counts = torch.tensor(list(sizes)).repeat(runs // len(sizes))
-
-    before = _spread(network.logits(test).expand(runs, -1), test.labels)
-    prompt = torch.zeros(runs, 1, *shape, requires_grad=True)
+    scaled = nominal * shape[0] if learning.shape == "token" and learning.scale_rate else nominal
+    step_size = scaled.float().to(device)[:, None, None, None]
+    factors = [1.0] * learning.steps
+    if learning.schedule == "cosine":
+        factors = [
+            0.5 * (1 + math.cos(math.pi * i / learning.steps)) for i in range(learning.steps)
+        ]
+    before = network.logits(drawn.test)
+    prompt = torch.zeros(runs, 1, *shape, requires_grad=True, device=device)
     looked = {round(learning.steps * (i + 1) / looks) for i in range(looks)}
     frames = []
     for step in range(1, learning.steps + 1):
-        if pool is not None and counts is not None:
-            index = (torch.rand(runs, learning.batch, generator=draw) * counts[:, None]).long()
-            batch = pool.take((repetition[:, None], index))
+        if drawn.pool is None:
+            batch = data.draw(runs, learning.batch, generator)
         else:
-            batch = data.draw(runs, learning.batch, draw)
+            index = torch.rand(runs, learning.batch, generator=generator, device=device) * limit
+            batch = drawn.pool.take((repetition[:, None], index.long()))
         margins = batch.labels * network.logits(batch, place=place, prompt=prompt)
         loss = torch.relu(1 - margins).mean(1).sum()
         (gradient,) = torch.autograd.grad(loss, prompt)
-        factor = 1.0
-        if learning.schedule == "cosine":
-            factor = 0.5 * (1 + np.cos(np.pi * (step - 1) / learning.steps))
         with torch.no_grad():
-            prompt -= (factor * step_size).float()[:, None, None, None] * gradient
+            prompt -= factors[step - 1] * step_size * gradient
         if step not in looked:
             continue
-        with torch.no_grad():
-            logits = network.logits(test, place=place, prompt=prompt)
-        seen = counts if counts is not None else torch.full((runs,), step * learning.batch)
+        logits = _logits(network, drawn.test, place, prompt)
+        held_out = _logits(network, drawn.validation, place, prompt)
+        spread = _spread(logits, drawn.test.labels) / _spread(before, drawn.test.labels)
+        norm = prompt.detach().double().square().sum((1, 3))
+        seen = torch.full((runs,), step * learning.batch) if drawn.pool is None else counts
         frames.append(
             pd.DataFrame(
                 {
-                    "repetition": repetition.numpy(),
+                    "repetition": repetition.cpu().numpy(),
                     "samples": seen.numpy(),
-                    "rate": nominal,
+                    "rate": nominal.numpy(),
                     "step": step,
-                    "test_error": _error(logits, test.labels).numpy(),
-                    "train_error": _train_error(network, pool, counts, place, prompt, repetition),
-                    "norm": prompt.detach().square().sum((1, 3)).mean(1).sqrt().numpy(),
-                    "removed": (1 - _spread(logits, test.labels) / before).numpy(),
+                    "val_error": _error(held_out, drawn.validation.labels),
+                    "test_error": _error(logits, drawn.test.labels),
+                    "train_error": _train_error(
+                        network, drawn.pool, limit, place, prompt, repetition
+                    ),
+                    "norm": norm.mean(1).sqrt().cpu().numpy(),
+                    "removed": (1 - spread).double().cpu().numpy(),
+                    "untouched": float(_error(before, drawn.test.labels)[0]),
                 }
             )
         )
     return pd.concat(frames, ignore_index=True)
 
 
-def tuned_rate(
-    network: FrozenNetwork,
-    data: Patterns,
-    place: str,
-    *,
-    rates: Sequence[float],
-    size: int = 64,
-    repetitions: int = 4,
-    learning: Learning = Learning(),
-    seed: int = 10_000,
-) -> float:
-    """Step size with the smallest mean error at one size, on draws of its own.
+def with_best_rate(runs: pd.DataFrame) -> pd.DataFrame:
+    """Of each training-set size, the runs at the rate with the smallest mean validation error.
 
-    Places are compared each at its own best step size: otherwise a place that merely needs another
-    scale would look as if it needed more samples.
+    Places are compared each at its own best step size, at every size: otherwise a place that merely
+    needs another scale would look as if it needed more samples. Ties go to the smallest rate.
     """
-    runs = learn(
-        network,
-        data,
-        place,
-        sizes=[size],
-        rates=rates,
-        repetitions=repetitions,
-        learning=learning,
-        seed=seed,
-    )
-    return float(runs.groupby("rate").test_error.mean().idxmin())
+    means = runs.groupby(["samples", "rate"], as_index=False).val_error.mean()
+    best = means.sort_values(["samples", "val_error", "rate"]).drop_duplicates("samples")
+    return runs.merge(best[["samples", "rate"]], on=["samples", "rate"]).reset_index(drop=True)
 
 
-def _error(logits: Tensor, labels: Tensor) -> Float[Tensor, " runs"]:
-    return (logits * labels <= 0).float().mean(-1)
+_AT_ONCE = {"cpu": 2**23, "cuda": 2**28}  # numbers of one attention map over runs and samples
+
+
+@torch.no_grad()
+def _logits(
+    network: FrozenNetwork, samples: Samples, place: str, prompt: Tensor
+) -> Float[Tensor, "runs samples"]:
+    """Logits of every run on the same samples, a few samples at a time."""
+    runs, tokens = len(prompt), samples.kinds.shape[-1]
+    most = _AT_ONCE.get(prompt.device.type, _AT_ONCE["cpu"])
+    step = max(1, most // (runs * tokens * tokens))
+    parts = []
+    for start in range(0, samples.labels.shape[1], step):
+        some = samples.take((slice(None), slice(start, start + step)))
+        parts.append(network.logits(some, place=place, prompt=prompt))
+    return torch.cat(parts, 1)
+
+
+def _error(logits: Tensor, labels: Tensor) -> np.ndarray:
+    """Share of the samples on the wrong side, a number a run; float64, so that counts come back."""
+    return (logits * labels <= 0).double().mean(-1).cpu().numpy()
 
 
 def _spread(logits: Tensor, labels: Tensor) -> Float[Tensor, " runs"]:
@@ -189,17 +235,17 @@ def _spread(logits: Tensor, labels: Tensor) -> Float[Tensor, " runs"]:
 def _train_error(
     network: FrozenNetwork,
     pool: Samples | None,
-    counts: Tensor | None,
+    limit: Tensor,
     place: str,
     prompt: Tensor,
     repetition: Tensor,
 ) -> np.ndarray:
     """Error on (at most 64 of) the samples that each run may see."""
-    if pool is None or counts is None:
+    if pool is None:
         return np.full(len(repetition), np.nan)
-    index = torch.arange(min(64, pool.labels.shape[1])).expand(len(repetition), -1)
+    index = torch.arange(min(64, pool.labels.shape[1]), device=prompt.device)
+    chosen = pool.take((repetition[:, None], index.expand(len(repetition), -1)))
     with torch.no_grad():
-        chosen = pool.take((repetition[:, None], index))
         wrong = network.logits(chosen, place=place, prompt=prompt) * chosen.labels <= 0
-    seen = index < counts[:, None]
-    return ((wrong & seen).sum(1) / seen.sum(1)).numpy()
+    seen = index < limit
+    return ((wrong & seen).sum(1) / seen.sum(1)).cpu().numpy()

@@ -60,7 +60,9 @@ def steps_to_zero(
     looks: int = 100,
     batch: int = 16,
     epsilon: float = 0.0,
+    test_samples: int = 400,
     seed: int = 0,
+    device: str = "cpu",
 ) -> pd.DataFrame:
     """First step of online SGD (fresh samples, constant rate) with test error ≤ `epsilon`.
 
@@ -84,7 +86,9 @@ def steps_to_zero(
         repetitions=repetitions,
         learning=learning,
         looks=looks,
+        test_samples=test_samples,
         seed=seed,
+        device=device,
     )
     rows = []
     for (repetition, rate), group in runs.groupby(["repetition", "rate"]):

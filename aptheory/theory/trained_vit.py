@@ -16,7 +16,7 @@ patterns 0 and 2 to one direction, and no prompt at either place could undo it. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from aptheory.errors import InputError
 from aptheory.theory.patterns import PATTERNS, Patterns, Samples, head_weights
-from aptheory.theory.two_layer_vit import ring_distance
+from aptheory.theory.two_layer_vit import nearness, ring_distance
 
 TRAINED_PLACES: tuple[str, ...] = ("layer 1", "layer 2")
 
@@ -39,9 +39,14 @@ class TrainedViT:
     weights: dict[str, Tensor]
     head: Float[Tensor, " patterns"]
     tokens: int
-    ranges: tuple[int, int]
+    ranges: tuple[float, float]
     upstream_error: float
     places: tuple[str, ...] = field(default=TRAINED_PLACES, init=False)
+
+    def to(self, device: torch.device | str) -> TrainedViT:
+        """The same network with its weights on a device."""
+        weights = {name: tensor.to(device) for name, tensor in self.weights.items()}
+        return replace(self, weights=weights, head=self.head.to(device))
 
     def prompt_shape(self, place: str, shape: Literal["token", "shared"]) -> tuple[int, int]:
         """Shape of the prompt of one run at `place`."""
@@ -62,14 +67,14 @@ class TrainedViT:
     def attention_distance(self, samples: Samples) -> tuple[float, float]:
         """Mean attention distance of each layer without a prompt, in places."""
         maps = _forward(self.weights, samples.values, self.tokens, self.ranges)[1]
-        apart = ring_distance(self.tokens)
+        apart = ring_distance(self.tokens).to(samples.noise)
         first, second = (float((a * apart).sum(-1).mean()) for a in maps)
         return first, second
 
 
 def pretrain(
     data: Patterns,
-    ranges: tuple[int, int],
+    ranges: tuple[float, float],
     *,
     width: int = 8,
     steps: int = 400,
@@ -120,18 +125,18 @@ def _forward(
     weights: dict[str, Tensor],
     state: Tensor,
     tokens: int,
-    ranges: tuple[int, int],
+    ranges: tuple[float, float],
     *,
     place: str | None = None,
     prompt: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
-    apart, maps = ring_distance(tokens), []
+    apart, maps = ring_distance(tokens, state.device), []
     for layer, name in enumerate(TRAINED_PLACES, start=1):
         if prompt is not None and place == name:
             state = state + prompt
         query, key = state @ weights[f"q{layer}"], state @ weights[f"k{layer}"]
         scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
-        scores = scores.masked_fill(apart > ranges[layer - 1], float("-inf"))
+        scores = scores + nearness(apart, ranges[layer - 1]).log()
         maps.append(torch.softmax(scores, -1))
         state = torch.relu(maps[-1] @ (state @ weights[f"v{layer}"]))
     return state.mean(-2) @ weights["h"] + weights["b"], maps

@@ -18,7 +18,8 @@ the preference, the deep prompt should win here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from aptheory.errors import InputError
 from aptheory.theory.patterns import PATTERNS, Patterns, Samples, head_weights
-from aptheory.theory.two_layer_vit import window_index
+from aptheory.theory.two_layer_vit import windows
 
 CNN_PLACES: tuple[str, ...] = ("layer 1", "layer 2")
 
@@ -56,6 +57,10 @@ class TwoLayerCNN:
         """A network with the head that fits `data`."""
         return cls(head=head_weights(data), tokens=data.tokens, **settings)
 
+    def to(self, device: torch.device | str) -> TwoLayerCNN:
+        """The same network with its head on a device."""
+        return replace(self, head=self.head.to(device))
+
     def prompt_shape(self, place: str, shape: Literal["token", "shared"]) -> tuple[int, int]:
         """Shape of the prompt of one run at `place`."""
         if place not in CNN_PLACES:
@@ -65,16 +70,14 @@ class TwoLayerCNN:
 
     def kernel(self, layer: int) -> Float[Tensor, " width"]:
         """Frozen kernel of a layer: a positive random draw that sums to one."""
-        draw = torch.Generator().manual_seed(self.seed * 2 + layer)
-        weights = 0.5 + torch.rand(self.kernels[layer], generator=draw)
-        return weights / weights.sum()
+        return _kernel(self.kernels[layer], self.seed * 2 + layer, self.head.device)
 
     def globality(self) -> tuple[float, float]:
         """Mean distance bridged by each layer's aggregation, in places of the input."""
         means = []
         for layer, stride in enumerate((1, self.stride)):
             reach = self.kernels[layer] // 2
-            offsets = torch.arange(-reach, reach + 1).abs().float()
+            offsets = torch.arange(-reach, reach + 1, device=self.head.device).abs().float()
             means.append(float((self.kernel(layer) * offsets).sum()) * stride)
         return means[0], means[1]
 
@@ -86,10 +89,15 @@ class TwoLayerCNN:
         for layer, name in enumerate(CNN_PLACES):
             if prompt is not None and place == name:
                 state = state + prompt
-            window = window_index(state.shape[-2], self.kernels[layer] // 2)
-            mixed = torch.einsum("...wc,w->...c", state[..., window, :], self.kernel(layer))
+            mixed = windows(state, self.kernels[layer] // 2) @ self.kernel(layer)
             state = torch.relu(mixed)
             if layer == 0 and self.stride > 1:
                 shape = (*state.shape[:-2], -1, self.stride, PATTERNS)
                 state = state.reshape(shape).mean(-2)
         return state.mean(-2) @ self.head
+
+
+@lru_cache(maxsize=64)
+def _kernel(width: int, seed: int, device: torch.device) -> Float[Tensor, " width"]:
+    weights = 0.5 + torch.rand(width, generator=torch.Generator().manual_seed(seed))
+    return (weights / weights.sum()).to(device)

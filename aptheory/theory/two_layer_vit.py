@@ -5,9 +5,9 @@ Model. Tokens z⁰ = pattern + noise on a ring of P places. Layer l = 1, 2:
     zˡ = σ( Σ_m A^l_nm (z^{l-1}_m + δˡ_m) ),   f = mean over n of aᵀ z²_n,
 
 with A^l the attention, limited to places at ring distance ≤ ``ranges[l-1]`` (so the range is a
-dial for each layer), σ either the identity or a ReLU, and a head `a` that also listens to the
-patterns without meaning (`patterns.head_weights`). Everything is frozen but δ, which enters at one
-place: layer 1, layer 2, or the input, before a frozen linear embedding.
+continuous dial for each layer: `nearness`), σ either the identity or a ReLU, and a head `a` that
+also listens to the patterns without meaning (`patterns.head_weights`). Everything is frozen but δ,
+which enters at one place: layer 1, layer 2, or the input, before a frozen linear embedding.
 
 Three attentions, because "hard attention" can be read in more than one way:
 
@@ -32,8 +32,9 @@ layer averages the tokens' prompts into one), and prompts that steer ("softmax")
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -47,11 +48,22 @@ Place = Literal["input", "layer 1", "layer 2"]
 PLACES: tuple[Place, ...] = ("input", "layer 1", "layer 2")
 
 
-def ring_distance(tokens: int) -> Float[Tensor, "tokens tokens"]:
+def ring_distance(
+    tokens: int, device: torch.device | str = "cpu"
+) -> Float[Tensor, "tokens tokens"]:
     """Distance between two places of a ring, in places: min(|n − m|, P − |n − m|)."""
-    place = torch.arange(tokens)
+    place = torch.arange(tokens, device=device)
     apart = (place[:, None] - place).abs()
     return torch.minimum(apart, tokens - apart).float()
+
+
+def nearness(distance: Tensor, reach: float) -> Tensor:
+    """Weight, from 0 to 1, with which a place at that distance counts: min(1, max(0, r + 1 − d)).
+
+    At a whole range r it is 1 up to the distance r and 0 beyond; in between the next place fades
+    in, so that every range, 2.8 as well as 3, is a network of its own.
+    """
+    return (reach + 1 - distance).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,7 @@ class TwoLayerViT:
     """A frozen network (see the module).
 
     head : weights of the four patterns in the logit.
-    ranges : largest distance at which layer 1 and layer 2 attend.
+    ranges : largest distance at which layer 1 and layer 2 attend, whole or not (`nearness`).
     attention : "hard", "even" or "softmax" (see the module).
     sharpness : β of the softmax.
     activation : "relu" after each layer, "linear" for none.
@@ -68,7 +80,7 @@ class TwoLayerViT:
 
     head: Float[Tensor, " patterns"]
     tokens: int
-    ranges: tuple[int, int]
+    ranges: tuple[float, float]
     attention: Literal["hard", "even", "softmax"] = "softmax"
     sharpness: float = 4.0
     activation: Literal["relu", "linear"] = "linear"
@@ -96,6 +108,10 @@ class TwoLayerViT:
         """The same network with the two ranges exchanged."""
         return replace(self, ranges=(self.ranges[1], self.ranges[0]))
 
+    def to(self, device: torch.device | str) -> TwoLayerViT:
+        """The same network with its head on a device."""
+        return replace(self, head=self.head.to(device))
+
     def prompt_shape(self, place: str, shape: Literal["token", "shared"]) -> tuple[int, int]:
         """Shape of the prompt of one run: one vector a token, or one for all."""
         if place not in PLACES:
@@ -112,7 +128,7 @@ class TwoLayerViT:
             if prompt is not None and place == name:
                 state = state + prompt
             elif prompt is not None and place == "input" and layer == 0:
-                state = state + prompt @ self._embedding().T
+                state = state + prompt @ self._embedding().T.to(prompt)
             state = self._attend(state, kinds, self.ranges[layer])
             if self.activation == "relu":
                 state = torch.relu(state)
@@ -125,7 +141,7 @@ class TwoLayerViT:
         samples, as Raghu et al. (2021) define it.
         """
         kinds = torch.nn.functional.one_hot(samples.kinds.long(), PATTERNS).to(samples.noise)
-        state, apart, means = kinds + samples.noise, ring_distance(self.tokens), []
+        state, apart, means = kinds + samples.noise, ring_distance(self.tokens).to(kinds), []
         for layer in range(2):
             weights = self._weights(state, kinds, self.ranges[layer])
             means.append(float((weights * apart).sum(-1).mean()))
@@ -146,17 +162,17 @@ class TwoLayerViT:
         scales = torch.logspace(0, -1, PATTERNS, base=self.embedding)
         return hadamard * scales
 
-    def _weights(self, state: Tensor, kinds: Tensor, reach: int) -> Float[Tensor, "*b t t"]:
-        near = ring_distance(self.tokens) <= reach
+    def _weights(self, state: Tensor, kinds: Tensor, reach: float) -> Float[Tensor, "*b t t"]:
+        near = _near(self.tokens, reach, state.device)
         if self.attention == "hard":
             same = (kinds @ kinds.transpose(-1, -2)) * near
             return same / same.sum(-1, keepdim=True)
         if self.attention == "even":
-            return (near / near.sum(-1, keepdim=True)).to(state)
+            return near / near.sum(-1, keepdim=True)
         scores = self.sharpness * (state @ state.transpose(-1, -2))
-        return torch.softmax(scores.masked_fill(~near, float("-inf")), -1)
+        return torch.softmax(scores + near.log(), -1)
 
-    def _attend(self, state: Tensor, kinds: Tensor, reach: int) -> Tensor:
+    def _attend(self, state: Tensor, kinds: Tensor, reach: float) -> Tensor:
         """Attention times values, by the cheapest of three equal routes."""
         if self.attention == "hard" and reach == 0:
             return state
@@ -164,15 +180,24 @@ class TwoLayerViT:
             counts = kinds.sum(-2).clamp_min(1)[..., None]
             means = (kinds.transpose(-1, -2) @ state) / counts
             return kinds @ means
-        if self.attention == "softmax" and 2 * reach + 1 < self.tokens // 2:
-            window = window_index(self.tokens, reach)
-            keys = state[..., window, :]  # (..., tokens, 2 reach + 1, 4)
-            scores = self.sharpness * (keys @ state[..., None])
-            return (torch.softmax(scores, -2) * keys).sum(-2)
+        width = math.ceil(reach)
+        if self.attention == "softmax" and 2 * width + 1 < self.tokens // 2:
+            keys = windows(state, width)
+            scores = self.sharpness * (state[..., None] * keys).sum(-2)  # (..., tokens, offsets)
+            offset = torch.arange(-width, width + 1, device=state.device)
+            weights = torch.softmax(scores + nearness(offset.abs(), reach).log(), -1)
+            return (weights[..., None, :] * keys).sum(-1)
         return self._weights(state, kinds, reach) @ state
 
 
-def window_index(tokens: int, reach: int) -> Tensor:
-    """Places within `reach` of each place of a ring, (tokens, 2 reach + 1)."""
-    offsets: Sequence[int] = range(-reach, reach + 1)
-    return (torch.arange(tokens)[:, None] + torch.tensor(list(offsets))) % tokens
+@lru_cache(maxsize=64)
+def _near(tokens: int, reach: float, device: torch.device) -> Float[Tensor, "tokens tokens"]:
+    return nearness(ring_distance(tokens, device), reach)
+
+
+def windows(
+    state: Float[Tensor, "*batch tokens channels"], reach: int
+) -> Float[Tensor, "*batch tokens channels offsets"]:
+    """What stands within `reach` of each place of a ring, from −reach to +reach."""
+    around = [state[..., state.shape[-2] - reach :, :], state, state[..., :reach, :]]
+    return torch.cat(around, -2).unfold(-2, 2 * reach + 1, 1)

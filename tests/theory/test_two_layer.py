@@ -12,12 +12,12 @@ import torch
 from aptheory.errors import InputError
 from aptheory.theory.comparison import preference, smallest_by_place
 from aptheory.theory.patterns import Patterns, head_weights
-from aptheory.theory.prompt_learning import Learning, learn, tuned_rate
+from aptheory.theory.prompt_learning import Learning, learn, with_best_rate
 from aptheory.theory.sample_complexity import smallest_samples, steps_to_zero
 from aptheory.theory.slopes import bootstrap_mean, slope_difference, slope_interval
 from aptheory.theory.trained_vit import pretrain
 from aptheory.theory.two_layer_cnn import TwoLayerCNN
-from aptheory.theory.two_layer_vit import TwoLayerViT, ring_distance, window_index
+from aptheory.theory.two_layer_vit import TwoLayerViT, ring_distance, windows
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -133,7 +133,28 @@ def test_attention_distance_of_even_attention_is_the_mean_ring_distance():
 
 
 def test_windows_wrap_around():
-    assert window_index(5, 1).tolist() == [[4, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 0]]
+    row = windows(torch.arange(5.0)[:, None], 1)[:, 0]
+    assert row.tolist() == [[4, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 0]]
+
+
+def test_a_range_between_two_whole_ones_lies_between_their_attentions():
+    data = Patterns(12)
+    drawn = data.draw(1, 5, generator())
+    for attention in ("hard", "even", "softmax"):
+        distances = [
+            TwoLayerViT.for_data(data, ranges=(reach, 1), attention=attention).attention_distance(
+                drawn
+            )[0]
+            for reach in (2, 2.25, 2.75, 3)
+        ]
+        assert distances == sorted(distances)
+        assert distances[0] < distances[1] < distances[2] < distances[3]
+    # windows and the whole map are two routes to one softmax
+    network = TwoLayerViT.for_data(data, ranges=(1.5, 6))
+    kinds = torch.nn.functional.one_hot(drawn.kinds.long(), 4).float()
+    local = network._attend(drawn.values, kinds, 1.5)
+    whole = network._weights(drawn.values, kinds, 1.5) @ drawn.values
+    assert torch.allclose(local, whole, atol=1e-6)
 
 
 def test_convolution_equals_torch():
@@ -214,11 +235,18 @@ def test_same_seed_same_table():
     assert not first.norm.equals(other.norm)
 
 
-def test_tuned_rate_avoids_a_useless_rate():
+def test_each_size_gets_the_rate_with_the_smallest_validation_error():
     data = Patterns(8)
     network = TwoLayerViT.for_data(data, attention="hard", activation="relu")
     learning = Learning(steps=100, batch=8, shape="shared")
-    assert tuned_rate(network, data, "layer 1", rates=[1e-9, 0.04], learning=learning) == 0.04
+    runs = learn(
+        network, data, "layer 1", sizes=[4, 64], rates=[1e-9, 0.04], repetitions=2,
+        learning=learning,
+    )  # fmt: skip
+    assert len(runs) == 2 * 2 * 2
+    best = with_best_rate(runs)
+    assert sorted(best.samples) == [4, 4, 64, 64]
+    assert set(best[best.samples == 64].rate) == {0.04}
 
 
 def test_smallest_samples_takes_the_first_hit_and_flags_what_is_missing():
@@ -247,6 +275,7 @@ def test_steps_shrink_with_the_rate():
         shape="shared",
         repetitions=4,
         steps=300,
+        looks=60,
         epsilon=0.02,
     )
     middle = found.groupby("rate").steps.median()
@@ -312,9 +341,6 @@ def test_slopes_of_exact_powers():
         lambda: TwoLayerCNN.for_data(Patterns(8), kernels=(2, 3)),
         lambda: TwoLayerViT.for_data(Patterns(8)).prompt_shape("layer 3", "token"),
         lambda: learn(TwoLayerViT.for_data(Patterns(8)), Patterns(8), "layer 9", sizes=[4]),
-        lambda: learn(
-            TwoLayerViT.for_data(Patterns(8)), Patterns(8), "layer 1", sizes=[4, 8], rates=[0.1]
-        ),
         lambda: slope_interval([1.0, 2.0], np.array([[1.0, -1.0]])),
     ],
 )
