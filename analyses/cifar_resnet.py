@@ -54,6 +54,11 @@ class CifarResNet(nn.Module):
         return self.linear(torch.flatten(x, 1))
 
 
+def resnet32() -> CifarResNet:
+    """ResNet-32 for CIFAR-10, untrained."""
+    return CifarResNet(32)
+
+
 def resnet56() -> CifarResNet:
     """ResNet-56 for CIFAR-10, untrained."""
     return CifarResNet(56)

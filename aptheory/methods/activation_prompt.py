@@ -100,7 +100,7 @@ class ActivationPrompt(Method):
             paper's initialisation is not known to us.
     """
 
-    layer: int | str | tuple[int | str, ...] = -2
+    layer: int | float | str | tuple[int | float | str, ...] = -2
     shape: str = "full"
     rank: int | None = None
     std: float = 0.0
@@ -131,7 +131,7 @@ class ActivationPrompt(Method):
         return list(layers)
 
     def install(self, adapted: Adapted) -> int:
-        places = self.places(adapted.net)
+        places = self.places(adapted.source)
         for layer in places:
             prompt = Perturbation(adapted, layer, shape=self.shape, rank=self.rank, std=self.std)
             adapted.edit(layer.index, prompt)
@@ -242,7 +242,7 @@ class RandomPerturbation(Method):
     set to the norm that a trained prompt reached at the same place.
     """
 
-    layer: int | str = -2
+    layer: int | float | str = -2
     norm: float = 1.0
     name: ClassVar[str] = "random_perturbation"
 
@@ -251,7 +251,7 @@ class RandomPerturbation(Method):
         return cls(layer=net.block_layers[len(net.block_layers) // 2])
 
     def install(self, adapted: Adapted) -> int:
-        layer = adapted.net.place(self.layer)
+        layer = adapted.source.place(self.layer)
         adapted.edit(layer.index, FixedPerturbation(adapted, layer, self.norm))
         return layer.index
 

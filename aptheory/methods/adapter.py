@@ -10,7 +10,7 @@ uniform in +-1/sqrt(width). In networks with LayerScale the branch stands before
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
 from aptheory.methods.per_run import by_run, merged, uniform
+from aptheory.methods.spans import modules_at
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Network
@@ -55,10 +56,15 @@ class Adapter(Method):
     Args:
         bottleneck: width of the adapter.
         scale: the factor s.
+        layer: what part of the network learns, a place or several (see `methods.spans`); None is
+            all of it.
     """
 
     bottleneck: int = 64
     scale: float = 0.1
+    layer: int | float | str | tuple[int | float | str, ...] | None = field(
+        default=None, kw_only=True
+    )
     name: ClassVar[str] = "adapter"
 
     def __post_init__(self) -> None:
@@ -74,7 +80,7 @@ class Adapter(Method):
     def modules(self, net: Network) -> dict[str, int]:
         """Name -> width of every block's MLP that maps the last axis to itself."""
         found = {}
-        for name in net.modules_between(0, len(net.layers) - 1):
+        for name in modules_at(net, self.layer):
             module: Any = net.module.get_submodule(name)
             first, second = getattr(module, "fc1", None), getattr(module, "fc2", None)
             if (
@@ -85,9 +91,10 @@ class Adapter(Method):
             ):
                 found[name] = first.in_features
         if not found:
+            part = "this network" if self.layer is None else f"its layer {self.layer!r}"
             raise InputError(
                 f"adapter makes no sense on {net.name}: it stands beside the MLP of a transformer "
-                "block, and this network has none"
+                f"block, and {part} has none."
             )
         return found
 
@@ -97,7 +104,7 @@ class Adapter(Method):
             inner = adapted.net.module.get_submodule(name)
             beside = ParallelAdapter(adapted, inner, width, self.bottleneck, self.scale)
             adapted.replace(name, beside)
-        return min(adapted.source.layer_of(name) for name in modules)
+        return min(adapted.original.layer_of(name) for name in modules)
 
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
         raise InputError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from aptheory.errors import InputError
 from aptheory.methods.per_run import PerRun, RunDropout, by_run, merged, normal
+from aptheory.networks.reading import Reading
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Layer, Network
@@ -31,14 +32,27 @@ if TYPE_CHECKING:
 class Method:
     """The settings of one way to adapt a frozen network; subclasses add their fields.
 
+    ``read`` is the place that the head reads, or several side by side, or "all"; None is the
+    network's own end. What it reads there is pooled: the "mean" over positions, the "class" token,
+    "both" side by side, or "all" positions. Nothing behind the place runs, and nothing there is
+    trained.
+
     ``name`` is what tables and the command line call it. ``stackable`` methods can hold several
     runs at once. ``batchnorm`` is the policy for running statistics: "frozen" (never touched,
     evaluation mode even while training) or "trained" (batch statistics, as in fine-tuning).
     """
 
+    read: int | float | str | tuple[int | float | str, ...] | None = field(
+        default=None, kw_only=True
+    )
+    pooling: str = field(default="mean", kw_only=True)
     name: ClassVar[str] = ""
     stackable: ClassVar[bool] = True
     batchnorm: ClassVar[str] = "frozen"
+
+    def reading(self, net: Network) -> Reading:
+        """Where the head reads in this network."""
+        return Reading.of(net, self.read, pooling=self.pooling)
 
     @classmethod
     def default(cls, net: Network) -> Method:
@@ -82,6 +96,10 @@ class Method:
     def settings(self) -> dict[str, Any]:
         """{"method": name, field: value, ...}: plain values for TOML, JSON and a run's identity."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.read is None:  # a run at the network's end is called as it was before heads moved
+            values = {key: v for key, v in values.items() if key not in ("read", "pooling")}
+        if values.get("layer", 0) is None:  # as before every method had a layer
+            del values["layer"]
         plain = {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
         return {"method": self.name, **plain}
 
@@ -127,9 +145,10 @@ class Adapted(nn.Module):
     """A frozen network with what one method adds to it, for one run or K runs at once.
 
     Attributes:
-        net: its own structure over the same frozen weights (``Network.share``).
+        net: its own structure over the same frozen weights (``Network.share``), up to the last
+            place that the head reads.
         edits: place index (as text) -> the modules applied, in order, to the activation there.
-        head: the linear classifier. It reads the activation entering place ``exit``.
+        head: the linear classifier on the features of ``reading``.
         first_layer: nothing before this place depends on what is learned.
     """
 
@@ -143,13 +162,21 @@ class Adapted(nn.Module):
         self.classes = classes
         self.runs = len(seeds)
         self.seeds = list(seeds)
-        self.net = net.share()
+        self.reading = method.reading(net)
+        self.net = self.original.share()
         self.like = next(iter(self.net.parameters())).detach()
         self.edits = nn.ModuleDict()
-        self.exit = len(net.layers) - 1
-        self.pool: Any = None
-        self.first_layer = method.install(self)
-        width = self.read(torch.zeros(1, *self.net.layers[self.exit].shape)).shape[-1]
+        felt = method.install(self)
+        if felt > self.exit:
+            raise InputError(
+                f"{method.name} acts at place {felt} of {net.name} and its head reads at place "
+                f"{self.exit}: read at the same place or a later one."
+            )
+        self.first_layer = min(felt, self.reading.first)
+        width = sum(
+            self.reading.pooled(layer, torch.zeros(1, *layer.shape)).shape[-1]
+            for layer in self.reading.layers
+        )
         self.head = Head(self.runs, width, classes, like=self.like)
         self.reset(seeds)
         self.train()
@@ -158,6 +185,16 @@ class Adapted(nn.Module):
     def source(self) -> Network:
         """The network that it was attached to."""
         return self._source[0]
+
+    @property
+    def original(self) -> Network:
+        """The source up to the last place that the head reads, as nothing has changed it."""
+        return self.source.until(self.exit)
+
+    @property
+    def exit(self) -> int:
+        """The last place that the head reads."""
+        return self.reading.last
 
     # ---- building blocks for the methods
 
@@ -189,17 +226,11 @@ class Adapted(nn.Module):
 
     # ---- running it
 
-    def read(self, z: Tensor) -> Float[Tensor, "samples width"]:
-        """The head's features from the activation entering place ``exit``."""
-        layer = self.net.layers[self.exit]
-        # A classifier that is a 1x1 convolution reads (D, 1, 1).
-        return z.flatten(1) if self.pool is None else layer.pooled(z, self.pool)
-
     def features(self, z: Tensor) -> Float[Tensor, "samples width"]:
         """From the activation entering ``first_layer`` (K*B, ...) to the head's features."""
-        stops = [*self.places, *([] if self.exit in self.places else [self.exit])]
-        *_, (_, last) = self.net.walk(z, start=self.first_layer, stops=stops, edit=self._edited)
-        return self.read(last)
+        return self.reading.features(
+            self.net, z, start=self.first_layer, edits=tuple(self.places), edit=self._edited
+        )
 
     def _edited(self, layer: Layer, z: Tensor) -> Tensor:
         for module in self.edits_at(layer.index) if layer.index in self.places else ():

@@ -6,7 +6,7 @@ no other biases than beta, so there BitFit is the shift half of NORM-TUNE.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
@@ -15,6 +15,7 @@ from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
 from aptheory.methods.folding import copy_own_weights
 from aptheory.methods.own_weights import give_own, owners
+from aptheory.methods.spans import parameters_at
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Network
@@ -22,8 +23,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BitFit(Method):
-    """Learn all bias vectors, starting from the pretrained ones."""
+    """Learn all bias vectors, starting from the pretrained ones.
 
+    Args:
+        layer: what part of the network learns, a place or several (see `methods.spans`); None is
+            all of it.
+    """
+
+    layer: int | float | str | tuple[int | float | str, ...] | None = field(
+        default=None, kw_only=True
+    )
     name: ClassVar[str] = "bitfit"
 
     @classmethod
@@ -41,16 +50,17 @@ class BitFit(Method):
             net,
             [
                 name
-                for name in net.parameters_between(0, len(net.layers) - 1)
+                for name in parameters_at(net, self.layer)
                 if name.split(".")[-1] == "bias" or name.endswith("_bias")
             ],
         )
         if not found:
-            raise InputError(f"bitfit makes no sense on {net.name}: it has no biases")
+            part = "it" if self.layer is None else f"its layer {self.layer!r}"
+            raise InputError(f"bitfit makes no sense on {net.name}: {part} has no biases.")
         return found
 
     def install(self, adapted: Adapted) -> int:
-        return give_own(adapted, self.biases(adapted.source))
+        return give_own(adapted, self.biases(adapted.original))
 
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
         copy_own_weights(adapted, module)

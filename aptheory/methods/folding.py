@@ -34,6 +34,11 @@ def fold(adapted: Adapted) -> nn.Module:
         twin = copy.deepcopy(adapted).to(like.device, like.dtype)
         return fold(twin).to(here.device, here.dtype)
     source = adapted.source
+    if source.until(adapted.exit) is not source or len(adapted.reading.layers) > 1:
+        raise InputError(
+            f"{adapted.method.name} read at place {adapted.exit} cannot be folded: the classifier "
+            f"of {source.name} reads its last features, not those of an earlier place."
+        )
     module = copy.deepcopy(source.module).eval()
     weight, bias = adapted.head.folded()
     # The rules below may move the classifier's bias, so the classifier is set last.

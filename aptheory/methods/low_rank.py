@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method, called_modules
+from aptheory.methods.spans import modules_at
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Network
@@ -32,11 +33,16 @@ class LoRA(Method):
         targets: module names, or their last parts, that get an update. None: "qkv" where the
             network has such modules (attention's joint projection), else every linear layer and
             ungrouped convolution inside the blocks.
+        layer: what part of the network learns, a place or several (see `methods.spans`); None is
+            all of it.
     """
 
     rank: int = 8
     alpha: float = 8.0
     targets: tuple[str, ...] | str | None = None
+    layer: int | float | str | tuple[int | float | str, ...] | None = field(
+        default=None, kw_only=True
+    )
     name: ClassVar[str] = "lora"
     stackable: ClassVar[bool] = False
 
@@ -56,7 +62,8 @@ class LoRA(Method):
 
     def modules(self, net: Network) -> list[str]:
         """Names of the modules that get an update."""
-        inside = net.modules_between(net.block_layers[0], net.block_layers[-1] + 1)
+        blocks = net.modules_between(net.block_layers[0], net.block_layers[-1] + 1)
+        inside = [name for name in modules_at(net, self.layer) if name in blocks]
         names = [name for name in inside if name in called_modules(net)]
         able = [name for name in names if _fits(net.module.get_submodule(name))]
         if self.targets is None:
@@ -75,7 +82,7 @@ class LoRA(Method):
         return found
 
     def install(self, adapted: Adapted) -> int:
-        names = self.modules(adapted.source)
+        names = self.modules(adapted.original)
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError:
@@ -86,7 +93,7 @@ class LoRA(Method):
         with warnings.catch_warnings(), torch.random.fork_rng():
             warnings.simplefilter("ignore")  # peft expects a language model
             inject_adapter_in_model(config, adapted.net.module)
-        return min(adapted.source.layer_of(name) for name in names)
+        return min(adapted.original.layer_of(name) for name in names)
 
     def reset(self, adapted: Adapted, seed: int) -> None:
         with torch.random.fork_rng():

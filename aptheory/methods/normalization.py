@@ -7,7 +7,7 @@ normalises as it did, only the affine map after it changes.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
@@ -17,6 +17,7 @@ from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
 from aptheory.methods.folding import copy_own_weights
 from aptheory.methods.own_weights import give_own, owners
+from aptheory.methods.spans import nearest, parameters_at
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Network
@@ -46,11 +47,16 @@ class NormTuning(Method):
     Args:
         scale, shift: which half learns; at least one.
         kind: "batch", "layer", "group" or "rms" normalisation, or "any" that the network has.
+        layer: what part of the network learns, a place or several (see `methods.spans`); None is
+            all of it.
     """
 
     scale: bool = True
     shift: bool = True
     kind: str = "any"
+    layer: int | float | str | tuple[int | float | str, ...] | None = field(
+        default=None, kw_only=True
+    )
     name: ClassVar[str] = "norm_tuning"
 
     def __post_init__(self) -> None:
@@ -74,7 +80,7 @@ class NormTuning(Method):
         A layer without the parameter asked for gives what it has.
         """
         wanted = [half for half in ("scale", "shift") if getattr(self, half)]
-        halves = {p: self._half(net, p) for p in net.parameters_between(0, len(net.layers) - 1)}
+        halves = {p: self._half(net, p) for p in parameters_at(net, self.layer)}
         found = owners(net, [parameter for parameter, half in halves.items() if half in wanted])
         if not found:
             kind = "normalisation" if self.kind == "any" else f"{self.kind} normalisation"
@@ -82,6 +88,10 @@ class NormTuning(Method):
             reason = f"it has no {kind} layer with {missing}; choose another kind or"
             for other in filter(None, halves.values()):
                 reason = f"its {kind} layers have a {other} and no {missing}; set {other}=True or"
+            if self.layer is not None:
+                elsewhere = replace(self, layer=None).layers(net)  # refused where there is none
+                near = nearest(net, self.layer, list(elsewhere))
+                reason = f"no {kind} layer runs at layer {self.layer!r}{near}; choose another or"
             raise InputError(f"{self.name} makes no sense on {net.name}: {reason} another method")
         return found
 
@@ -95,7 +105,7 @@ class NormTuning(Method):
         return {"weight": "scale", "bias": "shift"}.get(name, "scale" if kind == "rms" else None)
 
     def install(self, adapted: Adapted) -> int:
-        return give_own(adapted, self.layers(adapted.source))
+        return give_own(adapted, self.layers(adapted.original))
 
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
         copy_own_weights(adapted, module)

@@ -56,7 +56,7 @@ def give_own(adapted: Adapted, found: Mapping[str, tuple[str, ...]]) -> int:
     for name, parameters in found.items():
         inner = adapted.net.module.get_submodule(name)
         adapted.replace(name, OwnWeights(adapted, inner, parameters, tied))
-    return min(adapted.source.layer_of(name) for name in found)
+    return min(adapted.original.layer_of(name) for name in found)
 
 
 class OwnWeights(nn.Module):

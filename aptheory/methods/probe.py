@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
+from aptheory.networks.reading import Reading
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Network
-
-POOLINGS = ("mean", "class", "all")
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class LinearProbe(Method):
     name: ClassVar[str] = "linear_probe"
 
     def install(self, adapted: Adapted) -> int:
-        return adapted.exit
+        return adapted.reading.first
 
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
         """Nothing but the classifier differs."""
@@ -33,35 +32,51 @@ class LinearProbe(Method):
 class LayerProbe(Method):
     """A linear classifier on the activation entering ``layer``; later layers are never run.
 
-    It tells what a layer already knows, against which a prompt at that layer must be measured.
+    It is the case of every method with ``read=layer`` in which nothing but the head learns: what a
+    layer already knows, against which a prompt at that layer, or read there, must be measured.
 
     Args:
-        layer: place index (negative counts from the end) or place name.
+        layer: the place, or several, or "all": their features side by side, the strongest probe.
         pooling: "mean" over spatial positions (prefix tokens excluded), "class" (the first
-            prefix token; the mean where there is none) or "all" (every position and channel).
+            prefix token; the mean where there is none), "both", or "all" (every position and
+            channel).
+        select: the share of all features that the head keeps, those that a linear regression
+            with a group lasso over the classes gives the largest weights (Head2Toe, Evci et al.,
+            ICML 2022, arXiv 2201.03529); None keeps them all.
     """
 
-    layer: int | str = -2
-    pooling: str = "mean"
+    layer: int | float | str | tuple[int | float | str, ...] = -2
+    select: float | None = None
     name: ClassVar[str] = "layer_probe"
 
     def __post_init__(self) -> None:
-        if self.pooling not in POOLINGS:
-            raise InputError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
+        if self.read is not None:
+            raise InputError(
+                f"layer_probe reads at its layer: give layer={self.read!r} instead of read."
+            )
+        if self.select is not None and not 0 < self.select <= 1:
+            raise InputError(
+                f"select is the share of features that the head keeps, above 0 and up to 1; got "
+                f"{self.select!r}."
+            )
+        if isinstance(self.layer, list):
+            object.__setattr__(self, "layer", tuple(self.layer))
 
     @classmethod
     def default(cls, net: Network) -> LayerProbe:
         return cls(layer=net.block_layers[len(net.block_layers) // 2])
 
+    def settings(self) -> dict[str, Any]:
+        settings = {**super().settings(), "pooling": self.pooling}
+        if self.select is None:
+            del settings["select"]
+        return settings
+
+    def reading(self, net: Network) -> Reading:
+        return Reading.of(net, self.layer, pooling=self.pooling, select=self.select)
+
     def install(self, adapted: Adapted) -> int:
-        layer = adapted.net.place(self.layer)
-        adapted.exit = layer.index
-        adapted.pool = None if layer.layout == "vector" else self.pooling
-        return layer.index
+        return adapted.reading.first
 
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
-        if adapted.exit != len(adapted.net.layers) - 1:
-            raise InputError(
-                f"layer_probe at place {adapted.exit} cannot be folded: the network's own "
-                "classifier reads its last features, not this layer's"
-            )
+        """Nothing but the classifier differs."""

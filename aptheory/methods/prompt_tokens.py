@@ -130,6 +130,10 @@ def let_prompts_pass(adapted: Adapted, blocks: list[Layer], tokens: int, method:
     Rotary embeddings leave a network's prefix tokens alone: the prompts count among these.
     """
     net = adapted.net
+    if len(adapted.reading.layers) > 1:
+        raise InputError(
+            f"{method} adds tokens that travel along, so its head reads one place: give read one."
+        )
     after = blocks[-1].index + 1
     adapted.edit(after, RemoveTokens(blocks[0].prefix, tokens))
     for name in net.modules_between(blocks[0].index, after):

@@ -65,7 +65,7 @@ def parse(text: str) -> Method:
     """A method from text, "name" or "name:setting=value,...".
 
     >>> parse("ap:layer=5,shape=channel")
-    ActivationPrompt(layer=5, shape='channel', rank=None, std=0.0)
+    ActivationPrompt(read=None, pooling='mean', layer=5, shape='channel', rank=None, std=0.0)
 
     Several values of one setting are joined by "+": "ap:layer=2+5". Raises InputError.
     """

@@ -11,7 +11,7 @@ no place for the merged shift; in a convolutional network the BatchNorm behind t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -23,6 +23,7 @@ from aptheory.methods.base import Adapted, Method, called_modules
 from aptheory.methods.normalization import KINDS
 from aptheory.methods.own_weights import affine
 from aptheory.methods.per_run import normal
+from aptheory.methods.spans import parameters_at
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Network
@@ -67,9 +68,18 @@ def _merged(inner: Any, scale: Tensor, shift: Tensor) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class SSF(Method):
-    """Scale and shift after every operation that has a bias; ``std`` of their start."""
+    """Scale and shift after every operation that has a bias.
+
+    Args:
+        std: standard deviation of their start, around 1 and 0.
+        layer: what part of the network learns, a place or several (see `methods.spans`); None is
+            all of it.
+    """
 
     std: float = 0.02
+    layer: int | float | str | tuple[int | float | str, ...] | None = field(
+        default=None, kw_only=True
+    )
     name: ClassVar[str] = "ssf"
 
     @classmethod
@@ -79,7 +89,7 @@ class SSF(Method):
 
     def modules(self, net: Network) -> list[str]:
         """The operations that get a scale and shift: all with weight and bias before the head."""
-        used = set(net.parameters_between(0, len(net.layers) - 1))
+        used = set(parameters_at(net, self.layer))
         found = [
             name
             for name, module in net.module.named_modules()
@@ -89,15 +99,18 @@ class SSF(Method):
             and f"{name}.bias" in used
         ]
         if not found:
-            raise InputError(f"ssf makes no sense on {net.name}: no operation of it has a bias")
+            part = "it" if self.layer is None else f"its layer {self.layer!r}"
+            raise InputError(
+                f"ssf makes no sense on {net.name}: no operation of {part} has a bias."
+            )
         return found
 
     def install(self, adapted: Adapted) -> int:
-        names = self.modules(adapted.source)
+        names = self.modules(adapted.original)
         for name in names:
             inner = adapted.net.module.get_submodule(name)
             adapted.replace(name, ScaleShift(adapted, inner, self.std))
-        return min(adapted.source.layer_of(name) for name in names)
+        return min(adapted.original.layer_of(name) for name in names)
 
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
         with torch.no_grad():

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from aptheory.errors import InputError
+
+POOLINGS = ("mean", "class", "both", "all")
+"""How an activation becomes one vector an image: see `Layer.pooled`."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,15 @@ class Layer:
         """One vector an image: (B, D), or (B, positions * D) for ``all``.
 
         ``mean`` averages the spatial positions, ``class`` takes the first prefix token (the mean
-        where there is none), ``all`` puts all spatial positions in a row.
+        where there is none), ``both`` puts these two side by side (the mean alone where there is
+        no prefix), ``all`` puts all spatial positions in a row.
         """
+        if how == "both" and self.prefix:
+            return torch.cat([self.pooled(z, "class"), self.pooled(z, "mean")], dim=1)
         if how == "class" and self.prefix:
             return z[:, 0]
         if how == "all":
             return self.positions(z).flatten(1)
-        if how not in ("mean", "class"):
-            raise InputError(f"pooling must be mean, class or all, not {how!r}")
+        if how not in ("mean", "class", "both"):
+            raise InputError(f"pooling must be {', '.join(POOLINGS)}; got {how!r}.")
         return self.positions(z).mean(1)

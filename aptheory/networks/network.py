@@ -73,6 +73,7 @@ class Network(nn.Module):
         self.transform = transform
         self.block_layers = tuple(block_layers)
         self._digest: str | None = None
+        self._until: dict[int, Network] = {}
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -109,6 +110,8 @@ class Network(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Tensor:
         """What the model's own forward gives, bit for bit."""
+        if self.is_cut:
+            return self.run(x)
         self._check_image(x)
         if self.pieces[0].writes_input:
             x = x.clone()
@@ -240,9 +243,31 @@ class Network(nn.Module):
         copied, so that training the copy cannot change them here).
         """
         twin = copy.copy(self)
-        twin.__dict__ = {**self.__dict__, "_modules": {}}
+        twin.__dict__ = {**self.__dict__, "_modules": {}, "_until": {}}
         twin.module = structural_copy(self.module)
         return twin.eval()
+
+    def until(self, place: Place) -> Network:
+        """This network up to a place: the same weights, and nothing behind the place exists.
+
+        Places keep their index and name. ``net(x)`` and ``run(x)`` give what enters the last one.
+        """
+        last = self.place(place).index
+        if last == len(self.layers) - 1:
+            return self
+        if last not in self._until:
+            view = copy.copy(self)
+            view.__dict__ = {**self.__dict__, "_modules": dict(self._modules), "_until": {}}
+            view.layers = self.layers[: last + 1]
+            view.pieces = self.pieces[:last]
+            view.block_layers = tuple(index for index in self.block_layers if index < last)
+            self._until[last] = view
+        return self._until[last]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether this is the front part of a network: see `until`."""
+        return len(self.pieces) < len(self.layers)
 
     def replace(self, name: str, new: nn.Module) -> nn.Module:
         """Put ``new`` where the module of that dotted name is; returns the one that was there.

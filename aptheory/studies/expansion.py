@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from aptheory.networks.network import Network
 
 
+EACH = "each"
+"""As a method's layer: one run at every layer of the study."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """A method with all its settings; ``label`` is what tables call it.
@@ -96,10 +100,15 @@ def _templates(study: Study, net: Network) -> Iterator[tuple[Method, bool]]:
             continue
         if isinstance(entry, Mapping):
             values = {"method" if key == "name" else key: item for key, item in entry.items()}
-            swept = _has_layer(values["method"]) and "layer" not in values
+            swept = values.get("layer") == EACH or (
+                _has_layer(values["method"]) and "layer" not in values
+            )
             yield from_settings({**values, "layer": 0} if swept else values), not swept
             continue
         text = str(entry).replace(" ", "")
+        if f"layer={EACH}" in text:
+            yield parse(text.replace(f"layer={EACH}", "layer=0")), False
+            continue
         swept = _has_layer(text.partition(":")[0]) and "layer=" not in text
         if swept:
             text += ("," if ":" in text else ":") + "layer=0"
@@ -107,10 +116,15 @@ def _templates(study: Study, net: Network) -> Iterator[tuple[Method, bool]]:
 
 
 def _has_layer(name: str) -> bool:
-    """Whether the method of that name acts at a layer that can be chosen."""
+    """Whether the method of that name acts at one layer, so that it is swept unless it says which.
+
+    One that changes all of the network where no layer is given is swept with ``layer=each``.
+    """
     from aptheory.methods import METHODS
 
-    return name in METHODS and any(item.name == "layer" for item in fields(METHODS[name]))
+    return name in METHODS and any(
+        item.name == "layer" and item.default is not None for item in fields(METHODS[name])
+    )
 
 
 def unusual(method: Method) -> str:

@@ -101,12 +101,13 @@ def predict(adapted: Adapted, operations: Operations | None = None) -> Predictio
     The head adds 2 * width * classes to the forward pass, as much for its weights' gradient and
     for its input's. What the method itself computes (prompt tokens, adapters) is left out.
     """
-    net, first, last = adapted.net, adapted.first_layer, adapted.exit
-    ops = operations or piece_operations(adapted._source[0])
+    net, first, last = adapted.source, adapted.first_layer, adapted.exit
+    ops = operations or piece_operations(net)
     head = 2.0 * adapted.head.shift.numel() * adapted.classes
     before, after = sum(ops.forward[:first]), sum(ops.forward[first:last])
     learning = head + sum(
-        (2 * ops.forward[i] - ops.backward[i]) * _trained_share(net, i)  # the weights' products
+        (2 * ops.forward[i] - ops.backward[i])
+        * _trained_share(adapted.net, i)  # the weights' products
         for i in range(last)
     )
     if _backward_reaches(adapted):

@@ -6,8 +6,9 @@ import math
 import warnings
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from aptheory.training.kept import Kept
@@ -25,13 +26,18 @@ def start_head(adapted: Adapted, kept: Kept, recipe: Recipe) -> None:
     """Set the head's standardisation and its first weights, as the recipe asks, for every run."""
     head = adapted.head
     if recipe.standardize:
-        features = kept.features("train", place=adapted.exit, pool=adapted.pool).double()
+        features = kept.features("train", adapted.reading).double()
         scale = features.std(0, correction=0)
         # A feature that never changes tells nothing: leave it as it is instead of dividing
         # rounding errors by one another.
         scale[scale <= 1e-6 * scale.max()] = 1.0
         head.shift.copy_(features.mean(0))
         head.scale.copy_(scale)
+    if adapted.reading.select is not None:
+        features = kept.features("train", adapted.reading)
+        standard = (features - head.shift) / head.scale
+        chosen = selected(standard, kept.labels("train"), adapted.reading.select)
+        head.scale[~chosen] = math.inf  # reads as 0, whatever the image
     start = recipe.head_init
     if start == "probe" and len(kept.labels("train").unique()) < 2:
         return  # nothing to tell apart
@@ -51,6 +57,35 @@ def start_head(adapted: Adapted, kept: Kept, recipe: Recipe) -> None:
             b.copy_(bias)
 
 
+def selected(
+    standard: Float[Tensor, "rows width"], labels: Int64[Tensor, " images"], share: float
+) -> Bool[Tensor, " width"]:
+    """Which features stay: the ``share`` with the largest weights under a group lasso.
+
+    Least squares on the classes' indicators, with the norm of each feature's weights over all
+    classes as the penalty, at a tenth of the strength at which every weight vanishes. As Head2Toe
+    selects (Evci et al., ICML 2022, arXiv 2201.03529), whose strength is searched a task.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import MultiTaskLasso
+
+    rows = torch.arange(0, len(standard), -(-len(standard) // PROBE_IMAGES))
+    x = standard[rows.to(standard.device)].double().cpu().numpy()
+    answers = torch.nn.functional.one_hot(labels[rows.to(labels.device) % len(labels)])
+    y = answers.double().cpu().numpy()
+    y = y - y.mean(0)
+    strongest = float(np.sqrt(((x.T @ y) ** 2).sum(1)).max()) / len(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # near enough for a ranking
+        lasso = MultiTaskLasso(alpha=0.1 * strongest, max_iter=200, tol=1e-3).fit(x, y)
+    size = np.sqrt((lasso.coef_**2).sum(0))
+    count = max(1, round(share * len(size)))
+    best = np.argsort(-size, kind="stable")[:count]
+    chosen = torch.zeros(len(size), dtype=torch.bool, device=standard.device)
+    chosen[torch.from_numpy(best[size[best] > 0])] = True
+    return chosen
+
+
 def probe(
     adapted: Adapted, kept: Kept
 ) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"]]:
@@ -62,7 +97,7 @@ def probe(
     from sklearn.linear_model import LogisticRegression
 
     head = adapted.head
-    clean = kept.features("train", place=adapted.exit, pool=adapted.pool)
+    clean = kept.features("train", adapted.reading)
     rows = torch.arange(0, len(clean), -(-len(clean) // PROBE_IMAGES), device=clean.device)
     standard = ((clean[rows] - head.shift) / head.scale).double().cpu().numpy()
     labels = kept.labels("train")

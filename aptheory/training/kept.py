@@ -29,6 +29,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from aptheory.errors import InputError
+from aptheory.networks.reading import Reading
 from aptheory.tasks.resizing import view
 from aptheory.training.images import Activations, Images
 from aptheory.training.memory import free_memory, human, out_of_memory
@@ -114,7 +115,7 @@ class Kept:
         }
         self._stores: dict[str, Images | Activations] = dict(self._images)
         self._planned: dict[tuple[str, int], str] = {}
-        self._features: dict[tuple[str, int, str | None], Tensor] = {}
+        self._features: dict[tuple[str, Reading], Tensor] = {}
         self._piece_flops: dict[tuple[int, int], float] = {}
         self._labels = {
             name: torch.from_numpy(np.asarray(getattr(task, name).labels)).to(self.device)
@@ -160,28 +161,27 @@ class Kept:
         self._prepare(split)
         return self._read(self._stores[split], rows, self.layer, generators)
 
-    def features(
-        self, split: str, *, place: int | None = None, pool: str | None = None
-    ) -> Float[Tensor, "rows width"]:
-        """Clean features: what enters ``place`` (default: the classifier's input), pooled.
+    def features(self, split: str, reading: Reading | None = None) -> Float[Tensor, "rows width"]:
+        """Clean features: what a head reads, by default the classifier's input.
 
         One row an image (a view, where views are kept), without fresh augmentation. Computed
         once and remembered, whatever place the kept activations move on to.
         """
-        place = len(self.net.layers) - 1 if place is None else place
-        key = (split, place, pool)
+        reading = reading or Reading.of(self.net)
+        key = (split, reading)
         if key not in self._features:
-            if self.layer <= place:
+            first = reading.first
+            if self.layer <= first:
                 self._prepare(split)
             store = self._stores[split]
-            if store.layer > place:
+            if store.layer > first:
                 store = self._images[split]
-            layer = self.net.layers[place]
-            parts = []
-            for rows in torch.arange(self._images[split].rows).split(self.chunk):
-                z = self._read(store, rows, place)
-                parts.append(z if pool is None else layer.pooled(z, pool))  # type: ignore[arg-type]
-            self._features[key] = torch.cat(parts)
+            self._features[key] = torch.cat(
+                [
+                    self._through(self._read(store, rows, first), first, reading)
+                    for rows in torch.arange(self._images[split].rows).split(self.chunk)
+                ]
+            )
         return self._features[key]
 
     def _read(
@@ -200,15 +200,18 @@ class Kept:
         return z if store.layer == stop else self._through(z, store.layer, stop)
 
     @torch.no_grad()
-    def _through(self, z: Tensor, start: int, stop: int) -> Tensor:
-        """Run the frozen pieces between two places; halves the batch when memory runs out."""
+    def _through(self, z: Tensor, start: int, stop: int | Reading) -> Tensor:
+        """Run on to a place or to what a head reads; in halves when memory runs out."""
         try:
             with autocast(self.device, self.precision):
+                if isinstance(stop, Reading):
+                    return stop.features(self.net, z, start=start).float()
                 return self.net.run(z, start=start, stop=stop).float()
         except RuntimeError as error:
             if not out_of_memory(error) or len(z) < 2:
                 raise
-        self.log(f"out of memory before place {stop}: {len(z)} images are run as two halves")
+        place = stop.last if isinstance(stop, Reading) else stop
+        self.log(f"out of memory before place {place}: {len(z)} images are run as two halves")
         return torch.cat([self._through(part, start, stop) for part in z.chunk(2)])
 
     # ---------------------------------------------------------------------------- moving

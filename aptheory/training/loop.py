@@ -124,7 +124,7 @@ class Loop:
         if all(name.startswith("head.") for name in names) and not kept.fresh:
             self._features = {}
             # Without edits every run sees the same features, those of the frozen network.
-            self._shared = not adapted.edits and adapted.first_layer == adapted.exit
+            self._shared = not adapted.edits
         self._fused: Fused | None = None
         if self.recipe.fuse and self._features is None and adapted.method.batchnorm == "frozen":
             self._fused = Fused.apply(adapted)
@@ -139,7 +139,7 @@ class Loop:
         if split not in self._features:
             adapted, kept = self.adapted, self.kept
             if self._shared:
-                found = kept.features(split, place=adapted.exit, pool=adapted.pool)
+                found = kept.features(split, adapted.reading)
             else:
                 rows = torch.arange(
                     kept.number(split) * (kept.views or 1 if split == "train" else 1)

@@ -127,6 +127,12 @@ def test_layers_all_and_fractions():
             make_plan(study(layers=layers))
 
 
+def test_a_method_without_a_layer_of_its_own_is_swept_where_each_is_asked_for():
+    table = make_plan(study(methods=["norm_tuning", "bitfit:layer=each"], layers=[1, 4])).table()
+    assert len(table[table["method"] == "norm_tuning"]) == 2  # seeds, at no layer of the list
+    assert sorted(table.loc[table["method"] == "bitfit", "layer"]) == [1, 1, 4, 4]
+
+
 def test_same_method_with_other_settings_has_another_name():
     table = make_plan(study(methods=["ap", "ap:shape=channel"], layers=[4])).table()
     assert {"ap", "ap:shape=channel", "random_perturbation:ap:shape=channel"} <= set(
