@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from aptheory.findings.relate import mean_interval, spearman
+from aptheory.findings.chosen import chosen_layer
+from aptheory.findings.relate import spearman
+from aptheory.findings.statistics import mean_interval
 
 
 class NotMeasured(LookupError):
@@ -71,8 +73,8 @@ def chosen(accuracy: pd.DataFrame, method: str = "ap") -> pd.DataFrame:
     parts = []
     rows = accuracy[accuracy["method"] == method]
     for _, group in rows.groupby(["network", "task"]):
-        val = group[group["measure"] == "val_accuracy"].groupby("layer")["value"].mean()
-        test = group[(group["measure"] == "test_accuracy") & (group["layer"] == val.idxmax())]
+        layer = chosen_layer(group)
+        test = group[(group["measure"] == "test_accuracy") & (group["layer"] == layer)]
         parts.append(test[["network", "task", "seed", "layer", "value"]])
     if not parts:
         raise NotMeasured(method)

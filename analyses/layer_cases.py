@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from aptheory.choosing.ranking import ranking
 from aptheory.choosing.rule import Pair
 from aptheory.choosing.scores import PLACES, kind_of, layer_scores, place_scores, score_operations
 from aptheory.choosing.trials import Prices
@@ -53,6 +54,12 @@ class Case:
     def layers(self) -> list[int]:
         """The swept layers."""
         return [int(layer) for layer in self.tests.columns]
+
+    @cached_property
+    def validated(self) -> int:
+        """The swept layer that validation accuracy chooses; ties are drawn."""
+        means = self.vals.mean()
+        return int(means.index[ranking(means.to_numpy(), key=f"{self.network}|{self.task}")[0]])
 
     @cached_property
     def prices(self) -> Prices:

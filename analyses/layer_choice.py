@@ -42,12 +42,13 @@ import numpy as np
 import pandas as pd
 
 from analyses.layer_cases import Case, found_sweeps, gather
+from aptheory.choosing.ranking import ranking
 from aptheory.choosing.rule import Fitter, Rule
 from aptheory.choosing.scores import PLACES, SCORES, standardise
 from aptheory.choosing.trials import Plan, plan, search, spread_out
 from aptheory.errors import InputError
 from aptheory.exploration import write_table
-from aptheory.findings.relate import clustered_interval
+from aptheory.findings.statistics import clustered_mean
 from aptheory.studies.files import write_atomically
 from aptheory.studies.records import key_of
 from aptheory.studies.sources import load_network, load_task
@@ -79,7 +80,7 @@ def held_out_rules(cases: Sequence[Case]) -> dict[int, Rule]:
 
 def _ranking(case: Case, preference: np.ndarray) -> list[int]:
     """The swept layers, best first."""
-    order = np.argsort(-preference, kind="stable")
+    order = ranking(preference, key=f"{case.network}|{case.task}")
     return [int(layer) for layer in case.scores["layer"].iloc[order] if layer in case.layers]
 
 
@@ -92,7 +93,7 @@ def choices(case: Case, rule: Rule | None, others: Sequence[Case]) -> list[tuple
         ("middle layer", nearest(layers, last / 2), 0.0),
         ("last layer", layers[-1], 0.0),
         ("image (VP)", layers[0], 0.0),
-        ("best on validation (the sweep)", int(case.vals.mean().idxmax()), case.sweep_cost),
+        ("best on validation (the sweep)", case.validated, case.sweep_cost),
     ]
     if rule is not None:
         best = _ranking(case, rule.predict(case.scores))[0]
@@ -249,11 +250,11 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     for way, group in table.groupby("way"):
         values, networks = group["regret"].to_numpy(float), group["network"].to_numpy(str)
         fresh = group["regret_fresh"].to_numpy(float)
-        low, high = clustered_interval(values, networks)
+        regret, low, high, _ = clustered_mean(values, networks)
         rows.append(
             {
                 "way": way,
-                "regret": values.mean(),
+                "regret": regret,
                 "low": low,
                 "high": high,
                 "worst": values.max(),
@@ -303,13 +304,13 @@ def findings(table: pd.DataFrame, summary: pd.DataFrame, cases: Sequence[Case]) 
             index=["network", "task"], columns="way", values="regret"
         )
         gap = (both["middle layer"] - both["rule"]).dropna()
-        low, high = clustered_interval(
-            gap.to_numpy(), gap.index.get_level_values("network").to_numpy(str)
-        )
-        verdict = "better" if low > 0 else "worse" if high < 0 else "not told apart"
+        advantage = clustered_mean(gap.to_numpy(), gap.index.get_level_values("network"))
+        verdict = "not told apart"
+        if advantage.low > 0 or advantage.high < 0:
+            verdict = "better" if advantage.low > 0 else "worse"
         said.append(
-            f"Against the middle layer ({middle['regret']:.2f}): {gap.mean():+.2f} points "
-            f"[{low:+.2f}, {high:+.2f}], {verdict}."
+            f"Against the middle layer ({middle['regret']:.2f}): {advantage:+.2f points}, "
+            f"{verdict}."
         )
         families = table.loc[table["way"] == "rule", "family"].value_counts()
         said.append(

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 import aptheory as ap
 from analyses.theory_output import arguments, finish, interval, part
-from aptheory.findings.relate import mean_interval
+from aptheory.findings.statistics import mean_interval
 from aptheory.training.fit import grid
 
 NAME = "low_data"

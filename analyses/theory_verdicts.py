@@ -19,7 +19,7 @@ import torch
 
 from analyses.judges import NOT_REPRODUCED, PARTLY, REPRODUCED, UNDECIDED
 from analyses.theory_output import interval
-from aptheory.findings.relate import mean_interval
+from aptheory.findings.statistics import mean_interval
 from aptheory.theory.comparison import preference
 from aptheory.theory.experts import AttentionWeights, adaptive_prompts, attention_as_experts
 from aptheory.theory.slopes import pivot, slope_difference, slope_interval

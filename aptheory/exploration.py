@@ -18,7 +18,8 @@ from typing import Any
 import pandas as pd
 
 from aptheory.errors import InputError
-from aptheory.findings.relate import TARGETS, corrected, relate
+from aptheory.findings.relate import TARGETS, relate
+from aptheory.findings.statistics import corrected
 from aptheory.networks.attention import attention_layers
 from aptheory.networks.network import Network
 from aptheory.profiling.profile import profile
@@ -63,7 +64,6 @@ def explore(
     *,
     measures: Sequence[str] = MEASURES,
     images: int = 512,
-    draws: int = 1000,
     seed: int = 0,
     **options: Any,
 ) -> Path:
@@ -74,8 +74,7 @@ def explore(
         out: the folder of tables, plots and the page; one that exists is continued.
         measures: metrics of the profile.
         images: training images that the profile looks at, at most.
-        draws: resamples behind each interval of the relation.
-        seed: of the profile's choice of images and of the resampling.
+        seed: of the profile's choice of images.
         options: for `sweep`: engine, workers, address, retry_failed, progress.
 
     Raises:
@@ -86,7 +85,7 @@ def explore(
     started = time.monotonic()
     profiles = profile_study(study, folder, measures=measures, images=images, seed=seed)
     accuracy = sweep(study, folder, **options)
-    write_table(relations(profiles, accuracy, draws=draws, seed=seed), folder / "relation.csv")
+    write_table(relations(profiles, accuracy), folder / "relation.csv")
     record_settings(folder, study, measures=list(measures), images=images, seed=seed)
     page = report(folder)
     log.info("finished in %.0f s", time.monotonic() - started)
@@ -141,9 +140,7 @@ def fitting(net: Network, measures: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in measures if name not in AttentionWatcher.measures)
 
 
-def relations(
-    profiles: pd.DataFrame, accuracy: pd.DataFrame, *, draws: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+def relations(profiles: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFrame:
     """Relate every metric to AP's accuracy and to its gains over the probes; empty if too short.
 
     The three targets are looks at the same curves: ``q`` and ``looks`` count them all.
@@ -151,7 +148,7 @@ def relations(
     tables = []
     for target in TARGETS:
         try:
-            tables.append(relate(profiles, accuracy, target=target, draws=draws, seed=seed))
+            tables.append(relate(profiles, accuracy, target=target))
         except InputError as error:
             log.info("%s: %s", target, error)
     return corrected(pd.concat(tables, ignore_index=True)) if tables else pd.DataFrame()

@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 
 from analyses import evidence
 from analyses.results import Results
-from aptheory.findings.relate import best_layers
+from aptheory.findings.chosen import best_layers
 from aptheory.reporting import plots
 from figures import sheet as page
 

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from analyses import evidence
 from analyses.results import Results
-from aptheory.findings.relate import mean_interval
+from aptheory.findings.statistics import mean_interval
 from aptheory.reporting import plots
 from figures import sheet as page
 
@@ -31,7 +31,8 @@ def draw(results: Results) -> Figure:
             ax.set_title(said, loc="left", fontsize=7.5)
     page.one_legend(sheet, axes)
     slope = evidence.metric_slope(rows, "attention_distance", "")
-    clear = slope.low > 0 or slope.high < 0
+    everywhere = abs(slope.value) == 1  # at every step of every network: no spread, and clear
+    clear = everywhere or slope.low > 0 or slope.high < 0
     way = "rises" if slope.value > 0 else "falls"
     finding = f"Attention distance {way if clear else 'has no clear trend'} with depth"
     return page.title(sheet, f"{finding}: rank correlation {slope} over networks and tasks")

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses.results import Results
-from aptheory.findings.relate import mean_interval
+from aptheory.findings.statistics import mean_interval
 from aptheory.reporting import plots
 from figures import sheet as page
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses.results import Results
-from aptheory.findings.relate import mean_interval
+from aptheory.findings.statistics import mean_interval
 from aptheory.reporting import plots
 
 Draw = Callable[[Results], Figure]

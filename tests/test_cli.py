@@ -63,7 +63,7 @@ def test_running_again_computes_nothing_and_gives_the_same_tables(finished):
 
 def test_relate_report_and_status_work_on_the_folder(finished):
     out, _, _ = finished
-    assert call("relate", out, "--draws", 20).exit_code == 0
+    assert call("relate", out).exit_code == 0
     assert "report.html" in call("report", out).output
     assert "runs done" in call("status", out).output
 

@@ -20,6 +20,7 @@ from functools import cached_property
 
 import pandas as pd
 
+from aptheory.choosing.ranking import ranking
 from aptheory.choosing.rule import Rule
 from aptheory.choosing.scores import (
     SCORES,
@@ -188,7 +189,8 @@ def recommend_layer(
         names = {"layer": range(len(net.layers)), "layer_name": [one.name for one in net.layers]}
         scores, scoring = pd.DataFrame(names | place_scores(net)), 0.0
     scores.insert(2, "preference", rule.predict(scores))
-    table = scores.sort_values("preference", ascending=False, kind="stable").reset_index(drop=True)
+    order = ranking(scores["preference"].to_numpy(), key=f"{net.name}|{task.name}", seed=seed)
+    table = scores.iloc[order].reset_index(drop=True)
     table.insert(0, "rank", range(1, len(table) + 1))
     prices = Prices(operations, len(task.train), len(task.val))
     full = prices.sweep(range(len(net.layers)), epochs=recipe.epochs, seeds=SEEDS)

@@ -85,9 +85,10 @@ class Pair:
         return design - design.mean(0), centred / np.hypot(centred.std(), POINT)
 
     def regret(self, preference: Float[np.ndarray, " layers"]) -> float:
-        """Points lost at the swept layer with the highest preference, ties by the shallowest."""
-        accuracy = self.accuracy[self.swept]
-        return 100 * float(accuracy.max() - accuracy[preference[self.swept].argmax()])
+        """Points lost at the swept layer of the highest preference; the mean of those that tie."""
+        accuracy, preference = self.accuracy[self.swept], preference[self.swept]
+        best = preference >= preference.max() - 1e-9
+        return 100 * float(accuracy.max() - accuracy[best].mean())
 
 
 @dataclass(frozen=True)

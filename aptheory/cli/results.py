@@ -17,7 +17,7 @@ def status(folder: Path) -> None:
 
 
 @verb
-def relate(folder: Path, draws: int = 1000, seed: int = 0) -> None:
+def relate(folder: Path) -> None:
     """Correlate the metrics with the accuracies in FOLDER, with intervals and corrected p."""
     import pandas as pd
 
@@ -29,7 +29,7 @@ def relate(folder: Path, draws: int = 1000, seed: int = 0) -> None:
         raise InputError(
             f"{folder} needs profile.csv and accuracy.csv: run profile and sweep first."
         )
-    correlations = relations(tables.profile, tables.accuracy, draws=draws, seed=seed)
+    correlations = relations(tables.profile, tables.accuracy)
     write_table(correlations, folder / "relation.csv")
     with pd.option_context("display.width", 160, "display.max_columns", None):
         text = correlations.to_string(index=False, float_format=lambda value: f"{value:.3f}")

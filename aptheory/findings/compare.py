@@ -8,11 +8,13 @@ layers a method could choose, because a choice among many is a budget too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aptheory.errors import InputError
+from aptheory.findings.chosen import chosen_layer
+from aptheory.findings.statistics import mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,9 +31,9 @@ def compare(
 ) -> pd.DataFrame:
     """Every method of a sweep side by side, best first, one block a network, task and recipe.
 
-    Columns: network, task, recipe, method, layer (chosen by the mean validation accuracy over
-    seeds), looks (how many layers there were to choose from), parameters (without the head, where
-    ``results`` tells them), seeds, value with low and high (mean test accuracy in [0, 1] and its
+    Columns: network, task, recipe, method, layer (`chosen_layer`: on validation data), looks (how
+    many layers there were to choose from), parameters (without the head, where ``results`` tells
+    them), seeds, value with low and high (mean test accuracy in [0, 1] and its
     95 % t interval over seeds), difference with difference_low and difference_high (the method
     minus ``against``, paired by seed; nan for ``against`` itself), rank (1 the best; the controls
     have none).
@@ -77,7 +79,7 @@ def group_means(results: pd.DataFrame | str | Path) -> pd.DataFrame:
     rows = []
     for name, block in [*blocks, ("all", per_seed)]:
         for key, one in _averaged(block, "").groupby(["network", "recipe", "method"], sort=True):
-            low, high = _interval(one["value"])
+            low, high = mean_interval(one["value"])
             rows.append(
                 {
                     **dict(zip(("network", "recipe", "method"), key, strict=True)),
@@ -114,7 +116,7 @@ def check_controls(results: pd.DataFrame | str | Path) -> pd.DataFrame:
                 continue
             paired = (values["ap"] - values[other]).dropna()
             for layer, differences in paired.groupby(level="layer"):
-                low, high = _interval(differences)
+                low, high = mean_interval(differences)
                 rows.append(
                     {
                         **dict(zip(_GROUP, key, strict=True)),
@@ -151,7 +153,7 @@ def _per_seed(frame: pd.DataFrame) -> pd.DataFrame:
     for key, block in frame.groupby([*_GROUP, "group", "method"], sort=True):
         about = dict(zip([*_GROUP, "group", "method"], key, strict=True))
         for name, rows in _versions(about["method"], block, known):
-            chosen = _chosen(rows)
+            chosen = chosen_layer(rows)
             one = rows[rows["layer"] == chosen].set_index("seed")
             test = one.loc[one["measure"] == "test_accuracy", "value"]
             size = one.loc[one["measure"] == "parameters_without_head", "value"]
@@ -179,17 +181,6 @@ def _versions(
     at_image = block[block["layer"] == 0]
     if method == "ap" and "vp" not in known and len(at_image) and block["layer"].nunique() > 1:
         yield "vp", at_image
-
-
-def _chosen(rows: pd.DataFrame) -> int:
-    """The layer with the best mean validation accuracy; the shallower one of equals."""
-    layers = sorted(set(rows["layer"]))
-    if len(layers) == 1:
-        return int(layers[0])
-    validation = rows[rows["measure"] == "val_accuracy"].groupby("layer")["value"].mean()
-    if validation.empty:
-        raise InputError("a layer must be chosen, but there is no validation accuracy to do it")
-    return int(validation.sort_index().idxmax())
 
 
 def _averaged(per_seed: pd.DataFrame, task: str) -> pd.DataFrame:
@@ -226,9 +217,9 @@ def _ranked(about: dict[str, Any], block: pd.DataFrame, against: str) -> list[di
     rows = []
     for method, one in block.groupby("method", sort=True):
         values = one.set_index("seed")["value"]
-        low, high = _interval(values)
+        low, high = mean_interval(values)
         paired = (values - reference).dropna() if method != against else values.iloc[:0]
-        below, above = _interval(paired)
+        below, above = mean_interval(paired)
         rows.append(
             {
                 **about,
@@ -252,13 +243,3 @@ def _ranked(about: dict[str, Any], block: pd.DataFrame, against: str) -> list[di
         rank += not control
         row["rank"] = None if control else rank
     return rows
-
-
-def _interval(values: Sequence[float] | pd.Series) -> tuple[float, float]:
-    """95 % t interval of a mean over seeds; nan for fewer than two."""
-    import numpy as np
-
-    from aptheory.findings.relate import mean_interval
-
-    numbers = np.asarray(values, dtype=float)
-    return mean_interval(numbers) if len(numbers) > 1 else (float("nan"), float("nan"))

@@ -7,7 +7,9 @@ called clear where the 95 % t interval of that difference lies on one side of ze
 import numpy as np
 import pandas as pd
 
-from aptheory.findings.relate import best_layers, mean_interval, spearman
+from aptheory.findings.chosen import best_layers
+from aptheory.findings.relate import spearman
+from aptheory.findings.statistics import mean_interval
 
 Interval = tuple[float, float, float]
 NOTHING: Interval = (float("nan"), float("nan"), float("nan"))
@@ -166,8 +168,16 @@ def _relations(relation: pd.DataFrame) -> list[str]:
         rows = rows[rows["target"] == "ap"]
     if rows.empty:
         return []
-    found = rows[rows["q"] <= 0.05]
     looks = int(rows["looks"].iloc[0])
+    if not looks:
+        layers = int(rows["layers"].max())
+        return [
+            "Whether a metric explains the layer preference cannot be tested here: with "
+            f"{layers} layers the smallest p of one curve is 1/{2 * layers}, which no correction "
+            f"over {rows['measure'].nunique()} metrics leaves below 0.05. It takes several "
+            "networks."
+        ]
+    found = rows[rows["q"] <= 0.05]
     said = [
         f"{row.measure.replace('_', ' ').capitalize()} correlates with AP's accuracy over layers "
         f"at {row.value:+.2f} [{row.low:+.2f}, {row.high:+.2f}] for {row.network} on {row.task}."
@@ -179,8 +189,7 @@ def _relations(relation: pd.DataFrame) -> list[str]:
             f"No metric explains the layer preference beyond chance after {looks} looks; the "
             f"strongest rank correlation is {strongest['value']:+.2f} "
             f"({str(strongest['measure']).replace('_', ' ')}, {strongest['network']} on "
-            f"{strongest['task']}). One network has too few layers to say more: each test has a "
-            f"smallest possible p of 1/{int(strongest['layers'])}."
+            f"{strongest['task']})."
         )
     return said
 

@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from aptheory.errors import InputError
-from aptheory.findings.relate import best_layers, mean_interval
+from aptheory.findings.chosen import best_layers
 from aptheory.findings.sentences import by_layer, mean_by
+from aptheory.findings.statistics import mean_interval
 from aptheory.reporting.legend import (
     COLORS,
     MEASURES,

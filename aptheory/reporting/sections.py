@@ -8,8 +8,8 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from aptheory.findings.relate import mean_interval
 from aptheory.findings.sentences import by_layer, by_seed, paired, percent, points
+from aptheory.findings.statistics import mean_interval
 from aptheory.reporting import svg as charts
 from aptheory.reporting.legend import COLORS, METHODS, SHORT, measure_name, method_name
 from aptheory.reporting.run_folder import Tables, at

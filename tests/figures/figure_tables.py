@@ -18,7 +18,7 @@ def write(folder: Path) -> Path:
     tables = {
         "layer_preference/accuracy": accuracy,
         "layer_preference/profile": profile,
-        "layer_preference/relation": relate(profile, accuracy, draws=20),
+        "layer_preference/relation": relate(profile, accuracy),
         "cka_between/cka": pd.DataFrame(
             {"network": CNN, "task": task, "layer": i, "measure": "cka"}
             | {"other_network": VIT, "other_layer": j, "value": 1 - abs(i / 2 - j) / 8}

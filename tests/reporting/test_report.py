@@ -56,7 +56,7 @@ def folder(tmp_path):
     profile, accuracy = pd.DataFrame(profile), pd.DataFrame(accuracy)
     profile.to_csv(tmp_path / "profile.csv", index=False)
     accuracy.to_csv(tmp_path / "accuracy.csv", index=False)
-    relate(profile, accuracy, draws=50).to_csv(tmp_path / "relation.csv", index=False)
+    relate(profile, accuracy).to_csv(tmp_path / "relation.csv", index=False)
     (tmp_path / "settings.json").write_text(json.dumps({"seed": 0, "network <b>": "x & y"}))
     return tmp_path
 
@@ -134,7 +134,7 @@ def test_every_value_of_the_curve_can_be_hovered(folder):
     table = pd.read_csv(folder / "accuracy.csv")
     chosen = table.query("network == 'vit' and method == 'ap' and measure == 'test_accuracy'")
     for layer, value in (100 * chosen.groupby("layer")["value"].mean()).items():
-        assert re.search(rf'aria-label="layer {layer} .blocks.{layer}.: prompt {value:.3g} ', page)
+        assert re.search(rf'aria-label="layer {layer} .blocks.{layer}.: prompt {value:.3g}[ ;]', page)
 
 
 def test_the_plots_are_written_as_vector_and_raster(folder):
@@ -165,7 +165,7 @@ def test_an_empty_folder_is_refused(tmp_path):
 
 def test_a_null_result_is_printed_as_one(folder):
     tables = Tables.read(folder)
-    tables.relation["q"] = 1.0
+    tables.relation["q"], tables.relation["looks"] = 1.0, 12
     assert any("No metric explains the layer preference" in said for said in findings(tables))
 
 

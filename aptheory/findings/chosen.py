@@ -1,0 +1,79 @@
+"""The layer that validation data choose: the one choice that findings, pages and claims share."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from aptheory.choosing.ranking import ranking
+from aptheory.errors import InputError
+from aptheory.findings.statistics import mean_interval
+
+
+def chosen_layer(rows: pd.DataFrame, *, seed: int = 0) -> int:
+    """The layer of one method, network and task with the best mean validation accuracy over seeds.
+
+    Layers that tie are told apart by their mean validation loss, where the table has one for each
+    of them (measure ``val_loss``), and then drawn with ``seed``; see
+    `aptheory.choosing.ranking.ranking`. Test data are never looked at.
+
+    Args:
+        rows: tidy rows with ``layer, seed, measure, value``; others of its columns are not read,
+            but for ``network``, ``task`` and ``method``, which the draw depends on.
+
+    Raises:
+        InputError: several layers, and no validation accuracy to choose by.
+    """
+    layers = rows["layer"].unique()
+    if len(layers) == 1:
+        return int(layers[0])
+    means = rows.pivot_table(index="layer", columns="measure", values="value", aggfunc="mean")
+    if "val_accuracy" not in means:
+        raise InputError("a layer must be chosen, but there is no validation accuracy to do it.")
+    means = means.dropna(subset=["val_accuracy"]).sort_index()
+    losses = means["val_loss"].to_numpy() if "val_loss" in means else None
+    about = [str(rows[name].iloc[0]) for name in ("network", "task", "method") if name in rows]
+    order = ranking(means["val_accuracy"].to_numpy(), losses, key="|".join(about), seed=seed)
+    return int(means.index[order[0]])
+
+
+def best_layers(accuracy: pd.DataFrame, *, method: str = "ap", seed: int = 0) -> pd.DataFrame:
+    """The layer with the best validation accuracy, and the test accuracy that it brings.
+
+    The choice is `chosen_layer` and never sees the test split. ``low`` and ``high`` are Student's
+    t interval of the mean test accuracy over seeds (95 %), nan where the seeds agree; ``regret`` is
+    what the layer best on *test* would have brought more.
+    """
+    rows = []
+    of_method = accuracy[accuracy["method"] == method]
+    for key, group in of_method.groupby(["network", "task"]):
+        network, task = key
+        if not {"val_accuracy", "test_accuracy"} <= set(group["measure"]):
+            continue
+        layer = chosen_layer(group, seed=seed)
+        test = group[group["measure"] == "test_accuracy"].pivot_table(
+            index="layer", columns="seed", values="value", aggfunc="mean"
+        )
+        values = test.loc[layer].dropna().to_numpy()
+        low, high = mean_interval(values)
+        rows.append(
+            {
+                "network": network,
+                "task": task,
+                "method": method,
+                "layer": layer,
+                "layer_name": _name(group, layer),
+                "depth": layer / max(1, int(group["layer"].max())),
+                "value": float(values.mean()),
+                "low": low,
+                "high": high,
+                "seeds": len(values),
+                "regret": float(test.mean(axis=1).max() - test.loc[layer].mean()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _name(group: pd.DataFrame, layer: int) -> str:
+    if "layer_name" not in group:
+        return str(layer)
+    return str(group.loc[group["layer"] == layer, "layer_name"].iloc[0])

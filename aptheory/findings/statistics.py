@@ -1,0 +1,454 @@
+"""Every interval and p-value of the toolkit, each with what it holds and what it leaves out.
+
+A number has as many intervals as there are things that could have been drawn otherwise. Two are
+told apart here: the **test pictures** (another sample of pictures of the same kind) and the
+**training** (seeds, which redraw the training pictures and their order). `two_source_interval`
+holds both; `mean_interval` over seeds holds the second alone. What is said of *networks* has
+networks as its units (`clustered_mean`): tasks of one network share it and are no further evidence.
+
+    f"{two_source_interval(correct).times(100):.1f %}"    # 71.7 % [59.2, 81.5]
+    value, low, high, n = clustered_mean(gains, networks, tasks)
+
+``benchmarks/coverage.py`` simulates what each of these promises and prints what it finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Num
+from scipy import stats
+
+from aptheory.errors import InputError
+
+Curve = Float[np.ndarray, " layers"]
+Numbers = Sequence[float] | Num[np.ndarray, " n"] | pd.Series
+Correct = Bool[np.ndarray, "runs pictures"] | Bool[np.ndarray, " pictures"]
+
+NAN = float("nan")
+Z = 1.959963984540054
+"""The normal quantile of a 95 % interval."""
+
+SAME = 1e-12
+"""Values that differ by less than this share of their size are equal but for rounding."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value, its bounds, and what they stand on; it prints itself.
+
+    ``n`` counts the independent ``unit``s behind the bounds. Where nothing can be said (one unit,
+    no spread) the bounds are nan, and only they, and ``note`` says why. ``errors`` are standard
+    errors by source, where several were told apart.
+
+    >>> gain = Interval(0.067, 0.012, 0.122, n=3, unit="seeds")
+    >>> f"{gain.times(100):+.1f points}"
+    '+6.7 points [+1.2, +12.2]'
+    """
+
+    value: float
+    low: float = NAN
+    high: float = NAN
+    n: int = 0
+    unit: str = ""
+    note: str = ""
+    errors: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def known(self) -> bool:
+        """Whether there are bounds."""
+        return bool(np.isfinite(self.low) and np.isfinite(self.high))
+
+    @property
+    def sources(self) -> str:
+        """How far each source moves the value, as standard errors: "test pictures 2.1, …"."""
+        return ", ".join(f"{source} {error:.2g}" for source, error in self.errors.items())
+
+    def times(self, factor: float) -> Interval:
+        """The same in another unit, such as points for fractions."""
+        bounds = sorted((factor * self.low, factor * self.high))
+        errors = {source: abs(factor) * error for source, error in self.errors.items()}
+        return replace(
+            self, value=factor * self.value, low=bounds[0], high=bounds[1], errors=errors
+        )
+
+    def __iter__(self) -> Iterator[float]:
+        return iter((self.value, self.low, self.high, self.n))
+
+    def __format__(self, spec: str) -> str:
+        """A number's format, then perhaps a space and a unit: ``.1f %`` or ``+.1f points``."""
+        number, _, unit = (spec or ".3g").partition(" ")
+        value = f"{self.value:{number}}" + (f" {unit}" if unit else "")
+        if self.known:
+            value += f" [{self.low:{number}}, {self.high:{number}}]"
+        return f"{value} ({self.note})" if self.note else value
+
+    def __str__(self) -> str:
+        return format(self)
+
+
+# Means ------------------------------------------------------------------------------------------
+
+
+def mean_over(
+    values: Numbers,
+    *,
+    unit: str = "seeds",
+    confidence: float = 0.95,
+) -> Interval:
+    """Mean of independent values with Student's t interval; nan values are left out.
+
+    One value has no interval. Neither have values that are all the same: that is no evidence that
+    the next would be the same too, but a sign that nothing was drawn anew.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    numbers = numbers[~np.isnan(numbers)]
+    count = len(numbers)
+    if count == 0:
+        return Interval(NAN, unit=unit, note=f"no {unit}")
+    value = float(numbers.mean())
+    if count == 1:
+        return Interval(value, n=1, unit=unit, note=f"one of {unit}: no spread is known")
+    if np.ptp(numbers) <= SAME * np.abs(numbers).max():
+        return Interval(value, n=count, unit=unit, note=f"no spread: the {count} {unit} agree")
+    half = stats.t.ppf((1 + confidence) / 2, count - 1) * stats.sem(numbers)
+    return Interval(value, float(value - half), float(value + half), count, unit)
+
+
+def mean_interval(values: Numbers, *, confidence: float = 0.95) -> tuple[float, float]:
+    """The bounds of `mean_over`; (nan, nan) for one value and for values that are all the same."""
+    interval = mean_over(values, confidence=confidence)
+    return interval.low, interval.high
+
+
+def clustered_mean(
+    values: Numbers,
+    networks: Iterable[object],
+    tasks: Iterable[object] | None = None,
+    *,
+    confidence: float = 0.95,
+) -> Interval:
+    """Mean over networks of their means over tasks, networks as the units.
+
+    Values of one (network, task), such as seeds, are averaged first, then the tasks of a network,
+    then networks; Student's t over the networks' means with networks − 1 degrees of freedom. Two
+    networks give a very wide interval, which is what two networks say of a third.
+
+    With one network its tasks are the units and ``note`` says that other networks are not spoken
+    of. nan values are left out.
+
+    >>> value, low, high, n = clustered_mean([1, 2, 5, 6], ["a", "a", "b", "b"], list("xyxy"))
+    >>> value, n
+    (3.5, 2)
+    """
+    frame = pd.DataFrame({"value": np.asarray(values, dtype=np.float64), "network": list(networks)})
+    frame["task"] = np.arange(len(frame)) if tasks is None else list(tasks)
+    cells = frame.dropna(subset=["value"]).groupby(["network", "task"], sort=False)["value"].mean()
+    means = cells.groupby("network", sort=False).mean()
+    if len(means) != 1:
+        return mean_over(means.to_numpy(), unit="networks", confidence=confidence)
+    interval = mean_over(cells.to_numpy(), unit="tasks", confidence=confidence)
+    note = "one network: nothing is said of others"
+    return replace(interval, note="; ".join(filter(None, (interval.note, note))))
+
+
+def mean_correlation(
+    correlations: Numbers,
+    networks: Iterable[object] | None = None,
+    tasks: Iterable[object] | None = None,
+    *,
+    confidence: float = 0.95,
+) -> Interval:
+    """Mean of correlations by Fisher's z = artanh r, with Student's t over the units' z.
+
+    The units are networks as in `clustered_mean`; without ``networks`` each correlation is one.
+    On z the spread does not depend on the correlation, and the bounds stay inside [−1, 1]. A
+    correlation over a dozen layers cannot tell 1 from 0.99, and z of 1 is infinite: values beyond
+    ±0.99 count as ±0.99.
+    """
+    rs = np.asarray(correlations, dtype=np.float64)
+    if np.nanmax(np.abs(rs), initial=0) > 1 + 1e-9:
+        raise InputError("a correlation lies beyond ±1; give correlations between -1 and 1.")
+    units = np.arange(len(rs)).astype(str) if networks is None else networks
+    z = clustered_mean(fisher_z(rs), units, tasks, confidence=confidence)
+    value, low, high = np.tanh([z.value, z.low, z.high])
+    return replace(z, value=float(value), low=float(low), high=float(high))
+
+
+def fisher_z(correlations: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """artanh of correlations, which count as ±0.99 beyond it."""
+    return np.arctanh(np.clip(correlations, -0.99, 0.99))
+
+
+def mean_p(values: Numbers) -> float:
+    """Two-sided p of Student's t for a mean of 0; nan for one value, or without any spread."""
+    numbers = np.asarray(values, dtype=np.float64)
+    if len(numbers) < 2 or not mean_over(numbers).known:
+        return NAN
+    return float(stats.ttest_1samp(numbers, 0).pvalue)
+
+
+# Test pictures ----------------------------------------------------------------------------------
+
+
+def wilson(share: float, count: float, *, quantile: float = Z) -> tuple[float, float]:
+    """Wilson's score interval of a share of ``count``, which need not be whole.
+
+    It does not shrink to a point at 0 or 1. (Wilson 1927.)
+
+    >>> [round(bound, 3) for bound in wilson(43 / 60, 60)]
+    [0.592, 0.815]
+    """
+    square = quantile**2
+    middle = (share + square / (2 * count)) / (1 + square / count)
+    half = np.sqrt(share * (1 - share) / count + square / (4 * count**2)) / (1 + square / count)
+    return max(0.0, float(middle - quantile * half)), min(1.0, float(middle + quantile * half))
+
+
+def two_source_interval(correct: Correct, *, confidence: float = 0.95) -> Interval:
+    """Accuracy with the interval that holds both sources: test pictures and training.
+
+    Args:
+        correct: whether each run (one a seed) was right on each test picture, the same pictures in
+            the same order; one run may come as a vector.
+        confidence: coverage of the interval.
+
+    Returns:
+        The mean over runs and pictures; ``errors`` has the standard error of each source.
+
+    Runs and pictures are crossed random effects: the variance of the mean is that of the runs'
+    means, plus that of the pictures', less the residual that both hold (`_crossed`). The bounds
+    are Wilson's for the number of pictures that would have this variance, with Student's t for the
+    few runs, so that a small test set and an accuracy near 1 are treated well. With one run, or
+    with runs that are all the same, they are Wilson's own and hold the pictures alone; ``note``
+    says so, and names seeds with the same predictions.
+    """
+    table = _runs_by_pictures(correct)
+    runs, pictures = table.shape
+    share = float(table.mean())
+    crossed = _crossed(table, known=share * (1 - share) / max(1, pictures - 1))
+    equal = equal_runs(correct)
+    note = ""
+    if runs == 1:
+        note = "one seed: the interval is that of the test pictures alone"
+    elif not table.std(0).any():
+        note = "no spread over seeds: the runs are the same"
+    elif equal:
+        note = "the same predictions from runs " + ", ".join(f"{a} and {b}" for a, b in equal)
+    quantile = stats.t.ppf((1 + confidence) / 2, crossed.freedom)
+    effective = pictures
+    if crossed.variance > 0 and pictures > 1:
+        effective = pictures * share * (1 - share) / (pictures - 1) / crossed.variance
+    low, high = wilson(share, effective, quantile=quantile)
+    return Interval(share, low, high, runs, "seeds", note, crossed.errors)
+
+
+def paired_pictures(
+    first: Correct, second: Bool[np.ndarray, ...], *, confidence: float = 0.95
+) -> Interval:
+    """Accuracy of ``first`` minus that of ``second`` on the same test pictures.
+
+    One run each, or several that are paired by seed, (runs, pictures). The interval holds the test
+    pictures and, with several runs, the training as well (crossed as in `two_source_interval`,
+    Student's t). One picture that only the first knows and one that only the second knows are
+    added for the bounds (Bonett and Price 2012), so that two methods which agree on every picture
+    of a small test set are not called equal to the last digit.
+
+    Raises:
+        InputError: different shapes.
+    """
+    ours, theirs = _runs_by_pictures(first), _runs_by_pictures(second)
+    if ours.shape != theirs.shape:
+        raise InputError(
+            f"one method has {ours.shape} (runs, pictures) and the other {theirs.shape}; expected "
+            "the same test pictures and as many runs of both."
+        )
+    table = ours - theirs
+    runs = len(table)
+    added = np.concatenate([table, np.ones((runs, 1)), -np.ones((runs, 1))], axis=1)
+    crossed = _crossed(added)
+    half = stats.t.ppf((1 + confidence) / 2, crossed.freedom) * np.sqrt(crossed.variance)
+    middle = added.mean()
+    note = "one seed: the interval is that of the test pictures alone" if runs == 1 else ""
+    if runs > 1 and not table.std(0).any():
+        note = "no spread over seeds: the runs are the same"
+    low, high = max(-1.0, float(middle - half)), min(1.0, float(middle + half))
+    return Interval(float(table.mean()), low, high, runs, "seeds", note, crossed.errors)
+
+
+def mcnemar(first: Bool[np.ndarray, " pictures"], second: Bool[np.ndarray, ...]) -> float:
+    """McNemar's two-sided p that two methods know equally many pictures, one run each.
+
+    The mid-p form (Fagerland, Lydersen and Laake 2013): the exact one is far from level at the few
+    pictures on which methods differ. 1 where they differ on none.
+    """
+    ours, theirs = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    if ours.shape != theirs.shape or ours.ndim != 1:
+        raise InputError(
+            f"McNemar's test got {ours.shape} and {theirs.shape}; expected one run of each method "
+            "on the same test pictures, as two vectors."
+        )
+    gained, lost = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    if gained + lost == 0:
+        return 1.0
+    binomial = stats.binom(gained + lost, 0.5)
+    fewer = min(gained, lost)
+    return float(min(1.0, 2 * binomial.cdf(fewer) - binomial.pmf(fewer)))
+
+
+def equal_runs(correct: Correct) -> list[tuple[int, int]]:
+    """Pairs of runs that were right on exactly the same pictures: seeds that changed nothing."""
+    table = np.atleast_2d(np.asarray(correct, dtype=bool))
+    return [
+        (a, b)
+        for a in range(len(table))
+        for b in range(a + 1, len(table))
+        if np.array_equal(table[a], table[b])
+    ]
+
+
+@dataclass(frozen=True)
+class _Crossed:
+    variance: float  # of the grand mean
+    freedom: float
+    errors: dict[str, float]
+
+
+def _crossed(table: Float[np.ndarray, "runs pictures"], known: float | None = None) -> _Crossed:
+    """Variance of the mean of a table whose rows and columns are both drawn.
+
+    E s²(runs' means)/R + s²(pictures' means)/N counts the residual twice, so it is taken off once;
+    the result is at least either part alone. Satterthwaite's degrees of freedom. ``known`` is what
+    the pictures' part follows from (a binomial): it then costs no degree of freedom.
+    """
+    runs, pictures = table.shape
+    by_run, by_picture = table.mean(1), table.mean(0)
+    images = float(by_picture.var(ddof=1) / pictures) if pictures > 1 else 0.0
+    if runs == 1:
+        freedom = np.inf if known is not None else max(1, pictures - 1)
+        variance = images if known is None else known
+        return _Crossed(variance, freedom, {"test pictures": float(np.sqrt(variance))})
+    residual = table - by_run[:, None] - by_picture + table.mean()
+    cells = (runs - 1) * max(1, pictures - 1)
+    noise = float((residual**2).sum() / cells / table.size)
+    training = float(by_run.var(ddof=1) / runs)
+    variance = max(training + images - noise, training, images)
+    doubt = training**2 / (runs - 1) + noise**2 / cells
+    if known is None:
+        doubt += images**2 / max(1, pictures - 1)
+    errors = {
+        "test pictures": float(np.sqrt(max(images - noise, 0))),
+        "training": float(np.sqrt(training)),
+    }
+    return _Crossed(variance, variance**2 / doubt if doubt > 0 else np.inf, errors)
+
+
+def _runs_by_pictures(correct: Num[np.ndarray, ...] | Correct) -> Float[np.ndarray, "r p"]:
+    table = np.atleast_2d(np.asarray(correct))
+    if table.ndim != 2 or 0 in table.shape:
+        raise InputError(
+            f"predictions have shape {np.shape(correct)}; expected (runs, pictures), or "
+            "(pictures,) of one run, with at least one picture."
+        )
+    return table.astype(np.float64)
+
+
+# Curves over layers -----------------------------------------------------------------------------
+
+
+def shifted(x: Curve, statistic: Callable[[Curve], float]) -> Float[np.ndarray, " shifts"]:
+    """The statistic of all 2n circular shifts of the curve followed by its mirror image.
+
+    The first is that of the curve itself. A layer curve does not end where it began: plain rotation
+    tears it, the torn copies correlate less with a smooth curve than an untorn independent one
+    would, and a test on them rejects up to four times too often. The reflected curve has no tear.
+    """
+    ring = np.concatenate([x, x[::-1]])
+    turned = (np.roll(ring, shift)[: len(x)] for shift in range(len(ring)))
+    return np.array([statistic(curve) for curve in turned], dtype=np.float64)
+
+
+def circular_shift_p(x: Curve, statistic: Callable[[Curve], float]) -> float:
+    """Two-sided p of a statistic of ``x`` under all circular shifts of the reflected curve.
+
+    A shift keeps the curve's smoothness and breaks only its alignment with what the statistic
+    compares it with. The identity is one of the 2n shifts, so p is at least 1/(2n).
+    """
+    values = np.abs(shifted(x, statistic))
+    if np.isnan(values[0]):
+        return NAN
+    return float(np.mean(~(values < values[0] - 1e-12)))
+
+
+def correlation_interval(
+    x: Curve, statistic: Callable[[Curve], float], *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Bounds of a correlation of two smooth curves over few layers.
+
+    Neighbouring layers are not independent: the correlation of two unrelated smooth curves
+    scatters as if there were only ν + 2 of them. The scatter is seen in the circular shifts of one
+    curve, 1/(ν + 1) their mean square; with Student's t on ν degrees of freedom it becomes a
+    half-width of Fisher's z. That estimate of ν is itself noisy over a dozen layers, so half-widths
+    are drawn towards a constant: ``SHRINK`` holds both numbers, calibrated in
+    ``benchmarks/coverage.py``. Resampling blocks of layers instead covers 80 % for 95.
+
+    Returns (nan, nan) where the correlation is undefined.
+    """
+    values = shifted(x, statistic)
+    if np.isnan(values[0]):
+        return NAN, NAN
+    freedom = max(1 / np.nanmean(values**2) - 2, 0.3)
+    student = stats.t.ppf((1 + confidence) / 2, freedom)
+    half = SHRINK[0] + SHRINK[1] * np.arctanh(student / np.sqrt(student**2 + freedom))
+    limit = 1 - 6 / (len(x) * (len(x) ** 2 - 1))  # half-way from 1 to the next rank correlation
+    z = np.arctanh(np.clip(values[0], -limit, limit))
+    return min(np.tanh(z - half), values[0]), max(np.tanh(z + half), values[0])
+
+
+SHRINK = (0.3, 0.6)
+"""The constant and the slope of `correlation_interval`'s half-width in Fisher's z."""
+
+
+# Many looks -------------------------------------------------------------------------------------
+
+
+def corrected(table: pd.DataFrame, *, level: float = 0.05) -> pd.DataFrame:
+    """The same rows with ``looks``, how many were tested, and ``q``, p corrected over all of them.
+
+    Benjamini and Hochberg 1995. A row whose ``smallest_p`` (where there is such a column) no
+    correction could leave below ``level`` is not a look and has no q: Tarone's (1990) rule, which
+    asks what a test can show and not what it showed; its ``note`` says so. Tables that are read
+    together are corrected together: ``corrected(pd.concat(tables))``.
+    """
+    table = table.copy()
+    tested = table["p"].notna()
+    if "smallest_p" in table:
+        smallest = table["smallest_p"].where(tested)
+        possible = can_show(smallest.to_numpy(np.float64), level=level)
+        silent = tested & ~possible
+        notes = [f"not tested: the smallest p here is 1/{1 / p:.0f}" for p in smallest[silent]]
+        table.loc[silent, "note"] = notes
+        tested &= possible
+    table["looks"] = int(tested.sum())
+    table["q"] = np.nan
+    if tested.any():
+        table.loc[tested, "q"] = stats.false_discovery_control(table.loc[tested, "p"])
+    return table
+
+
+def can_show(
+    smallest: Float[np.ndarray, " tests"], *, level: float = 0.05
+) -> Bool[np.ndarray, " tests"]:
+    """Which tests could be significant at all, given the smallest p that each can have.
+
+    Tarone 1990: the least K such that at most K tests can reach level / K; those tests. nan is no
+    test.
+    """
+    for looks in range(1, len(smallest) + 1):
+        possible = smallest <= level / looks + 1e-12
+        if possible.sum() <= looks:
+            return possible
+    return np.zeros(len(smallest), dtype=bool)
