@@ -134,7 +134,9 @@ def test_every_value_of_the_curve_can_be_hovered(folder):
     table = pd.read_csv(folder / "accuracy.csv")
     chosen = table.query("network == 'vit' and method == 'ap' and measure == 'test_accuracy'")
     for layer, value in (100 * chosen.groupby("layer")["value"].mean()).items():
-        assert re.search(rf'aria-label="layer {layer} .blocks.{layer}.: prompt {value:.3g}[ ;]', page)
+        assert re.search(
+            rf'aria-label="layer {layer} .blocks.{layer}.: prompt {value:.3g}[ ;]', page
+        )
 
 
 def test_the_plots_are_written_as_vector_and_raster(folder):
