@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from aptheory.methods import fold as fold
     from aptheory.methods import register as register
     from aptheory.methods import save as save
+    from aptheory.models.fitting import fit_model as fit_model
+    from aptheory.models.model import Model as Model
+    from aptheory.models.model import load_model as load_model
     from aptheory.networks.layer import Layer as Layer
     from aptheory.networks.loading import load as load
     from aptheory.networks.network import Network as Network
@@ -84,6 +87,9 @@ _HOME = {
     "sweep": "studies.sweep",
     "status": "studies.status",
     "recommend_layer": "choosing.recommend",
+    "fit_model": "models.fitting",
+    "load_model": "models.model",
+    "Model": "models.model",
     "relate": "findings.relate",
     "compare": "findings.compare",
     "explore": "exploration",

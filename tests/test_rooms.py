@@ -11,12 +11,12 @@ ROOT = Path(__file__).resolve().parents[1]
 #: A room may import itself and the rooms of the floors above it in this list, never a neighbour.
 FLOORS = (
     ("errors", "version"),
-    ("preprocessing",),
+    ("devices", "preprocessing"),
     ("metrics", "theory", "networks", "tasks"),
     ("methods", "profiling"),
     ("training",),
     ("studies", "choosing"),
-    ("findings",),
+    ("findings", "models"),
     ("reporting",),
     ("exploration",),
     ("cli",),

@@ -5,7 +5,7 @@ share. Exit codes: 0 done, 1 nothing succeeded, 2 input that cannot be used (one
 why), 130 interrupted.
 """
 
-from aptheory.cli import choosing, networks, results, studies, tasks  # noqa: F401  (their verbs)
+from aptheory.cli import choosing, models, networks, results, studies, tasks  # noqa: F401
 from aptheory.cli.app import app, main
 
 __all__ = ["app", "main"]

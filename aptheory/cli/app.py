@@ -10,16 +10,23 @@ import sys
 import typing
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from aptheory.errors import InputError
 
+_ANYWHERE = ("-v", "--verbose", "-q", "--quiet")
+
 
 class Verbs(TyperGroup):
     """The verbs; a foreseeable fault in any of them is one line and exit code 2."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """How loud it is may be said before the verb or anywhere behind it."""
+        loudness = [word for word in args if word in _ANYWHERE]
+        return super().parse_args(ctx, loudness + [w for w in args if w not in _ANYWHERE])
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -43,10 +50,45 @@ app = typer.Typer(
     cls=Verbs,
     help="Where in a frozen vision network does a learned perturbation do its work?",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class Terminal(logging.Handler):
+    """What the library says on its way, on the error stream and above any progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+_terminal = Terminal()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from aptheory.version import __version__
+
+        typer.echo(f"aptheory {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def command_line(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="say more")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="say only warnings")] = False,
+) -> None:
+    """Where in a frozen vision network does a learned perturbation do its work?"""
+    ours = logging.getLogger("aptheory")
+    if _terminal not in ours.handlers:
+        ours.addHandler(_terminal)
+    ours.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:
@@ -91,11 +133,6 @@ def _parameter(field: Field[Any], hint: Any) -> inspect.Parameter:
 
 def main() -> None:
     """Run the command line."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    ours = logging.getLogger("aptheory")
-    ours.addHandler(handler)
-    ours.setLevel(logging.INFO)
     app()
 
 

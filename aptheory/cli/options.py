@@ -51,6 +51,21 @@ class NetworkOptions:
 
 
 @dataclass(kw_only=True)
+class DeviceOptions:
+    """Where the arithmetic happens."""
+
+    device: Annotated[
+        str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 or mps")
+    ] = "auto"
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32"
+
+
+DecodingThreads = Annotated[
+    int | None, typer.Option("--workers", min=1, help="threads that decode pictures")
+]
+
+
+@dataclass(kw_only=True)
 class TaskOptions:
     """Which images of a task are used."""
 

@@ -69,6 +69,11 @@ def parse(text: str) -> Method:
 
     Several values of one setting are joined by "+": "ap:layer=2+5". Raises InputError.
     """
+    return from_settings(settings_of(text))
+
+
+def settings_of(text: str) -> dict[str, Any]:
+    """The settings that text such as "ap:layer=5,shape=channel" gives; see `parse`."""
     name, _, rest = text.strip().partition(":")
     settings: dict[str, Any] = {"method": name.strip()}
     for item in filter(None, (part.strip() for part in rest.split(","))):
@@ -77,7 +82,7 @@ def parse(text: str) -> Method:
             raise InputError(f"{item!r} in {text!r} is not setting=value")
         values = [_value(part) for part in value.split("+")]
         settings[key.strip()] = values[0] if len(values) == 1 else values
-    return from_settings(settings)
+    return settings
 
 
 def _value(text: str) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +22,14 @@ if TYPE_CHECKING:
 FORMAT = "aptheory.adapted.1"
 
 
-def save(adapted: Adapted, path: str | Path) -> None:
-    """One run's learned tensors as safetensors; the header names method, network and classes."""
+def save(adapted: Adapted, path: str | Path, *, header: Mapping[str, str] | None = None) -> None:
+    """One run's learned tensors as safetensors; the header names method, network and classes.
+
+    ``header`` adds entries to it. The file is written beside its place and renamed into it.
+    """
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in adapted.state().items()}
     note = {
+        **(header or {}),
         "format": FORMAT,
         "method": json.dumps(adapted.method.settings()),
         "classes": str(adapted.classes),
@@ -31,10 +37,14 @@ def save(adapted: Adapted, path: str | Path) -> None:
         "network": adapted.net.name,
         "digest": adapted.source.digest,
     }
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, str(path), metadata=note)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, str(part), metadata=note)
+        part.replace(path)
     except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path} cannot be written ({reason}): choose another place") from error
 

@@ -17,6 +17,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from numbers import Integral
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -74,6 +75,8 @@ class Network(nn.Module):
         self.block_layers = tuple(block_layers)
         self._digest: str | None = None
         self._until: dict[int, Network] = {}
+        self.source: dict[str, Any] = {}
+        """The entry of ``Study.networks`` that loads it again; empty where Python made it."""
 
     @property
     def mean(self) -> tuple[float, ...]:

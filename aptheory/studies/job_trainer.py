@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from aptheory.devices import device_name, device_of
 from aptheory.errors import InputError
 from aptheory.methods import Adapted, from_settings
 from aptheory.studies.plan import Batch, Job
@@ -51,7 +52,7 @@ class JobTrainer:
     def __init__(self, job: Job) -> None:
         self.job = job
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic products
-        self.device = _device(job.device)
+        self.device = device_of(job.device)
         self.net = _network(job.network, str(self.device))
         self.task = _task(job.task)
         self._kept: dict[tuple[Any, ...], Kept] = {}
@@ -186,7 +187,7 @@ class JobTrainer:
         costs: dict[str, Any] = {
             "seconds": sum(outcome.seconds for outcome in tried),
             "peak_memory": max(outcome.peak_memory for outcome in tried),
-            "device": _device_name(self.device),
+            "device": device_name(self.device),
             "dtype": batch.recipe["precision"],
         }
         # Logits that overflow still have a largest entry, hence an accuracy; it means nothing.
@@ -237,18 +238,6 @@ def _methods(batch: Batch, lead: Sequence[Record]) -> list[Method]:
 def _candidates(batch: Batch) -> list[tuple[float | None, float | None]]:
     search = batch.identities[0]["search"]
     return list(itertools.product(search.get("lr") or [None], search.get("weight_decay") or [None]))
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"the study asks for device {name!r}, but there is no GPU; use 'auto'")
-    return torch.device(name)
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 @contextmanager

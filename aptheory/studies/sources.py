@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aptheory.errors import InputError
@@ -23,9 +24,8 @@ def load_network(spec: Any) -> Network:
 
     if isinstance(spec, Network):
         return spec
-    if not isinstance(spec, Mapping):
-        return load(spec)
-    values = dict(spec)
+    values = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
+    source = _located(values)
     options = dict(values.pop("options", {}))
     label = values.pop("label", None)
     factory = values.pop("factory", None)
@@ -38,9 +38,20 @@ def load_network(spec: Any) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(values.pop("seed", 0))
         if factory is None:
-            return load(name, name=label or name, **values, **options)
-        called = label or name or factory.partition(":")[2]
-        return load(_call(factory, options), name=called, **values)
+            net = load(name, name=label or name, **values, **options)
+        else:
+            called = label or name or factory.partition(":")[2]
+            net = load(_call(factory, options), name=called, **values)
+    net.source = source
+    return net
+
+
+def _located(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry with its file of weights by its whole path, to be found from other folders too."""
+    weights = values.get("weights")
+    if isinstance(weights, str | Path) and weights not in ("pretrained", "random"):
+        return {**values, "weights": str(Path(weights).expanduser().absolute())}
+    return dict(values)
 
 
 def _call(factory: str, options: Mapping[str, Any]) -> Any:

@@ -33,9 +33,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from aptheory.devices import autocast
 from aptheory.errors import InputError
 from aptheory.metrics.intervals import bootstrap
-from aptheory.training.kept import autocast
 from aptheory.training.memory import out_of_memory
 
 if TYPE_CHECKING:

@@ -42,13 +42,15 @@ def fit(
     kept: Kept | None = None,
     fresh: bool = True,
     predictions: bool = False,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Train ``adapted`` (runs == 1) in place and say how well it does.
 
     ``seed`` decides the start of what is learned and the order of the images. ``fresh=False``
     goes on from where ``adapted`` stands, its head's standardisation included. ``kept`` are
-    activations to start from (moved to the method's place); by default they are made.
+    activations to start from (moved to the method's place); by default they are made. ``on_epoch``
+    is called after each epoch with its entry of `Outcome.curve`.
 
     Raises InputError for a stack of several runs or classes that are not the task's.
     """
@@ -65,7 +67,16 @@ def fit(
     net = adapted._source[0]
     kept = _ready(kept, net, task, recipe, adapted.first_layer, stacks=1, log=log)
     run = Run(seed=seed, lr=lr, weight_decay=weight_decay)
-    trainer = Stack(adapted, [run], kept, recipe, predictions=predictions, fresh=fresh, log=log)
+    trainer = Stack(
+        adapted,
+        [run],
+        kept,
+        recipe,
+        predictions=predictions,
+        fresh=fresh,
+        on_epoch=on_epoch and (lambda _, point: on_epoch(point)),
+        log=log,
+    )
     outcome = trainer.outcomes()[0]
     adapted.eval()
     return outcome

@@ -19,7 +19,6 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from aptheory.devices import DTYPES, autocast
 from aptheory.errors import InputError
 from aptheory.networks.reading import Reading
 from aptheory.tasks.resizing import view
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from aptheory.tasks.base import Task
 
 SPLITS = ("train", "val", "test")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _MEMORY_SHARE = 0.5
 _DISK_SHARE = 0.8
 # For the choice between reading and running again; only their order of magnitude matters.
@@ -47,13 +46,6 @@ _DISK_BYTES_PER_SECOND = 5e8
 _FLOPS_PER_SECOND = {"cpu": 2e10, "cuda": 2e13}
 
 _log = logging.getLogger("aptheory")
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Mixed precision on ``device``; nothing for float32."""
-    if precision == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=DTYPES[precision])
 
 
 class Kept:

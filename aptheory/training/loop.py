@@ -17,12 +17,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aptheory.devices import autocast
 from aptheory.errors import InputError
 from aptheory.methods.per_run import PerRun, RunDropout
 from aptheory.training.batchnorm import Fused
 from aptheory.training.head_start import start_head
 from aptheory.training.judging import WORST, Score
-from aptheory.training.kept import Kept, autocast
+from aptheory.training.kept import Kept
 from aptheory.training.memory import out_of_memory
 from aptheory.training.recipe import Recipe, Run
 

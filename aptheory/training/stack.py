@@ -31,7 +31,8 @@ class Stack:
     """Trains a `Loop` and turns each of its runs into an outcome.
 
     `outcomes` does it all; `train_to`, `validate`, `keep` and `finish` are its parts, for those
-    who choose between runs on the way. Runs are known by their number in ``runs``.
+    who choose between runs on the way. Runs are known by their number in ``runs``. ``on_epoch`` is
+    called with the number and the newest entry of the curve of every run that trained an epoch.
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class Stack:
         predictions: bool = False,
         keep_models: bool = False,
         fresh: bool = True,
+        on_epoch: Callable[[int, dict[str, float]], None] | None = None,
         log: Callable[[str], None] | None = None,
     ) -> None:
         self.recipe, self.predictions, self.keep_models = recipe, predictions, keep_models
+        self.on_epoch = on_epoch
         self.log = log or _log.info
         self.count, self.device = len(runs), kept.device
         self.seconds, self.peak = 0.0, 0
@@ -74,8 +77,13 @@ class Stack:
             while loop.epoch < epoch and loop.progress:
                 loop.train_epoch()
                 self._stop_non_finite()
-                if loop.progress and self._validation_is_due():
+                due = bool(loop.progress) and self._validation_is_due()
+                if due:
                     loop.validate()
+                if self.on_epoch is not None:
+                    for progress in loop.progress:
+                        self.on_epoch(progress.number, dict(progress.curve[-1]))
+                if due:
                     self._stop_stale()
 
     def validate(self) -> dict[int, Score]:

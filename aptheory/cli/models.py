@@ -1,0 +1,191 @@
+"""Verbs of one model: fit it, ask it, judge it, export it."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from aptheory.cli.app import verb
+from aptheory.cli.options import (
+    DecodingThreads,
+    DeviceOptions,
+    Network,
+    NetworkOptions,
+    Task,
+    TaskOptions,
+)
+from aptheory.errors import InputError
+
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="a file that fit wrote")]
+
+_log = logging.getLogger("aptheory")
+
+
+@dataclass(kw_only=True)
+class ModelOptions:
+    """The network below a model, where its file cannot say how to load it."""
+
+    network: Annotated[
+        str | None,
+        typer.Option(help="module:function of the network, where only code can make it"),
+    ] = None
+    weights: Annotated[
+        Path | None, typer.Option(help="the network's weights, if their file has moved")
+    ] = None
+
+    def load(self, path: Path, on: DeviceOptions) -> Any:
+        """The model in a file."""
+        from aptheory.models.model import load_model
+
+        network: Any = self.network
+        if network is not None:
+            network = NetworkOptions().spec(network)
+        options: dict[str, Any] = {"device": on.device, "precision": on.precision}
+        return load_model(path, network=network, weights=self.weights, **options)
+
+
+@dataclass(kw_only=True)
+class FitOptions:
+    """How one model is trained."""
+
+    recipe: Annotated[str, typer.Option(help="quick, paper_ap, vpt or vapt")] = "quick"
+    epochs: Annotated[int | None, typer.Option(min=1, help="instead of the recipe's own")] = None
+    lr: Annotated[float | None, typer.Option(min=0, help="learning rate")] = None
+    weight_decay: Annotated[float | None, typer.Option(min=0)] = None
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None
+    patience: Annotated[
+        int, typer.Option(min=0, help="epochs without a better validation; 0 never stops early")
+    ] = 10
+    augment: Annotated[str, typer.Option(help="none, flip, crop or crop_flip")] = "none"
+    label_smoothing: Annotated[float | None, typer.Option(min=0, max=1)] = None
+
+    def recipe_of(self, precision: str) -> Any:
+        """The `Recipe` that the options describe."""
+        from aptheory.training.recipe import Recipe
+
+        wanted = {
+            "epochs": self.epochs,
+            "lr": self.lr,
+            "weight_decay": self.weight_decay,
+            "batch_size": self.batch_size,
+            "label_smoothing": self.label_smoothing,
+        }
+        given = {name: value for name, value in wanted.items() if value is not None}
+        return Recipe.named(
+            self.recipe,
+            **given,
+            augment=self.augment,
+            precision=precision,
+            validate_every=1,
+            patience=self.patience or None,
+        )
+
+
+@verb
+def fit(
+    network: Network,
+    task: Task,
+    network_options: NetworkOptions,
+    images_of: TaskOptions,
+    on: DeviceOptions,
+    training: FitOptions,
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="such as ap, vpt:tokens=5, norm_tuning")
+    ] = "ap",
+    layer: Annotated[
+        str | None,
+        typer.Option(help="a place, recommend (no training), or best (a search over all layers)"),
+    ] = None,
+    read: Annotated[str | None, typer.Option(help="place at which the head reads")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    out: Annotated[Path, typer.Option("--out", "-o", help="file of the model")] = Path(
+        "model.safetensors"
+    ),
+) -> None:
+    """Train one method on one task, keep the best on validation, and write one file."""
+    from aptheory.devices import device_of
+    from aptheory.models.fitting import fit_model
+    from aptheory.studies.sources import load_network, load_task
+
+    _writable(out)
+    recipe = training.recipe_of(on.precision)
+    place = device_of(on.device)
+    net = load_network(network_options.spec(network)).to(place)
+    images = load_task(images_of.spec(task))
+    _log.info("%s on %s (%s), %d classes", net.name, images.name, place, len(images.classes))
+    model = fit_model(
+        net,
+        images,
+        method=method,
+        layer=layer,
+        read=read,
+        recipe=recipe,
+        seed=seed,
+        on_epoch=_epochs(recipe.epochs),
+    )
+    model.save(out)
+    if stopped := model.card.training["stopped"]:
+        _log.info("stopped early: %s", stopped)
+    typer.echo(f"{model}\n{out}")
+
+
+def _epochs(total: int) -> Callable[[dict[str, float]], None]:
+    """Says each epoch, or every so many that fifty lines are enough."""
+    every = max(1, total // 50)
+
+    def say(point: dict[str, float]) -> None:
+        epoch = int(point["epoch"])
+        if epoch % every and epoch != total:
+            return
+        words = [f"epoch {epoch} of {total}", f"loss {point['train_loss']:.3f}"]
+        for split, name in (("train", "training"), ("val", "validation")):
+            if f"{split}_accuracy" in point:
+                words.append(f"{name} {100 * point[f'{split}_accuracy']:.1f} %")
+        _log.info(", ".join(words))
+
+    return say
+
+
+def _writable(path: Path) -> None:
+    """Refuse a place that cannot take the file before anything is trained."""
+    if path.is_dir():
+        raise InputError(f"--out {path} is a folder; name a file such as {path}/model.safetensors.")
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}); name another.") from error
+
+
+@verb
+def predict(
+    file: ModelFile,
+    pictures: Annotated[list[Path], typer.Argument(help="pictures, or folders of them")],
+    model_options: ModelOptions,
+    on: DeviceOptions,
+    workers: DecodingThreads = None,
+    top: Annotated[int, typer.Option(min=1, help="how many classes a picture")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    csv: Annotated[bool, typer.Option("--csv", help="print as CSV")] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="write the CSV here")] = None,
+) -> None:
+    """Name the classes of pictures; those that cannot be decoded are named and passed over."""
+    if out is not None:
+        _writable(out)
+    model = model_options.load(file, on)
+    table = model.predict(pictures, top=top, batch_size=batch_size, workers=workers, progress=True)
+    if out is not None:
+        table.to_csv(out, index=False)
+        typer.echo(f"{len(table)} pictures in {out}")
+    elif csv:
+        typer.echo(table.to_csv(index=False), nl=False)
+    elif len(table):
+        typer.echo(table.to_string(index=False, float_format=lambda share: f"{share:.3f}"))
+    if passed_over := table.attrs["passed_over"]:
+        _log.warning(
+            "%d of %d pictures passed over", len(passed_over), len(passed_over) + len(table)
+        )
+    if table.empty:
+        raise typer.Exit(1)

@@ -1,0 +1,48 @@
+"""Where the arithmetic happens and in which precision: one place that knows what a machine has."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from aptheory.errors import InputError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name; "auto" is a GPU where there is one, else the CPU.
+
+    A number picks one of several GPUs: "cuda:1". Apple's GPU is taken only by its name, since it
+    has no float64.
+
+    Raises:
+        InputError: no such kind of device, or this machine has none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or (number and not (kind == "cuda" and number.isdigit())):
+        raise InputError(f"device is {name!r}; expected one of {', '.join(DEVICES)}, or cuda:1.")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {name!r} was asked for, but there is no such GPU; use 'auto'.")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device 'mps' was asked for, but there is no Apple GPU; use 'auto'.")
+    return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """What the device is called by its maker, for a record of what made a result."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Mixed precision on ``device``; nothing for float32."""
+    if precision == "float32":
+        return nullcontext()
+    if precision not in DTYPES:
+        raise InputError(f"precision is {precision!r}; expected one of {', '.join(DTYPES)}.")
+    return torch.autocast(device.type, dtype=DTYPES[precision])

@@ -1,0 +1,107 @@
+"""What a model's file says about itself, as plain values in the header of its tensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from aptheory.errors import InputError
+
+ENTRY = "model"
+"""The entry of the header that holds the card; the others are `aptheory.save`'s own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What is known of a model without loading it.
+
+    Attributes:
+        network: the entry of ``Study.networks`` that loads its network; empty where that came from
+            Python and only Python can give it again.
+        name, digest: of the network; the digest holds every weight.
+        method: the settings of the method, which is what was trained.
+        classes: names, in the order of the logits.
+        transform: how a picture becomes an image: size, mean, std, and how it is resized.
+        task: name, digest and number of images a split of what it was trained on.
+        training: recipe, seed, epochs, seconds, and how the layer was chosen.
+        scores: accuracy and loss on the training, validation and test images, as fractions.
+        versions: of the packages that made it.
+    """
+
+    network: dict[str, Any]
+    name: str
+    digest: str
+    method: dict[str, Any]
+    classes: tuple[str, ...]
+    transform: dict[str, Any]
+    task: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def header(self) -> dict[str, str]:
+        """The card as an entry of a safetensors header."""
+        return {ENTRY: json.dumps(asdict(self), default=str)}
+
+    @classmethod
+    def read(cls, path: str | Path) -> Card:
+        """The card in a model's file.
+
+        Raises:
+            InputError: no such file, or one that holds no model.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"there is no model file {path}; `aptheory fit` writes one.")
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                text = (file.metadata() or {}).get(ENTRY)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is not a safetensors file ({error}).") from None
+        if text is None:
+            raise InputError(
+                f"{path} holds tensors but no model of ours; `aptheory fit` writes one that says "
+                "its network, classes and transform."
+            )
+        try:
+            return cls._from_values(json.loads(text))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise InputError(f"{path} does not say what it holds ({error}): fit again.") from None
+
+    @classmethod
+    def _from_values(cls, values: Any) -> Card:
+        if not isinstance(values, Mapping):
+            raise TypeError("its header is no table")
+        known = {f.name: f for f in fields(cls)}
+        values = {name: value for name, value in values.items() if name in known}
+        kinds = {"name": str, "digest": str, "classes": list}
+        for name, value in values.items():
+            if not isinstance(value, kinds.get(name, dict)):
+                raise TypeError(f"{name} is {value!r}")
+        names = values["classes"]
+        if not names or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"classes are {names!r}")
+        return cls(**{**values, "classes": tuple(names)})
+
+    def __str__(self) -> str:
+        """A few lines for a terminal."""
+        layer = self.method.get("layer")
+        at = "" if layer is None else f" at layer {layer}"
+        images = self.task.get("train")
+        scores = [
+            f"{split} {100 * self.scores[f'{split}_accuracy']:.1f} %"
+            for split in ("val", "test")
+            if f"{split}_accuracy" in self.scores
+        ]
+        on = f"trained on {images} images of {self.task.get('name')}" if images else "trained"
+        return "\n".join(
+            [
+                f"{self.method.get('method')}{at} on {self.name}, {len(self.classes)} classes",
+                f"{on}; accuracy: {', '.join(scores) or 'not known'}",
+            ]
+        )

@@ -1,0 +1,98 @@
+"""Pictures in whatever form they come: files, folders, Pillow's, arrays; decoded one at a time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from aptheory.errors import InputError
+from aptheory.tasks.readers.files import SUFFIXES, FolderStore
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that has not been read: what to call it, and how to get its encoded bytes."""
+
+    name: str
+    read: Callable[[], bytes]
+
+
+def pictures(source: Any) -> list[Picture]:
+    """Every picture in ``source``: a path, a folder (all pictures below it), a Pillow picture, an
+    array (height, width), (height, width, 3) or a batch of these, or several of all that.
+
+    Raises:
+        InputError: a path that is not there, a folder without pictures, something else.
+    """
+    return list(_pictures(source))
+
+
+def _pictures(source: Any) -> Iterator[Picture]:
+    from PIL.Image import Image
+
+    if isinstance(source, str | Path):
+        yield from _files(Path(source).expanduser())
+    elif isinstance(source, Image):
+        yield _pillow(source, getattr(source, "filename", "") or "picture")
+    elif isinstance(source, np.ndarray | Tensor):
+        yield from _arrays(source)
+    elif isinstance(source, Iterable):
+        for item in source:
+            yield from _pictures(item)
+    else:
+        raise InputError(
+            f"a picture is of type {type(source).__name__}; expected paths, folders, Pillow "
+            "pictures or uint8 arrays."
+        )
+
+
+def _files(path: Path) -> Iterator[Picture]:
+    if path.is_dir():
+        keys = [k for k in FolderStore(path).names() if k.lower().endswith(SUFFIXES)]
+        if not keys:
+            raise InputError(f"{path} holds no picture; expected files such as *.jpg below it.")
+        for key in keys:
+            yield Picture(str(path / key), (path / key).read_bytes)
+    elif path.exists():
+        yield Picture(str(path), path.read_bytes)
+    else:
+        raise InputError(f"{path} does not exist; give pictures or folders of pictures.")
+
+
+def _arrays(array: np.ndarray | Tensor) -> Iterator[Picture]:
+    from PIL.Image import fromarray
+
+    if isinstance(array, Tensor):  # channels first, as torch has them
+        array = array.detach().cpu().movedim(-3, -1).numpy() if array.ndim > 2 else array.numpy()
+    single = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 3, 4))
+    batch = array.ndim == 4 and array.shape[-1] in (1, 3, 4)
+    if array.dtype != np.uint8 or not (single or batch):
+        raise InputError(
+            f"an array has shape {array.shape} and type {array.dtype}; expected uint8 of shape "
+            "(height, width), (height, width, 3) or (pictures, height, width, 3)."
+        )
+    for number, pixels in enumerate(array if batch else array[None]):
+        plain = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+        yield _pillow(fromarray(np.ascontiguousarray(plain)), f"array {number}")
+
+
+def _pillow(picture: Image, name: str) -> Picture:
+    """Through a lossless file, so that what decodes files decides what becomes of every picture."""
+
+    def read() -> bytes:
+        file = io.BytesIO()
+        known = picture.mode in ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
+        plain = picture if known else picture.convert("RGB")
+        plain.save(file, "PNG", compress_level=1, exif=picture.getexif())
+        return file.getvalue()
+
+    return Picture(name, read)

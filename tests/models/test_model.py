@@ -1,0 +1,275 @@
+"""A model as something to use: kept in one file, brought back, asked about pictures."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import aptheory as ap
+from aptheory.models.card import Card
+from tests.quarters import RECIPE, small_cnn, small_task
+
+
+@pytest.fixture(scope="module")
+def net():
+    return small_cnn()
+
+
+@pytest.fixture(scope="module")
+def model(net):
+    return ap.fit_model(net, small_task(), method="ap:shape=channel", layer=2, recipe=RECIPE)
+
+
+@pytest.fixture(scope="module")
+def file(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    model.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return small_task().test.pixels
+
+
+def reference(model, pixels):
+    """Class and probability, written out: one picture at a time through the plain module."""
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (model.network.mean, model.network.std))
+    rows = []
+    for picture in pixels:
+        x = torch.from_numpy(picture).permute(2, 0, 1)[None].double() / 255
+        with torch.no_grad():
+            logits = model.module(((x - mean) / std).float())[0].double().numpy()
+        shares = np.exp(logits - logits.max())
+        rows.append((model.classes[int(logits.argmax())], shares.max() / shares.sum()))
+    return rows
+
+
+def test_predictions_are_those_of_the_plain_module(model, pixels):
+    table = model.predict(pixels, batch_size=7)
+    for (name, share), row in zip(
+        reference(model, pixels), table.itertuples(index=False), strict=True
+    ):
+        assert row[1] == name
+        assert row[2] == pytest.approx(share, abs=1e-5)
+
+
+def test_the_batch_size_changes_nothing(model, pixels):
+    one, many = model.predict(pixels[:9], batch_size=1), model.predict(pixels[:9], batch_size=9)
+    assert one["class"].tolist() == many["class"].tolist()
+    assert np.allclose(one["probability"], many["probability"], atol=1e-6)
+
+
+def test_top_k_are_ordered_and_sum_to_one(model, pixels):
+    table = model.predict(pixels[:5], top=99)  # no more than there are classes
+    assert list(table.columns[:3]) == ["path", "class", "probability"]
+    shares = table[[c for c in table if c.startswith("probability")]].to_numpy()
+    assert shares.shape == (5, 4)
+    assert (np.diff(shares, axis=1) <= 0).all()
+    assert np.allclose(shares.sum(1), 1)
+    names = table[[c for c in table if c.startswith("class")]]
+    assert all(set(row) == set(model.classes) for row in names.to_numpy())
+
+
+def test_files_folders_pictures_and_arrays_give_the_same(model, pixels, tmp_path):
+    for number, picture in enumerate(pixels[:3]):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+    paths = sorted(tmp_path.glob("*.png"))
+    sources = [
+        tmp_path,
+        str(tmp_path),
+        paths,
+        [Image.open(path) for path in paths],
+        list(pixels[:3]),
+        torch.from_numpy(pixels[:3]).permute(0, 3, 1, 2),
+    ]
+    wanted = model.predict(pixels[:3]).drop(columns="path")
+    for source in sources:
+        assert model.predict(source).drop(columns="path").equals(wanted), source
+    assert model.predict(paths)["path"].tolist() == [str(path) for path in paths]
+
+
+def test_grey_and_transparent_pictures_are_taken(model, pixels):
+    grey = Image.fromarray(pixels[0]).convert("L")
+    assert len(model.predict([grey, grey.convert("RGBA"), np.asarray(grey)])) == 3
+
+
+def test_damaged_pictures_are_named_and_passed_over(model, pixels, tmp_path, caplog):
+    Image.fromarray(pixels[0]).save(tmp_path / "good.png")
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    table = model.predict(tmp_path)
+    assert len(table) == 1
+    assert "bad.jpg" in table.attrs["passed_over"][0]
+    assert "bad.jpg" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("nowhere.png", "does not exist"),
+        (7, "expected paths"),
+        ([], "no picture"),
+        (np.zeros((4, 4, 3), np.float32), "expected uint8"),
+        (np.zeros((2, 2, 2, 2, 3), np.uint8), "expected uint8"),
+    ],
+)
+def test_what_is_no_picture_is_refused(model, source, reason):
+    with pytest.raises(ap.InputError, match=reason):
+        model.predict(source)
+
+
+def test_an_empty_folder_is_refused(model, tmp_path):
+    with pytest.raises(ap.InputError, match="holds no picture"):
+        model.predict(tmp_path)
+
+
+def test_transform_is_what_the_module_takes(model, pixels):
+    x = model.transform(pixels[0])
+    expected = model.network.normalize(torch.from_numpy(pixels[:1]).permute(0, 3, 1, 2))[0]
+    assert torch.equal(x, expected)
+    with pytest.raises(ap.InputError, match="one picture"):
+        model.transform(list(pixels[:2]))
+
+
+def test_the_file_brings_back_the_model(model, net, file, pixels):
+    again = ap.load_model(file, network=net)
+    assert again.predict(pixels).equals(model.predict(pixels))
+    assert again.classes == model.classes
+    assert not again.module.training
+    assert again.card == Card.read(file)
+    assert again.card.scores == model.card.scores
+
+
+def test_the_card_says_how_it_was_made(model, net):
+    card = model.card
+    assert (card.name, card.digest) == (net.name, net.digest)
+    assert card.method["layer"] == 2
+    assert card.task["train"] == 90
+    assert card.training["recipe"]["epochs"] == RECIPE.epochs
+    assert 0 <= card.scores["val_accuracy"] <= 1
+    assert "layer 2" in str(model)
+
+
+def test_another_networks_weights_are_refused(file):
+    torch.manual_seed(1)
+    other = ap.load(
+        "resnet10t", weights=None, input_shape=(3, 16, 16), channels=(8, 8, 16, 16), stem_width=8
+    )
+    with pytest.raises(ap.InputError, match="other weights"):
+        ap.load_model(file, network=other)
+
+
+def rewritten(file, tmp_path, **changes):
+    """The same tensors under a header whose card says something else."""
+    with safe_open(str(file), framework="pt") as opened:
+        header = opened.metadata()
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    values = json.loads(header["model"])
+    for name, value in changes.items():
+        values[name] = value(values) if callable(value) else value
+    path = tmp_path / "rewritten.safetensors"
+    save_file(tensors, str(path), metadata={**header, "model": json.dumps(values)})
+    return path
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"factory": "os:getcwd"},
+        {"factory": "os:getcwd", "name": "resnet10t"},
+        {"name": "hf-hub:somebody/network"},
+        {"name": "local-dir:somewhere"},
+        {"name": "resnet10t", "options": {"checkpoint_path": "somewhere.bin"}},
+        {"name": "resnet10t", "options": {"pretrained_cfg": {"file": "somewhere.bin"}}},
+        {"name": ["resnet10t"]},
+    ],
+)
+def test_a_file_never_runs_code(file, tmp_path, network, monkeypatch):
+    monkeypatch.setattr("aptheory.models.model.load_network", lambda spec: pytest.fail(str(spec)))
+    with pytest.raises(ap.InputError, match="made by code"):
+        ap.load_model(rewritten(file, tmp_path, network=network))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classes": []},
+        {"classes": [1, 2, 3, 4]},
+        {"classes": "abcd"},
+        {"digest": 3},
+        {"method": None},
+        {"network": []},
+    ],
+)
+def test_a_card_that_makes_no_sense_is_refused(net, file, tmp_path, changes):
+    with pytest.raises(ap.InputError, match="does not say"):
+        ap.load_model(rewritten(file, tmp_path, **changes), network=net)
+
+
+def test_files_that_hold_no_model_are_refused(net, tmp_path):
+    with pytest.raises(ap.InputError, match="no model file"):
+        ap.load_model(tmp_path / "nowhere.safetensors")
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    with pytest.raises(ap.InputError, match="not a safetensors"):
+        ap.load_model(tmp_path / "text.safetensors")
+    save_file({"a": torch.zeros(1)}, str(tmp_path / "other.safetensors"))
+    with pytest.raises(ap.InputError, match="no model of ours"):
+        ap.load_model(tmp_path / "other.safetensors")
+
+
+def test_a_truncated_file_is_refused(net, file, tmp_path):
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ap.InputError, match="not a safetensors"):
+        ap.load_model(path, network=net)
+
+
+# ------------------------------------------------------------------------------------ fitting
+
+
+def test_the_best_layer_is_searched_on_validation_alone(net):
+    task = small_task()
+    model = ap.fit_model(net, task, layer="best", recipe=RECIPE.but(epochs=2))
+    assert "halving" in model.card.training["layer_chosen"]
+    assert 0 <= model.card.method["layer"] < len(net.layers)
+
+
+def test_methods_without_a_layer_and_given_layers(net):
+    task = small_task()
+    model = ap.fit_model(net, task, method="linear_probe", recipe=RECIPE.but(epochs=1))
+    assert "layer" not in model.card.method
+    with pytest.raises(ap.InputError, match="has no layer"):
+        ap.fit_model(net, task, method="linear_probe", layer=3)
+    with pytest.raises(ap.InputError, match="says its layer"):
+        ap.fit_model(net, task, method="ap:layer=1", layer=3)
+
+
+def test_epochs_are_told_and_the_best_validated_is_kept(net):
+    told = []
+    recipe = RECIPE.but(epochs=6, validate_every=1, patience=6, lr=0.3)
+    model = ap.fit_model(net, small_task(), layer=2, recipe=recipe, on_epoch=told.append)
+    assert [point["epoch"] for point in told] == [1, 2, 3, 4, 5, 6]
+    best = max(point["val_accuracy"] for point in told)
+    assert model.card.scores["val_accuracy"] == best
+
+
+def test_training_that_diverges_is_told(net):
+    with pytest.raises(ap.InputError, match="smaller learning rate"):
+        ap.fit_model(net, small_task(), layer=0, recipe=RECIPE.but(lr=1e30, optimizer="sgd"))
+
+
+def test_exif_orientation_is_the_same_from_a_file_and_from_pillow(model, tmp_path, pixels):
+    picture = Image.fromarray(np.kron(pixels[1], np.ones((4, 3, 1), np.uint8)))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", exif=exif)
+    (tmp_path / "turned.png").write_bytes(buffer.getvalue())
+    from_file = model.predict(tmp_path / "turned.png", top=4).drop(columns="path")
+    with Image.open(tmp_path / "turned.png") as opened:
+        assert model.predict(opened, top=4).drop(columns="path").equals(from_file)
