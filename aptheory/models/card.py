@@ -11,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from aptheory.errors import InputError
+from aptheory.preprocessing import Transform
 
 ENTRY = "model"
 """The entry of the header that holds the card; the others are `aptheory.save`'s own."""
@@ -26,7 +27,7 @@ class Card:
         name, digest: of the network; the digest holds every weight.
         method: the settings of the method, which is what was trained.
         classes: names, in the order of the logits.
-        transform: how a picture becomes an image: size, mean, std, and how it is resized.
+        transform: how a picture becomes an image: input_shape, mean, std, and how it is resized.
         task: name, digest and number of images a split of what it was trained on.
         training: recipe, seed, epochs, seconds, and how the layer was chosen.
         scores: accuracy and loss on the training, validation and test images, as fractions.
@@ -43,6 +44,21 @@ class Card:
     training: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def preprocessing(self) -> Transform:
+        """The transform as what makes images of pictures.
+
+        Raises:
+            InputError: it makes no sense.
+        """
+        values = dict(self.transform)
+        try:
+            _, height, width = values.pop("input_shape")
+            mean, std = (tuple(map(float, values.pop(name))) for name in ("mean", "std"))
+            return Transform(size=(int(height), int(width)), mean=mean, std=std, **values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"the model's file has no usable transform ({error}).") from None
 
     def header(self) -> dict[str, str]:
         """The card as an entry of a safetensors header."""

@@ -48,6 +48,7 @@ class Model:
         module: the plain torch module, in evaluation mode: images (batch, channels, height,
             width), normalised by ``transform``, to logits (batch, classes).
         classes: names, in the order of the logits.
+        preprocessing: how a picture becomes an image, as the training pictures did.
         card: how it was made, and how well it did.
     """
 
@@ -55,6 +56,7 @@ class Model:
         self.module: nn.Module = module.eval()
         self.adapted, self.card, self.precision = module, card, precision
         self.classes = card.classes
+        self.preprocessing = card.preprocessing
 
     def __repr__(self) -> str:
         return str(self.card)
@@ -95,8 +97,7 @@ class Model:
             data = picture.read()
         except OSError as error:
             raise InputError(f"{picture.name} cannot be read ({error.strerror}).") from error
-        _, height, width = self.network.input_shape
-        return decode_image(data, picture.name, (height, width))
+        return decode_image(data, picture.name, self.preprocessing)
 
     # ---------------------------------------------------------------------------- prediction
 
