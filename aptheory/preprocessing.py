@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Real, UInt8
 from torch import Tensor
 
 from aptheory.errors import InputError
@@ -175,8 +175,8 @@ def fit_picture(picture: Image.Image, size: Size) -> Image.Image:
 
 
 def fit_pixels(
-    images: UInt8[Tensor, "n 3 height width"], size: Size
-) -> UInt8[Tensor, "n 3 new_height new_width"]:
+    images: Real[Tensor, "n channels height width"], size: Size
+) -> Real[Tensor, "n channels new_height new_width"]:
     """A batch of decoded pictures of one size made images; the same tensor if nothing is to do."""
     to = as_transform(size)
     picture = (images.shape[-2], images.shape[-1])
@@ -193,7 +193,9 @@ def fit_pixels(
     height, width = to.size
     canvas = images.new_zeros((*images.shape[:2], height, width))
     if any(to.fill):
-        canvas += torch.tensor(to.fill, dtype=images.dtype).view(-1, 1, 1)
+        same = len(to.fill) == images.shape[1]  # else the pictures' channels are yet to be turned
+        fill = to.fill if same else [round(sum(to.fill) / len(to.fill))]
+        canvas += torch.tensor(fill, dtype=images.dtype).view(-1, 1, 1)
     inside = images[:, :, max(top, 0) : top + height, max(left, 0) : left + width]
     down, right = max(-top, 0), max(-left, 0)
     canvas[:, :, down : down + inside.shape[2], right : right + inside.shape[3]] = inside
@@ -201,11 +203,14 @@ def fit_pixels(
 
 
 def _one_by_one(
-    images: UInt8[Tensor, "n 3 height width"], to: Transform
-) -> UInt8[Tensor, "n 3 new_height new_width"]:
+    images: UInt8[Tensor, "n channels height width"], to: Transform
+) -> UInt8[Tensor, "n channels new_height new_width"]:
     import numpy as np
     from PIL import Image
 
+    if images.shape[1] != 3:  # each channel by itself, as grey
+        planes = images.flatten(0, 1)[:, None].expand(-1, 3, -1, -1)
+        return _one_by_one(planes, to)[:, 0].unflatten(0, images.shape[:2])
     made = images.new_empty((len(images), 3, *to.size))
     for row, image in enumerate(images):
         picture = Image.fromarray(image.permute(1, 2, 0).numpy())

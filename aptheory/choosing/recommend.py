@@ -32,7 +32,7 @@ from aptheory.choosing.scores import (
 from aptheory.choosing.trials import Plan, Prices, plan, search
 from aptheory.errors import InputError
 from aptheory.networks.network import Network
-from aptheory.tasks import Task
+from aptheory.tasks import task as open_task
 from aptheory.training.cost import piece_operations
 from aptheory.training.recipe import Recipe
 
@@ -149,7 +149,7 @@ class Recommendation:
 
 def recommend_layer(
     net: Network,
-    task: Task,
+    task: Any,
     *,
     images: int = 256,
     budget: float | None = None,
@@ -160,6 +160,7 @@ def recommend_layer(
     """Name the layer where an activation prompt should work best.
 
     Args:
+        task: a task, or whatever `aptheory.task` makes one of.
         images: labelled training images that the scores look at; no others are looked at unless
             there is a budget, and test images never.
         budget: share of a full sweep's operations (all layers, three seeds, the recipe's epochs)
@@ -179,6 +180,7 @@ def recommend_layer(
         raise InputError(
             f"the budget is {budget}; expected a share of a full sweep's cost above 0, such as 0.1"
         )
+    task = open_task(task)
     rule = rule or Rule.packaged()
     recipe = recipe or Recipe()
     operations = piece_operations(net)

@@ -19,6 +19,7 @@ from torch import Tensor
 from aptheory.errors import InputError
 from aptheory.networks.network import Network, Places
 from aptheory.profiling import watchers
+from aptheory.tasks import Unlabelled, loader, open_images
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,12 +39,14 @@ def batches(
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """(normalised images, labels or None) in batches, from anything that holds images.
 
-    A task or a split; a uint8 tensor (normalised here) or a float one (taken as it is), of shape
-    (n, channels, height, width); or an iterable of such tensors or of (images, labels). ``limit``
+    A task, or what `aptheory.task` makes one of; a split; pictures; a uint8 tensor (normalised
+    here) or a float one (taken as it is), of shape (n, channels, height, width); or an iterable of
+    such tensors or of (images, labels). ``limit``
     takes that many images, drawn with ``seed`` from a task or split and the first of the others.
     """
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
+    images = open_images(images)
     if isinstance(images, Tensor):
         stop = len(images) if limit is None else min(limit, len(images))
         for start in range(0, stop, batch_size):
@@ -54,14 +57,12 @@ def batches(
             raise InputError(f'split is {split!r}; it is "train", "val" or "test".')
         images = getattr(images, split)
     if hasattr(images, "images") and hasattr(images, "labels"):
-        from aptheory.tasks import loader
-
         indices = None
         if limit is not None and limit < len(images):
             order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
             indices = sorted(order[:limit].tolist())
         for pixels, labels in loader(images, net, batch_size, indices):
-            yield _ready(net, pixels), labels
+            yield _ready(net, pixels), None if isinstance(images, Unlabelled) else labels
         return
     seen = 0
     for each in images:
@@ -107,8 +108,8 @@ def profile(
 
     Args:
         net: the network; it runs without gradients, as it stands.
-        images: a task, a split, a tensor (n, C, H, W) of bytes or of normalised floats, or an
-            iterable of batches.
+        images: a task (or a name, a place, a data set), a split, a list of pictures, a tensor
+            (n, C, H, W) of bytes or of normalised floats, or an iterable of batches.
         measures: names from ``aptheory.profiling.watchers.known_measures()``.
         layers: the places to look at, as `Network.places` takes them: "all", "blocks", or some.
         batch_size: images a batch; also the minibatch of the unbiased CKA.
@@ -128,6 +129,7 @@ def profile(
     Raises:
         InputError: unknown measures or layers, no images, a network without what is measured.
     """
+    images = open_images(images)
     chosen = net.places(layers)
     settings = watchers.Settings(
         net=net,
@@ -222,6 +224,7 @@ def extract(
     result and one batch. ``pooled=None`` keeps the activation as it is, with its prefix tokens;
     "mean", "class" and "all" are those of `Layer.pooled`. ``dtype`` stores another precision.
     """
+    images = open_images(images)
     chosen = net.places(layers)
     count = _count(images, split, limit)
     if count == 0:

@@ -19,6 +19,7 @@ from aptheory.networks.network import Layer, Network, Places
 from aptheory.profiling.profile import batches
 from aptheory.profiling.watchers import Sight
 from aptheory.profiling.watchers.base import warn_undefined
+from aptheory.tasks import open_images
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +58,7 @@ def similarity(
         network, layer, layer_name, other_network, other_layer, other_name, measure, value, low,
         high, images. Intervals (jackknife over batches) exist for the streaming form only.
     """
+    images = open_images(images)
     networks = [net] if other is None else [net, other]
     chosen = [net.places(layers)]
     if other is not None:

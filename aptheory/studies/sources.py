@@ -69,8 +69,8 @@ def load_task(spec: Any) -> Task:
     """The task that an entry of ``Study.tasks`` describes."""
     from aptheory.tasks import task
 
-    if not isinstance(spec, Mapping):
-        return spec
+    if not isinstance(spec, Mapping) or "name" not in spec:
+        return task(spec)
     values = dict(spec)
     sizes = {split: values.pop(split, None) for split in ("train", "val", "test")}
     made = task(values["name"], seed=values.get("seed", 0), resize=values.get("resize"))

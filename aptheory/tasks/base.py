@@ -6,10 +6,11 @@ of the size that a network asks for; normalisation belongs to the network.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,83 +20,55 @@ from torch import Tensor
 from aptheory.errors import InputError
 from aptheory.preprocessing import SQUASHED, Size, Transform, fit_pixels, height_and_width
 from aptheory.tasks.ahead import ahead_of
+from aptheory.tasks.classes import as_column, number_classes
+from aptheory.tasks.own import Own
+from aptheory.tasks.pictures import with_channels
 from aptheory.tasks.resizing import checked_resize, resize_of, transform_of, view
+from aptheory.tasks.split import Indices, Split, Steady, digest_of, is_random
 from aptheory.tasks.splits import balanced_indices
 
 SPLITS = ("train", "val", "test")
-Indices = Sequence[int | np.integer] | np.ndarray
-
-
-@runtime_checkable
-class Split(Protocol):
-    """Labelled images that can be had in any size.
-
-    ``labels`` is an int64 array of shape (n,). Our own splits also have ``digest``; it is not
-    asked for here because a run-time check of this type would compute it.
-    """
-
-    labels: np.ndarray
-
-    def __len__(self) -> int: ...
-
-    def images(self, indices: Indices, size: tuple[int, int]) -> UInt8[Tensor, "n 3 height width"]:
-        """The images at ``indices``, resized to ``size`` (height, width) without keeping the
-        aspect ratio (bilinear, antialiased). Our own splits also take a `Transform` for it; one
-        of somebody else's is asked for that only if it has an attribute ``resize`` (see `view`)."""
-        ...
-
-
-def digest_of(split: Split) -> str:
-    """sha256 of a split's labels and of its pixels or file contents: equal for equal data wherever
-    it lies. A split of somebody else's that has no ``digest`` is read whole, at 64×64."""
-    given = getattr(split, "digest", None)
-    if given is not None:
-        return str(given)
-    hasher = hashlib.sha256(np.ascontiguousarray(split.labels).astype("<i8").tobytes())
-    for start in range(0, len(split), 256):
-        batch = split.images(range(start, min(start + 256, len(split))), (64, 64))
-        hasher.update(batch.contiguous().numpy().tobytes())
-    return hasher.hexdigest()
 
 
 def as_labels(labels: Any, classes: int, where: str) -> np.ndarray:
-    """``labels`` as int64, or an `InputError` naming ``where`` if one is out of range."""
-    array = np.asarray(labels)
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+    """``labels`` as int64, or an `InputError` naming ``where`` for what is no class, or no
+    number of one of ``classes``."""
+    array = as_column(labels, where)
+    if array.dtype == object:
         raise InputError(
-            f"{where}: labels have shape {array.shape} and type {array.dtype}; "
-            "expected one integer an image"
+            f"{where}: labels are texts such as {array[0]!r}; number them by the classes, or make "
+            "the task with Task.from_arrays, which does."
         )
-    array = array.astype(np.int64)
-    if len(array) and (array.min() < 0 or array.max() >= classes):
+    if len(array) and array.max() >= classes:
         raise InputError(
             f"{where}: labels run from {array.min()} to {array.max()}, but there are {classes} "
-            f"classes; expected 0 to {classes - 1}"
+            f"classes; expected 0 to {classes - 1}."
         )
     return array
 
 
-class ArraySplit:
-    """Images that are already decoded: ``pixels`` uint8 (n, height, width, 3), ``labels`` (n,).
+class ArraySplit(Steady):
+    """Images that are already decoded: ``pixels`` uint8 (n, height, width, channels), and
+    ``labels`` (n,): whole numbers, or strings, which the task numbers by its classes.
 
     ``pixels`` may be a memory-mapped array.
     """
 
-    def __init__(self, pixels: np.ndarray, labels: np.ndarray) -> None:
-        if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8:
+    def __init__(self, pixels: np.ndarray, labels: Any) -> None:
+        if pixels.ndim != 4 or not pixels.shape[3] or pixels.dtype != np.uint8:
             raise InputError(
-                f"images have shape {pixels.shape} and type {pixels.dtype}; "
-                "expected uint8 of shape (images, height, width, 3)"
+                f"images have shape {pixels.shape} and type {pixels.dtype}; expected uint8 of "
+                "shape (images, height, width, channels); Task.from_arrays takes others."
             )
         if len(pixels) != len(labels):
-            raise InputError(f"{len(pixels)} images but {len(labels)} labels; expected as many")
+            raise InputError(f"{len(pixels)} images but {len(labels)} labels; expected as many.")
         self.pixels = pixels
-        self.labels = np.asarray(labels, dtype=np.int64)
+        self.labels = as_column(labels, "labels")
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n 3 height width"]:
+    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
         chosen = np.ascontiguousarray(self.pixels[np.asarray(indices, dtype=np.int64)])
         return fit_pixels(torch.from_numpy(chosen).permute(0, 3, 1, 2).contiguous(), size)
 
@@ -108,7 +81,7 @@ class ArraySplit:
         return hasher.hexdigest()
 
 
-class Selection:
+class Selection(Steady):
     """Some images of another split, in the order of ``indices``."""
 
     split: Split
@@ -124,14 +97,18 @@ class Selection:
         self.indices = chosen
         self.labels = split.labels[chosen]
 
-    def __len__(self) -> int:
-        return len(self.indices)
-
     @property
     def resize(self) -> str:
         return resize_of(self.split)
 
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n 3 height width"]:
+    @property
+    def random(self) -> bool:  # type: ignore[override]
+        return is_random(self.split)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
         return self.split.images(self.indices[np.asarray(indices, dtype=np.int64)], size)
 
     @cached_property
@@ -141,7 +118,7 @@ class Selection:
         return hasher.hexdigest()
 
 
-class Joined:
+class Joined(Steady):
     """Several splits one after the other, as the VTAB protocol joins train and validation."""
 
     def __init__(self, *splits: Split) -> None:
@@ -149,26 +126,31 @@ class Joined:
         self.labels = np.concatenate([split.labels for split in splits])
         self._starts = np.cumsum([0, *(len(split) for split in splits)])
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
     @property
     def resize(self) -> str:
         choices = {resize_of(split) for split in self.splits}
         return choices.pop() if len(choices) == 1 else "squash"
 
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n 3 height width"]:
+    @property
+    def random(self) -> bool:  # type: ignore[override]
+        return any(map(is_random, self.splits))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
         wanted = np.asarray(indices, dtype=np.int64)
-        out = torch.empty((len(wanted), 3, *height_and_width(size)), dtype=torch.uint8)
         wanted = np.where(wanted < 0, wanted + len(self), wanted)
         owner = np.searchsorted(self._starts, wanted, side="right") - 1
+        out: Tensor | None = None
         for number, split in enumerate(self.splits):
             rows = np.flatnonzero(owner == number)
             if len(rows):
-                out[torch.from_numpy(rows)] = split.images(
-                    wanted[rows] - self._starts[number], size
-                )
-        return out
+                part = split.images(wanted[rows] - self._starts[number], size)
+                if out is None:
+                    out = part.new_empty((len(wanted), *part.shape[1:]))
+                out[torch.from_numpy(rows)] = part
+        return self.splits[0].images(wanted, size) if out is None else out
 
     @cached_property
     def digest(self) -> str:
@@ -176,7 +158,7 @@ class Joined:
         return hashlib.sha256(f"joined {text}".encode()).hexdigest()
 
 
-class CentreCropped:
+class CentreCropped(Steady):
     """Each image resized to ``enlarge`` times the size asked for, and its centre cut out.
 
     FGVC's evaluation (resize to 256, centre crop of 224) is ``enlarge = 256 / 224``.
@@ -189,10 +171,14 @@ class CentreCropped:
         self.enlarge = enlarge
         self.labels = split.labels
 
+    @property
+    def random(self) -> bool:  # type: ignore[override]
+        return is_random(self.split)
+
     def __len__(self) -> int:
         return len(self.split)
 
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n 3 height width"]:
+    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
         height, width = height_and_width(size)
         large = (round(height * self.enlarge), round(width * self.enlarge))
         top, left = (large[0] - height) // 2, (large[1] - width) // 2
@@ -206,7 +192,7 @@ class CentreCropped:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-class Resized:
+class Resized(Steady):
     """Another split whose pictures are made images as ``resize`` says (see `Task.resized`)."""
 
     def __init__(self, split: Split, resize: str) -> None:
@@ -214,10 +200,14 @@ class Resized:
         self.resize = checked_resize(resize)
         self.labels = split.labels
 
+    @property
+    def random(self) -> bool:  # type: ignore[override]
+        return is_random(self.split)
+
     def __len__(self) -> int:
         return len(self.split)
 
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n 3 height width"]:
+    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
         return self.split.images(indices, size)
 
     @property
@@ -232,7 +222,8 @@ class Task:
     ``group`` is "natural", "specialized", "structured", "fine-grained" or "user";
     ``preprocessing`` says in words what happens to an image before the network's normalisation,
     where the splits are asked for a size alone (`preprocessing_for` says it for a network);
-    ``provenance`` says where the splits come from, a seeded cut included.
+    ``provenance`` says where the splits come from, a seeded cut included; ``notes`` are sentences
+    on how pictures and labels were read, and ``left_out`` counts, by kind, what was not.
     """
 
     name: str
@@ -243,6 +234,8 @@ class Task:
     group: str = "user"
     preprocessing: str = SQUASHED
     provenance: str = ""
+    notes: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for name in SPLITS:
@@ -251,7 +244,64 @@ class Task:
                 raise InputError(
                     f"task {self.name!r} has no image in its {name} split; expected at least one"
                 )
-            as_labels(split.labels, len(self.classes), f"task {self.name!r}, {name} split")
+            object.__setattr__(self, name, self._settled(split, name))
+
+    def _settled(self, split: Split, name: str) -> Split:
+        """The split with numbers for labels, and what is not ours wrapped."""
+        where = f"task {self.name!r}, {name} split"
+        labels = as_column(split.labels, where)
+        if labels.dtype == object:
+            if not isinstance(split, ArraySplit):
+                as_labels(labels, len(self.classes), where)  # refuses texts
+            numbers, _ = number_classes({name: labels}, where, names=self.classes)
+            return ArraySplit(split.pixels, numbers[name])  # type: ignore[attr-defined]
+        as_labels(labels, len(self.classes), where)
+        if isinstance(split, Steady):
+            return split
+        return Own(split, labels, where)
+
+    @staticmethod
+    def from_arrays(images: Any, labels: Any, **options: Any) -> "Task":
+        """The task of arrays (n, height, width, channels) and labels, or of {split: array} each.
+
+        ``names`` are the classes that ids count in, ``value_range`` the range of floats that is not
+        0 to 1, ``name`` and ``seed`` as in `aptheory.task`.
+        """
+        if not isinstance(images, Mapping):
+            images, labels = {"": images}, {"": labels}
+        from_splits = {_split_name(key): value for key, value in images.items()}
+        columns = {_split_name(key): value for key, value in labels.items()}
+        if set(from_splits) != set(columns):
+            raise InputError(
+                f"images are of the splits {', '.join(from_splits)} and labels of "
+                f"{', '.join(columns)}; give both for each."
+            )
+        return _reader("readers.memory.array_task")(from_splits, columns, **options)
+
+    @staticmethod
+    def from_dataset(data: Any, **options: Any) -> "Task":
+        """The task of a torch data set, or of {split: data set}.
+
+        ``image`` and ``label`` say where in a sample they are, ``together`` (a place, or a function
+        of a sample) what is never torn apart by a cut.
+        """
+        return _reader("readers.memory.dataset_task")(data, **options)
+
+    @staticmethod
+    def from_frame(table: Any, **options: Any) -> "Task":
+        """The task of a DataFrame with a row a picture: ``path``, ``label``, ``split`` and
+        ``group`` name its columns, ``root`` the folder of relative paths."""
+        return _reader("readers.table.frame_task")(table, **options)
+
+    @staticmethod
+    def from_hub(data: Any, **options: Any) -> "Task":
+        """The task of a Dataset or DatasetDict of Hugging Face: ``image``, ``label`` and ``group``
+        name its columns."""
+        return _reader("readers.huggingface.hub_task")(data, **options)
+
+    def augmented(self, transform: Any) -> "Task":
+        """The task whose training pictures pass ``transform``, drawn anew at every look."""
+        return _reader("augmented.augmented")(self, transform)
 
     @cached_property
     def digest(self) -> str:
@@ -323,6 +373,20 @@ class Task:
         return replace(self, **changes)
 
 
+def _reader(path: str) -> Any:
+    """A function of this room, by name: the readers stand above the task that they make."""
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(f"aptheory.tasks.{module}"), name)
+
+
+def _split_name(key: str) -> str:
+    from aptheory.tasks.completing import ALIASES
+
+    if key and str(key).lower() not in ALIASES:
+        raise InputError(f"a split is called {key!r}; expected train, val or test.")
+    return ALIASES.get(str(key).lower(), "")
+
+
 def loader(
     split: Split,
     net: Any,
@@ -333,18 +397,14 @@ def loader(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches ``(x, y)`` for one network, in the order of ``indices`` (all, when ``None``).
 
-    ``x`` is (batch, 3, height, width), at the network's input size (`view` says how) and normalised
-    by its own mean and standard deviation, on its device; ``y`` is int64 (batch,). The next
-    ``ahead`` batches are decoded in a thread while one is used (0: none are). Raises `InputError`
-    for a network that does not take three channels, or a batch size below 1.
+    ``x`` is (batch, channels, height, width), at the network's input size (`view` says how) and
+    normalised by its own mean and standard deviation, on its device; ``y`` is int64 (batch,). The
+    next ``ahead`` batches are decoded in a thread while one is used (0: none are). Raises
+    `InputError` for a network whose channels the pictures cannot be brought to, or a batch size
+    below 1.
     """
-    channels = net.input_shape[0]
-    if channels != 3:
-        raise InputError(
-            f"network {net.name!r} takes {channels} channels; tasks give images with 3 channels"
-        )
     if batch_size < 1:
-        raise InputError(f"batch size is {batch_size}; expected 1 or more")
+        raise InputError(f"batch size is {batch_size}; expected 1 or more.")
     order = np.arange(len(split)) if indices is None else np.asarray(indices, dtype=np.int64)
     parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     return _batches(split, net, parts, view(split, net), ahead)
@@ -357,8 +417,11 @@ def _batches(
     device = torch.device("cpu") if parameter is None else parameter.device
     # Pixels that are in memory at the right size cost nothing: a thread would only be overhead.
     ready = isinstance(split, ArraySplit) and split.pixels.shape[1:3] == height_and_width(size)
+    # What is drawn anew comes from the process's own generators: a thread would disturb them.
+    ready = ready or is_random(split)
     for part, images in ahead_of(
         lambda part: split.images(part, size), parts, ahead=0 if ready else ahead
     ):
         y = torch.from_numpy(split.labels[part])
+        images = with_channels(images, net.input_shape[0], f"network {net.name!r}")
         yield net.normalize(images.to(device, non_blocking=True)), y.to(device)

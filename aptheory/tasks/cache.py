@@ -1,7 +1,9 @@
 """Where data lie, and what is kept of them between runs."""
 
+import contextlib
 import hashlib
 import os
+import uuid
 from pathlib import Path
 
 
@@ -18,30 +20,41 @@ def cache_folder() -> Path:
     return Path(given).expanduser() if given else Path.home() / ".cache" / "aptheory"
 
 
-def _digest_file(stamp: str) -> Path:
-    return cache_folder() / "digests" / hashlib.sha256(stamp.encode()).hexdigest()
+def _file(kind: str, stamp: str) -> Path:
+    key = hashlib.sha256(stamp.encode("utf-8", "surrogateescape")).hexdigest()
+    return cache_folder() / kind / key
 
 
-def remembered_digest(stamp: str) -> str | None:
-    """The digest kept for files with this stamp (their names, sizes and times), if any."""
+def remembered(kind: str, stamp: str) -> str | None:
+    """The text that is kept for files with this stamp (their names, sizes and times), if any."""
     if not stamp:
         return None
     try:
-        text = _digest_file(stamp).read_text(encoding="ascii").strip()
+        return _file(kind, stamp).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         return None
-    return text if len(text) == 64 and set(text) <= set("0123456789abcdef") else None
 
 
-def remember_digest(stamp: str, digest: str) -> None:
-    """Keep a digest. A cache folder that cannot be written to costs time, not the result."""
+def remember(kind: str, stamp: str, text: str) -> None:
+    """Keep a text. A cache folder that cannot be written to costs time, not the result."""
     if not stamp:
         return
-    file = _digest_file(stamp)
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        write_whole(_file(kind, stamp), text + "\n")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file so that nobody sees half of it, whoever else writes it at the same time."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = unfinished_name(file)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(digest + "\n", encoding="ascii")
+        unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(file)
-    except OSError:
-        return
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def unfinished_name(file: Path) -> Path:
+    """A name beside ``file`` that nobody else has: not the process's number, which containers
+    that share a folder have alike."""
+    return file.with_name(f"{file.name}.{uuid.uuid4().hex}")

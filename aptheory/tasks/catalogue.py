@@ -1,7 +1,8 @@
-"""From a name or URI to a task: the one place that knows every reader."""
+"""One door: from a name, a place, or data in memory to a task. It knows every reader."""
 
 import difflib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -9,12 +10,16 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from aptheory.errors import InputError
-from aptheory.tasks.base import Task
+from aptheory.tasks.base import Split, Task
 from aptheory.tasks.embedded import EMBEDDED
 
-SCHEMES = {
+#: Scheme -> reader, imported when used.
+READERS = {
     "folder": "readers.folder.folder_task",
+    "zip": "readers.folder.folder_task",
     "npz": "readers.npz.npz_task",
+    "csv": "readers.table.csv_task",
+    "parquet": "readers.table.csv_task",
     "vtab": "readers.vtab_folder.vtab_folder_task",
     "fgvc": "readers.fgvc.fgvc_task",
     "tfds": "readers.tfds.tfds_task",
@@ -23,7 +28,15 @@ SCHEMES = {
     "hf": "readers.huggingface.huggingface_task",
 }
 NOT_PATHS = ("torchvision", "hf")
-OPTIONS = ("config", "image", "label", "streaming", "limit")  # of hf:
+#: What may stand behind a place's question mark.
+OPTIONS = {
+    "csv": ("path", "label", "split", "group", "root"),
+    "parquet": ("path", "label", "split", "group", "root"),
+    "webdataset": ("image",),
+    "hf": ("config", "image", "label", "group", "streaming", "limit"),
+}
+#: Files that a plain path may name, by suffix.
+SUFFIXES = {".zip": "zip", ".npz": "npz", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 
 
 def embedded() -> tuple[str, ...]:
@@ -32,66 +45,207 @@ def embedded() -> tuple[str, ...]:
 
 
 def task(
-    name_or_uri: str,
+    source: Any,
     *,
     seed: int = 0,
     root: str | Path | None = None,
     resize: str | None = None,
+    augment: Callable[[Any], Any] | None = None,
+    group: str | Callable[..., Hashable] | None = None,
 ) -> Task:
-    """The task of that name or place.
+    """The task of that name or place, or of data in memory.
 
     A name is an embedded task ("digits", "counting", ...) or one of the 29 data sets of the
     registry ("cifar100", "cub200", ...; see `list_tasks`), which are looked for in ``root``,
     or the folder that APTHEORY_DATA names, or ``~/.cache/aptheory/data``. A place is
-    "folder:PATH", "npz:FILE", "vtab:PATH", "fgvc:PATH", "tfds:PATH", "webdataset:PATH",
-    "torchvision:CLASS" or "hf:REPOSITORY".
+    "folder:PATH", "zip:FILE", "npz:FILE", "csv:FILE" (paths and labels; Parquet too), "vtab:PATH",
+    "fgvc:PATH", "tfds:PATH", "webdataset:PATH", "torchvision:CLASS" or "hf:REPOSITORY", or the
+    path of a folder or file alone. In memory: a `Task`, which is returned as it is; a torch Dataset
+    or DataLoader, or torchvision's sets; a Dataset or DatasetDict of Hugging Face; a DataFrame; a
+    pair of arrays (images, labels); or a mapping from "train", "val", "test" to such data. Where
+    options are needed, there is ``Task.from_arrays`` and its like.
 
     ``seed`` decides what is generated, and what is cut into splits where the source does not say.
     ``resize`` chooses how pictures become images where it is not the task's own way (see
-    `Task.resized`). Raises `InputError` with the near names for a name that is not known.
+    `Task.resized`). ``augment`` is a callable that is drawn anew for every training picture (see
+    `augmented`). ``group`` is a column, or a function of a path or sample: pictures of one value
+    are never torn apart by a cut. Raises `InputError` with the near names for a name that is not
+    known.
     """
-    made = _task(name_or_uri, seed, root)
-    return made if resize is None else made.resized(resize)
+    made = _task(source, seed, root, group)
+    if resize is not None:
+        made = made.resized(resize)
+    if augment is not None:
+        from aptheory.tasks.augmented import augmented
+
+        made = augmented(made, augment)
+    return made
 
 
-def _task(name_or_uri: str, seed: int, root: str | Path | None) -> Task:
+def _task(source: Any, seed: int, root: str | Path | None, group: Any) -> Task:
+    if isinstance(source, Task):
+        if group is not None:
+            raise InputError(
+                f"task {source.name!r} has its splits; group= is for data that are yet to be cut."
+            )
+        return source
+    if isinstance(source, Path):
+        return _path(source, seed, group)
+    if isinstance(source, str):
+        return _named(source, seed, root, group)
+    return _guarded(f"a {type(source).__name__}", lambda: in_memory(source, seed, group))
+
+
+def open_images(images: Any) -> Any:
+    """What can be looked through for images: a task of what `task` makes one of, and pictures as
+    an `Unlabelled` split; a task, a split, a tensor and an iterable of batches stay as they are."""
+    kind = type(images).__module__.partition(".")[0]
+    if isinstance(images, str | Path) or kind in ("pandas", "datasets"):
+        return task(images)
+    if hasattr(images, "getbands"):  # one picture of Pillow
+        images = [images]
+    first = images[0] if isinstance(images, list | tuple) and images else None
+    if kind == "numpy" or hasattr(first, "getbands"):
+        return _guarded("the pictures", lambda: _function("readers.memory.unlabelled")(images))
+    if kind != "torch" and hasattr(images, "__getitem__") and hasattr(images, "__len__"):
+        first = images[0] if len(images) and not isinstance(images, Mapping) else None
+        sample = first[0] if isinstance(first, tuple | list) and first else first
+        if hasattr(sample, "getbands") or getattr(sample, "ndim", 4) < 4:
+            return task(images)
+    return images
+
+
+def in_memory(source: Any, seed: int = 0, group: Any = None) -> Task:
+    """The task of data in memory: a table, a data set, arrays, or a mapping from splits to them."""
+    kind = type(source).__module__.partition(".")[0]
+    if kind == "pandas":
+        return _function("readers.table.frame_task")(source, seed=seed, group=group)
+    if kind == "datasets":
+        return _function("readers.huggingface.hub_task")(source, seed=seed, group=group)
+    if isinstance(source, Split) and not isinstance(source, Mapping):
+        raise InputError(
+            "a split alone is no task; give {'train': split, 'val': split, 'test': split}, or "
+            "Task(name, classes, train, val, test)."
+        )
+    if isinstance(source, Mapping):
+        return _splits(source, seed, group)
+    if isinstance(source, tuple) and len(source) == 2 and all(map(_is_array, source)):
+        images, labels = source
+        return _function("readers.memory.array_task")({"": images}, {"": labels}, seed=seed)
+    if source is None or isinstance(source, bool | int | float | bytes):
+        raise InputError(
+            f"{source!r} is no task; give a name, a place such as folder:PATH, or data in memory."
+        )
+    return _function("readers.memory.dataset_task")(source, seed=seed, together=group)
+
+
+def _splits(source: Mapping[str, Any], seed: int, group: Any) -> Task:
+    """The task of {"train": ..., "test": ...}, or of {"x_train": ..., "y_train": ...}."""
+    if not source:
+        raise InputError("an empty mapping is no task; give {'train': ..., 'test': ...}.")
+    first = next(iter(source.values()))
+    if type(first).__module__.partition(".")[0] == "datasets":
+        return _function("readers.huggingface.hub_task")(source, seed=seed, group=group)
+    if type(first).__module__.partition(".")[0] == "pandas":
+        import pandas as pd
+
+        frames = [frame.assign(split=str(key)) for key, frame in source.items()]
+        table = pd.concat(frames, ignore_index=True)
+        return _function("readers.table.frame_task")(table, split="split", seed=seed, group=group)
+    if isinstance(first, tuple) and len(first) == 2 and all(map(_is_array, first)):
+        images = {key: pair[0] for key, pair in source.items()}
+        labels = {key: pair[1] for key, pair in source.items()}
+        return Task.from_arrays(images, labels, seed=seed)
+    if "x_train" in source:
+        images = {key[2:]: value for key, value in source.items() if key.startswith("x_")}
+        labels = {key[2:]: value for key, value in source.items() if key.startswith("y_")}
+        return Task.from_arrays(images, labels, seed=seed, names=source.get("class_names"))
+    return _function("readers.memory.dataset_task")(source, seed=seed, together=group)
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") or (isinstance(value, list) and not _is_array_row(value))
+
+
+def _is_array_row(value: list[Any]) -> bool:
+    return bool(value) and isinstance(value[0], tuple | dict)
+
+
+def _named(name: str, seed: int, root: str | Path | None, group: Any) -> Task:
     from aptheory.tasks.registry import REGISTRY
 
-    if name_or_uri in EMBEDDED:
-        return _generated(name_or_uri, seed)
-    scheme, colon, place = name_or_uri.partition(":")
-    if colon and scheme in SCHEMES:
+    if name in EMBEDDED:
+        return _generated(name, seed)
+    scheme, colon, place = name.partition(":")
+    if colon and scheme in READERS:
         if not place:
-            raise InputError(f"{name_or_uri!r} names nothing; expected {scheme}:PLACE")
-        return _read(scheme, place, seed, root)
-    for entry in REGISTRY.values():
-        if name_or_uri == entry.name or name_or_uri in entry.aliases:
-            from aptheory.tasks.present import open_entry
+            raise InputError(f"{name!r} names nothing; expected {scheme}:PLACE.")
+        return _read(scheme, place, seed, root, group)
+    entry = next((e for e in REGISTRY.values() if name in (e.name, *e.aliases)), None)
+    if entry is not None:
+        from aptheory.tasks.present import open_entry
 
-            return open_entry(entry, root=root, seed=seed)
+        return _guarded(name, lambda: open_entry(entry, root=root, seed=seed))
+    if name and Path(name).expanduser().exists() and ("/" in name or Path(name).suffix):
+        return _path(Path(name).expanduser(), seed, group)
     names = [*EMBEDDED, *REGISTRY]
-    near = difflib.get_close_matches(name_or_uri.lower(), names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     known = f"did you mean {' or '.join(near)}?" if near else f"embedded are {', '.join(EMBEDDED)}."
     if colon:
-        known = f"places begin with {', '.join(f'{known}:' for known in SCHEMES)}."
+        known = f"places begin with {', '.join(f'{known}:' for known in READERS)}."
     raise InputError(
-        f"no task is called {name_or_uri!r}; {known} Your own images: folder:PATH or npz:FILE"
+        f"no task is called {name!r}; {known} Your own images: folder:PATH, csv:FILE or npz:FILE."
     )
 
 
-def _read(scheme: str, place: str, seed: int, root: str | Path | None) -> Task:
-    reader = _function(SCHEMES[scheme])
+def _path(path: Path, seed: int, group: Any) -> Task:
+    scheme = SUFFIXES.get(path.suffix.lower(), "folder")
+    return _read(scheme, str(path), seed, None, group)
+
+
+def _read(scheme: str, place: str, seed: int, root: str | Path | None, group: Any) -> Task:
+    reader = _function(READERS[scheme])
     options: dict[str, Any] = {}
-    if scheme == "hf":
+    known = OPTIONS.get(scheme, ())
+    if known and "?" in place and not Path(place).exists():
         place, _, query = place.partition("?")
-        options = dict(parse_qsl(query))
+        options = dict(parse_qsl(query, keep_blank_values=True))
         for key in options:
-            if key not in OPTIONS:
-                raise InputError(f"hf: has no option {key!r}; it has {', '.join(OPTIONS)}")
+            if key not in known:
+                raise InputError(f"{scheme}: has no option {key!r}; it has {', '.join(known)}.")
     if scheme == "torchvision":
         options = {"root": root}
+    if group is not None:
+        options |= _grouped(scheme, reader, group)
     given = place if scheme in NOT_PATHS else Path(place).expanduser()
-    return reader(given, seed=seed, **options)
+    return _guarded(f"{scheme}:{place}", lambda: reader(given, seed=seed, **options))
+
+
+def _grouped(scheme: str, reader: Callable[..., Task], group: Any) -> dict[str, Any]:
+    """The option of a reader that keeps groups whole: a function, or a column."""
+    parameters = inspect.signature(reader).parameters
+    if callable(group) and "together" in parameters:
+        return {"together": group}
+    if isinstance(group, str) and "group" in OPTIONS.get(scheme, ()):
+        return {"group": group}
+    kind = "a function of a path" if "together" in parameters else "a column"
+    if "together" not in parameters and "group" not in OPTIONS.get(scheme, ()):
+        raise InputError(f"{scheme}: keeps no groups; make a csv: of it with a column for them.")
+    raise InputError(f"{scheme}: takes {kind} as group; got {group!r}.")
+
+
+def _guarded(where: str, read: Callable[[], Task]) -> Task:
+    """What is read, or one sentence: damaged data may raise anything in whoever parses them."""
+    try:
+        return read()
+    except (InputError, KeyboardInterrupt, SystemExit):
+        raise
+    except Exception as error:
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise InputError(
+            f"{where} cannot be read ({type(error).__name__}: {reason}); is it whole, and of that "
+            "layout?"
+        ) from error
 
 
 @lru_cache(maxsize=16)

@@ -116,18 +116,27 @@ def published(name: str) -> PublishedSplit:
 
 
 def hold_out(
-    labels: np.ndarray, *, name: str, seed: int, where: str, share: float = 0.2
+    labels: np.ndarray,
+    *,
+    name: str,
+    seed: int,
+    where: str,
+    share: float = 0.2,
+    copies: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Positions (train, val) of an official training split, and the sentence that says how.
 
     The published split, where ``name`` has one for as many images; else ``share`` of each class,
-    by ``seed``.
+    by ``seed``, with ``copies`` and ``groups`` on one side (see `stratified_cut`).
     """
     known = PUBLISHED.get(name)
     if known is not None and known.total == len(labels):
         kept, held = known.indices()
         return kept, held, f"validation is the published split (sha256 {known.checksum[:12]})"
-    kept, held = stratified_cut(labels, (1 - share, share), seed=seed, where=where)
+    kept, held = stratified_cut(
+        labels, (1 - share, share), seed=seed, where=where, copies=copies, groups=groups
+    )
     part = {0.1: "a tenth", 0.2: "a fifth"}.get(share, f"{share:.0%}")
     return kept, held, f"validation is {part} of train, cut class by class, seed {seed}"
 

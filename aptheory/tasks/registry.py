@@ -383,3 +383,4 @@ VTAB_GROUPS: dict[str, tuple[str, ...]] = {
     group: tuple(entry.name for entry in _VTAB if entry.group == group)
     for group in ("natural", "specialized", "structured")
 }
+VTAB_NAMES = frozenset(name for entry in _VTAB for name in (entry.name, *entry.aliases))

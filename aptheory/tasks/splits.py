@@ -26,7 +26,7 @@ def balanced_indices(labels: np.ndarray, count: int, *, seed: Seed) -> np.ndarra
     drawn by the seed. For one seed a smaller count gives a subset of a larger count's.
     """
     if not 0 <= count <= len(labels):
-        raise InputError(f"{count} samples asked for; expected 0 to {len(labels)}")
+        raise InputError(f"{count} samples asked for; expected 0 to {len(labels)}.")
     orders = _orders(labels, seed)
     if not orders:
         return np.empty(0, dtype=np.int64)
@@ -38,22 +38,83 @@ def balanced_indices(labels: np.ndarray, count: int, *, seed: Seed) -> np.ndarra
 
 
 def stratified_cut(
-    labels: np.ndarray, fractions: Sequence[float], *, seed: Seed, where: str = "data"
+    labels: np.ndarray,
+    fractions: Sequence[float],
+    *,
+    seed: Seed,
+    where: str = "data",
+    copies: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """Cut the samples into ``len(fractions)`` parts, each class in the same proportion.
 
     ``fractions`` sum to 1. Of each class every part gets at least one sample; the remainders of
-    rounding go to the first part. Returns sorted positions. Raises `InputError` naming
-    ``where`` if a class has fewer samples than there are parts.
+    rounding go to the first part. Samples of an equal number in ``copies`` end in one part, that
+    of the first of them; so do those of an equal number in ``groups``, which are dealt whole.
+    Returns sorted positions. Raises `InputError` naming ``where`` if a class has fewer samples (or
+    groups) than there are parts.
     """
     if abs(sum(fractions) - 1) > 1e-9 or min(fractions) <= 0:
-        raise InputError(f"fractions {tuple(fractions)} must be positive and sum to 1")
+        raise InputError(f"fractions {tuple(fractions)} must be positive and sum to 1.")
+    if groups is not None:
+        units = groups if copies is None else joined(groups, copies)
+        parts = _deal_groups(labels, units, fractions, seed)
+    else:
+        parts = _cut_classes(labels, fractions, seed, where)
+        if copies is not None:
+            parts = keep_together(parts, copies)
+    for part in parts:
+        lacking = np.setdiff1d(labels, labels[part])
+        if len(lacking):
+            units = groups if groups is not None else copies
+            kinds = "group(s)" if groups is not None else "different picture(s)"
+            members = labels == lacking[0]
+            number = len(np.unique(units[members])) if units is not None else int(members.sum())
+            raise InputError(
+                f"{where}: class {lacking[0]} has {number} {kinds}, which could not be cut into "
+                f"{len(fractions)} splits; give the splits yourself, or add pictures."
+            )
+    return parts
+
+
+def folds(
+    labels: np.ndarray,
+    count: int,
+    *,
+    seed: Seed,
+    where: str = "data",
+    copies: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+) -> list[np.ndarray]:
+    """``count`` parts of equal size, as `stratified_cut` makes them."""
+    if count < 2:
+        raise InputError(f"{count} folds were asked for; expected at least 2.")
+    shares = [1 / count] * count
+    if groups is None:  # one round of dealing: no part is left the remainders
+        groups = np.arange(len(labels))
+    return stratified_cut(labels, shares, seed=seed, where=where, copies=copies, groups=groups)
+
+
+def joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Numbers that are equal wherever ``first`` or ``second`` are, directly or by a chain."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    left, right = (np.unique(numbers, return_inverse=True)[1] for numbers in (first, second))
+    nodes = left.max() + right.max() + 2
+    edges = coo_array((np.ones(len(left)), (left, right + left.max() + 1)), shape=(nodes, nodes))
+    return connected_components(edges, directed=False)[1][left]
+
+
+def _cut_classes(
+    labels: np.ndarray, fractions: Sequence[float], seed: Seed, where: str
+) -> list[np.ndarray]:
     parts: list[list[np.ndarray]] = [[] for _ in fractions]
     for label, order in _orders(labels, seed).items():
         if len(order) < len(fractions):
             raise InputError(
                 f"{where}: class {label} has {len(order)} image(s); a cut into "
-                f"{len(fractions)} splits needs at least {len(fractions)} of each class"
+                f"{len(fractions)} splits needs at least {len(fractions)} of each class."
             )
         counts = [max(1, int(len(order) * fraction)) for fraction in fractions]
         counts[0] = len(order) - sum(counts[1:])
@@ -61,3 +122,35 @@ def stratified_cut(
         for part, start, stop in zip(parts, bounds[:-1], bounds[1:], strict=True):
             part.append(order[start:stop])
     return [np.sort(np.concatenate(part)).astype(np.int64) for part in parts]
+
+
+def keep_together(parts: list[np.ndarray], copies: np.ndarray) -> list[np.ndarray]:
+    """The parts, with every copy (an equal number) moved to the part of the first of its kind."""
+    part_of = np.empty(len(copies), dtype=np.int64)
+    for number, part in enumerate(parts):
+        part_of[part] = number
+    _, first, kind = np.unique(copies, return_index=True, return_inverse=True)
+    part_of = part_of[first][kind]
+    return [np.flatnonzero(part_of == number).astype(np.int64) for number in range(len(parts))]
+
+
+def _deal_groups(
+    labels: np.ndarray, groups: np.ndarray, fractions: Sequence[float], seed: Seed
+) -> list[np.ndarray]:
+    """Whole groups, the largest first, each to the part that lacks most of what it holds."""
+    _, group = np.unique(groups, return_inverse=True)
+    classes, label = np.unique(labels, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(group.max() + 1)
+    sizes = np.bincount(group)
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)[:-1])
+    wanted = np.outer(fractions, np.bincount(label, minlength=len(classes)))
+    part_of = np.empty(len(labels), dtype=np.int64)
+    for number in order:
+        rows = members[number]
+        held, counts = np.unique(label[rows], return_counts=True)
+        lack = wanted[:, held]  # in shares of what the part should have: small parts are not last
+        part = int(np.argmax((lack / np.asarray(fractions)[:, None] * counts).sum(axis=1)))
+        wanted[part, held] -= counts
+        part_of[rows] = part
+    return [np.flatnonzero(part_of == number).astype(np.int64) for number in range(len(fractions))]

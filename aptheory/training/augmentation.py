@@ -32,8 +32,8 @@ def draw(
 
 
 def apply(
-    images: UInt8[Tensor, "batch 3 height width"], drawn: Int64[Tensor, "batch 3"]
-) -> UInt8[Tensor, "batch 3 height width"]:
+    images: UInt8[Tensor, "batch channels height width"], drawn: Int64[Tensor, "batch 3"]
+) -> UInt8[Tensor, "batch channels height width"]:
     """The images moved and flipped as drawn; the border is reflected, not repeated."""
     batch, _, height, width = images.shape
     drawn = drawn.to(images.device)

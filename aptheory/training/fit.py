@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aptheory.errors import InputError
+from aptheory.tasks.catalogue import task as open_task
 from aptheory.training.kept import Kept
 from aptheory.training.outcome import Outcome
 from aptheory.training.recipe import Recipe, Run, grid
@@ -47,6 +48,7 @@ def fit(
 ) -> Outcome:
     """Train ``adapted`` (runs == 1) in place and say how well it does.
 
+    ``task`` is a task, or whatever `aptheory.task` makes one of.
     ``seed`` decides the start of what is learned and the order of the images. ``fresh=False``
     goes on from where ``adapted`` stands, its head's standardisation included. ``kept`` are
     activations to start from (moved to the method's place); by default they are made. ``on_epoch``
@@ -55,6 +57,7 @@ def fit(
     Raises InputError for a stack of several runs or classes that are not the task's.
     """
     recipe = recipe or Recipe()
+    task = open_task(task)
     if adapted.runs != 1:
         raise InputError(f"fit trains one run, but {adapted.runs} are attached: use fit_many.")
     if adapted.classes != len(task.classes):
@@ -103,6 +106,7 @@ def fit_many(
     in its outcome.
     """
     recipe = recipe or Recipe()
+    task = open_task(task)
     each = list(methods) if isinstance(methods, Sequence) else [methods] * len(runs)
     if len(each) != len(runs):
         raise InputError(f"There are {len(each)} methods for {len(runs)} runs; give one a run.")

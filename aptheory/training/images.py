@@ -13,10 +13,11 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from aptheory.preprocessing import Size, height_and_width
+from aptheory.tasks.split import is_random
 from aptheory.training.augmentation import apply, draw
 
 if TYPE_CHECKING:
-    from aptheory.tasks.base import Split
+    from aptheory.tasks.split import Split
 
 _BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.float32}
 
@@ -39,19 +40,18 @@ class Images:
         """Decode and resize every image once, if the bytes fit into ``limit``."""
         pixels = getattr(self.split, "pixels", None)
         ready = pixels is not None and tuple(pixels.shape[1:3]) == self.size
+        if is_random(self.split):
+            return
         if self.cached is None and not ready and len(self.split) * 3 * math.prod(self.size) < limit:
             parts = torch.arange(len(self.split)).split(256)
             self.cached = torch.cat([self.split.images(p.numpy(), self.view) for p in parts])
 
     def get(
         self, rows: Int64[Tensor, " batch"], generators: Sequence[torch.Generator] = ()
-    ) -> UInt8[Tensor, "batch 3 height width"]:
+    ) -> UInt8[Tensor, "batch channels height width"]:
         """The images of ``rows``, augmented afresh by ``generators``, one for each equal part."""
         index = rows % len(self.split)
-        if self.cached is not None:
-            images = self.cached[index]
-        else:
-            images = self.split.images(index.numpy(), self.view)
+        images = self._read(index, generators) if self.cached is None else self.cached[index]
         if self.drawn is not None:
             return apply(images, self.drawn[rows])
         if generators and self.augment != "none":
@@ -59,6 +59,23 @@ class Images:
             drawn = [draw(self.augment, each, self.size, g) for g in generators]
             return apply(images, torch.cat(drawn))
         return images
+
+    def _read(
+        self, index: Int64[Tensor, " batch"], generators: Sequence[torch.Generator]
+    ) -> UInt8[Tensor, "batch channels height width"]:
+        """The images of the split itself; what it draws anew, each generator draws of its part."""
+        clean = getattr(self.split, "clean", None)
+        if clean is None:
+            return self.split.images(index.numpy(), self.view)
+        if not generators:
+            return clean.images(index.numpy(), self.view)
+        parts = index.split(len(index) // len(generators))
+        return torch.cat(
+            [
+                self.split.images(part.numpy(), self.view, generator=each)  # type: ignore[call-arg]
+                for part, each in zip(parts, generators, strict=True)
+            ]
+        )
 
 
 class Activations:

@@ -30,7 +30,9 @@ from torch import Tensor
 from aptheory.devices import DTYPES, autocast
 from aptheory.errors import InputError
 from aptheory.networks.reading import Reading
+from aptheory.tasks.pictures import with_channels
 from aptheory.tasks.resizing import view
+from aptheory.tasks.split import is_random
 from aptheory.training.images import Activations, Images
 from aptheory.training.memory import free_memory, human, out_of_memory
 
@@ -89,7 +91,8 @@ class Kept:
                 raise InputError(f"the type must be one of {', '.join(DTYPES)}; got {name!r}.")
         self.net, self.task, self.keep, self.precision = net, task, keep, precision
         self.dtype = DTYPES[keep_dtype]
-        self.fresh = augment != "none" and views == 0
+        self.random = is_random(task.train)
+        self.fresh = self.random or (augment != "none" and views == 0)
         self.views, self.augment, self.seed = views, augment, seed
         self.passes = dict(passes or {})
         self.memory_limit, self.channels_last = memory_limit, channels_last
@@ -120,8 +123,9 @@ class Kept:
         self.layer = 0
         self.advance(layer)
         if self.fresh:
+            how = "of the task" if self.random else augment
             self.log(
-                f"random augmentation ({augment}) is drawn afresh for every batch: the training "
+                f"random augmentation ({how}) is drawn afresh for every batch: the training "
                 "split cannot be kept before the prompt; views=V would keep V views an image"
             )
 
@@ -186,7 +190,9 @@ class Kept:
         if isinstance(store, Activations):
             z = store.get(rows).to(self.device, non_blocking=True)
         else:
-            z = self.net.normalize(store.get(rows, generators).to(self.device, non_blocking=True))
+            images = store.get(rows, generators)
+            images = with_channels(images, self.net.input_shape[0], f"network {self.net.name!r}")
+            z = self.net.normalize(images.to(self.device, non_blocking=True))
             if self.channels_last:
                 z = z.to(memory_format=torch.channels_last)
         return z if store.layer == stop else self._through(z, store.layer, stop)
@@ -295,7 +301,7 @@ class Kept:
         size = self._bytes(split, self.layer)
         if self.layer == 0:
             return "images (kept as bytes)"
-        if split == "train" and self.fresh:
+        if (split == "train" and self.fresh) or is_random(getattr(self.task, split)):
             return "recompute (fresh augmentation)"
         if self.keep != "auto":
             return f"{self.keep} (as asked), {human(size)}"

@@ -103,9 +103,12 @@ def test_fgvc_maps_class_ids_over_all_splits_together(tmp_path):
         "val": {"d/4.jpg": 30},
         "test": {"e/5.jpg": 9, "f/6.jpg": 200},
     }
+    with pytest.raises(InputError, match="test has images of class '9', of which train has none"):
+        ap.task(f"fgvc:{fgvc(tmp_path / 'lacks', splits)}")
+    splits["train"]["g/7.jpg"] = 9
     task = ap.task(f"fgvc:{fgvc(tmp_path / 'cub', splits)}")
     assert task.classes == ("7", "9", "30", "200")  # by number, not as text
-    assert task.train.labels.tolist() == [0, 3, 2]
+    assert task.train.labels.tolist() == [0, 3, 2, 1]
     assert task.val.labels.tolist() == [2]
     assert task.test.labels.tolist() == [1, 3]
 
@@ -140,7 +143,7 @@ def test_fgvc_holds_out_a_tenth_where_there_is_no_val(tmp_path):
     [
         ("{", "train.json cannot be read as JSON"),
         ("[]", "is not a dict"),
-        ('{"1.jpg": null}', "neither a number nor a text"),
+        ('{"1.jpg": null}', "expected a whole number or a text"),
         ('{"nowhere.jpg": 1}', "lists nowhere.jpg, which is neither"),
     ],
 )
@@ -233,7 +236,9 @@ def test_webdataset_shards_that_cannot_be_used(tmp_path):
     for members, message in (
         ({"cls": b"1"}, "has no image"),
         ({"jpg": b"x"}, "has no label"),
-        ({"jpg": b"x", "cls": b"one"}, "is not a number"),
+        ({"jpg": b"x", "cls": b"0.5"}, "labels are floats"),
+        ({"jpg": b"x", "cls": b""}, "the label of row 0 is missing"),
+        ({"jpg": b"x", "png": b"x", "cls": b"1"}, "several images"),
         ({"jpg": b"x", "json": b"{}"}, "has no label"),
     ):
         shard(tmp_path / "train-0.tar", [("000", members)])
@@ -394,7 +399,7 @@ def test_huggingface_data_that_cannot_be_used(tmp_path):
             ap.task(uri)
         assert "\n" not in str(error.value)
     broken = datasets.Dataset.from_dict(
-        {"img": [{"bytes": b"no", "path": None}] * 30, "kind": [0, 1] * 15},
+        {"img": [{"bytes": b"no %d" % n, "path": None} for n in range(30)], "kind": [0, 1] * 15},
         features=hub(2).features,
     )
     broken.save_to_disk(str(tmp_path / "broken"))

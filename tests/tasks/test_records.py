@@ -233,7 +233,7 @@ def test_prepared_folders_that_cannot_be_used(tmp_path):
         ap.task(f"tfds:{root}")
     root = made("nolabel")
     make.tfrecord(root / "toy-test.tfrecord-00000-of-00001", [make.example(image=b"x")] * 3)
-    with pytest.raises(InputError, match="has no number 'label'"):
+    with pytest.raises(InputError, match="has no whole number 'label'"):
         ap.task(f"tfds:{root}")
     root = made("noexample")
     make.tfrecord(root / "toy-test.tfrecord-00000-of-00001", [b"\xff\xff\xff"] * 3)

@@ -162,10 +162,10 @@ def test_loader_passes_on_an_error_and_can_be_left():
 
 
 def test_loader_refuses_what_it_cannot_serve():
-    grey = Taker()
-    grey.input_shape = (1, 16, 16)
-    with pytest.raises(InputError, match="takes 1 channels"):
-        tasks.loader(made().train, grey, 4)
+    bands = Taker()
+    bands.input_shape = (4, 16, 16)
+    with pytest.raises(InputError, match="takes 4 channels, but the pictures have 3"):
+        next(tasks.loader(made().train, bands, 4))
     with pytest.raises(InputError, match="batch size"):
         tasks.loader(made().train, Taker(), 0)
 

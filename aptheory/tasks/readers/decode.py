@@ -12,8 +12,8 @@ from torch import Tensor
 from aptheory.errors import InputError
 from aptheory.preprocessing import Size, as_transform
 from aptheory.tasks.ahead import ahead_of
-from aptheory.tasks.base import ArraySplit, Indices, Split, Task, digest_of
-from aptheory.tasks.cache import cache_folder
+from aptheory.tasks.base import ArraySplit, Indices, Split, Task, digest_of, is_random
+from aptheory.tasks.cache import cache_folder, unfinished_name
 from aptheory.tasks.resizing import resize_of
 
 BATCH = 64
@@ -32,7 +32,7 @@ class Decoded(ArraySplit):
     def resize(self) -> str:
         return resize_of(self.split)
 
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n 3 height width"]:
+    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
         if as_transform(size).same_pixels(self.decoded):
             return super().images(indices, self.decoded.size)
         return self.split.images(indices, size)
@@ -59,13 +59,18 @@ def decoded(
     cannot be decoded: then nothing is left behind.
     """
     place = Path(folder) if folder is not None else cache_folder() / "decoded"
+    if is_random(split):
+        raise InputError(
+            "a split that draws its images anew cannot be decoded once; decode what it draws from."
+        )
     to = as_transform(size)
-    shape = (len(split), *to.size, 3)
+    shape = (len(split), *to.size, 3)  # of most sets; the file says how many channels it has
     how = "" if to.plain else f" {to.settings} {to.fill}"
     identity = hashlib.sha256(f"{digest_of(split)} {shape}{how}".encode()).hexdigest()[:32]
     file = place / f"{identity}.npy"
     if not file.exists():
-        _write(split, size, file, shape, progress)
+        channels = split.images([0], (8, 8)).shape[1] if len(split) else 3
+        _write(split, size, file, (*shape[:3], channels), progress)
     return Decoded(split, _opened(file, shape), size)
 
 
@@ -85,7 +90,7 @@ def decoded_task(
 def _write(split: Split, size: Size, file: Path, shape: tuple[int, ...], progress: bool) -> None:
     from tqdm import tqdm
 
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
+    unfinished = unfinished_name(file)
     parts = [range(s, min(s + BATCH, len(split))) for s in range(0, len(split), BATCH)]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -116,6 +121,6 @@ def _opened(file: Path, shape: tuple[int, ...]) -> np.ndarray:
         pixels = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{file} is damaged ({error}); delete it") from error
-    if pixels.shape != shape or pixels.dtype != np.uint8:
+    if pixels.shape[:3] != shape[:3] or pixels.dtype != np.uint8:
         raise InputError(f"{file} has shape {pixels.shape}, expected {shape}; delete it")
     return pixels

@@ -4,6 +4,7 @@ PATH/{train,val,test}.json      val may be absent: then a tenth of train is held
 PATH/[images/]...               the pictures
 """
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -11,8 +12,12 @@ import numpy as np
 
 from aptheory.errors import InputError
 from aptheory.tasks.base import SPLITS, CentreCropped, Task
-from aptheory.tasks.published_splits import PUBLISHED
-from aptheory.tasks.readers.files import FileSplit, FolderStore
+from aptheory.tasks.classes import LARGEST, number_classes
+from aptheory.tasks.copies import same_bytes
+from aptheory.tasks.published_splits import PUBLISHED, checksum
+from aptheory.tasks.readers.files import file_splits
+from aptheory.tasks.readers.stores import FolderStore, listed_path
+from aptheory.tasks.splits import keep_together
 
 PICTURE_FOLDERS = ("", "images", "Images", "jpg")
 PREPROCESSING = (
@@ -37,86 +42,87 @@ def fgvc_task(
     """
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"{path} is not a folder; expected one with train.json and test.json")
+        raise InputError(f"{path} is not a folder; expected one with train.json and test.json.")
     name = name or path.name
-    given = {split: path / f"{split}.json" for split in SPLITS}
-    splits = {split: _read(file) for split, file in given.items() if file.exists()}
+    files = {split: path / f"{split}.json" for split in SPLITS}
+    lists = {split: _read(file) for split, file in files.items() if file.exists()}
     for split in ("train", "test"):
-        if split not in splits:
-            raise InputError(f"{given[split]} is not there; expected train.json and test.json")
-    provenance = "JSON splits as given"
-    if "val" not in splits:
-        splits, provenance = _hold_out(splits, name, seed)
-    classes = _in_order({label for entries in splits.values() for label in entries.values()})
-    number = {label: position for position, label in enumerate(classes)}
-    folder = _picture_folder(path, next(iter(splits["train"])))
-    store = FolderStore(path / folder)
-    made = {
-        split: CentreCropped(
-            FileSplit(store, list(entries), [number[label] for label in entries.values()])
-        )
-        for split, entries in splits.items()
+        if split not in lists:
+            raise InputError(f"{files[split]} is not there; expected train.json and test.json.")
+    folder = path / _picture_folder(path, next(iter(lists["train"])))
+    labels, classes = number_classes(
+        {split: list(entries.values()) for split, entries in lists.items()},
+        str(path),
+        by_value=True,
+    )
+    store = FolderStore(folder)
+    keys = {
+        split: [listed_path(folder, key, str(files[split])) for key in entries]
+        for split, entries in lists.items()
     }
+    provenance = "JSON splits as given"
+    if "val" not in lists:
+        rows, provenance = _hold_out(store, keys["train"], name, seed)
+        train = keys["train"]
+        keys |= {split: [train[row] for row in chosen] for split, chosen in rows.items()}
+        labels |= {split: labels["train"][chosen] for split, chosen in rows.items()}
+    parts = file_splits(store, keys, labels)
     return Task(
         name=name,
         classes=classes,
-        train=made["train"],
-        val=made["val"],
-        test=made["test"],
+        train=CentreCropped(parts["train"]),
+        val=CentreCropped(parts["val"]),
+        test=CentreCropped(parts["test"]),
         group=group,
         preprocessing=PREPROCESSING,
         provenance=provenance,
+        notes=parts["train"].notes,
     )
 
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}); fetch it again") from error
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}); fetch it again.") from error
     if not isinstance(entries, dict) or not entries:
-        raise InputError(f"{path} is not a dict from image path to class id; fetch it again")
-    bad = [key for key, value in entries.items() if not isinstance(value, int | str)]
+        raise InputError(f"{path} is not a dict from image path to class id; fetch it again.")
+    bad = [key for key, value in entries.items() if type(value) not in (int, str)]
     if bad:
-        raise InputError(f"{path}: the class of {bad[0]!r} is neither a number nor a text")
+        raise InputError(
+            f"{path}: the class of {bad[0]!r} is {entries[bad[0]]!r}; expected a whole number or "
+            "a text."
+        )
+    if any(abs(value) >= LARGEST for value in entries.values() if type(value) is int):
+        raise InputError(f"{path} has class ids of {LARGEST} and more; number them from 0.")
     return {key: str(value) for key, value in entries.items()}
 
 
-def _in_order(ids: set[str]) -> tuple[str, ...]:
-    """Numbers by value, anything else as text."""
-    if all(value.lstrip("-").isdigit() for value in ids):
-        return tuple(sorted(ids, key=int))
-    return tuple(sorted(ids))
-
-
 def _hold_out(
-    splits: dict[str, dict[str, str]], name: str, seed: int
-) -> tuple[dict[str, dict[str, str]], str]:
-    train = splits["train"]
-    keys = sorted(train)
+    store: FolderStore, keys: list[str], name: str, seed: int
+) -> tuple[dict[str, np.ndarray], str]:
+    """Rows of train and val in the list of train, which keeps the sorted order of its paths."""
+    order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
     known = PUBLISHED.get(name)
     if known is not None and known.total == len(keys):
         kept, held = known.indices()
         note = f"no val.json: the published split of {name} (sha256 {known.checksum[:12]})"
     else:
-        held = np.sort(
-            np.random.default_rng(seed).permutation(len(keys))[: max(1, len(keys) // 10)]
-        )
+        drawn = np.random.default_rng(seed).permutation(len(keys))[: max(1, len(keys) // 10)]
+        held = np.sort(drawn)
         kept = np.setdiff1d(np.arange(len(keys)), held)
-        note = f"no val.json: a tenth of train held out, seed {seed}"
-    chosen = {
-        "train": {keys[position]: train[keys[position]] for position in kept},
-        "val": {keys[position]: train[keys[position]] for position in held},
-        "test": splits["test"],
-    }
-    return chosen, note
+        copies = same_bytes(store, [keys[row] for row in order])
+        kept, held = keep_together([kept, held], copies)
+        note = f"no val.json: a tenth of train held out, seed {seed} (sha256 {checksum(held)[:12]})"
+    return {"train": order[kept], "val": order[held]}, note
 
 
 def _picture_folder(root: Path, key: str) -> str:
     for folder in PICTURE_FOLDERS:
-        if (root / folder / key).is_file():
+        with contextlib.suppress(InputError):
+            listed_path(root / folder, key, "")
             return folder
     raise InputError(
         f"{root / 'train.json'} lists {key}, which is neither in {root} nor in "
-        f"{', '.join(PICTURE_FOLDERS[1:])} below it; put the pictures there"
+        f"{', '.join(PICTURE_FOLDERS[1:])} below it; put the pictures there."
     )

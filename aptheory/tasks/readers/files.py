@@ -1,15 +1,12 @@
 """Images that lie in files: a folder, a zip or tar shards, decoded when they are asked for."""
 
 import hashlib
-import io
+import logging
 import os
-import threading
-import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,145 +15,52 @@ from torch import Tensor
 
 from aptheory.errors import InputError
 from aptheory.preprocessing import Size, fit_picture, height_and_width
-from aptheory.tasks.cache import remember_digest, remembered_digest
+from aptheory.tasks import pictures
+from aptheory.tasks.base import Steady
+from aptheory.tasks.cache import remember, remembered
+from aptheory.tasks.names import Names
+from aptheory.tasks.readers.ranges import SetRange
+from aptheory.tasks.readers.stores import Store
 from aptheory.tasks.resizing import checked_resize
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+PEEKED = 16  # pictures whose headers are read when a set is opened
+_log = logging.getLogger("aptheory")
 
 
-@runtime_checkable
-class Store(Protocol):
-    """Bytes by name. ``place`` says in messages where they are."""
-
-    place: str
-
-    def names(self) -> list[str]: ...
-
-    def read(self, key: str) -> bytes: ...
-
-    def stamp(self, keys: Sequence[str]) -> str:
-        """Changes when the bytes of one of ``keys`` may have changed (sizes and times), or "" if
-        that cannot be told without reading them."""
-        ...
-
-
-class FolderStore:
-    """The files below a folder; a key is a path relative to it, with forward slashes."""
-
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
-        self.place = str(root)
-
-    def names(self) -> list[str]:
-        found = []
-        for folder, folders, files in os.walk(self.root, followlinks=True):
-            folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-            inside = Path(folder).relative_to(self.root)
-            found += [(inside / name).as_posix() for name in files if not name.startswith(".")]
-        return sorted(found)
-
-    def read(self, key: str) -> bytes:
-        try:
-            return (self.root / key).read_bytes()
-        except OSError as error:
-            raise InputError(
-                f"{self.root / key} cannot be read ({error.strerror or error}); put it back"
-            ) from error
-
-    def stamp(self, keys: Sequence[str]) -> str:
-        return "\n".join(f"{key} {file_stamp(self.root / key)}" for key in keys)
-
-
-class ZipStore:
-    """The members of a zip file. Each thread and each process opens it for itself."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.place = str(path)
-        self._local = threading.local()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "place": self.place}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._local = threading.local()
-
-    def _open(self) -> zipfile.ZipFile:
-        if not hasattr(self._local, "archive"):
-            try:
-                self._local.archive = zipfile.ZipFile(self.path)
-            except (OSError, zipfile.BadZipFile) as error:
-                raise InputError(
-                    f"{self.path} cannot be read as a zip file ({error}); fetch it again"
-                ) from error
-        return self._local.archive
-
-    def names(self) -> list[str]:
-        names = [info.filename for info in self._open().infolist() if not info.is_dir()]
-        hidden = [n for n in names if any(p.startswith((".", "__MACOSX")) for p in n.split("/"))]
-        return sorted(set(names) - set(hidden))
-
-    def read(self, key: str) -> bytes:
-        try:
-            return self._open().read(key)
-        except (OSError, KeyError, EOFError, zipfile.BadZipFile, RuntimeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(
-                f"{self.path}: {key} cannot be read ({error}); fetch the file again"
-            ) from error
-
-    def stamp(self, keys: Sequence[str]) -> str:
-        return "\n".join([f"{self.path.resolve()} {file_stamp(self.path)}", *keys])
-
-
-def file_stamp(path: Path) -> str:
-    """Size and time of change of a file."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); put it back") from error
-    return f"{status.st_size} {status.st_mtime_ns}"
-
-
-def decode_image(data: bytes, where: str, size: Size | None = None, *, gain: int = 1) -> np.ndarray:
+def decode_image(
+    data: bytes,
+    where: str,
+    size: Size | None = None,
+    *,
+    gain: int = 1,
+    scale: SetRange | None = None,
+) -> np.ndarray:
     """uint8 (height, width, 3) from the bytes of an image file, made ``size`` if given.
 
-    16-bit grey keeps its high byte;
-    transparency is dropped; ``gain`` multiplies the pixels first (255 for 0/1 pictures). Raises
-    `InputError` naming ``where`` for bytes that are not a whole image.
+    Upright, on white, in 8 bits (see `aptheory.tasks.pictures`; ``scale`` is the range of the
+    set); ``gain`` multiplies the pixels first (255 for 0/1 pictures). Raises `InputError` naming
+    ``where`` for bytes that are not a whole image.
     """
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            opened.load()
-            image: Image.Image = opened
-            if image.mode.startswith("I"):
-                high = np.asarray(image).astype(np.int64) >> 8
-                image = Image.fromarray(high.clip(0, 255).astype(np.uint8))
-            elif image.mode == "F":
-                raise ValueError("floating-point pixels")
-            if image.mode != "RGB":
-                # Pillow wants a palette's transparency spelled out before it is dropped.
-                image = image.convert("RGBA") if "transparency" in image.info else image
-                image = image.convert("RGB")
+        with pictures.opened(data) as opened:
+            image = pictures.upright_rgb(opened, data, scale)
             if gain != 1:
                 image = image.point([min(value * gain, 255) for value in range(256)] * 3)
             if size is not None:
                 image = fit_picture(image, size)
             return np.asarray(image, dtype=np.uint8)
     except Exception as error:  # Pillow raises nearly anything on bytes that are not an image
+        if isinstance(error, InputError):
+            raise
         reason = str(error).split("\n")[0] or type(error).__name__
         if "cannot identify" in reason:
             reason = "not an image format that Pillow knows"
         raise InputError(
-            f"{where} cannot be decoded ({reason}); replace it or take it out"
+            f"{where} cannot be decoded ({reason}); replace it or take it out."
         ) from error
 
 
-class FileSplit:
+class FileSplit(Steady):
     """Images as encoded bytes in a store, one key an image, decoded on demand in ``workers``
     threads (Pillow decodes and resizes outside Python's global lock). Pictures that come in sizes
     of their own are made images as the network's configuration says, unless ``resize`` says
@@ -170,14 +74,17 @@ class FileSplit:
         *,
         workers: int | None = None,
         gain: int = 1,
+        scale: SetRange | None = None,
         resize: str = "network",
     ) -> None:
         self.gain = gain
         self.resize = checked_resize(resize)
         self.store = store
-        self.keys = list(keys)
+        self.keys = Names(keys)
         self.labels = np.asarray(labels, dtype=np.int64)
         self.workers = workers
+        self.scale = scale or SetRange(store, [self.keys])
+        self._warned = False
         if len(self.keys) != len(self.labels):
             raise InputError(
                 f"{store.place}: {len(self.keys)} images but {len(self.labels)} labels"
@@ -199,7 +106,13 @@ class FileSplit:
         def fill(row: int) -> None:
             index = int(wanted[row])
             data = self.store.read(self.keys[index])
-            out[row] = decode_image(data, self.where(index), size, gain=self.gain)
+            out[row] = decode_image(data, self.where(index), size, gain=self.gain, scale=self.scale)
+            if not self._warned and out[row].min() == out[row].max():
+                self._warned = True
+                _log.warning(
+                    "%s is of one colour throughout; `aptheory tasks check` counts such pictures",
+                    self.where(index),
+                )
 
         workers = min(self.workers or os.cpu_count() or 1, len(wanted), 16)
         if workers > 1:
@@ -210,15 +123,23 @@ class FileSplit:
                 fill(row)
         return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How the pictures are read, in sentences, as far as a few of them tell (a check reads
+        them all)."""
+        return reading_notes(self)
+
     @cached_property
     def digest(self) -> str:
         """sha256 of the files' bytes and the labels. Kept in the cache folder by the files' names,
         sizes and times, so that a large folder is read once and not at every start."""
-        remembered = remembered_digest(self._stamp())
-        if remembered is None:
-            remembered = self.content_digest()
-            remember_digest(self._stamp(), remembered)
-        return remembered
+        stamp = self._stamp()
+        digest = remembered("digests", stamp)
+        if digest is None or len(digest) != 64:
+            digest = self.content_digest()
+            if self._stamp() == stamp:  # nothing was edited meanwhile
+                remember("digests", stamp, digest)
+        return digest
 
     def _stamp(self) -> str:
         stamp = self.store.stamp(self.keys)
@@ -229,6 +150,46 @@ class FileSplit:
         """The digest from the bytes themselves, whatever is remembered."""
         hasher = hashlib.sha256(f"files {self.gain}".encode())
         for key, label in zip(self.keys, self.labels, strict=True):
-            hasher.update(hashlib.sha256(self.store.read(key)).digest())
+            data = self.store.read(key)
+            hasher.update(hashlib.sha256(data).digest())
+            hasher.update(pictures.peculiarity(data, self.scale))
             hasher.update(int(label).to_bytes(8, "little", signed=True))
         return hasher.hexdigest()
+
+
+def file_splits(
+    store: Store,
+    keys: Mapping[str, Sequence[str]],
+    labels: Mapping[str, np.ndarray],
+    *,
+    gain: int = 1,
+    resize: str = "network",
+) -> dict[str, FileSplit]:
+    """The splits of one set, which share the range of values that deep pictures have."""
+    named = {split: Names(values) for split, values in keys.items()}
+    scale = SetRange(store, list(named.values()))
+    return {
+        split: FileSplit(store, named[split], labels[split], gain=gain, scale=scale, resize=resize)
+        for split in keys
+    }
+
+
+def reading_notes(split: FileSplit) -> tuple[str, ...]:
+    """A sentence for each conversion that up to `PEEKED` pictures of the split ask for."""
+    rows = np.unique(np.linspace(0, len(split) - 1, min(PEEKED, len(split))).astype(int))
+    headers = []
+    for row in rows.tolist():
+        try:
+            headers.append(pictures.read_header(split.store.read(split.keys[row])))
+        except Exception:  # a damaged picture; whoever reads it is told its name
+            continue
+    notes = []
+    if any(header.deep for header in headers):
+        notes.append(f"Deep pictures: {split.scale().text}, the range of the whole set.")
+    if any(header.transparent for header in headers):
+        notes.append("Transparent parts are laid on white.")
+    if any(header.orientation != 1 for header in headers):
+        notes.append("Pictures are set upright as EXIF states.")
+    if any(header.mode in ("1", "L", "LA", "I", "F", "I;16", "I;16B") for header in headers):
+        notes.append("Grey is repeated over 3 channels.")
+    return tuple(notes)

@@ -4,154 +4,261 @@ PATH/{train,val,test}/CLASS/*.jpg     val may be absent: then it is cut from tra
 PATH/CLASS/*.jpg                      then all three are cut, 60 / 20 / 20
 """
 
+import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from aptheory.errors import InputError
 from aptheory.preprocessing import SQUASHED
 from aptheory.tasks.base import Task
-from aptheory.tasks.published_splits import hold_out
-from aptheory.tasks.readers.files import SUFFIXES, FileSplit, FolderStore, Store, ZipStore
-from aptheory.tasks.readers.npz import require_every_class
-from aptheory.tasks.splits import stratified_cut
+from aptheory.tasks.classes import number_classes, shown
+from aptheory.tasks.completing import ALIASES, complete
+from aptheory.tasks.copies import kinds, same_bytes
+from aptheory.tasks.readers.files import FileSplit, file_splits
+from aptheory.tasks.readers.stores import FolderStore, ZipStore
+from aptheory.tasks.readers.suffixes import pictures_among, suffix_of
 
-ALIASES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 LAYOUT = "PATH/SPLIT/CLASS/*.jpg with SPLIT train, val, test, or PATH/CLASS/*.jpg"
+BESIDE = ("mask", "masks", "depth", "seg", "segmentation", "trimap", "gt")  # NAME_mask.png
+PICTURES = {"image", "images", "img", "imgs", "jpegimages", "pictures", "photos"}
+MASKS = {*BESIDE, "depths", "segmentations", "trimaps", "annotation", "annotations", "labels"}
+_log = logging.getLogger("aptheory")
 
-Files = list[tuple[str, str]]  # (class name, key)
+
+@dataclass
+class Layout:
+    """What lies where: {split: its keys} and {split: their classes}, and what was left out."""
+
+    keys: dict[str, list[str]]
+    classes: dict[str, list[str]]
+    left_out: Counter[str]
 
 
 def folder_task(
-    path: str | Path, *, name: str | None = None, group: str = "user", seed: int = 0
+    path: str | Path,
+    *,
+    name: str | None = None,
+    group: str = "user",
+    seed: int = 0,
+    together: Callable[[str], Hashable] | None = None,
 ) -> Task:
     """The task in a folder or zip of images. Classes are the sorted folder names.
 
     What is not given as a split is cut by ``seed``, each class in the same proportion, and the
-    task's ``provenance`` says so. Raises `InputError` naming the place if it is not there,
-    holds no image, or a class has no image in a split. A corrupt image is named when it is read.
+    task's ``provenance`` says so; copies of one picture stay on one side, and so do pictures for
+    whose paths ``together`` gives the same value. ``left_out`` counts what is not read. Raises
+    `InputError` naming the place if it is not there, holds no image, or a class has no image in
+    a split. A corrupt image is named when it is read.
     """
     path = Path(path)
     store = open_store(path)
-    splits = find_splits(store)
-    classes = tuple(sorted({label for files in splits.values() for label, _ in files}))
-    if len(classes) < 2:
-        raise InputError(
-            f"{path} holds one class only ({classes[0]!r}); expected two or more, as {LAYOUT}"
-        )
-    index = {label: number for number, label in enumerate(classes)}
-
-    def labels_of(files: Files) -> np.ndarray:
-        return np.array([index[label] for label, _ in files], dtype=np.int64)
-
-    for split, files in splits.items():
-        require_every_class(labels_of(files), classes, f"{path}: the {split} split")
-    splits, provenance = complete(splits, labels_of, seed, str(path), name or path.stem)
-    made = {
-        split: FileSplit(store, [key for _, key in files], labels_of(files))
-        for split, files in splits.items()
-    }
-    return Task(
+    layout = find_layout(store)
+    labels, classes = number_classes(layout.classes, str(path))
+    for split, values in labels.items():
+        require_every_class(values, classes, f"{path}: the {split} split")
+    parts = complete(
+        labels,
+        seed=seed,
+        where=str(path),
         name=name or path.stem,
+        word="folder",
+        expected=LAYOUT,
+        copies=lambda split: same_bytes(store, layout.keys[split]),
+        groups=lambda split: (
+            kinds([together(key) for key in layout.keys[split]]) if together else None
+        ),
+    )
+    keys = {split: pick(layout.keys[source], rows) for split, source, rows in parts.items()}
+    made = file_splits(
+        store, keys, {split: labels[source][rows] for split, source, rows in parts.items()}
+    )
+    return file_task(
+        made,
+        name=name or path.stem,
+        classes=classes,
+        group=group,
+        encoding=encodings(made.values()),
+        provenance=parts.note,
+        left_out=layout.left_out,
+    )
+
+
+def file_task(
+    made: dict[str, FileSplit],
+    *,
+    name: str,
+    classes: tuple[str, ...],
+    group: str,
+    encoding: str,
+    provenance: str,
+    left_out: Counter[str] | None = None,
+) -> Task:
+    """A task of picture files, which says how they are read and what was left out."""
+    return Task(
+        name=name,
         classes=classes,
         train=made["train"],
         val=made["val"],
         test=made["test"],
         group=group,
-        preprocessing=f"{encodings(splits)}; {SQUASHED}",
+        preprocessing=f"{encoding}; {SQUASHED}",
         provenance=provenance,
+        notes=made["train"].notes,
+        left_out=dict(sorted((left_out or Counter()).items())),
     )
 
 
-def open_store(path: Path) -> Store:
+def pick(values: Sequence[str], rows: np.ndarray) -> list[str]:
+    """The values at ``rows``."""
+    return [values[row] for row in rows.tolist()]
+
+
+def open_store(path: Path) -> FolderStore | ZipStore:
     """The folder or zip file at ``path``."""
     if path.is_dir():
         return FolderStore(path)
     if path.is_file() and path.suffix.lower() == ".zip":
         return ZipStore(path)
     if path.exists():
-        raise InputError(f"{path} is neither a folder nor a zip file; expected {LAYOUT}")
-    raise InputError(f"{path} does not exist; expected {LAYOUT}")
+        raise InputError(f"{path} is neither a folder nor a zip file; expected {LAYOUT}.")
+    raise InputError(f"{path} does not exist; expected {LAYOUT}.")
 
 
-def find_splits(store: Store) -> dict[str, Files]:
-    """``{split: [(class, key), ...]}``; the one split is "" where the top folders are classes."""
-    keys = [key for key in store.names() if key.lower().endswith(SUFFIXES)]
+def find_layout(store: FolderStore | ZipStore) -> Layout:
+    """Splits and classes by folder; the one split is "" where the top folders are classes."""
+    keys, other = pictures_among(store, store.names())
     if not keys:
-        raise InputError(f"{store.place} holds no image; expected {LAYOUT}")
-    parts = {key: key.split("/") for key in keys}
-    # A lone folder around everything, as archives often have, is not a class.
-    tops = {p[0] for p in parts.values()}
-    while len(tops) == 1 and not tops & set(ALIASES) and all(len(p) > 2 for p in parts.values()):
-        parts = {key: p[1:] for key, p in parts.items()}
-        tops = {p[0] for p in parts.values()}
-    if "train" in {ALIASES.get(top.lower()) for top in tops}:
-        depth = 1
-        parts = {key: p for key, p in parts.items() if p[0].lower() in ALIASES}
-    else:
-        depth = 0
-    splits: dict[str, Files] = defaultdict(list)
-    for key, p in parts.items():
-        if len(p) < depth + 2:
-            raise InputError(f"{store.place}: {key} lies in no class folder; expected {LAYOUT}")
-        splits[ALIASES[p[0].lower()] if depth else ""].append((p[depth], key))
-    return dict(splits)
-
-
-def encodings(splits: dict[str, Files]) -> str:
-    """ "12 .jpg and 3 .png files": a re-encoded copy of a data set is another data set."""
-    suffixes = Counter(
-        "." + key.rpartition(".")[2].lower() for files in splits.values() for _, key in files
+        seen = ", ".join(f"{number} × {kind}" for kind, number in sorted(other.items()))
+        raise InputError(
+            f"{store.place} holds no image{f' ({seen})' if seen else ''}; expected {LAYOUT}."
+        )
+    skip = _wrapping(keys)
+    parts = [key.split("/")[skip:] for key in keys]
+    depth = int(_has_splits(parts))
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    called: dict[str, str] = {}
+    for key, part in zip(keys, parts, strict=True):
+        split = ALIASES.get(part[0].lower(), "") if depth else ""
+        if depth and not split:
+            other[f"picture in folder {part[0]!r} beside the splits"] += 1
+            continue
+        if len(part) < depth + 2:
+            raise InputError(f"{store.place}: {key} lies in no class folder; expected {LAYOUT}.")
+        if depth and called.setdefault(split, part[0]) != part[0]:
+            raise InputError(
+                f"{store.place} has two {split} folders, {called[split]!r} and {part[0]!r}; put "
+                "their pictures together, or take one out."
+            )
+        found[split].append((part[depth], key))
+    other += _without_masks(found)
+    _refuse_masks({label for files in found.values() for label, _ in files}, store.place)
+    once = set(store.once([key for files in found.values() for _, key in files]))
+    other += store.left_out
+    for split, files in found.items():
+        found[split] = [(label, key) for label, key in files if key in once]
+    for name in _empty_classes(store, found, skip, depth):
+        other[f"class folder {name!r} without a picture that is read"] += 1
+        _log.warning("%s: class folder %r holds no picture that is read", store.place, name)
+    return Layout(
+        {split: [key for _, key in files] for split, files in found.items()},
+        {split: [label for label, _ in files] for split, files in found.items()},
+        other,
     )
+
+
+def encodings(splits: Iterable[FileSplit]) -> str:
+    """ "12 .jpg and 3 .png files": a re-encoded copy of a data set is another data set."""
+    suffixes = Counter(suffix_of(key) for split in splits for key in split.keys)
     return " and ".join(f"{number} {suffix}" for suffix, number in sorted(suffixes.items())) + (
         " files"
     )
 
 
-def complete(
-    splits: dict[str, Files],
-    labels_of: Callable[[Files], np.ndarray],
-    seed: int,
-    where: str,
-    name: str = "",
-) -> tuple[dict[str, Files], str]:
-    """All three splits, cutting what is absent, and the sentence that says what was done."""
-    if "" in splits:
-        everything = splits[""]
-        cut = stratified_cut(labels_of(everything), (0.6, 0.2, 0.2), seed=seed, where=where)
-        made = {
-            split: [everything[i] for i in chosen]
-            for split, chosen in zip(("train", "val", "test"), cut, strict=True)
-        }
-        return made, f"no split folders; cut 60/20/20 class by class, seed {seed}"
-    note = "train, validation and test folders as given"
-    if "test" not in splits:
-        if "val" not in splits:
-            raise InputError(f"{where} has a train folder but no test folder; expected {LAYOUT}")
-        # With two folders the second is what results are reported on, whatever it is called.
-        splits = {"train": splits["train"], "test": splits["val"]}
-        note = "train folder as given, val folder used as test"
-    elif "val" not in splits:
-        note = "train and test folders as given"
-    if "val" not in splits:
-        train = splits["train"]
-        kept, held, how = hold_out(
-            labels_of(train), name=name, seed=seed, where=f"{where}: the train split"
+def require_every_class(labels: np.ndarray, classes: tuple[str, ...], where: str) -> None:
+    """`InputError` naming the classes of which ``where`` has no image."""
+    missing = [classes[label] for label in np.setdiff1d(np.arange(len(classes)), labels)]
+    if missing:
+        raise InputError(
+            f"{where} has no image of class {shown(missing)}; add some, or take the class out of "
+            "every split."
         )
-        splits = {
-            "train": [train[i] for i in kept],
-            "val": [train[i] for i in held],
-            "test": splits["test"],
-        }
-        note += f"; {how}"
-    return splits, note
+
+
+def _wrapping(keys: Sequence[str]) -> int:
+    """How many folders lie around everything, as archives often have: they are no classes."""
+    skip = 0
+    parts = [key.split("/") for key in keys]
+    while True:
+        tops = {part[skip] for part in parts if len(part) > skip + 1}
+        if len(tops) != 1 or {top.lower() for top in tops} & set(ALIASES):
+            return skip
+        if any(len(part) < skip + 3 for part in parts):
+            return skip
+        skip += 1
+
+
+def _has_splits(parts: Sequence[Sequence[str]]) -> bool:
+    """Whether the top folders are splits: one is called train, and not as a class may be, with
+    pictures directly in it beside folders that are no splits."""
+    trains = [part for part in parts if ALIASES.get(part[0].lower()) == "train"]
+    if not trains:
+        return False
+    if all(len(part) > 2 for part in trains):
+        return True
+    return all(part[0].lower() in ALIASES for part in parts)
+
+
+def _without_masks(found: dict[str, list[tuple[str, str]]]) -> Counter[str]:
+    """Take out NAME_mask.png and its like where NAME.* stands beside it; how many there were."""
+    out = Counter[str]()
+    for split, files in found.items():
+        suspects = [key for _, key in files if _base(key)]
+        if not suspects:
+            continue
+        stems = {key[: len(key) - len(suffix_of(key))] for _, key in files}
+        masks = {key for key in suspects if _base(key) in stems}
+        found[split] = [(label, key) for label, key in files if key not in masks]
+        if masks:
+            out["mask or depth map beside its picture"] += len(masks)
+    return out
+
+
+def _base(key: str) -> str:
+    """NAME of a key NAME_mask.png, "" for others."""
+    stem = key[: len(key) - len(PurePosixPath(key).suffix)]
+    for word in BESIDE:
+        if stem.lower().endswith(word) and stem[: -len(word)].endswith(("_", "-", ".")):
+            return stem[: -len(word) - 1]
+    return ""
+
+
+def _refuse_masks(names: set[str], place: str) -> None:
+    lower = {name.lower() for name in names}
+    if lower & PICTURES and lower & MASKS and lower <= PICTURES | MASKS:
+        pictures = next(name for name in sorted(names) if name.lower() in PICTURES)
+        raise InputError(
+            f"{place} holds the folders {shown(sorted(names))}, which look like pictures and what "
+            f"was drawn for them, not like classes; name the pictures: folder:PATH/{pictures}."
+        )
+
+
+def _empty_classes(
+    store: FolderStore | ZipStore,
+    found: dict[str, list[tuple[str, str]]],
+    skip: int,
+    depth: int,
+) -> list[str]:
+    """Folders where classes lie that hold no picture."""
+    full = {"/".join(key.split("/")[: skip + depth + 1]) for f in found.values() for _, key in f}
+    around = {key.rpartition("/")[0] for key in full}
+    return sorted(
+        folder[:-1].rpartition("/")[2]
+        for folder in store.folders
+        if folder.count("/") == skip + depth + 1
+        and folder[:-1] not in full
+        and folder[:-1].rpartition("/")[0] in around
+    )

@@ -4,6 +4,7 @@ hf:REPOSITORY?config=NAME&image=COLUMN&label=COLUMN
 hf:REPOSITORY?streaming=1&limit=2000     the first pictures of a shuffled stream, kept in memory
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,13 @@ from typing import Any
 import numpy as np
 
 from aptheory.errors import InputError
-from aptheory.tasks.base import Task, as_labels
-from aptheory.tasks.readers.files import FileSplit, file_stamp
-from aptheory.tasks.readers.folder import ALIASES, complete
+from aptheory.tasks.base import Task
+from aptheory.tasks.classes import LARGEST, number_classes, shown
+from aptheory.tasks.completing import ALIASES, complete
+from aptheory.tasks.copies import kinds, same_bytes
+from aptheory.tasks.readers.files import file_splits
+from aptheory.tasks.readers.folder import pick
+from aptheory.tasks.readers.stores import file_stamp
 
 BUFFER = 10_000  # samples that a stream is shuffled in
 IMAGES = ("image", "img", "picture", "photo")
@@ -35,9 +40,14 @@ class ColumnStore:
         split, _, row = key.rpartition("#")
         try:
             cell = self.splits[split][int(row)][self.image]
-            return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
-        except (OSError, TypeError, KeyError, ValueError) as error:
-            raise InputError(f"{self.place}: picture {key} cannot be read ({error})") from error
+            if isinstance(cell, Mapping):
+                data, path = cell.get("bytes"), cell.get("path")
+                return data if data is not None else Path(path).read_bytes()
+            return _encoded(cell)
+        except Exception as error:  # the package's own errors too
+            raise InputError(
+                f"{self.place}: picture {key} cannot be read ({error}); repair the data set."
+            ) from error
 
     def stamp(self, keys: Sequence[str]) -> str:
         files = {
@@ -56,6 +66,7 @@ def huggingface_task(
     config: str | None = None,
     image: str | None = None,
     label: str | None = None,
+    group: str | None = None,
     streaming: bool | str = False,
     limit: int | str = 10_000,
     name: str | None = None,
@@ -71,44 +82,106 @@ def huggingface_task(
     data set or a column is not there.
     """
     stream = str(streaming).lower() in ("1", "true", "yes")
-    opened = _open(str(path), config, stream)
-    first = next(iter(opened.values()))
-    image, label = _columns(first, image, label, str(path))
-    splits = {key: _rows(split, image, stream, int(limit), seed) for key, split in opened.items()}
-    labels, classes = _labels(splits, first.features, label, str(path))
-    found: dict[str, list[tuple[str, str]]] = {}
-    for key, values in labels.items():
-        split = ALIASES.get(key.lower(), "")
-        if split or len(labels) == 1:
-            found[split if len(labels) > 1 else ""] = [
-                (str(value), f"{key}#{row}") for row, value in enumerate(values)
-            ]
-    if "train" not in found and "" not in found:
-        raise InputError(f"{path} has splits {', '.join(labels)}; expected one called train")
-
-    def labels_of(files: list[tuple[str, str]]) -> np.ndarray:
-        return np.array([int(value) for value, _ in files], dtype=np.int64)
-
-    complete_splits, note = complete(found, labels_of, seed, str(path))
-    store = ColumnStore(str(path), splits, image)
-    made = {
-        split: FileSplit(
-            store,
-            [key for _, key in files],
-            as_labels(labels_of(files), len(classes), f"{path}, {split}"),
-        )
-        for split, files in complete_splits.items()
-    }
-    source = f"Hugging Face {path}" + (f", {config}" if config else "")
-    how = f", streamed (at most {limit} a split, shuffled by seed {seed})" if stream else ""
-    return Task(
+    return hub_task(
+        _open(str(path), config, stream),
+        image=image,
+        label=label,
+        limit=_whole(limit) if stream else None,
         name=name or Path(path).name,
+        seed=seed,
+        group=group,
+        where=str(path),
+        source=f"Hugging Face {path}" + (f", {config}" if config else ""),
+    )
+
+
+def hub_task(
+    data: Any,
+    *,
+    image: str | None = None,
+    label: str | None = None,
+    limit: int | None = None,
+    name: str = "dataset",
+    seed: int = 0,
+    group: str | None = None,
+    where: str = "the data set",
+    source: str = "Hugging Face data set",
+) -> Task:
+    """The task in a Dataset or DatasetDict of the ``datasets`` package. ``limit`` takes so many
+    pictures of each split of a stream; rows of one value in column ``group`` stay together."""
+    opened = dict(data) if isinstance(data, Mapping) else {"train": data}
+    single = len(opened) == 1
+    left_out: dict[str, int] = {}
+    chosen: dict[str, Any] = {}
+    for key, rows in opened.items():
+        split = "" if single else ALIASES.get(str(key).lower(), "")
+        if not single and not split:
+            left_out[f"split {key!r}, which is not used"] = _count(rows)
+        elif split in chosen:
+            raise InputError(f"{where} has two splits that are {split}; keep one.")
+        else:
+            chosen[split] = rows
+    if not single and "train" not in chosen:
+        raise InputError(f"{where} has splits {shown(list(opened))}; expected one called train.")
+    first = next(iter(chosen.values()))
+    image, label = _columns(first, image, label, where)
+    kept = {key: _rows(rows, image, limit, seed, where) for key, rows in chosen.items()}
+    columns = {key: _column(rows, label) for key, rows in kept.items()}
+    kind = first.features[label]
+    labels, classes = number_classes(
+        columns, f"{where}, column {label!r}", names=getattr(kind, "names", None)
+    )
+    store = ColumnStore(where, kept, image)
+    keys = {key: [f"{key}#{row}" for row in range(len(labels[key]))] for key in kept}
+    parts = complete(
+        labels,
+        seed=seed,
+        where=where,
+        copies=lambda key: same_bytes(store, keys[key]),
+        groups=lambda key: (
+            None if group is None else kinds([str(value) for value in _column(kept[key], group)])
+        ),
+    )
+    made = file_splits(
+        store,
+        {split: pick(keys[origin], rows) for split, origin, rows in parts.items()},
+        {split: labels[origin][rows] for split, origin, rows in parts.items()},
+    )
+    how = f", streamed (at most {limit} a split, shuffled by seed {seed})" if limit else ""
+    return Task(
+        name=name,
         classes=classes,
         train=made["train"],
         val=made["val"],
         test=made["test"],
-        provenance=f"{source}{how}; {note.replace(' folders', 's').replace(' folder', '')}",
+        provenance=f"{source}, columns {image!r} and {label!r}{how}; {parts.note}",
+        notes=made["train"].notes,
+        left_out=left_out,
     )
+
+
+def _whole(limit: int | str) -> int:
+    if str(limit).isdecimal() and 0 < int(limit) < LARGEST:
+        return int(limit)
+    raise InputError(f"limit is {limit!r}; expected a number of pictures, 1 or more.")
+
+
+def _count(rows: Any) -> int:
+    return len(rows) if hasattr(rows, "__len__") else 1
+
+
+def _encoded(cell: Any) -> bytes:
+    """A picture of pixels, as lists or an array, as PNG."""
+    from PIL import Image
+
+    if isinstance(cell, bytes):
+        return cell
+    array = np.asarray(cell)
+    if array.ndim not in (2, 3) or array.min() < 0 or array.max() > 255 or array.dtype.kind == "f":
+        raise ValueError(f"an array of shape {array.shape} and type {array.dtype}")
+    buffer = io.BytesIO()
+    Image.fromarray(array.astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _open(path: str, config: str | None, stream: bool) -> dict[str, Any]:
@@ -130,7 +203,7 @@ def _open(path: str, config: str | None, stream: bool) -> dict[str, Any]:
             f"the data set {path!r} cannot be opened ({reason}); expected a repository name or a "
             "folder of the datasets package"
         ) from error
-    return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+    return dict(loaded) if isinstance(loaded, Mapping) else {"train": loaded}
 
 
 def _columns(split: Any, image: str | None, label: str | None, path: str) -> tuple[str, str]:
@@ -141,44 +214,44 @@ def _columns(split: Any, image: str | None, label: str | None, path: str) -> tup
         if given is not None and given not in features:
             raise InputError(f"{path} has no column {given!r}; it has {', '.join(features)}")
     images = [key for key, kind in features.items() if isinstance(kind, Image)]
-    image = image or next(iter(images), None) or next((k for k in IMAGES if k in features), None)
+    images = images or [key for key in features if key.lower() in IMAGES]
+    if image is None:
+        called = [key for key in images if key.lower() in IMAGES]
+        images = called if len(called) == 1 else images
+        image = images[0] if len(images) == 1 else None
     labels = [key for key, kind in features.items() if isinstance(kind, ClassLabel)]
     label = label or next((k for k in LABELS if k in features), None) or next(iter(labels), None)
     if image is None or label is None:
         lacking = "image" if image is None else "label"
+        many = f"several image columns ({shown(images)})" if images and image is None else ""
         raise InputError(
-            f"{path} has no {lacking} column that we recognise among {', '.join(features)}; name "
-            f"it: hf:{path}?{lacking}=COLUMN"
+            f"{path} has {many or f'no {lacking} column that we recognise'} among "
+            f"{', '.join(features)}; name it: hf:{path}?{lacking}=COLUMN."
         )
     return image, label
 
 
-def _rows(split: Any, image: str, stream: bool, limit: int, seed: int) -> Any:
+def _rows(rows: Any, image: str, limit: int | None, seed: int, where: str) -> Any:
+    """Rows with undecoded pictures: of a stream a list, and a cell of another kind as bytes."""
     from datasets import Image
 
-    undecoded = split.cast_column(image, Image(decode=False))
-    if not stream:
-        return undecoded
-    return list(undecoded.shuffle(seed=seed, buffer_size=BUFFER).take(limit))
+    try:
+        if isinstance(rows.features[image], Image):
+            rows = rows.cast_column(image, Image(decode=False))
+        if hasattr(rows, "__len__"):
+            return rows
+        if limit is None:
+            raise InputError(
+                f"{where} is a stream; say how many pictures to keep: "
+                f"hf:{where}?streaming=1&limit=N."
+            )
+        return list(rows.shuffle(seed=seed, buffer_size=BUFFER).take(limit))
+    except InputError:
+        raise
+    except Exception as error:  # the package raises many kinds
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise InputError(f"{where} cannot be read ({reason}); fetch it again.") from error
 
 
-def _labels(
-    splits: Mapping[str, Any], features: Any, label: str, path: str
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Numbers for every split, and the names they stand for."""
-    raw = {
-        key: [row[label] for row in rows] if isinstance(rows, list) else list(rows[label])
-        for key, rows in splits.items()
-    }
-    names = getattr(features[label], "names", None)
-    values = {value for column in raw.values() for value in column}
-    if None in values:
-        raise InputError(f"{path}: column {label!r} has empty cells; expected a class in each")
-    if any(isinstance(value, str) for value in values):
-        names = sorted(str(value) for value in values)
-        number = {value: position for position, value in enumerate(names)}
-        raw = {key: [number[str(value)] for value in column] for key, column in raw.items()}
-    elif names is None:
-        names = [str(value) for value in range(int(max(values)) + 1)]
-    made = {key: np.array(column, dtype=np.int64) for key, column in raw.items()}
-    return made, tuple(str(value) for value in names)
+def _column(rows: Any, name: str) -> list[Any]:
+    return [row[name] for row in rows] if isinstance(rows, list) else list(rows[name])

@@ -1,18 +1,26 @@
 """``npz:FILE``: arrays x_train, y_train, x_test, y_test and, optionally, x_val, y_val, class_names.
 
-Images are uint8 (n, height, width, 3); one grey channel is repeated, floats in [0, 1] are scaled.
+Images are (n, height, width, channels), uint8; one grey channel is repeated, floats in [0, 1] and
+deeper whole numbers are brought to bytes. x_valid, x_dev and x_eval are read as x_val; x and y
+alone are cut into three splits.
 """
 
+import math
 import zipfile
-import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from aptheory.errors import InputError
-from aptheory.preprocessing import SQUASHED
-from aptheory.tasks.base import ArraySplit, Task, as_labels
-from aptheory.tasks.published_splits import hold_out
+from aptheory.tasks.base import Task
+from aptheory.tasks.classes import as_column
+from aptheory.tasks.completing import ALIASES
+from aptheory.tasks.readers.memory import array_task
+
+EXPECTED = "x_train, y_train, x_test, y_test (and x_val, y_val if there is a validation)"
+RATIO = 200  # of an array's bytes to those it takes in the file; images stay far below
+LARGE = 1 << 28  # bytes from which on the ratio counts
 
 
 def npz_task(
@@ -21,133 +29,127 @@ def npz_task(
     """The task in an npz file; a validation split is cut from train by ``seed`` if none is given.
 
     Nothing is unpickled. Raises `InputError` naming the file and the array for a missing,
-    empty, unreadable or mis-shaped array, NaN, labels out of range, or a class that train or test
-    lacks.
+    empty, unreadable or mis-shaped array, NaN, labels that are no classes, or a class that train
+    or test lacks.
     """
     path = Path(path)
     arrays = _read(path)
-    labels = {split: _integers(arrays, f"y_{split}", path) for split in _present(arrays, path)}
-    if "class_names" in arrays:
-        classes = tuple(str(value) for value in arrays["class_names"])
-    else:
-        classes = tuple(
-            str(value) for value in range(int(max(y.max() for y in labels.values())) + 1)
-        )
-    splits: dict[str, ArraySplit] = {}
-    notes: set[str] = set()
-    for split, given in labels.items():
-        y = as_labels(given, len(classes), f"{path}: y_{split}")
-        pixels, note = to_pixels(arrays[f"x_{split}"], f"{path}: x_{split}")
-        if len(pixels) != len(y):
+    splits = _splits(arrays, path)
+    images = {split: arrays[x] for split, (x, _) in splits.items()}
+    labels = {split: as_column(arrays[y], f"{path}: {y}") for split, (_, y) in splits.items()}
+    for split, (x, y) in splits.items():
+        if np.ndim(images[split]) < 1 or len(images[split]) != len(labels[split]):
             raise InputError(
-                f"{path}: x_{split} has {len(pixels)} images but y_{split} has {len(y)} labels"
+                f"{path}: {x} has {len(np.atleast_1d(images[split]))} images but {y} has "
+                f"{len(labels[split])} labels."
             )
-        require_every_class(y, classes, f"{path}: the {split} split")
-        notes |= {note} - {""}
-        splits[split] = ArraySplit(pixels, y)
-    provenance = "splits as given in the npz file"
-    if "val" not in splits:
-        train = splits["train"]
-        kept, held, note = hold_out(
-            train.labels, name=name or path.stem, seed=seed, where=f"{path}: y_train"
-        )
-        splits["train"] = ArraySplit(train.pixels[kept], train.labels[kept])
-        splits["val"] = ArraySplit(train.pixels[held], train.labels[held])
-        provenance = f"train and test as given in the npz file; {note}"
-    return Task(
+    used = {name for pair in splits.values() for name in pair} | {"class_names"}
+    beside = {f"array {key}": 1 for key in arrays if key not in used}
+    return array_task(
+        images,
+        labels,
+        where=str(path),
         name=name or path.stem,
-        classes=classes,
-        train=splits["train"],
-        val=splits["val"],
-        test=splits["test"],
+        names=_class_names(arrays, path),
         group=group,
-        preprocessing="; ".join([*sorted(notes), SQUASHED]),
-        provenance=provenance,
+        seed=seed,
+        every_class=True,
+        source="npz file",
+        left_out=beside,
     )
-
-
-def to_pixels(images: np.ndarray, where: str) -> tuple[np.ndarray, str]:
-    """uint8 (n, height, width, 3), and a note of what was done to get there ("" if nothing)."""
-    notes = []
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4 or images.shape[3] not in (1, 3):
-        hint = ""
-        if images.ndim == 4 and images.shape[1] in (1, 3):
-            hint = "; the channels seem to come first: transpose to (0, 2, 3, 1)"
-        raise InputError(
-            f"{where} has shape {images.shape}; expected (images, height, width, channels) with "
-            f"3 channels, or 1{hint}"
-        )
-    if 0 in images.shape:
-        raise InputError(f"{where} is empty (shape {images.shape}); expected at least one image")
-    if images.dtype == np.uint8:
-        pixels = images
-    elif np.issubdtype(images.dtype, np.floating):
-        if not np.isfinite(images).all():
-            bad = int(np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))[0])
-            raise InputError(f"{where} holds NaN or infinity (first in image {bad}); clean it")
-        if images.min() < 0 or images.max() > 1:
-            raise InputError(
-                f"{where} is {images.dtype} from {images.min():g} to {images.max():g}; expected "
-                "uint8, or floats from 0 to 1 (not normalised)"
-            )
-        pixels = np.rint(images * 255).astype(np.uint8)
-        notes.append("floats 0-1 rounded to 8 bits")
-    else:
-        raise InputError(f"{where} is {images.dtype}; expected uint8, or floats from 0 to 1")
-    if pixels.shape[3] == 1:
-        pixels = np.repeat(pixels, 3, axis=3)
-        notes.append("grey repeated over 3 channels")
-    return pixels, "; ".join(notes)
-
-
-def require_every_class(labels: np.ndarray, classes: tuple[str, ...], where: str) -> None:
-    """`InputError` naming the classes of which ``where`` has no image."""
-    missing = [classes[label] for label in np.setdiff1d(np.arange(len(classes)), labels)]
-    if missing:
-        shown = ", ".join(repr(name) for name in missing[:5]) + (" ..." if missing[5:] else "")
-        raise InputError(
-            f"{where} has no image of class {shown}; add some, or take the class out of every split"
-        )
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise InputError(
-            f"{path} is not a file; expected an npz with x_train, y_train, x_test, y_test"
+            f"{path} is not a file; expected an npz with x_train, y_train, x_test, y_test."
         )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                _check_member(archive, info, path)
+    except zipfile.BadZipFile:
+        pass  # told below, with what numpy makes of it
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path} cannot be read as npz ({error}); make it again.") from error
     try:
         with path.open("rb") as file:
             stored = np.load(file, allow_pickle=False)
             if isinstance(stored, np.ndarray):
-                raise InputError(f"{path} is a single array; expected an npz of several")
-            return {key: stored[key] for key in stored.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} cannot be read as npz ({error}); make it again") from error
+                raise InputError(f"{path} is a single array; expected an npz of several.")
+            arrays = {key: stored[key] for key in stored.files}
+    except InputError:
+        raise
+    except Exception as error:  # also zlib's and struct's errors, and MemoryError
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise InputError(f"{path} cannot be read as npz ({reason}); make it again.") from error
+    other = [key for key, value in arrays.items() if not isinstance(value, np.ndarray)]
+    if other:  # members that are no .npy come as bytes
+        raise InputError(f"{path} holds {other[0]!r}, which is no array; make it again.")
+    return arrays
 
 
-def _present(arrays: dict[str, np.ndarray], path: Path) -> list[str]:
-    names = ["train", *(["val"] if "x_val" in arrays or "y_val" in arrays else []), "test"]
+def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
+    """Refuse an array whose header promises more than there is, before anything is allocated."""
+    large = info.file_size > LARGE and info.file_size > RATIO * max(1, info.compress_size)
+    with archive.open(info) as member:
+        try:
+            version = np.lib.format.read_magic(member)  # type: ignore[arg-type]
+            read = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }
+            shape, _, dtype = read[version](member)  # type: ignore[arg-type]
+        except (ValueError, KeyError):
+            return  # numpy says below what is wrong
+    promised = math.prod(shape) * dtype.itemsize
+    if large or promised > info.file_size:
+        raise InputError(
+            f"{path}: {info.filename} would take {max(promised, info.file_size) / 1e6:.0f} MB, far "
+            "more than the file can hold; make it again."
+        )
+
+
+def _splits(arrays: dict[str, Any], path: Path) -> dict[str, tuple[str, str]]:
+    """{split: names of its images and labels}."""
+    named: dict[str, dict[str, str]] = {}
+    for key in arrays:
+        axis, _, split = key.lower().partition("_")
+        if axis in ("x", "y") and (split == "" or split in ALIASES):
+            chosen = ALIASES.get(split, "")
+            if axis in named.setdefault(chosen, {}):
+                raise InputError(
+                    f"{path} holds {named[chosen][axis]} and {key}, which are one split; keep one."
+                )
+            named[chosen][axis] = key
+    wanted = [""] if set(named) == {""} else ["train", *({"val"} & set(named)), "test"]
+    if set(named) == {"train", "val"}:
+        wanted = ["train", "val"]
     missing = [
-        f"{axis}_{name}" for name in names for axis in "xy" if f"{axis}_{name}" not in arrays
+        f"{axis}_{split}".rstrip("_")
+        for split in wanted
+        for axis in "xy"
+        if axis not in named.get(split, {})
     ]
     if missing:
         raise InputError(
             f"{path} lacks {', '.join(missing)}; it has {', '.join(arrays) or 'nothing'}; "
-            "expected x_train, y_train, x_test, y_test (and x_val, y_val if there is a validation)"
+            f"expected {EXPECTED}."
         )
-    return names
+    return {split: (named[split]["x"], named[split]["y"]) for split in wanted}
 
 
-def _integers(arrays: dict[str, np.ndarray], key: str, path: Path) -> np.ndarray:
-    y = arrays[key]
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim != 1 or not len(y) or not np.issubdtype(y.dtype, np.integer):
+def _class_names(arrays: dict[str, np.ndarray], path: Path) -> tuple[str, ...] | None:
+    if "class_names" not in arrays:
+        return None
+    names = arrays["class_names"]
+    if names.ndim != 1 or names.dtype.kind not in "USiu":
         raise InputError(
-            f"{path}: {key} has shape {y.shape} and type {y.dtype}; expected one integer an image"
+            f"{path}: class_names has shape {names.shape} and type {names.dtype}; expected one "
+            "text a class."
         )
-    return y
+    if names.dtype.kind == "S":
+        return tuple(value.decode("utf-8", "replace") for value in names.tolist())
+    return tuple(str(value) for value in names.tolist())

@@ -17,10 +17,13 @@ import numpy as np
 
 from aptheory.errors import InputError
 from aptheory.preprocessing import SQUASHED
-from aptheory.tasks.base import Task, as_labels
+from aptheory.tasks.base import Task
+from aptheory.tasks.classes import number_classes
 from aptheory.tasks.readers import labels as rules
-from aptheory.tasks.readers.files import FileSplit, file_stamp
+from aptheory.tasks.readers.files import file_splits
 from aptheory.tasks.readers.records import Value, parse_example, read_record, record_spans
+from aptheory.tasks.readers.stores import file_stamp
+from aptheory.tasks.registry import VTAB_NAMES
 
 Example = Mapping[str, Value]
 Rule = Callable[[Example], int]
@@ -32,13 +35,19 @@ DEFAULT_SLICES = {"train": "train", "val": "validation", "test": "test"}
 
 def _number(example: Example, key: str) -> int:
     value = example.get(key)
-    if value is None or len(value) != 1 or isinstance(value, list):
-        raise InputError(f"an example has no number {key!r}; it has {', '.join(sorted(example))}")
+    if value is None or len(value) != 1 or isinstance(value, list) or value.dtype.kind != "i":
+        kind = "floats" if isinstance(value, np.ndarray) and value.dtype.kind == "f" else "none"
+        raise InputError(
+            f"an example has no whole number {key!r} ({kind}); it has {', '.join(sorted(example))}."
+        )
     return int(value[0])
 
 
 def _rows(example: Example, key: str, columns: int) -> np.ndarray:
-    value = np.asarray(example.get(key, []), dtype=np.float64)
+    try:
+        value = np.asarray(example.get(key, []), dtype=np.float64)
+    except ValueError as error:
+        raise InputError(f"{key!r} holds no numbers.") from error
     if value.size % columns:
         raise InputError(f"{key!r} has {value.size} numbers, not a multiple of {columns}")
     return value.reshape(-1, columns)
@@ -46,7 +55,9 @@ def _rows(example: Example, key: str, columns: int) -> np.ndarray:
 
 def _types(example: Example) -> np.ndarray:
     value = example.get("objects/type", [])
-    return np.asarray(value, dtype=np.int64)
+    if (isinstance(value, np.ndarray) and value.dtype.kind == "i") or not len(value):
+        return np.asarray(value, dtype=np.int64)
+    raise InputError("'objects/type' holds no whole numbers.")
 
 
 #: What each task's label is, from the example's features.
@@ -157,10 +168,14 @@ class TfdsFolder:
     @cached_property
     def info(self) -> dict[str, Any]:
         try:
-            return json.loads((self.path / "dataset_info.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            info = json.loads((self.path / "dataset_info.json").read_text(encoding="utf-8-sig"))
+            for stated in info.get("splits", []):
+                if any(int(length) < 0 for length in stated.get("shardLengths", [])):
+                    raise ValueError("a shard of fewer than 0 records")
+            return info
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
-                f"{self.path / 'dataset_info.json'} cannot be read ({error}); prepare it again"
+                f"{self.path / 'dataset_info.json'} cannot be read ({error}); prepare it again."
             ) from error
 
     def shards(self, split: str) -> list[tuple[str, int]]:
@@ -238,26 +253,21 @@ def tfds_task(
     folder = TfdsFolder(path)
     wanted = {split: folder.keys(instruction) for split, instruction in slices.items()}
     given = {
-        split: np.array([folder.store.label(key, rule) for key in keys], dtype=np.int64)
-        for split, keys in wanted.items()
+        split: [folder.store.label(key, rule) for key in keys] for split, keys in wanted.items()
     }
-    total = classes or int(max(values.max() for values in given.values())) + 1
+    labels, ids = number_classes(
+        given,
+        str(folder.path),
+        total=classes,
+        train_may_lack=name in VTAB_NAMES or rule != "label",
+    )
     gain = 255 if rule in BINARY else 1
-    made = {
-        split: FileSplit(
-            folder.store,
-            keys,
-            as_labels(given[split], total, f"{folder.path}, {split}"),
-            gain=gain,
-            resize="squash",
-        )
-        for split, keys in wanted.items()
-    }
-    names = _class_names(folder.path, total) if rule == "label" else None
+    made = file_splits(folder.store, wanted, labels, gain=gain, resize="squash")
+    names = _class_names(folder.path, ids) if rule == "label" else None
     stated = ", ".join(f"{split} = {slices[split]}" for split in made)
     return Task(
         name=name or str(folder.info.get("name", folder.path.parent.name)),
-        classes=names or tuple(str(number) for number in range(total)),
+        classes=names or ids,
         train=made["train"],
         val=made["val"],
         test=made["test"],
@@ -265,13 +275,19 @@ def tfds_task(
         preprocessing="TensorFlow Datasets records"
         + (", 0/1 pictures times 255" if gain > 1 else "")
         + f"; grey repeated over 3 channels; {SQUASHED}",
+        notes=made["train"].notes,
         provenance=f"tfds {folder.info.get('name', '')} {folder.info.get('version', '')}: {stated}",
     )
 
 
-def _class_names(path: Path, total: int) -> tuple[str, ...] | None:
+def _class_names(path: Path, ids: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The names in label.labels.txt of the classes with these ids."""
     file = path / "label.labels.txt"
     if not file.is_file():
         return None
-    names = tuple(line for line in file.read_text(encoding="utf-8").splitlines() if line)
-    return names if len(names) == total else None
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read ({error}); prepare it again.") from error
+    names = [line for line in lines if line]
+    return tuple(names[int(i)] for i in ids) if int(ids[-1]) < len(names) else None

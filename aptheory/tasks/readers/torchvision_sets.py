@@ -14,10 +14,12 @@ from torch import Tensor
 
 from aptheory.errors import InputError
 from aptheory.preprocessing import Size, fit_picture
-from aptheory.tasks.base import ArraySplit, Indices, Selection, Split, Task
+from aptheory.tasks.base import ArraySplit, Indices, Selection, Split, Steady, Task
 from aptheory.tasks.cache import data_folder
-from aptheory.tasks.published_splits import hold_out
-from aptheory.tasks.splits import stratified_cut
+from aptheory.tasks.classes import as_column
+from aptheory.tasks.completing import complete
+from aptheory.tasks.copies import hash_of, kinds, same_bytes, same_rows
+from aptheory.tasks.readers.stores import FolderStore
 
 _FLAG = {"train": {"train": True}, "test": {"train": False}}
 _TWO = {"train": {"split": "train"}, "test": {"split": "test"}}
@@ -48,7 +50,7 @@ BUILDERS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-class IndexedSplit:
+class IndexedSplit(Steady):
     """Images of anything whose ``[i]`` is (a Pillow image, a label)."""
 
     resize = "network"
@@ -74,7 +76,7 @@ class IndexedSplit:
                 "fetch the data set again"
             ) from error
 
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n 3 height width"]:
+    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
         wanted = [int(index) for index in indices]
         with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
             made = list(pool.map(lambda index: self.pixels(index, size), wanted))
@@ -161,7 +163,7 @@ def _split(dataset: Any) -> Split:
     if labels is None:
         pairs = getattr(dataset, "samples", None) or getattr(dataset, "_samples", None)
         labels = [label for _, label in pairs] if pairs else [y for _, y in dataset]
-    y = np.asarray(labels, dtype=np.int64)
+    y = as_column(labels, f"torchvision's {type(dataset).__name__}")
     data = getattr(dataset, "data", None)
     if data is None:
         return IndexedSplit(dataset, y)
@@ -184,20 +186,27 @@ def _classes(dataset: Any, splits: dict[str, Split]) -> tuple[str, ...]:
 def _complete(
     made: dict[str, Any], name: str, seed: int, where: str
 ) -> tuple[dict[str, Split], str]:
-    splits = {split: _split(dataset) for split, dataset in made.items()}
-    if "" in splits:
-        whole = splits[""]
-        parts = stratified_cut(whole.labels, (0.6, 0.2, 0.2), seed=seed, where=where)
-        cut = {
-            split: Selection(whole, part)
-            for split, part in zip(("train", "val", "test"), parts, strict=True)
-        }
-        return dict(cut), f"{where}, no official splits; cut 60/20/20 class by class, seed {seed}"
-    if "val" in splits:
-        return splits, f"{where}, official splits"
-    train = splits["train"]
-    kept, held, note = hold_out(train.labels, name=name, seed=seed, where=f"{where}: train")
-    return (
-        {"train": Selection(train, kept), "val": Selection(train, held), "test": splits["test"]},
-        f"{where}, official train and test; {note}",
+    whole = {split: _split(dataset) for split, dataset in made.items()}
+    parts = complete(
+        {split: part.labels for split, part in whole.items()},
+        seed=seed,
+        where=where,
+        name=name,
+        copies=lambda split: _copies(whole[split]),
     )
+    splits = {
+        split: whole[origin] if len(rows) == len(whole[origin]) else Selection(whole[origin], rows)
+        for split, origin, rows in parts.items()
+    }
+    return splits, f"{where}; {parts.note}"
+
+
+def _copies(split: Split) -> np.ndarray:
+    if isinstance(split, ArraySplit):
+        return same_rows(split.pixels)
+    assert isinstance(split, IndexedSplit)
+    pairs = getattr(split.dataset, "samples", None) or getattr(split.dataset, "_samples", None)
+    paths = [path for path, _ in pairs or ()] or getattr(split.dataset, "_image_files", [])
+    if len(paths) == len(split) and all(os.path.isfile(path) for path in paths):
+        return same_bytes(FolderStore(Path()), [str(Path(path).absolute()) for path in paths])
+    return kinds([hash_of(split.pixels(index, None)) for index in range(len(split))])

@@ -10,9 +10,12 @@ import numpy as np
 
 from aptheory.errors import InputError
 from aptheory.preprocessing import SQUASHED
-from aptheory.tasks.base import Task, as_labels
-from aptheory.tasks.readers.files import FileSplit, FolderStore
+from aptheory.tasks.base import Task
+from aptheory.tasks.classes import number_classes
+from aptheory.tasks.readers.files import file_splits
 from aptheory.tasks.readers.folder import encodings
+from aptheory.tasks.readers.stores import FolderStore, listed_path
+from aptheory.tasks.registry import VTAB_NAMES
 
 LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
 BOTH = "train800val200.txt"
@@ -43,35 +46,37 @@ def vtab_folder_task(
             raise InputError(
                 f"{path / BOTH} is not the union of train800.txt and val200.txt; fetch them again"
             )
-    highest = max(label for entries in lists.values() for _, label in entries)
-    total = classes or highest + 1
+    known = name or path.name
+    listed, names = number_classes(
+        {split: [label for _, label in entries] for split, entries in lists.items()},
+        str(path),
+        total=classes,
+        # Of the 19 sets, those with many classes have some of which the 800 hold no picture.
+        train_may_lack=known in VTAB_NAMES,
+    )
     store = FolderStore(path)
-    made = {}
-    for split, entries in lists.items():
-        labels = as_labels(np.array([label for _, label in entries]), total, str(path / split))
-        made[split] = FileSplit(
-            store,
-            [_found(path, key, LISTS[split]) for key, _ in entries],
-            labels,
-            resize="squash",
-        )
-    named = {split: [("", key) for key in made[split].keys] for split in made}
+    keys = {
+        split: [_found(path, key, LISTS[split]) for key, _ in entries]
+        for split, entries in lists.items()
+    }
+    made = file_splits(store, keys, listed, resize="squash")
     return Task(
         name=name or path.name,
-        classes=tuple(str(number) for number in range(total)),
+        classes=names,
         train=made["train"],
         val=made["val"],
         test=made["test"],
         group=group,
-        preprocessing=f"{encodings(named)} of the VTAB-1K folder layout; {SQUASHED}",
+        preprocessing=f"{encodings(made.values())} of the VTAB-1K folder layout; {SQUASHED}",
         provenance="VTAB-1K lists train800, val200, test",
+        notes=(*made["train"].notes, *_lacking(listed, names)),
     )
 
 
 def read_list(path: Path) -> list[tuple[str, int]]:
     """``[(image path, label), ...]`` of a list file."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); fetch it again") from error
     entries = []
@@ -79,8 +84,8 @@ def read_list(path: Path) -> list[tuple[str, int]]:
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition(" ")
-        if not name or not label.isdigit():
-            raise InputError(f"{path}, line {number}: {line!r} is not 'path label'")
+        if not name or not label.isdecimal() or len(label) > 20:
+            raise InputError(f"{path}, line {number}: {line!r} is not 'path label'.")
         entries.append((name.strip(), int(label)))
     if not entries:
         raise InputError(f"{path} is empty; expected lines 'path label'")
@@ -89,7 +94,19 @@ def read_list(path: Path) -> list[tuple[str, int]]:
 
 def _found(root: Path, key: str, file: str) -> str:
     """The path as listed, which is relative to the task's folder, or to its images folder."""
-    for candidate in (key, f"images/{key}"):
-        if (root / candidate).is_file():
-            return candidate
-    raise InputError(f"{root / file} lists {key}, which is not there; complete the folder")
+    try:
+        return listed_path(root, key, str(root / file))
+    except InputError:
+        if not (root / "images" / key).is_file():
+            raise
+    return listed_path(root, f"images/{key}", str(root / file))
+
+
+def _lacking(labels: dict[str, np.ndarray], classes: tuple[str, ...]) -> tuple[str, ...]:
+    """A note of the classes of which train has no picture, though the test set has."""
+    lacking = np.setdiff1d(labels["test"], labels["train"])
+    if not len(lacking):
+        return ()
+    return (
+        f"Train has no picture of {len(lacking)} of the {len(classes)} classes, as in VTAB-1K.",
+    )

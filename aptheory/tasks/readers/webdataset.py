@@ -9,13 +9,18 @@ import tarfile
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from aptheory.errors import InputError
 from aptheory.tasks.base import Task
-from aptheory.tasks.readers.files import SUFFIXES, FileSplit, file_stamp
-from aptheory.tasks.readers.folder import ALIASES, complete
+from aptheory.tasks.classes import number_classes, shown
+from aptheory.tasks.completing import ALIASES, complete
+from aptheory.tasks.copies import same_bytes
+from aptheory.tasks.pictures import MAX_BYTES
+from aptheory.tasks.readers.files import file_splits
+from aptheory.tasks.readers.folder import pick
+from aptheory.tasks.readers.stores import file_stamp, is_system
+from aptheory.tasks.readers.suffixes import SUFFIXES
 
 BLOCK = 512
 LAYOUT = "PATH/train-*.tar and PATH/test-*.tar (or PATH/train/*.tar ...)"
@@ -32,20 +37,25 @@ class TarStore:
     def add(self, shard: str) -> list[str]:
         """Index one shard; the keys of its members, in order."""
         path = self.root / shard
-        keys = []
+        keys, end = [], 0
         try:
             with tarfile.open(path, "r:") as archive:
-                end = 0
                 for member in archive:
+                    size = member.size if member.isfile() else 0
+                    end = max(end, member.offset_data + size)
                     if member.isfile():
                         key = f"{shard}/{member.name}"
-                        self.spans[key] = (shard, member.offset_data, member.size)
+                        if key in self.spans:
+                            raise InputError(f"{path} holds {member.name} twice; make it again.")
+                        self.spans[key] = (shard, member.offset_data, size)
                         keys.append(key)
-                        end = member.offset_data + member.size
-        except (OSError, tarfile.TarError) as error:
-            raise InputError(f"{path} cannot be read as tar ({error}); fetch it again") from error
+        except InputError:
+            raise
+        except Exception as error:  # damaged headers raise more than TarError
+            reason = str(error) or type(error).__name__
+            raise InputError(f"{path} cannot be read as tar ({reason}); fetch it again.") from error
         if not keys or not _ends(path, end):
-            raise InputError(f"{path} is empty or cut short; fetch it again")
+            raise InputError(f"{path} is empty or cut short; fetch it again.")
         return keys
 
     def names(self) -> list[str]:
@@ -53,12 +63,16 @@ class TarStore:
 
     def read(self, key: str) -> bytes:
         shard, start, length = self.spans[key]
+        if length > MAX_BYTES:
+            raise InputError(f"{self.root / shard}: {key} has {length >> 20} MB; take it out.")
         try:
             with (self.root / shard).open("rb") as file:
                 file.seek(start)
                 data = file.read(length)
         except OSError as error:
-            raise InputError(f"{self.root / shard} cannot be read ({error.strerror})") from error
+            raise InputError(
+                f"{self.root / shard} cannot be read ({error.strerror}); put it back."
+            ) from error
         if len(data) < length:
             raise InputError(f"{self.root / shard} ends within {key}; fetch it again")
         return data
@@ -76,40 +90,54 @@ def _ends(path: Path, end: int) -> bool:
         return file.read(2 * BLOCK) == bytes(2 * BLOCK)
 
 
-def webdataset_task(path: str | Path, *, name: str | None = None, seed: int = 0) -> Task:
-    """The task in a folder of shards. A sample's label is its .cls (a number as text), or the
-    key "label" (or "cls") of its .json. A validation split that is not there is cut from train by
-    ``seed``. Raises `InputError` naming the shard for a damaged one or a sample without
-    image or label.
+def webdataset_task(
+    path: str | Path, *, image: str | None = None, name: str | None = None, seed: int = 0
+) -> Task:
+    """The task in a folder of shards.
+
+    A sample's label is its .cls, or the key "label" (or "cls") of its .json. Its picture is the
+    one file of a picture's suffix, or that of the suffix ``image`` ("jpg", "photo.png"). A
+    validation split that is not there is cut from train by ``seed``. Raises `InputError` naming
+    the shard for a damaged one or a sample without image or label.
     """
     path = Path(path)
     shards = sorted(file.relative_to(path).as_posix() for file in path.rglob("*.tar"))
     if not shards:
         raise InputError(f"{path} holds no tar shard; expected {LAYOUT}")
     store = TarStore(path)
-    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    samples: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for shard in shards:
         split = _split_of(shard)
         if split is None:
-            raise InputError(f"{path / shard}: its name tells no split; expected {LAYOUT}")
-        found[split] += _samples(store, store.add(shard))
-
-    def labels_of(files: list[tuple[str, str]]) -> np.ndarray:
-        return np.array([int(label) for label, _ in files], dtype=np.int64)
-
-    splits, provenance = complete(dict(found), labels_of, seed, str(path))
-    total = max(int(labels_of(files).max()) for files in splits.values()) + 1
-    made = {
-        split: FileSplit(store, [key for _, key in files], labels_of(files))
-        for split, files in splits.items()
-    }
+            raise InputError(f"{path / shard}: its name tells no split; expected {LAYOUT}.")
+        samples[split] += _samples(store, store.add(shard), image)
+    keys = {split: [key for _, key in pairs] for split, pairs in samples.items()}
+    labels, classes = number_classes(
+        {split: [label for label, _ in pairs] for split, pairs in samples.items()},
+        str(path),
+        by_value=True,
+    )
+    parts = complete(
+        labels,
+        seed=seed,
+        where=str(path),
+        word="shard",
+        expected=LAYOUT,
+        copies=lambda split: same_bytes(store, keys[split]),
+    )
+    made = file_splits(
+        store,
+        {split: pick(keys[origin], rows) for split, origin, rows in parts.items()},
+        {split: labels[origin][rows] for split, origin, rows in parts.items()},
+    )
     return Task(
         name=name or path.name,
-        classes=tuple(str(number) for number in range(total)),
+        classes=classes,
         train=made["train"],
         val=made["val"],
         test=made["test"],
-        provenance=provenance.replace("folder", "shard"),
+        provenance=parts.note,
+        notes=made["train"].notes,
     )
 
 
@@ -118,33 +146,50 @@ def _split_of(shard: str) -> str | None:
     return next((ALIASES[word] for word in words if word in ALIASES), None)
 
 
-def _samples(store: TarStore, keys: list[str]) -> list[tuple[str, str]]:
+def _samples(store: TarStore, keys: list[str], image: str | None) -> list[tuple[Any, str]]:
     """[(label, key of the image), ...] in the order of the shard."""
     groups: dict[str, dict[str, str]] = {}
     for key in keys:
         folder, _, file = key.rpartition("/")
+        if is_system(file):
+            continue
         stem, _, extension = file.partition(".")
         groups.setdefault(f"{folder}/{stem}", {})[f".{extension.lower()}"] = key
-    samples = []
-    for stem, members in groups.items():
-        image = next((key for suffix, key in members.items() if suffix.endswith(SUFFIXES)), None)
-        label = _label(store, members)
-        if image is None or label is None:
-            lacking = "image" if image is None else "label (.cls, or label in .json)"
-            raise InputError(f"{store.root}: sample {stem} has no {lacking}; repair the shard")
-        samples.append((label, image))
-    return samples
+    return [
+        (_label(store, members, stem), _picture(store, members, stem, image))
+        for stem, members in groups.items()
+    ]
 
 
-def _label(store: TarStore, members: dict[str, str]) -> str | None:
+def _picture(store: TarStore, members: dict[str, str], stem: str, image: str | None) -> str:
+    """The key of a sample's picture: of the suffix asked for, or the only one of a plain suffix."""
+    if image is not None:
+        chosen = [key for suffix, key in members.items() if suffix == f".{image.lower()}"]
+    else:
+        chosen = [key for suffix, key in members.items() if suffix in SUFFIXES]
+        chosen = chosen or [key for suffix, key in members.items() if suffix.endswith(SUFFIXES)]
+    if len(chosen) == 1:
+        return chosen[0]
+    what = f"several images ({shown(sorted(members))})" if chosen else "no image"
+    raise InputError(
+        f"{store.root}: sample {stem} has {what}; repair the shard, or name the suffix: "
+        "webdataset:PATH?image=SUFFIX."
+    )
+
+
+def _label(store: TarStore, members: dict[str, str], stem: str) -> Any:
     try:
         if ".cls" in members:
-            return str(int(store.read(members[".cls"]).decode().strip()))
+            return store.read(members[".cls"]).decode("utf-8-sig").strip()
         if ".json" in members:
             record = json.loads(store.read(members[".json"]))
             value = record.get("label", record.get("cls"))
-            return None if value is None else str(int(value))
-    except (ValueError, AttributeError, TypeError) as error:
-        key = next(iter(members.values()))
-        raise InputError(f"{store.root}: the label beside {key} is not a number") from error
-    return None
+            if value is not None:
+                return value
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{store.root}: the label of sample {stem} cannot be read ({error}); repair the shard."
+        ) from error
+    raise InputError(
+        f"{store.root}: sample {stem} has no label (.cls, or label in .json); repair the shard."
+    )

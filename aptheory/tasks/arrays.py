@@ -1,0 +1,104 @@
+"""Arrays of images to bytes, (n, height, width, channels), by one range for all splits."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from aptheory.errors import InputError
+from aptheory.tasks.pictures import Scale
+
+MOST_CHANNELS = 64
+Range = tuple[float, float]
+
+
+def to_pixels(
+    images: Mapping[str, Any], where: str, *, value_range: Range | None = None
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """uint8 (n, height, width, channels) of every split, and notes of what was done to get there.
+
+    Bytes are taken as they are. Floats must lie from 0 to 1, or in ``value_range``; whole numbers
+    of more than 8 bits are brought to 8 by the range of the whole set (or ``value_range``). One
+    channel is repeated over three. Raises `InputError` naming ``where`` and the array.
+    """
+    arrays = {name: _shaped(values, f"{where}: {name}") for name, values in images.items()}
+    kinds = {name: "bytes" if a.dtype == np.uint8 else a.dtype.kind for name, a in arrays.items()}
+    notes = []
+    for kind in sorted(set(kinds.values()) - {"bytes"}):
+        members = {name: array for name, array in arrays.items() if kinds[name] == kind}
+        scaled, note = _to_bytes(members, kind, where, value_range)
+        arrays |= scaled
+        notes.append(note)
+    if {array.shape[3] for array in arrays.values()} == {1}:
+        arrays = {name: np.repeat(array, 3, axis=3) for name, array in arrays.items()}
+        notes.append("grey repeated over 3 channels")
+    elif len({array.shape[3] for array in arrays.values()}) > 1:
+        listed = ", ".join(f"{name} {array.shape[3]}" for name, array in arrays.items())
+        raise InputError(f"{where}: the splits have unlike channels ({listed}); expected as many.")
+    return arrays, tuple(notes)
+
+
+def _shaped(images: Any, where: str) -> np.ndarray:
+    """Four axes, the channels last: a tensor's come first, as torch has them."""
+    tensor = hasattr(images, "detach")
+    array = images.detach().cpu().numpy() if tensor else np.asarray(images)
+    if array.ndim == 3:
+        array = array[..., None]
+    elif tensor and array.ndim == 4:
+        array = array.transpose(0, 2, 3, 1)
+    if array.ndim != 4:
+        raise InputError(
+            f"{where} has shape {array.shape}; expected (images, height, width, channels)."
+        )
+    if 0 in array.shape:
+        raise InputError(f"{where} is empty (shape {array.shape}); expected at least one image.")
+    if array.dtype.kind not in "buif":
+        raise InputError(
+            f"{where} is {array.dtype}; expected uint8, whole numbers, or floats from 0 to 1."
+        )
+    first, last = array.shape[1], array.shape[3]
+    if last > MOST_CHANNELS or (first in (1, 3, 4) and last > 4 and last == array.shape[2] != 1):
+        raise InputError(
+            f"{where} has shape {array.shape}; expected (images, height, width, channels); the "
+            "channels seem to come first: transpose to (0, 2, 3, 1)."
+        )
+    return array
+
+
+def _to_bytes(
+    arrays: Mapping[str, np.ndarray], kind: str, where: str, value_range: Range | None
+) -> tuple[dict[str, np.ndarray], str]:
+    if kind == "b":
+        return {n: a.astype(np.uint8) * 255 for n, a in arrays.items()}, "true and false as 255, 0"
+    if kind == "f":
+        for name, array in arrays.items():
+            finite = np.isfinite(array).all(axis=(1, 2, 3))
+            if not finite.all():
+                raise InputError(
+                    f"{where}: {name} holds NaN or infinity (first in image "
+                    f"{int(np.flatnonzero(~finite)[0])}); clean it."
+                )
+    low = min(float(array.min()) for array in arrays.values())
+    high = max(float(array.max()) for array in arrays.values())
+    if value_range is not None:
+        least, greatest = map(float, value_range)
+        if low < least or high > greatest or not greatest > least:
+            raise InputError(
+                f"{where}: values run from {low:g} to {high:g}, outside the stated range "
+                f"{least:g} to {greatest:g}."
+            )
+        scale = Scale(least, greatest, False)
+        return {name: scale(array) for name, array in arrays.items()}, scale.text
+    if kind == "f":
+        if low < 0 or high > 1:
+            raise InputError(
+                f"{where}: {', '.join(arrays)} is {next(iter(arrays.values())).dtype} from {low:g} "
+                f"to {high:g}; expected uint8, or floats from 0 to 1 (not normalised), or state "
+                "value_range=(least, greatest)."
+            )
+        scaled = {n: np.rint(array * 255).astype(np.uint8) for n, array in arrays.items()}
+        return scaled, "floats 0-1 rounded to 8 bits"
+    if low >= 0 and high <= 255:
+        return {n: array.astype(np.uint8) for n, array in arrays.items()}, "0 to 255 as bytes"
+    scale = Scale.of(low, high, True)
+    return {name: scale(array) for name, array in arrays.items()}, scale.text

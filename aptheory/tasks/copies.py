@@ -1,0 +1,79 @@
+"""Pictures that stand in a set more than once: byte for byte, or nearly."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64, UInt8, UInt64
+from torch import Tensor
+
+NEAR = 4  # of 64 bits that two prints of one picture may differ in
+
+
+def kinds(values: Sequence[Hashable]) -> Int64[np.ndarray, " n"]:
+    """A number for each value, equal for equal values."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=np.int64)
+
+
+def same_bytes(store: Any, keys: Sequence[str]) -> Int64[np.ndarray, " n"]:
+    """A number for each picture, equal for pictures of equal bytes.
+
+    Where the store can give a glimpse (its size and a few bytes), only pictures of an equal
+    glimpse are read.
+    """
+    names = list(keys)
+    glimpses = store.glimpses(names) if hasattr(store, "glimpses") else [None] * len(names)
+    alike: dict[Hashable, list[int]] = defaultdict(list)
+    for row, glimpse in enumerate(glimpses):
+        alike[glimpse].append(row)
+    values: list[Hashable] = list(range(len(names)))
+    for rows in alike.values():
+        for row in rows if len(rows) > 1 else ():
+            values[row] = hashlib.sha256(store.read(names[row])).digest()
+    return kinds(values)
+
+
+def same_rows(pixels: np.ndarray) -> Int64[np.ndarray, " n"]:
+    """A number for each image of an array, equal for equal images."""
+    return kinds([hash_of(image) for image in pixels])
+
+
+def hash_of(image: np.ndarray) -> bytes:
+    """sha256 of an image's shape and values."""
+    hasher = hashlib.sha256(str(image.shape).encode())
+    hasher.update(np.ascontiguousarray(image))
+    return hasher.digest()
+
+
+def prints(images: UInt8[Tensor, "n channels 8 9"]) -> UInt64[np.ndarray, " n"]:
+    """Perceptual hashes of images of 8×9 pixels: for each pixel, is it darker than the next?
+
+    Saving again, a smaller size and a little noise change few of the 64 bits (the difference
+    hash); turned and cropped pictures are other pictures.
+    """
+    grey = images.float().mean(dim=1)
+    bits = (grey[:, :, 1:] > grey[:, :, :-1]).flatten(1).numpy()
+    return np.packbits(bits, axis=1).view(">u8")[:, 0].astype(np.uint64)
+
+
+def near(
+    first: UInt64[np.ndarray, " n"], second: UInt64[np.ndarray, " m"], most: int = NEAR
+) -> list[tuple[int, int]]:
+    """(i, j) for each i whose print has one in ``second`` at ``most`` bits away, the nearest.
+
+    Flat pictures, whose prints have fewer than 8 bits of one kind, tell nothing and are passed
+    over.
+    """
+    pairs = []
+    if not len(second):
+        return pairs
+    for row, value in enumerate(first):
+        if 8 <= int(value).bit_count() <= 56:
+            away = np.bitwise_count(second ^ value)
+            column = int(away.argmin())
+            if away[column] <= most:
+                pairs.append((row, column))
+    return pairs

@@ -1,0 +1,75 @@
+"""The range of values that the deep pictures of a set share."""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from aptheory.errors import InputError
+from aptheory.tasks import pictures
+from aptheory.tasks.cache import remember, remembered
+from aptheory.tasks.pictures import Scale
+from aptheory.tasks.readers.stores import Store
+from aptheory.tasks.readers.suffixes import suffix_of
+
+NEVER_DEEP = (".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp")
+
+
+class SetRange:
+    """Calling it gives the `Scale` of a set. All its pictures are read for that, once, and only
+    when one of more than 8 bits turns up."""
+
+    def __init__(self, store: Store, keys: Sequence[Sequence[str]]) -> None:
+        self.store = store
+        self.keys = keys
+        self.scale: Scale | None = None
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.RLock())
+
+    def __call__(self) -> Scale:
+        with self._lock:
+            if self.scale is None:
+                self.scale = self._remembered()
+            return self.scale
+
+    def _candidates(self) -> Iterator[str]:
+        for keys in self.keys:
+            yield from (key for key in keys if suffix_of(key) not in NEVER_DEEP)
+
+    def _remembered(self) -> Scale:
+        stamp = self.store.stamp(list(self._candidates()))
+        stamp = f"{Path(self.store.place).resolve()}\n{stamp}" if stamp else ""
+        try:
+            low, high, whole = json.loads(remembered("ranges", stamp) or "")
+            return Scale(float(low), float(high), bool(whole))
+        except (ValueError, TypeError):
+            scale = self._measure()
+            remember("ranges", stamp, json.dumps([scale.low, scale.high, scale.whole]))
+            return scale
+
+    def _measure(self) -> Scale:
+        low, high, whole = float("inf"), float("-inf"), True
+        for key in self._candidates():
+            values = self._values(key)
+            if values is not None:
+                least, greatest, integers = pictures.range_of(values)
+                low, high, whole = min(low, least), max(high, greatest), whole and integers
+        return Scale.of(low, high, whole)
+
+    def _values(self, key: str) -> Any:
+        try:
+            data = self.store.read(key)
+            with pictures.opened(data) as image:
+                return (
+                    pictures.deep_values(image, data) if pictures.bits_of(image, data) > 8 else None
+                )
+        except InputError:
+            raise
+        except Exception:  # a damaged picture; whoever reads it is told its name
+            return None

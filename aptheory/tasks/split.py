@@ -1,0 +1,60 @@
+"""What a split is: labelled images that can be had in any size."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+from torch import Tensor
+
+from aptheory.preprocessing import Size
+
+Indices = Sequence[int | np.integer] | np.ndarray
+
+
+@runtime_checkable
+class Split(Protocol):
+    """Labelled images that can be had in any size.
+
+    ``labels`` is an int64 array of shape (n,). Our own splits also have ``digest``; it is not
+    asked for here because a run-time check of this type would compute it.
+    """
+
+    labels: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
+        """The images at ``indices``, resized to ``size`` (height, width) without keeping the
+        aspect ratio (bilinear, antialiased). Our own splits also take a `Transform` for it; one
+        of somebody else's is asked for that only if it has an attribute ``resize`` (see `view`)."""
+        ...
+
+
+class Steady:
+    """What our own splits are: bytes, of the size asked for, and the same at every look.
+
+    A split that is not one is wrapped by its task (see `aptheory.tasks.own`), which looks what it
+    gives. ``random`` is true of a split that draws its images anew: nothing keeps them.
+    """
+
+    random = False
+
+
+def is_random(split: Split) -> bool:
+    """Whether a split draws its images anew at every look, so that they must not be kept."""
+    return bool(getattr(split, "random", False))
+
+
+def digest_of(split: Split) -> str:
+    """sha256 of a split's labels and of its pixels or file contents: equal for equal data wherever
+    it lies. A split of somebody else's that has no ``digest`` is read whole, at 64×64."""
+    given = getattr(split, "digest", None)
+    if given is not None:
+        return str(given)
+    hasher = hashlib.sha256(np.ascontiguousarray(split.labels).astype("<i8").tobytes())
+    for start in range(0, len(split), 256):
+        batch = split.images(range(start, min(start + 256, len(split))), (64, 64))
+        hasher.update(batch.contiguous().numpy().tobytes())
+    return hasher.hexdigest()
