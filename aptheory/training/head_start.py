@@ -41,8 +41,11 @@ def start_head(adapted: Adapted, kept: Kept, recipe: Recipe) -> None:
     start = recipe.head_init
     if start == "probe" and len(kept.labels("train").unique()) < 2:
         return  # nothing to tell apart
-    if start == "probe":
-        weight, bias = probe(adapted, kept)
+    if start == "probe":  # the same for every method that reads there
+        key = (adapted.reading, recipe.standardize)
+        if key not in kept.probes:
+            kept.probes[key] = probe(adapted, kept)
+        weight, bias = kept.probes[key]
     for k, seed in enumerate(adapted.seeds):
         w, b = head.weight.values[k], head.bias.values[k]
         if start == "zeros":

@@ -111,6 +111,8 @@ class Kept:
         self._stores: dict[str, Images | Activations] = dict(self._images)
         self._planned: dict[tuple[str, int], str] = {}
         self._features: dict[tuple[str, Reading], Tensor] = {}
+        #: Where heads started, by what they read and whether it was standardised.
+        self.probes: dict[tuple[Reading, bool], tuple[Tensor, Tensor]] = {}
         self._piece_flops: dict[tuple[int, int], float] = {}
         self._labels = {
             name: torch.from_numpy(np.asarray(getattr(task, name).labels)).to(self.device)

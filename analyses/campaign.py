@@ -1,0 +1,134 @@
+"""Run the evidence campaign: every unit of `analyses.campaign_plan`, in processes, resumably.
+
+    python -m analyses.campaign --assets DIR [--out results/evidence] [--device cuda]
+        [--workers 14] [--seconds 560] [--question sweep] [--network vit_tiny]
+
+A unit is one network on one draw of one task, for one question. What it found is appended to
+OUT/runs.jsonl in one piece when it is done, a run a line; a unit that stands there is passed over,
+so the command may be killed and called again, also on another machine. `analyses.campaign_tables`
+turns the journal into tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import aptheory as ap
+from analyses import campaign_questions
+from analyses.campaign_plan import NETWORKS, Unit, units
+
+JOURNAL = "runs.jsonl"
+
+
+def finished(out: Path) -> set[str]:
+    """Names of the units that the journal holds; a line cut short by a kill holds nothing."""
+    names = set()
+    if (out / JOURNAL).is_file():
+        for line in (out / JOURNAL).read_text().splitlines():
+            try:
+                names.add(json.loads(line)["unit"])
+            except ValueError:
+                continue
+    return names
+
+
+def run_unit(job: tuple[Unit, Path, str]) -> tuple[Unit, list[dict[str, Any]], float, str]:
+    """(unit, its runs, seconds, why it failed or nothing)."""
+    unit, assets, device = job
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    try:
+        rows = list(campaign_questions.QUESTIONS[unit.question](unit, assets, device))
+    except (ap.InputError, RuntimeError) as error:
+        return unit, [], time.perf_counter() - start, f"{type(error).__name__}: {error}"
+    return unit, rows, time.perf_counter() - start, ""
+
+
+def journal(out: Path, unit: Unit, rows: Sequence[dict[str, Any]], seconds: float) -> None:
+    """Append a unit's runs in one write."""
+    about = {"unit": unit.name, "seconds": round(seconds, 1), "runs": len(rows)}
+    lines = [json.dumps({**about, **row}, separators=(",", ":")) for row in rows]
+    with open(out / JOURNAL, "a") as file:
+        file.write("\n".join(lines) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def run(
+    chosen: Sequence[Unit],
+    assets: Path,
+    out: Path,
+    *,
+    device: str,
+    workers: int,
+    seconds: float,
+    log: Callable[[str], None] = print,
+) -> int:
+    """Run units until all are done or the time is spent; returns how many are left."""
+    out.mkdir(parents=True, exist_ok=True)
+    done = finished(out)
+    todo = [unit for unit in chosen if unit.name not in done]
+    log(f"{len(todo)} of {len(chosen)} units to run")
+    end = time.monotonic() + seconds
+    left = len(todo)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, maxtasksperchild=8) as pool:
+        jobs = [(unit, assets, device) for unit in todo]
+        results: Iterator[Any] = pool.imap_unordered(run_unit, jobs)
+        while left and (rest := end - time.monotonic()) > 0:
+            try:
+                unit, rows, spent, why = results.next(timeout=rest)  # type: ignore[attr-defined]
+            except multiprocessing.TimeoutError:
+                break
+            left -= 1
+            if why:
+                log(f"FAILED {unit.name}: {why}")
+            else:
+                journal(out, unit, rows, spent)
+                log(f"{unit.name}: {len(rows)} runs in {spent:.0f} s; {left} units left")
+        pool.terminate()
+    return left
+
+
+def main() -> None:
+    """Run the units that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--assets", type=Path, default=os.environ.get("APTHEORY_ASSETS"))
+    parser.add_argument("--out", type=Path, default=Path("results/evidence"))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--question", action="append", choices=[*campaign_questions.QUESTIONS])
+    parser.add_argument("--network", action="append", choices=[*NETWORKS])
+    asked = parser.parse_args()
+    if asked.assets is None:
+        parser.error("name the folder of weights and images with --assets or APTHEORY_ASSETS")
+    chosen = [
+        unit
+        for unit in units()
+        if (asked.question is None or unit.question in asked.question)
+        and (asked.network is None or unit.network in asked.network)
+    ]
+    seconds = min(asked.seconds, 1e9)
+    left = run(
+        chosen,
+        asked.assets,
+        asked.out,
+        device=asked.device,
+        workers=asked.workers,
+        seconds=seconds,
+    )
+    print(f"{len(chosen) - left} of {len(chosen)} units done, {left} left")
+
+
+if __name__ == "__main__":
+    main()

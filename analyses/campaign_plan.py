@@ -1,0 +1,161 @@
+"""What the evidence campaign runs, as values: networks, tasks, places, rates, units, their order.
+
+`analyses/PLAN.md` says in words what is judged from it; both were committed before the runs.
+Weights and images stand in a folder that is not part of this repository.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import aptheory as ap
+
+RATES = (1e-2, 3e-3, 1e-3)
+SEEDS = (0, 1)
+TRAIN, VAL, TEST = 400, 200, 1000
+"""Pictures of a run; all of a class-balanced draw, fewer where a set has fewer."""
+RECIPE = ap.Recipe(
+    name="campaign", epochs=60, batch_size=64, judge="loss", patience=8, validate_every=1
+)
+PLACES = 8
+"""Places of a layer sweep: evenly spread over the depth, the image and the last two among them."""
+MAP_PLACES = 6
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A network of the campaign: its ``kind`` ("cnn" or "vit"), where its weights are, its size."""
+
+    kind: str
+    weights: str
+    side: int
+    factory: str = ""
+    options: tuple[tuple[str, Any], ...] = ()
+    tasks: tuple[str, ...] = ()
+
+
+CIFAR_TASKS = ("cifar10_jpeg", "trashnet5", "gtsrb32", "chars32", "fer7")
+IMAGENET_TASKS = ("food25", "trashnet5", "gtsrb32", "pacs_sketch", "signdigits10")
+NEAR = {"cifar10_jpeg", "trashnet5", "food25"}
+"""Photographs of things, as the pretraining's; the other tasks are far from it."""
+
+NETWORKS = {
+    "resnet32": NetworkSpec("cnn", "cifar10_resnet32", 32, "resnet32", tasks=CIFAR_TASKS),
+    "resnet56": NetworkSpec("cnn", "cifar10_resnet56", 32, "resnet56", tasks=CIFAR_TASKS),
+    "mobilenetv2_035": NetworkSpec(
+        "cnn",
+        "mobilenetv2_035",
+        112,
+        options=(("pad_type", "same"), ("bn_eps", 0.001), ("num_classes", 0)),
+        tasks=IMAGENET_TASKS,
+    ),
+    "efficientnet_lite0": NetworkSpec("cnn", "tf_efficientnet_lite0", 112, tasks=IMAGENET_TASKS),
+    "vit_tiny": NetworkSpec("vit", "vit_tiny_patch16_224", 96, tasks=IMAGENET_TASKS),
+    "vit_small": NetworkSpec("vit", "vit_small_patch14_saliency", 112, tasks=IMAGENET_TASKS),
+    "cifar_vit128": NetworkSpec("vit", "cifar10_vit128", 32, tasks=CIFAR_TASKS),
+    "cifar_vit_postnorm": NetworkSpec(
+        "vit", "cifar10_vit_postnorm", 32, "post_norm_vit", tasks=CIFAR_TASKS
+    ),
+}
+COMPARED = ("vit_tiny", "cifar_vit128", "cifar_vit_postnorm", "resnet56", "resnet32",
+            "efficientnet_lite0")  # fmt: skip
+"""Networks of the maps, of normalisation at a layer, and of the comparison of methods."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One network on one draw of one task, for one question; done as a whole or not at all."""
+
+    question: str
+    network: str
+    task: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.question}/{self.network}/{self.task}/{self.seed}"
+
+
+def units() -> Iterator[Unit]:
+    """Every unit, the most decisive first."""
+    pairs = [(name, task) for name, spec in NETWORKS.items() for task in spec.tasks]
+    compared = [(name, task) for name, task in pairs if name in COMPARED and task != "trashnet5"]
+    three = [
+        (name, task)
+        for name, task in compared
+        if task in ("cifar10_jpeg", "food25", "gtsrb32", "chars32", "pacs_sketch")
+    ]
+    yield from (Unit("sweep", name, task, 0) for name, task in pairs)
+    yield from (Unit("norm", name, task, 0) for name, task in three)
+    yield from (Unit("map", name, task, 0) for name, task in three)
+    yield from (Unit("methods", name, task, 0) for name, task in three)
+    yield from (Unit("planted", name, "gtsrb32", 0) for name in ("resnet56", "vit_tiny"))
+    yield from (
+        Unit("dial", name, task, 0)
+        for name, task in (
+            *(("vit_tiny", "food25"), ("efficientnet_lite0", "food25")),
+            *(("cifar_vit128", "cifar10_jpeg"), ("resnet56", "cifar10_jpeg")),
+        )
+    )
+    yield from (Unit("sweep", name, task, 1) for name, task in pairs)
+    yield from (Unit("methods", name, task, 1) for name, task in three)
+    yield from (Unit("norm", name, task, 1) for name, task in three)
+    yield from (Unit("map", name, task, 1) for name, task in three)
+
+
+def load_network(name: str, assets: Path) -> ap.Network:
+    """A network of the campaign with its weights and its own preprocessing."""
+    from analyses import cifar_resnet, cifar_vit
+
+    spec = NETWORKS[name]
+    facts = json.loads((assets / f"{spec.weights}.json").read_text())
+    common = {
+        "input_shape": (3, spec.side, spec.side),
+        "mean": facts.get("mean"),
+        "std": facts.get("std"),
+        "name": name,
+    }
+    weights = assets / f"{spec.weights}.safetensors"
+    if spec.factory:
+        factory = getattr(cifar_vit, spec.factory, None) or getattr(cifar_resnet, spec.factory)
+        return ap.load(factory(), weights, **common)
+    options = {**facts.get("kwargs", {}), **dict(spec.options)}
+    options.pop("img_size", None)
+    model = {
+        "cifar_vit128": "vit_tiny_patch16_224",
+        "efficientnet_lite0": "tf_efficientnet_lite0",
+        "vit_small": "vit_small_patch14_dinov2",
+        "vit_tiny": "vit_tiny_patch16_224",
+    }.get(name, name)
+    return ap.load(model, weights, **common, **options)
+
+
+def load_task(name: str, seed: int, assets: Path) -> ap.Task:
+    """A draw of a task: training and validation pictures anew for each seed, test the same."""
+    uri = (
+        f"npz:{assets / name}.npz"
+        if (assets / f"{name}.npz").is_file()
+        else (f"folder:{assets / name}.zip")
+    )
+    whole = ap.task(uri, seed=seed)
+    sizes = {
+        "train": min(TRAIN, len(whole.train)),
+        "val": min(VAL, len(whole.val)),
+        "test": min(TEST, len(whole.test)),
+    }
+    drawn = whole.subset(train=sizes["train"], val=sizes["val"], seed=seed)
+    fixed = whole.subset(test=sizes["test"], seed=0)
+    return ap.Task(name, whole.classes, drawn.train, drawn.val, fixed.test)
+
+
+def swept(net: ap.Network, count: int = PLACES) -> list[int]:
+    """Places of a sweep: the image, the first block, the last map, the rest evenly between."""
+    last = len(net.layers) - 1
+    inner = np.linspace(0, last - 1, count).round().astype(int).tolist()
+    return sorted({*inner, min(1, last - 1), last - 1})
