@@ -18,6 +18,7 @@ from aptheory.methods.registry import settings_of
 from aptheory.models.card import Card
 from aptheory.models.model import Model
 from aptheory.tasks.base import Selection
+from aptheory.tasks.catalogue import task as open_task
 from aptheory.tasks.resizing import transform_of
 from aptheory.training.fit import fit
 from aptheory.training.halving import halving
@@ -49,7 +50,7 @@ def fit_model(
     """Train one method on one task and return it as a `Model`, the best on validation images.
 
     Args:
-        net, task: what is adapted, to what.
+        net, task: what is adapted, to what (a task, or what `aptheory.task` makes one of).
         method: "ap", "vpt:tokens=5", its settings, or a `Method`.
         layer: of a method that has one and does not say it: a place, "recommend" (no training;
             the default) or "best" (successive halving over all places, judged on validation).
@@ -62,6 +63,7 @@ def fit_model(
     Raises:
         InputError: anything that does not fit together; training that came to no usable model.
     """
+    task = open_task(task)
     recipe = recipe or Recipe(patience=PATIENCE, validate_every=1)
     chosen, how = choose_method(net, task, method, layer, read=read, recipe=recipe, seed=seed)
     adapted = chosen.attach(net, classes=len(task.classes), seed=seed).to(net.device)

@@ -12,7 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from aptheory.errors import InputError
-from aptheory.tasks.readers.files import SUFFIXES, FolderStore
+from aptheory.tasks.readers.stores import FolderStore
+from aptheory.tasks.readers.suffixes import pictures_among
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,7 +58,8 @@ def _pictures(source: Any) -> Iterator[Picture]:
 
 def _files(path: Path) -> Iterator[Picture]:
     if path.is_dir():
-        keys = [k for k in FolderStore(path).names() if k.lower().endswith(SUFFIXES)]
+        store = FolderStore(path)
+        keys, _ = pictures_among(store, store.once(store.names()))
         if not keys:
             raise InputError(f"{path} holds no picture; expected files such as *.jpg below it.")
         for key in keys:
