@@ -114,8 +114,8 @@ def _seeds(seed: int | Sequence[int], runs: int) -> list[int]:
 class Head(nn.Module):
     """One linear classifier a run on standardised features: W (f - shift) / scale + b.
 
-    ``shift`` and ``scale`` are not trained; they are 0 and 1 until training sets them from the
-    clean training features. Weights start at N(0, 0.01^2), the bias at 0.
+    ``shift`` and ``scale`` (runs, width) are not trained; they are 0 and 1 until training sets them
+    from each run's clean training features. Weights start at N(0, 0.01^2), the bias at 0.
     """
 
     shift: Tensor
@@ -126,18 +126,19 @@ class Head(nn.Module):
         self.runs = runs
         self.weight = PerRun(runs, (classes, width), normal(0.01), like=like)
         self.bias = PerRun(runs, (classes,), like=like)
-        self.register_buffer("shift", like.new_zeros(width))
-        self.register_buffer("scale", like.new_ones(width))
+        self.register_buffer("shift", like.new_zeros(runs, width))
+        self.register_buffer("scale", like.new_ones(runs, width))
 
     def forward(self, features: Float[Tensor, "samples width"]) -> Float[Tensor, "samples classes"]:
-        standard = by_run((features - self.shift) / self.scale, self.runs)
+        each = by_run(features, self.runs)
+        standard = (each - self.shift.unsqueeze(1)) / self.scale.unsqueeze(1)
         logits = torch.baddbmm(self.bias().unsqueeze(1), standard, self.weight().transpose(1, 2))
         return merged(logits)
 
     def folded(self) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"]]:
         """The same classifier on raw features: W / scale and b - W (shift / scale), one run."""
-        weight = self.weight.values[0].detach().double() / self.scale.double()
-        bias = self.bias.values[0].detach().double() - weight @ self.shift.double()
+        weight = self.weight.values[0].detach().double() / self.scale[0].double()
+        bias = self.bias.values[0].detach().double() - weight @ self.shift[0].double()
         return weight, bias
 
 
@@ -314,8 +315,8 @@ class Adapted(nn.Module):
             theirs = dict(self._of_run(run, learned_only=False))
             for name, parameter in alone._of_run(0, learned_only=False):
                 parameter.copy_(theirs[name])
-            alone.head.shift.copy_(self.head.shift)
-            alone.head.scale.copy_(self.head.scale)
+            alone.head.shift.copy_(self.head.shift[run])
+            alone.head.scale.copy_(self.head.scale[run])
         return alone.train(self.training)
 
     def _no_run(self, run: int) -> Adapted:
@@ -328,7 +329,7 @@ class Adapted(nn.Module):
         if self.runs != 1:
             raise InputError(f"{self.runs} runs are held here: choose one with select(k) first")
         tensors = {name: p.detach() for name, p in self._of_run(0, learned_only=False)}
-        tensors |= {"head.shift": self.head.shift, "head.scale": self.head.scale}
+        tensors |= {"head.shift": self.head.shift[0], "head.scale": self.head.scale[0]}
         if self.method.batchnorm == "trained":
             tensors |= {f"net.{name}": b for name, b in self.net.named_buffers()}
         return tensors

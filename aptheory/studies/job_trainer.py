@@ -30,6 +30,7 @@ from aptheory.studies.sources import (
     task_identity,
     view_identity,
 )
+from aptheory.training.drawing import images_kept
 from aptheory.training.fit import Kept, Outcome, fit_many, kept_for
 from aptheory.training.recipe import Recipe, Run
 
@@ -164,8 +165,7 @@ class JobTrainer:
             kept.close()  # rounded activations would remember at which place the walk began
         kept.keep = recipe.keep
         if recipe.keep == "auto":
-            rows = len(task.train) * max(1, recipe.views) + len(task.val) + len(task.test)
-            size = 4 * rows * math.prod(self.net.layers[place].shape)
+            size = 4 * images_kept(task, recipe) * math.prod(self.net.layers[place].shape)
             kept.keep = "memory" if size <= KEPT_BYTES else "recompute"
         return kept
 

@@ -173,6 +173,11 @@ def make_plan(study: Study) -> Plan:
     from aptheory.studies.prediction import Predictor
 
     recipes = [_recipe(item) for item in study.recipes]
+    if study.protocol == "vtab" and any(recipe.redraw for recipe in recipes):
+        raise InputError(
+            "the vtab protocol trains on all training and validation images, so nothing is left to "
+            "redraw; leave redraw out of the recipe, or use protocol = 'standard'"
+        )
     loaded = [(spec, load_task(spec)) for spec in study.tasks]
     identities = [task_identity(task) for _, task in loaded]
     _distinct("task", [identity["name"] for identity in identities])

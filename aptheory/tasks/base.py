@@ -25,8 +25,10 @@ from aptheory.tasks.own import Own
 from aptheory.tasks.pictures import with_channels
 from aptheory.tasks.resizing import checked_resize, resize_of, transform_of, view
 from aptheory.tasks.split import Indices, Split, Steady, digest_of, is_random
-from aptheory.tasks.splits import balanced_indices
+from aptheory.tasks.splits import balanced_indices, draw_by_class
 
+POOL = 4
+"""A subset's pool holds up to four times the images that are drawn from it at once."""
 SPLITS = ("train", "val", "test")
 
 
@@ -224,6 +226,8 @@ class Task:
     where the splits are asked for a size alone (`preprocessing_for` says it for a network);
     ``provenance`` says where the splits come from, a seeded cut included; ``notes`` are sentences
     on how pictures and labels were read, and ``left_out`` counts, by kind, what was not.
+    ``pool`` holds the images that training and validation images can be drawn from anew
+    (`drawn_from`).
     """
 
     name: str
@@ -236,6 +240,7 @@ class Task:
     provenance: str = ""
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict, hash=False)
+    pool: Split | None = None
 
     def __post_init__(self) -> None:
         for name in SPLITS:
@@ -328,6 +333,8 @@ class Task:
         cropped = isinstance(self.train, CentreCropped)
         preprocessing = SQUASHED if cropped else self.preprocessing
         splits = {name: Resized(getattr(self, name), resize) for name in SPLITS}
+        if self.pool is not None:
+            splits["pool"] = Resized(self.pool, resize)
         return replace(self, preprocessing=preprocessing, **splits)
 
     @property
@@ -335,6 +342,12 @@ class Task:
         """Training images followed by validation images: what the VTAB protocol trains on after
         the selection."""
         return Joined(self.train, self.val)
+
+    @cached_property
+    def drawn_from(self) -> Split:
+        """What a seed that redraws its images draws them from: ``pool``, or training and validation
+        images together."""
+        return self.train_and_val if self.pool is None else self.pool
 
     def subset(
         self,
@@ -347,8 +360,11 @@ class Task:
         """The same task with fewer images: seeded, and as balanced over classes as the data allow.
 
         ``None`` keeps a split whole, as does a number that is not smaller than the split. With
-        one seed the smaller subset lies inside the larger one. Raises `InputError` for a
-        number below 1, and for fewer training images than there are classes among them.
+        one seed the smaller subset lies inside the larger one. The subset's pool is drawn from
+        this task's: of each class up to four times what the new training and validation splits
+        have together, so that two draws share about a quarter of their images where there are
+        enough. Raises `InputError` for a number below 1, and for fewer training images than there
+        are classes among them.
         """
         chosen: dict[str, Split] = {}
         for number, (name, count) in enumerate(zip(SPLITS, (train, val, test), strict=True)):
@@ -370,7 +386,12 @@ class Task:
         note = f"class-balanced subset ({sizes}), seed {seed}"
         provenance = f"{self.provenance}; {note}" if self.provenance else note
         changes: dict[str, Any] = {**chosen, "provenance": provenance}
-        return replace(self, **changes)
+        smaller = replace(self, **changes)
+        if "train" not in chosen and "val" not in chosen:
+            return smaller
+        wanted = POOL * np.bincount(smaller.train_and_val.labels, minlength=len(self.classes))
+        (rows,) = draw_by_class(self.drawn_from.labels, [wanted], seed=(seed, len(SPLITS)))
+        return replace(smaller, pool=Selection(self.drawn_from, rows))
 
 
 def _reader(path: str) -> Any:

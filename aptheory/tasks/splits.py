@@ -37,6 +37,21 @@ def balanced_indices(labels: np.ndarray, count: int, *, seed: Seed) -> np.ndarra
     return np.sort(position[np.lexsort((turn, dealt))[:count]]).astype(np.int64)
 
 
+def draw_by_class(
+    labels: np.ndarray, counts: Sequence[np.ndarray], *, seed: Seed
+) -> list[np.ndarray]:
+    """Disjoint parts of the samples: part i gets ``counts[i][c]`` samples of class c, if there are.
+
+    Which ones is drawn by the seed; earlier parts are served first. Returns sorted positions.
+    """
+    parts: list[list[np.ndarray]] = [[] for _ in counts]
+    for label, order in _orders(labels, seed).items():
+        for part, count in zip(parts, counts, strict=True):
+            part.append(order[: count[label]])
+            order = order[count[label] :]
+    return [np.sort(np.concatenate(part)).astype(np.int64) for part in parts]
+
+
 def stratified_cut(
     labels: np.ndarray,
     fractions: Sequence[float],

@@ -103,7 +103,7 @@ def predict(adapted: Adapted, operations: Operations | None = None) -> Predictio
     """
     net, first, last = adapted.source, adapted.first_layer, adapted.exit
     ops = operations or piece_operations(net)
-    head = 2.0 * adapted.head.shift.numel() * adapted.classes
+    head = 2.0 * adapted.head.shift.shape[-1] * adapted.classes
     before, after = sum(ops.forward[:first]), sum(ops.forward[first:last])
     learning = head + sum(
         (2 * ops.forward[i] - ops.backward[i])

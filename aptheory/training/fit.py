@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from aptheory.errors import InputError
 from aptheory.tasks.catalogue import task as open_task
 from aptheory.training.kept import Kept
-from aptheory.training.outcome import Outcome
+from aptheory.training.outcome import Outcome, note_equal_seeds
 from aptheory.training.recipe import Recipe, Run, grid
 from aptheory.training.stack import Stack
 
@@ -101,8 +101,9 @@ def fit_many(
 
     ``methods`` is one method, or one for each run. Runs of an equal method train as a stack
     through the shared frozen rest (`Recipe.together` forces how many); a method that cannot be
-    stacked trains run by run. ``kept`` is moved forward to each method's first place, methods
-    being taken in the order of their places. ``keep_models=True`` leaves each trained `Adapted`
+    stacked trains run by run. Seeds that change nothing are noted in their outcomes. ``kept`` is
+    moved forward to each method's first place, methods being taken in the order of their places.
+    ``keep_models=True`` leaves each trained `Adapted`
     in its outcome.
     """
     recipe = recipe or Recipe()
@@ -137,7 +138,10 @@ def fit_many(
                 found[i] = outcome
         if ready is not kept:
             ready.close()
-    return [outcome for outcome in found if outcome is not None]
+    outcomes = [outcome for outcome in found if outcome is not None]
+    for note in note_equal_seeds(outcomes):
+        (log or _log.info)(note)
+    return outcomes
 
 
 def _groups(each: Sequence[Method]) -> list[tuple[Method, list[int]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from aptheory.training.drawing import Part
 from aptheory.training.kept import Kept
 from aptheory.training.recipe import Recipe
 
@@ -22,42 +24,66 @@ PROBE_IMAGES = 4096
 
 
 @torch.no_grad()
-def start_head(adapted: Adapted, kept: Kept, recipe: Recipe) -> None:
-    """Set the head's standardisation and its first weights, as the recipe asks, for every run."""
+def start_head(adapted: Adapted, kept: Kept, recipe: Recipe, parts: Sequence[Part]) -> None:
+    """Set each run's standardisation and first weights, as the recipe asks.
+
+    ``parts`` are the runs' training images.
+    """
+    for part in dict.fromkeys(parts):
+        _start(adapted, kept, recipe, part, [k for k, own in enumerate(parts) if own is part])
+
+
+def _start(adapted: Adapted, kept: Kept, recipe: Recipe, part: Part, runs: Sequence[int]) -> None:
+    """Start the heads of ``runs``, which train on the same images."""
     head = adapted.head
     if recipe.standardize:
-        features = kept.features("train", adapted.reading).double()
+        features = _features(adapted, kept, part).double()
         scale = features.std(0, correction=0)
         # A feature that never changes tells nothing: leave it as it is instead of dividing
         # rounding errors by one another.
         scale[scale <= 1e-6 * scale.max()] = 1.0
-        head.shift.copy_(features.mean(0))
-        head.scale.copy_(scale)
+        head.shift[runs] = features.mean(0).to(head.shift)
+        head.scale[runs] = scale.to(head.scale)
     if adapted.reading.select is not None:
-        features = kept.features("train", adapted.reading)
-        standard = (features - head.shift) / head.scale
-        chosen = selected(standard, kept.labels("train"), adapted.reading.select)
-        head.scale[~chosen] = math.inf  # reads as 0, whatever the image
+        features = _features(adapted, kept, part)
+        standard = (features - head.shift[runs[0]]) / head.scale[runs[0]]
+        chosen = selected(standard, _labels(kept, part), adapted.reading.select)
+        for k in runs:
+            head.scale[k, ~chosen] = math.inf  # reads as 0, whatever the image
     start = recipe.head_init
-    if start == "probe" and len(kept.labels("train").unique()) < 2:
-        return  # nothing to tell apart
-    if start == "probe":  # the same for every method that reads there
-        key = (adapted.reading, recipe.standardize)
+    if start == "probe":
+        if len(_labels(kept, part).unique()) < 2:
+            return  # nothing to tell apart
+        # The same for every method that reads there and trains on these images.
+        key = (adapted.reading, recipe.standardize, part.store, part.rows.numpy().tobytes())
         if key not in kept.probes:
-            kept.probes[key] = probe(adapted, kept)
+            kept.probes[key] = _probe(adapted, kept, part, runs[0])
         weight, bias = kept.probes[key]
-    for k, seed in enumerate(adapted.seeds):
+    for k in runs:
         w, b = head.weight.values[k], head.bias.values[k]
         if start == "zeros":
             w.zero_()
             b.zero_()
         elif start == "vapt":  # kaiming normal, fan out = classes
-            generator = torch.Generator().manual_seed(seed)
+            generator = torch.Generator().manual_seed(adapted.seeds[k])
             w.copy_(torch.randn(w.shape, generator=generator) * math.sqrt(2 / w.shape[0]))
             b.fill_(-4.595)
         elif start == "probe":
             w.copy_(weight)
             b.copy_(bias)
+
+
+def _features(adapted: Adapted, kept: Kept, part: Part) -> Float[Tensor, "rows width"]:
+    """Clean features of the images (of all their views, where views are kept)."""
+    features = kept.features(part.store, adapted.reading)
+    number = kept.number(part.store)
+    rows = torch.cat([part.rows + view * number for view in range(len(features) // number)])
+    return features[rows.to(features.device)]
+
+
+def _labels(kept: Kept, part: Part) -> Int64[Tensor, " images"]:
+    labels = kept.labels(part.store)
+    return labels[part.rows.to(labels.device)]
 
 
 def selected(
@@ -89,10 +115,10 @@ def selected(
     return chosen
 
 
-def probe(
-    adapted: Adapted, kept: Kept
+def _probe(
+    adapted: Adapted, kept: Kept, part: Part, run: int
 ) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"]]:
-    """Regularised logistic regression on the clean, standardised training features.
+    """Regularised logistic regression on the clean features, standardised as run ``run``'s head.
 
     A class without a training image gets weight 0 and the smallest bias.
     """
@@ -100,10 +126,10 @@ def probe(
     from sklearn.linear_model import LogisticRegression
 
     head = adapted.head
-    clean = kept.features("train", adapted.reading)
+    clean = _features(adapted, kept, part)
     rows = torch.arange(0, len(clean), -(-len(clean) // PROBE_IMAGES), device=clean.device)
-    standard = ((clean[rows] - head.shift) / head.scale).double().cpu().numpy()
-    labels = kept.labels("train")
+    standard = ((clean[rows] - head.shift[run]) / head.scale[run]).double().cpu().numpy()
+    labels = _labels(kept, part)
     answers = labels[rows.to(labels.device) % len(labels)].cpu().numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # near enough for a start

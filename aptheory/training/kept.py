@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from aptheory.networks.network import Network, Place
     from aptheory.tasks.base import Task
 
-SPLITS = ("train", "val", "test")
+_TRAINED_ON = ("train", "pool")
 _MEMORY_SHARE = 0.5
 _DISK_SHARE = 0.8
 # For the choice between reading and running again; only their order of magnitude matters.
@@ -51,7 +51,9 @@ _log = logging.getLogger("aptheory")
 
 
 class Kept:
-    """Activations entering one place of a frozen network, for each split of a task.
+    """Activations entering one place of a frozen network, for each split of a task and its pool.
+
+    A split that is never read costs nothing.
 
     Args:
         layer: the place to start at.
@@ -98,25 +100,26 @@ class Kept:
         self.memory_limit, self.channels_last = memory_limit, channels_last
         self.device = net.device
         self.log = log or _log.info
+        splits = {"train": task.train, "val": task.val, "test": task.test, "pool": task.drawn_from}
         self._images = {
             name: Images(
-                getattr(task, name),
-                view(getattr(task, name), net),
-                augment if name == "train" else "none",
-                views if name == "train" else 0,
+                split,
+                view(split, net),
+                augment if name in _TRAINED_ON else "none",
+                views if name in _TRAINED_ON else 0,
                 seed,
             )
-            for name in SPLITS
+            for name, split in splits.items()
         }
         self._stores: dict[str, Images | Activations] = dict(self._images)
         self._planned: dict[tuple[str, int], str] = {}
         self._features: dict[tuple[str, Reading], Tensor] = {}
-        #: Where heads started, by what they read and whether it was standardised.
-        self.probes: dict[tuple[Reading, bool], tuple[Tensor, Tensor]] = {}
+        #: Where heads started, by what they read, whether it was standardised, and which images.
+        self.probes: dict[tuple[Reading, bool, str, bytes], tuple[Tensor, Tensor]] = {}
         self._piece_flops: dict[tuple[int, int], float] = {}
         self._labels = {
-            name: torch.from_numpy(np.asarray(getattr(task, name).labels)).to(self.device)
-            for name in SPLITS
+            name: torch.from_numpy(np.asarray(split.labels)).to(self.device)
+            for name, split in splits.items()
         }
         largest = max(math.prod(place.shape) for place in net.layers)
         self.chunk = max(16, min(256, 2**23 // largest))
@@ -303,7 +306,8 @@ class Kept:
         size = self._bytes(split, self.layer)
         if self.layer == 0:
             return "images (kept as bytes)"
-        if (split == "train" and self.fresh) or is_random(getattr(self.task, split)):
+        fresh = split in _TRAINED_ON and self.fresh
+        if fresh or is_random(self._images[split].split):
             return "recompute (fresh augmentation)"
         if self.keep != "auto":
             return f"{self.keep} (as asked), {human(size)}"

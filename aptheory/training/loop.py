@@ -21,6 +21,7 @@ from aptheory.devices import autocast
 from aptheory.errors import InputError
 from aptheory.methods.per_run import PerRun, RunDropout
 from aptheory.training.batchnorm import Fused
+from aptheory.training.drawing import POOL, Part, Parts, parts_of
 from aptheory.training.head_start import start_head
 from aptheory.training.judging import WORST, Score
 from aptheory.training.kept import Kept
@@ -47,6 +48,7 @@ class Progress:
     number: int
     run: Run
     order: torch.Generator
+    parts: Parts
     curve: list[dict[str, float]] = field(default_factory=list)
     best: Score = WORST
     best_epoch: int = 0
@@ -85,9 +87,14 @@ class Loop:
         self.micro = recipe.accumulate
         self.notes: list[str] = []
         self.epoch = 0
-        self.progress = [Progress(k, run, order_generator(run.seed)) for k, run in enumerate(runs)]
+        parts = parts_of(kept.task, runs, recipe)
+        self.progress = [
+            Progress(k, run, order_generator(run.seed), own)
+            for k, (run, own) in enumerate(zip(runs, parts, strict=True))
+        ]
+        self._stacked: dict[str, tuple[Tensor, Tensor]] = {}
         if fresh:
-            start_head(adapted, kept, recipe)
+            start_head(adapted, kept, recipe, [own["train"] for own in parts])
         self._units = self._measure_units() if recipe.scale_prompts else {}
         self._choose_source()
         self._make_optimizer()
@@ -99,14 +106,15 @@ class Loop:
     def _measure_units(self) -> dict[int, float]:
         """Place -> root mean square of the clean activation there, for every place with a prompt.
 
-        Over 64 images or fewer: each has thousands of entries.
+        Over 64 images or fewer, the same ones for all runs: each has thousands of entries.
         """
         units: dict[int, float] = {}
         places = [place for place in self.adapted.places if self._prompts(place)]
         if not places:
             return units
         kept = self.kept
-        split = "val" if kept.fresh else "train"  # no random augmentation
+        # Without random augmentation, and whichever images a run draws.
+        split = POOL if self.recipe.redraw else "val" if kept.fresh else "train"
         rows = torch.arange(0, kept.number(split), -(-kept.number(split) // 64))
         clean = kept.batch(split, rows)
         for layer, z in kept.net.walk(clean, start=kept.layer, stops=places):
@@ -134,25 +142,75 @@ class Loop:
             mode = None if self.recipe.compile == "default" else self.recipe.compile
             self._rest = torch.compile(adapted.rest, mode=mode)
 
+    # ---------------------------------------------------------------------------- the images
+
+    def _part(self, split: str) -> Part | None:
+        """Where the images of a split are, if they are the same for all runs."""
+        first, *others = (progress.parts[split] for progress in self.progress)
+        return first if all(part is first for part in others) else None
+
+    def _store(self, split: str) -> str:
+        """The kept split that holds the images of a run's split."""
+        return self.progress[0].parts[split].store
+
+    def _rows(self, split: str, positions: Int64[Tensor, "runs batch"]) -> Tensor:
+        """Rows of the kept split for positions among each run's own images (and their views)."""
+        rows, _ = self._images(split)
+        number = rows.shape[1]
+        view = positions.div(number, rounding_mode="floor")
+        return rows.gather(1, positions % number) + self.kept.number(self._store(split)) * view
+
+    def labels(self, split: str) -> Int64[Tensor, "runs images"]:
+        """Labels of every run's images of a split, on the network's device."""
+        return self._images(split)[1]
+
+    def _images(self, split: str) -> tuple[Tensor, Tensor]:
+        """Rows of the kept split and labels of every run's own images, (K, images) each."""
+        if split not in self._stacked:
+            labels = self.kept.labels(self._store(split))
+            rows = torch.stack([progress.parts[split].rows for progress in self.progress])
+            self._stacked[split] = (rows, labels[rows.to(labels.device)])
+        return self._stacked[split]
+
     def _fixed(self, split: str) -> Tensor:
-        """Features of a split for the head alone: (rows, width), or (K, rows, width)."""
+        """Features for the head alone, computed once: those of the kept split, (rows, width), where
+        all runs see the same; else those of each run's own images, (K, images, width)."""
         assert self._features is not None
-        if split not in self._features:
-            adapted, kept = self.adapted, self.kept
+        kept, key = self.kept, self._store(split) if self._shared else split
+        if key not in self._features:
+            adapted = self.adapted
             if self._shared:
-                found = kept.features(split, adapted.reading)
+                features = kept.features(key, adapted.reading)
             else:
-                rows = torch.arange(
-                    kept.number(split) * (kept.views or 1 if split == "train" else 1)
-                )
+                views = kept.views or 1 if split == "train" else 1
+                positions = torch.arange(len(self.progress[0].parts[split].rows) * views)
                 parts = []
                 with torch.no_grad(), autocast(self.device, self.recipe.precision):
-                    for part in rows.split(self._evaluation_batch()):
-                        z = _repeat(kept.batch(split, part), adapted.runs)
+                    for part in positions.split(self._evaluation_batch()):
+                        z = self._clean(split, part)
                         parts.append(adapted.features(z).float().unflatten(0, (adapted.runs, -1)))
-                found = torch.cat(parts, 1)
-            self._features[split] = found
-        return self._features[split]
+                features = torch.cat(parts, 1)
+            self._features[key] = features
+        return self._features[key]
+
+    def _fixed_at(self, split: str, positions: Int64[Tensor, "runs batch"]) -> Tensor:
+        """(K*B, width): rows of `_fixed`."""
+        fixed = self._fixed(split)
+        if self._shared:
+            return fixed[self._rows(split, positions).flatten().to(fixed.device)]
+        index = positions.to(fixed.device)
+        runs = torch.arange(len(index), device=fixed.device)[:, None]
+        return fixed[runs, index].flatten(0, 1)
+
+    def _clean(self, split: str, positions: Int64[Tensor, " batch"]) -> Tensor:
+        """(K*B, ...): the same positions among each run's images, without fresh augmentation."""
+        runs = len(self.progress)
+        part = self._part(split)
+        if part is None:
+            rows = self._rows(split, positions.expand(runs, -1))
+            return self.kept.batch(self._store(split), rows.flatten())
+        rows = self._rows(split, positions.expand(runs, -1))[0]
+        return _repeat(self.kept.batch(part.store, rows), runs)
 
     def _make_optimizer(self) -> None:
         recipe = self.recipe
@@ -198,8 +256,8 @@ class Loop:
 
     def train_epoch(self) -> None:
         """One pass over the training images, each run in its own order; extends the curves."""
-        recipe, kept, runs = self.recipe, self.kept, len(self.progress)
-        number = kept.number("train")
+        recipe, runs = self.recipe, len(self.progress)
+        number = len(self.progress[0].parts["train"].rows)
         factor = recipe.lr_factor(self.epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
@@ -260,11 +318,11 @@ class Loop:
 
     def _try_step(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         recipe, runs, total = self.recipe, rows.shape[0], rows.shape[1]
-        labels = self.kept.labels("train")
+        labels = self.labels("train")
         losses, rights = [], []
         self.optimizer.zero_grad(set_to_none=True)
         for part in rows.split(-(-total // self.micro), dim=1):
-            y = labels[(part % len(labels)).to(labels.device)].flatten()
+            y = labels.gather(1, part.to(labels.device) % labels.shape[1]).flatten()
             logits = self._logits("train", part)
             loss = F.cross_entropy(
                 logits, y, reduction="none", label_smoothing=recipe.label_smoothing
@@ -280,19 +338,13 @@ class Loop:
         self.optimizer.step()
         return torch.stack(losses).sum(0).double(), torch.stack(rights).sum(0).double()
 
-    def _logits(self, split: str, rows: Int64[Tensor, "runs batch"]) -> Tensor:
-        """(K*B, classes) in float32 for each run's own rows."""
+    def _logits(self, split: str, positions: Int64[Tensor, "runs batch"]) -> Tensor:
+        """(K*B, classes) in float32 for positions among each run's own images."""
         if self._features is not None:
-            fixed = self._fixed(split)
-            if self._shared:
-                z = fixed[rows.flatten().to(fixed.device)]
-            else:
-                index = rows.to(fixed.device)
-                runs = torch.arange(len(index), device=fixed.device)[:, None]
-                z = fixed[runs, index].flatten(0, 1)
-            return self.adapted.head(z)
+            return self.adapted.head(self._fixed_at(split, positions))
         generators = [p.order for p in self.progress] if self.kept.fresh else ()
-        z = self.kept.batch(split, rows.flatten(), generators)
+        rows = self._rows(split, positions)
+        z = self.kept.batch(self._store(split), rows.flatten(), generators)
         if self.recipe.cuda_graph and z.is_cuda:
             return self._replay(z)
         with autocast(self.device, self.recipe.precision):
@@ -329,21 +381,18 @@ class Loop:
     @torch.no_grad()
     def evaluate(self, split: str) -> tuple[Float[Tensor, " runs"], Int64[Tensor, "runs images"]]:
         """Mean loss and predicted classes of every run on a split, in evaluation mode."""
-        kept, runs = self.kept, self.adapted.runs
-        labels, number = kept.labels(split), kept.number(split)
+        runs, labels = self.adapted.runs, self.labels(split)
+        number = labels.shape[1]
         self.adapted.eval()
         loss = torch.zeros(runs, dtype=torch.float64, device=self.device)
         predictions = []
-        for rows in torch.arange(number).split(self._evaluation_batch()):
+        for positions in torch.arange(number).split(self._evaluation_batch()):
             if self._features is not None:
-                fixed = self._fixed(split)
-                index = rows.to(fixed.device)
-                z = _repeat(fixed[index], runs) if self._shared else fixed[:, index].flatten(0, 1)
-                logits = self.adapted.head(z)
+                logits = self.adapted.head(self._fixed_at(split, positions.expand(runs, -1)))
             else:
                 with autocast(self.device, self.recipe.precision):
-                    logits = self._rest(_repeat(kept.batch(split, rows), runs)).float()
-            y = labels[rows.to(labels.device)].repeat(runs)
+                    logits = self._rest(self._clean(split, positions)).float()
+            y = labels[:, positions.to(labels.device)].flatten()
             loss += F.cross_entropy(logits, y, reduction="none").double().view(runs, -1).sum(1)
             predictions.append(logits.argmax(1).view(runs, -1))
         return loss / number, torch.cat(predictions, 1)
@@ -351,7 +400,7 @@ class Loop:
     def validate(self) -> list[float]:
         """Validation accuracy of every run, written into its curve; remembers the best state."""
         loss, predicted = self.evaluate("val")
-        right = (predicted == self.kept.labels("val")).double().mean(1).tolist()
+        right = (predicted == self.labels("val")).double().mean(1).tolist()
         for k, progress in enumerate(self.progress):
             if progress.curve:
                 progress.curve[-1] |= {"val_loss": float(loss[k]), "val_accuracy": right[k]}
@@ -407,8 +456,8 @@ class Loop:
                 for name, parameter in new._of_run(here, learned_only=False):
                     parameter.copy_(theirs[name])
                     states.append((parameter, old_state.get(theirs[name], {})))
-            new.head.shift.copy_(old.head.shift)
-            new.head.scale.copy_(old.head.scale)
+            new.head.shift.copy_(old.head.shift[list(keep)])
+            new.head.scale.copy_(old.head.scale[list(keep)])
         for ours, theirs_module in zip(new.modules(), old.modules(), strict=True):
             if isinstance(ours, RunDropout) and isinstance(theirs_module, RunDropout):
                 # Each run goes on with its own stream of masks.
@@ -421,6 +470,7 @@ class Loop:
             self._features = {s: f[list(keep)] for s, f in self._features.items()}
         features = self._features
         self.progress = [self.progress[k] for k in keep]
+        self._stacked = {}
         self.adapted = new
         self._graphed.clear()
         self._choose_source()

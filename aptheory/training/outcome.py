@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,41 @@ class Outcome:
         for name in ("correct", "val_correct"):
             values[name] = None if values[name] is None else packed(values[name])
         return copy.deepcopy(values)
+
+
+def note_equal_seeds(outcomes: Sequence[Outcome]) -> list[str]:
+    """Note in outcomes that differ in their seed alone that the seed changed nothing but rounding.
+
+    An interval over such seeds would have no width and mean nothing. Returns the notes.
+    """
+    first: dict[str, Outcome] = {}
+    notes = []
+    for outcome in outcomes:
+        settings = repr((outcome.method, outcome.recipe, outcome.lr, outcome.weight_decay))
+        other = first.setdefault(settings, outcome)
+        if other.seed == outcome.seed or not _same(other, outcome):
+            continue
+        notes.append(
+            f"seeds {other.seed} and {outcome.seed} gave the same run: nothing that a seed decides "
+            "matters here, as when all training images are one batch and the start is not random; "
+            "set redraw, and each seed draws its own images"
+        )
+        for each in (other, outcome):
+            each.notes.append(notes[-1])
+    return notes
+
+
+def _same(one: Outcome, other: Outcome) -> bool:
+    """Whether two runs are equal but for rounding."""
+    losses = [[entry["train_loss"] for entry in outcome.curve] for outcome in (one, other)]
+    return (
+        not (one.failed or other.failed)
+        and len(losses[0]) == len(losses[1])
+        and np.allclose(*losses, rtol=1e-4, atol=0)
+        and one.correct is not None
+        and other.correct is not None
+        and np.array_equal(one.correct, other.correct)
+    )
 
 
 def packed(correct: np.ndarray) -> str:

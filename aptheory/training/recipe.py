@@ -24,8 +24,9 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "head_init": ("default", "zeros", "vapt", "probe"),
     "compile": ("none", "default", "reduce-overhead", "max-autotune"),
     "judge": JUDGES,
+    "redraw": (False, True),
 }
-_LATER = ("judge",)
+_LATER = ("judge", "redraw")
 """Settings that came after runs had been recorded; at their default they stand in no identity, so
 that the keys of those runs stay what they were."""
 
@@ -57,6 +58,9 @@ class Recipe:
         patience: stop after that many validations without a better one, and go back to the best.
         judge: what is better on the validation images, for early stopping and for every choice
             between runs: "accuracy" or "loss" (which still moves where accuracies are tied).
+        redraw: each seed draws its training and validation images anew, as many of each class, from
+            the task's pool (`Task.drawn_from`), so that the spread over seeds holds the luck of the
+            training set. Test images stay. Without it every seed sees the task's own splits.
         precision: "float32", "bfloat16" or "float16", the type of the autocast; weights, gradients
             and optimiser state stay float32.
         keep, keep_dtype: where the activations entering the first trained place are kept ("auto",
@@ -105,6 +109,7 @@ class Recipe:
     cuda_graph: bool = False
     fuse: bool = True
     judge: str = "accuracy"
+    redraw: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -127,6 +132,11 @@ class Recipe:
         if self.views and self.augment == "none":
             raise InputError(
                 f"views={self.views} needs random augmentation; set augment or leave views at 0."
+            )
+        if self.views and self.redraw:
+            raise InputError(
+                f"views={self.views} augments every image of the pool, but redraw validates on "
+                "some of them; leave views at 0, which augments training images alone."
             )
 
     def peak_lr(self, lr: float | None = None) -> float:

@@ -168,6 +168,7 @@ class Stack:
             if state is not None:
                 loop.restore(k, state)
         evaluated = {split: loop.evaluate(split) for split in ("val", "test")}
+        labels = {split: loop.labels(split) for split in evaluated}
         for k in members:
             progress = loop.progress[k]
             outcome = self._outcome(progress, loop)
@@ -179,8 +180,7 @@ class Stack:
                 self.done[progress.number] = outcome
                 continue
             for split, (loss, predicted) in evaluated.items():
-                labels = loop.kept.labels(split)
-                correct = predicted[k] == labels
+                correct = predicted[k] == labels[split][k]
                 setattr(outcome, f"{split}_accuracy", float(correct.double().mean()))
                 setattr(outcome, f"{split}_loss", float(loss[k]))
                 setattr(outcome, _CORRECT[split], correct.cpu().numpy())

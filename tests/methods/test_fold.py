@@ -43,8 +43,8 @@ def learned(net, text):
         for parameter in adapted.trainable:
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(0.2 * noise)
-    adapted.head.shift.copy_(torch.linspace(-1, 1, len(adapted.head.shift)))
-    adapted.head.scale.copy_(torch.linspace(0.5, 2, len(adapted.head.scale)))
+    adapted.head.shift.copy_(torch.linspace(-1, 1, adapted.head.shift.shape[-1]))
+    adapted.head.scale.copy_(torch.linspace(0.5, 2, adapted.head.scale.shape[-1]))
     return adapted.eval()
 
 

@@ -152,8 +152,8 @@ def test_saved_and_reloaded_gives_the_same_bits(tmp_path, nets32, name, text):
     net = nets32[name]
     method = make(text, net)
     adapted = disturb(method.attach(net, classes=3))
-    adapted.head.shift.copy_(torch.linspace(-1, 1, len(adapted.head.shift)))
-    adapted.head.scale.copy_(torch.linspace(0.5, 2, len(adapted.head.scale)))
+    adapted.head.shift.copy_(torch.linspace(-1, 1, adapted.head.shift.shape[-1]))
+    adapted.head.scale.copy_(torch.linspace(0.5, 2, adapted.head.scale.shape[-1]))
     x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     if method.batchnorm == "trained":
         adapted.train()(x)

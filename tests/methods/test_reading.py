@@ -149,7 +149,7 @@ def test_a_selecting_probe_reads_the_chosen_features_alone():
     method = methods.LayerProbe(layer="all", select=0.1)
     adapted = method.attach(net, classes=4)
     outcome = ap.fit(adapted, task, recipe=quarters.RECIPE)
-    kept = adapted.head.scale.isfinite()
+    kept = adapted.head.scale[0].isfinite()
     assert kept.sum() <= round(0.1 * len(kept))
     assert np.isfinite(outcome.test_accuracy)
     with pytest.raises(ap.InputError, match="share of features"):
