@@ -1,24 +1,47 @@
-"""Weights from a file, without executing anything, and told by name what does not fit."""
+"""The tensors in a file of weights, read without running anything, and which are meant."""
 
 from __future__ import annotations
 
+import argparse
+import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aptheory.errors import InputError
 
-WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "module")
-PREFIXES = ("module.", "_orig_mod.")
-SHOWN = 4
+EMA = ("state_dict_ema", "model_ema")
+NESTS = (*EMA, "state_dict", "model", "teacher", "target_encoder")
+"""Where training scripts put the weights, timm's choice first: the averaged ones where there are
+any. DINO and I-JEPA evaluate the averaged network too, and call it by its role."""
+LAST_NESTS = ("model_state_dict", "module", "net", "network", "student", "encoder")
+DEEPEST = 3
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors in a safetensors file or a ``torch.save`` of a state dict, by name, on the CPU.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: tensors by name, and a sentence on each choice that was made."""
 
-    Wrappers that training scripts add (a ``state_dict`` entry, a ``module.`` prefix) are taken off.
+    path: Path
+    tensors: dict[str, Tensor]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_googles(self) -> bool:
+        """Whether the names are those of Google's ViT, Mixer and BiT, as ``.npz`` files have."""
+        return any("/" in name for name in self.tensors)
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """The tensors in a safetensors, npz or ``torch.save`` file, by name, on the CPU.
+
+    What kind of file it is its content says, not its name. Of several nests one is taken (see
+    `NESTS`), and ``notes`` says which. Of a pickle only tensors, plain values, argparse.Namespace
+    and numpy's scalars are read.
 
     Raises:
         InputError: no such file, not a file of weights, or one that would execute code.
@@ -27,81 +50,86 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"there is no weights file {path}: give a safetensors or state-dict file")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            found: object = load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).strip().splitlines()
+        content = _READERS[_kind(path)](path)
+    except Exception as error:  # each library raises many kinds on a damaged file
         raise InputError(
-            f"{path} cannot be read as weights ({reason[0] if reason else type(error).__name__}): "
+            f"{path} cannot be read as weights ({_reason(error)}): "
             "save the state dict alone, best as safetensors"
         ) from error
-    for wrapper in WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
-            found = found[wrapper]
-            break
-    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
+    state, notes = _nested(content)
+    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
         raise InputError(
             f"{path} holds no state dict (names to tensors): save the state dict alone"
         )
-    if not found:
-        raise InputError(f"{path} holds no tensors: save the state dict again")
-    state = {str(k): v for k, v in found.items()}
-    for prefix in PREFIXES:
-        if all(k.startswith(prefix) for k in state):
-            state = {k.removeprefix(prefix): v for k, v in state.items()}
-    return state
+    return Checkpoint(path, tensors, notes)
 
 
-def load_weights(module: nn.Module, path: str | Path, name: str) -> None:
-    """Fill ``module`` with the weights in a file; every key must fit.
-
-    Raises:
-        InputError: keys that are missing, unexpected, of another shape or not finite, by name; in
-            one sentence where the file is plainly of another model.
-    """
-    state = read_weights(path)
-    own = module.state_dict()
-    for key, value in state.items():  # one number is one number, whatever its shape
-        if key in own and value.numel() == own[key].numel() == 1:
-            state[key] = value.reshape(own[key].shape)
-    missing = [k for k in own if k not in state]
-    unexpected = [k for k in state if k not in own]
-    reshaped = [
-        f"{k} is {tuple(state[k].shape)} instead of {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-    fitting = len(own) - len(missing) - len(reshaped)
-    if fitting < len(own) / 2:
-        raise InputError(
-            f"{path} holds the weights of another model: only {fitting} of the {len(own)} tensors "
-            f"of {name} fit ({_told(missing, unexpected, reshaped)}); give the file of {name}"
-        )
-    if missing or unexpected or reshaped:
-        raise InputError(
-            f"{path} does not fit {name}: {_told(missing, unexpected, reshaped)}; "
-            "build the model with the arguments with which it was trained"
-        )
-    broken = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
-    if broken:
-        raise InputError(
-            f"{path} holds values that are not finite, in {_listed(broken)}: save the weights again"
-        )
-    module.load_state_dict(state)
+def _kind(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[:2] == b"PK" and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        return "npz" if names and all(name.endswith(".npy") for name in names) else "pickle"
+    return "safetensors" if start[8:9] == b"{" else "pickle"
 
 
-def _told(missing: list[str], unexpected: list[str], reshaped: list[str]) -> str:
-    parts = []
-    for what, names in (("missing", missing), ("unexpected", unexpected), ("", reshaped)):
-        if names:
-            parts.append(f"{what} {_listed(names)}".strip())
-    return ", ".join(parts)
+def _safetensors(path: Path) -> Any:
+    from safetensors.torch import load_file
+
+    return load_file(path)
 
 
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+def _npz(path: Path) -> Any:
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+
+
+def _pickle(path: Path) -> Any:
+    # An open file: given a name, torch would go by its ending.
+    with path.open("rb") as file, torch.serialization.safe_globals(_harmless()):
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+_READERS = {"safetensors": _safetensors, "npz": _npz, "pickle": _pickle}
+
+
+def _harmless() -> list[Any]:
+    """What may stand beside the tensors: it holds values, and making one runs nothing."""
+    import numpy as np
+    from numpy._core.multiarray import scalar
+
+    kinds = [type(np.dtype(letter)) for letter in np.typecodes["All"] if letter not in "OMmV"]
+    return [argparse.Namespace, np.dtype, *kinds, scalar, (scalar, "numpy.core.multiarray.scalar")]
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    blocked = next((line for line in lines if "Unsupported global" in line), None)
+    if blocked is not None:
+        name = blocked.partition("GLOBAL ")[2].split()[:1]
+        return f"reading it would run code of {name[0] if name else 'another package'}"
+    return lines[0].rstrip(".:") if lines else type(error).__name__
+
+
+def _nested(content: Any) -> tuple[Mapping[Any, Any], tuple[str, ...]]:
+    """The innermost dict of tensors, and what was passed over on the way to it."""
+    notes: list[str] = []
+    for _ in range(DEEPEST):
+        if not isinstance(content, Mapping):
+            return {}, ()
+        nests = [name for name in (*NESTS, *LAST_NESTS) if _is_nest(content.get(name))]
+        if not nests:
+            break
+        if len(nests) > 1:
+            kind = "the averaged (EMA) weights, " if nests[0] in EMA else ""
+            notes.append(f"of the file's {' and '.join(nests)}, {kind}{nests[0]} was taken")
+        content = content[nests[0]]
+    return (content, tuple(notes)) if isinstance(content, Mapping) else ({}, ())
+
+
+def _is_nest(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value)

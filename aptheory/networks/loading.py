@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from aptheory.errors import InputError
-from aptheory.networks.checkpoint import load_weights
 from aptheory.networks.configuration import configuration, transform_for
+from aptheory.networks.fitting import Fitted, check_unset, load_weights
 from aptheory.networks.network import Network
 from aptheory.networks.overrides import Overrides
 from aptheory.networks.split import split
@@ -71,11 +71,12 @@ def load(
         module, name = name_or_module, name or type(name_or_module).__name__
         if timm_kwargs:
             raise InputError(f"a module takes no {', '.join(timm_kwargs)}")
-        if weights not in (None, "pretrained"):
-            load_weights(module, Path(str(weights)), name)
     else:
         module = _create(name_or_module, weights, input_shape, timm_kwargs)
         name = name or name_or_module
+    fitted = Fitted()
+    if weights not in (None, "pretrained"):
+        fitted = load_weights(module, Path(str(weights)), name)
     module.eval()
     config = configuration(module)
     shape = input_shape or config.get("input_size")
@@ -83,7 +84,7 @@ def load(
         raise InputError(f"{name} does not say its image size: give input_shape=(3, height, width)")
     shape = tuple(shape)
     found = split(module, name, shape, granularity, overrides)
-    return Network(
+    net = Network(
         module,
         name=name,
         layers=found.layers,
@@ -101,7 +102,10 @@ def load(
             },
         ),
         block_layers=found.block_layers,
+        notes=fitted.notes,
     )
+    check_unset(fitted, net.parameters_between(0, -1), weights, name)
+    return net
 
 
 def _create(
@@ -144,6 +148,4 @@ def _create(
             f"timm cannot build {name} with {kwargs or 'its own settings'} ({reason}): "
             "change these arguments"
         ) from error
-    if weights not in (None, "pretrained"):
-        load_weights(module, Path(str(weights)), name)
     return module

@@ -63,6 +63,7 @@ class Network(nn.Module):
         input_shape: tuple[int, int, int],
         transform: Transform,
         block_layers: Sequence[int],
+        notes: Sequence[str] = (),
     ):
         super().__init__()
         self.module = module
@@ -73,6 +74,7 @@ class Network(nn.Module):
         self.input_shape = input_shape
         self.transform = transform
         self.block_layers = tuple(block_layers)
+        self.notes = tuple(notes)
         self._digest: str | None = None
         self._until: dict[int, Network] = {}
         self.source: dict[str, Any] = {}
@@ -341,7 +343,7 @@ class Network(nn.Module):
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
         title = f"{self.name}: {len(self.layers)} layers"
-        return "\n".join([title, *(s.rstrip() for s in lines), *self.notes()])
+        return "\n".join([title, *(s.rstrip() for s in lines), *self._remarks()])
 
     def _repr_html_(self) -> str:
         head, *rows = self.table()
@@ -350,12 +352,12 @@ class Network(nn.Module):
             "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows
         )
         return f"<b>{escape(self.name)}</b><table><tr>{top}</tr>{body}</table>" + "".join(
-            f"<p>{escape(note)}</p>" for note in self.notes()
+            f"<p>{escape(note)}</p>" for note in self._remarks()
         )
 
-    def notes(self) -> tuple[str, ...]:
-        """What was taken from a configuration or assumed, one sentence each."""
-        return (self.transform.note(),)
+    def _remarks(self) -> tuple[str, ...]:
+        """What images it expects, and the notes."""
+        return (self.transform.note(), *self.notes)
 
     def table(self) -> list[tuple[str, ...]]:
         """One row a layer, below a row of titles."""

@@ -296,7 +296,7 @@ class TestWeights:
         [
             (lambda s: s.pop("norm.weight") is None, "missing norm.weight"),
             (lambda s: s.update(extra=torch.zeros(1)), "unexpected extra"),
-            (lambda s: s.update({"head.bias": torch.zeros(7)}), r"head.bias is \(7,\).*\(10,\)"),
+            (lambda s: s.update({"norm.bias": torch.zeros(7)}), r"norm.bias is \(7,\).*\(24,\)"),
             (lambda s: s["norm.weight"].fill_(float("nan")) is None, "not finite, in norm.weight"),
         ],
     )
