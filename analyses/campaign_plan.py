@@ -30,11 +30,15 @@ MAP_PLACES = 6
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A network of the campaign: its ``kind`` ("cnn" or "vit"), where its weights are, its size."""
+    """A network: its ``kind`` ("cnn" or "vit"), the name of its weights, the images' side.
+
+    Built by timm's ``model`` with ``options``, or by a ``factory`` of ours.
+    """
 
     kind: str
     weights: str
     side: int
+    model: str = ""
     factory: str = ""
     options: tuple[tuple[str, Any], ...] = ()
     tasks: tuple[str, ...] = ()
@@ -46,21 +50,30 @@ NEAR = {"cifar10_jpeg", "trashnet5", "food25"}
 """Photographs of things, as the pretraining's; the other tasks are far from it."""
 
 NETWORKS = {
-    "resnet32": NetworkSpec("cnn", "cifar10_resnet32", 32, "resnet32", tasks=CIFAR_TASKS),
-    "resnet56": NetworkSpec("cnn", "cifar10_resnet56", 32, "resnet56", tasks=CIFAR_TASKS),
+    "resnet32": NetworkSpec("cnn", "cifar10_resnet32", 32, factory="resnet32", tasks=CIFAR_TASKS),
+    "resnet56": NetworkSpec("cnn", "cifar10_resnet56", 32, factory="resnet56", tasks=CIFAR_TASKS),
     "mobilenetv2_035": NetworkSpec(
         "cnn",
         "mobilenetv2_035",
         112,
+        "mobilenetv2_035",
         options=(("pad_type", "same"), ("bn_eps", 0.001), ("num_classes", 0)),
         tasks=IMAGENET_TASKS,
     ),
-    "efficientnet_lite0": NetworkSpec("cnn", "tf_efficientnet_lite0", 112, tasks=IMAGENET_TASKS),
-    "vit_tiny": NetworkSpec("vit", "vit_tiny_patch16_224", 96, tasks=IMAGENET_TASKS),
-    "vit_small": NetworkSpec("vit", "vit_small_patch14_saliency", 112, tasks=IMAGENET_TASKS),
-    "cifar_vit128": NetworkSpec("vit", "cifar10_vit128", 32, tasks=CIFAR_TASKS),
+    "efficientnet_lite0": NetworkSpec(
+        "cnn", "tf_efficientnet_lite0", 112, "tf_efficientnet_lite0", tasks=IMAGENET_TASKS
+    ),
+    "vit_tiny": NetworkSpec(
+        "vit", "vit_tiny_patch16_224", 96, "vit_tiny_patch16_224", tasks=IMAGENET_TASKS
+    ),
+    "vit_small": NetworkSpec(
+        "vit", "vit_small_patch14_saliency", 112, "vit_small_patch14_dinov2", tasks=IMAGENET_TASKS
+    ),
+    "cifar_vit128": NetworkSpec(
+        "vit", "cifar10_vit128", 32, "vit_tiny_patch16_224", tasks=CIFAR_TASKS
+    ),
     "cifar_vit_postnorm": NetworkSpec(
-        "vit", "cifar10_vit_postnorm", 32, "post_norm_vit", tasks=CIFAR_TASKS
+        "vit", "cifar10_vit_postnorm", 32, factory="post_norm_vit", tasks=CIFAR_TASKS
     ),
 }
 COMPARED = ("vit_tiny", "cifar_vit128", "cifar_vit_postnorm", "resnet56", "resnet32",
@@ -110,30 +123,35 @@ def units() -> Iterator[Unit]:
 
 
 def load_network(name: str, assets: Path) -> ap.Network:
-    """A network of the campaign with its weights and its own preprocessing."""
+    """A network of the campaign with its weights, at the campaign's resolution."""
+    import timm
+    from safetensors.torch import load_file
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
     from analyses import cifar_resnet, cifar_vit
 
     spec = NETWORKS[name]
     facts = json.loads((assets / f"{spec.weights}.json").read_text())
-    common = {
-        "input_shape": (3, spec.side, spec.side),
-        "mean": facts.get("mean"),
-        "std": facts.get("std"),
-        "name": name,
-    }
-    weights = assets / f"{spec.weights}.safetensors"
+    state = {k: v.float() for k, v in load_file(assets / f"{spec.weights}.safetensors").items()}
     if spec.factory:
-        factory = getattr(cifar_vit, spec.factory, None) or getattr(cifar_resnet, spec.factory)
-        return ap.load(factory(), weights, **common)
-    options = {**facts.get("kwargs", {}), **dict(spec.options)}
-    options.pop("img_size", None)
-    model = {
-        "cifar_vit128": "vit_tiny_patch16_224",
-        "efficientnet_lite0": "tf_efficientnet_lite0",
-        "vit_small": "vit_small_patch14_dinov2",
-        "vit_tiny": "vit_tiny_patch16_224",
-    }.get(name, name)
-    return ap.load(model, weights, **common, **options)
+        home = cifar_vit if spec.kind == "vit" else cifar_resnet
+        module = getattr(home, spec.factory)()
+    else:
+        options = {**facts.get("kwargs", {}), **dict(spec.options)}
+        if spec.kind == "vit":
+            options["img_size"] = spec.side
+        module = timm.create_model(spec.model, **options)
+        if spec.kind == "vit":  # positions are resampled to the resolution
+            state = checkpoint_filter_fn(state, module)
+    odd = module.load_state_dict(state, strict=False)
+    wrong = [key for key in odd.missing_keys if not key.endswith("num_batches_tracked")]
+    wrong += [key for key in odd.unexpected_keys if not key.startswith("classifier")]
+    if wrong:
+        raise ap.InputError(f"the weights of {name} do not fit it: {', '.join(wrong[:3])}.")
+    shape = (3, spec.side, spec.side)
+    return ap.load(
+        module, None, input_shape=shape, mean=facts.get("mean"), std=facts.get("std"), name=name
+    )
 
 
 def load_task(name: str, seed: int, assets: Path) -> ap.Task:
