@@ -16,13 +16,11 @@ import numpy as np
 
 import aptheory as ap
 
-RATES = (1e-2, 3e-3, 1e-3)
+RATES = (3e-2, 1e-2, 3e-3, 1e-3)
 SEEDS = (0, 1)
 TRAIN, VAL, TEST = 400, 200, 1000
 """Pictures of a run; all of a class-balanced draw, fewer where a set has fewer."""
-RECIPE = ap.Recipe(
-    name="campaign", epochs=60, batch_size=64, judge="loss", patience=8, validate_every=1
-)
+RECIPE = ap.Recipe(name="campaign", epochs=30, batch_size=64, validate_every=3)
 PLACES = 8
 """Places of a layer sweep: evenly spread over the depth, the image and the last two among them."""
 MAP_PLACES = 6

@@ -1,7 +1,7 @@
 """What each unit of the campaign trains: one function a question, runs out as plain rows.
 
-Every method is trained at every rate of the plan; which rate counts is chosen afterwards, by
-validation loss, from the journal.
+Every method is trained at every rate of the plan; which rate counts is chosen afterwards, on
+validation pictures, from the journal.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def prompt_norm(adapted: Any) -> float | None:
 
 
 def best(outcomes: Sequence[ap.Outcome]) -> ap.Outcome:
-    """The outcome with the smallest validation loss."""
-    return min(outcomes, key=lambda o: o.val_loss if np.isfinite(o.val_loss) else np.inf)
+    """The outcome with the best validation accuracy, ties by the loss."""
+    return min(outcomes, key=lambda outcome: outcome.score.cost("accuracy"))
 
 
 def _bench(unit: Unit, assets: Path, device: str) -> Bench:
@@ -108,14 +108,14 @@ def _bench(unit: Unit, assets: Path, device: str) -> Bench:
 
 
 def probes(bench: Bench) -> tuple[list[Row], int]:
-    """The probe of every place, and the place of the one with the smallest validation loss."""
+    """The probe of every place, and the place of the one that is best on validation pictures."""
     rows: list[Row] = []
-    losses: dict[int, float] = {}
+    costs: dict[int, tuple[float, float]] = {}
     for layer in bench.net.layers:
         outcomes = bench.train(ap.LayerProbe(layer=layer.index))
         rows += bench.told("layer_probe", outcomes)
-        losses[layer.index] = best(outcomes).val_loss
-    return rows, min(losses, key=lambda place: losses[place])
+        costs[layer.index] = best(outcomes).score.cost("accuracy")
+    return rows, min(costs, key=lambda place: costs[place])
 
 
 def sweep(unit: Unit, assets: Path, device: str) -> Iterator[Row]:
