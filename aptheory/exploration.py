@@ -26,16 +26,13 @@ from aptheory.profiling.profile import profile
 from aptheory.profiling.watchers.attention import AttentionWatcher
 from aptheory.reporting.report import report
 from aptheory.studies.files import write_atomically
+from aptheory.studies.plan import make_plan
 from aptheory.studies.records import key_of
-from aptheory.studies.sources import (
-    load_network,
-    load_task,
-    network_identity,
-    task_identity,
-    view_identity,
-)
-from aptheory.studies.study import Study
-from aptheory.studies.sweep import dry_run, sweep
+from aptheory.studies.sources import view_identity
+from aptheory.studies.store import Store
+from aptheory.studies.study import Opened, Study
+from aptheory.studies.sweep import engine_of, execute
+from aptheory.version import __version__
 
 log = logging.getLogger("aptheory")
 
@@ -81,19 +78,27 @@ def explore(
         InputError: anything foreseeable, before the long work starts where possible.
     """
     folder = Path(out)
-    dry_run(study)  # refuses what cannot run before anything is spent
     started = time.monotonic()
-    profiles = profile_study(study, folder, measures=measures, images=images, seed=seed)
-    accuracy = sweep(study, folder, **options)
-    write_table(relations(profiles, accuracy), folder / "relation.csv")
-    record_settings(folder, study, measures=list(measures), images=images, seed=seed)
+    opened = study.open()
+    plan = make_plan(opened)  # refuses what cannot run before anything is spent
+    engine = engine_of(
+        opened, **{word: options.pop(word) for word in _OF_ENGINE if word in options}
+    )
+    store = Store(make_folder(folder)).create()
+    profiles = profile_study(opened, folder, measures=measures, images=images, seed=seed)
+    accuracy = execute(plan, store, engine=engine, opened=opened, **options)
+    relate_tables(folder, profiles, accuracy)
+    record_settings(folder, opened, measures=list(measures), images=images, seed=seed)
     page = report(folder)
     log.info("finished in %.0f s", time.monotonic() - started)
     return page
 
 
+_OF_ENGINE = ("engine", "workers", "address")
+
+
 def profile_study(
-    study: Study,
+    study: Study | Opened,
     folder: str | Path,
     *,
     measures: Sequence[str] = MEASURES,
@@ -109,13 +114,14 @@ def profile_study(
     kept = folder / "profile"
     make_folder(kept)
     tables = []
-    tasks = [load_task(spec) for spec in study.tasks]
-    for spec in study.networks:
-        net = load_network(spec)
-        for task in tasks:
+    opened = study if isinstance(study, Opened) else study.open()
+    for network in opened.networks:
+        net = network.net
+        for each in opened.tasks:
+            task = each.task
             identity = {
-                "network": network_identity(net),
-                "task": task_identity(task),
+                "network": network.identity,
+                "task": each.identity,
                 **view_identity(net, task),
                 "measures": sorted(measures),  # those that do not fit depend on the network
                 "images": images,
@@ -126,8 +132,16 @@ def profile_study(
                 some = task
                 if len(task.train) > images:
                     some = replace(task.subset(train=images, seed=seed), name=task.name)
-                write_table(profile(net, some, measures=fitting(net, measures), seed=seed), path)
+                table = profile(net, some, measures=fitting(net, measures), seed=seed)
+                if table.empty:  # never kept: it would be found again for ever
+                    continue
+                write_table(table, path)
             tables.append(pd.read_csv(path))
+    if not tables:
+        raise InputError(
+            f"none of {', '.join(measures)} can be measured on these networks; ask for measures "
+            "that they have, such as cka,effective_rank."
+        )
     together = pd.concat(tables, ignore_index=True)
     write_table(together, folder / "profile.csv")
     return together
@@ -154,15 +168,26 @@ def relations(profiles: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFrame:
     return corrected(pd.concat(tables, ignore_index=True)) if tables else pd.DataFrame()
 
 
-def record_settings(folder: str | Path, study: Study, **more: Any) -> None:
+def relate_tables(folder: Path, profiles: pd.DataFrame, accuracy: pd.DataFrame) -> None:
+    """Write FOLDER/relation.csv, unless the one that is there was made from these very tables."""
+    made_from = folder / "profile" / "relation.key"
+    tables = [profiles.to_csv(index=False), accuracy.to_csv(index=False)]
+    key = key_of([*tables, __version__])
+    path = folder / "relation.csv"
+    if path.is_file() and made_from.is_file() and made_from.read_text() == key:
+        return
+    write_table(relations(profiles, accuracy), path)
+    write_atomically(made_from, key)
+
+
+def record_settings(folder: str | Path, opened: Opened, **more: Any) -> None:
     """Write FOLDER/settings.json: what made the tables, for the page and for whoever asks."""
     import platform
 
     import timm
     import torch
 
-    from aptheory.version import __version__
-
+    study = opened.study
     settings = {
         "study": study.name,
         "seeds": list(study.seeds),
@@ -179,11 +204,11 @@ def record_settings(folder: str | Path, study: Study, **more: Any) -> None:
             "python": platform.python_version(),
         },
     }
-    tasks = [load_task(spec) for spec in study.tasks]
+    tasks = [each.task for each in opened.tasks]
     for task in tasks:
         settings["tasks"][task.name] = f"{task.digest}; {task.preprocessing}"
-    for spec in study.networks:
-        net = load_network(spec)
+    for network in opened.networks:
+        net = network.net
         settings["networks"][net.name] = net.digest
         settings["preprocessing"][net.name] = {
             "network": net.transform.note(),

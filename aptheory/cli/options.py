@@ -4,8 +4,6 @@ A verb that takes a group (``options: NetworkOptions``) has all of its options; 
 takes the group apart for the command line.
 """
 
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,7 +43,6 @@ class NetworkOptions:
 
     def spec(self, name: str) -> dict[str, Any]:
         """The entry of ``Study.networks`` for a name or ``module:function``."""
-        sys.path.insert(0, os.getcwd())  # module:function may stand in the user's own folder
         kind = "factory" if ":" in name else "name"
         return {kind: name, "weights": self.weights, "granularity": self.granularity}
 

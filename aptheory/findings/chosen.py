@@ -7,6 +7,7 @@ import pandas as pd
 from aptheory.choosing.ranking import ranking
 from aptheory.errors import InputError
 from aptheory.findings.statistics import mean_interval
+from aptheory.studies.tables import with_roles
 
 
 def chosen_layer(rows: pd.DataFrame, *, seed: int = 0) -> int:
@@ -36,14 +37,28 @@ def chosen_layer(rows: pd.DataFrame, *, seed: int = 0) -> int:
     return int(means.index[order[0]])
 
 
-def best_layers(accuracy: pd.DataFrame, *, method: str = "ap", seed: int = 0) -> pd.DataFrame:
+def swept_prompt(accuracy: pd.DataFrame) -> str:
+    """The prompt that a table is about: "ap" where it is there, else the first of that role."""
+    names = accuracy["method"] if len(accuracy) else pd.Series(dtype=str)
+    if not (names == "ap").any():
+        prompts = names[with_roles(accuracy)["role"] == "prompt"] if len(names) else names
+        if len(prompts):
+            return str(prompts.iloc[0])
+    return "ap"
+
+
+def best_layers(
+    accuracy: pd.DataFrame, *, method: str | None = None, seed: int = 0
+) -> pd.DataFrame:
     """The layer with the best validation accuracy, and the test accuracy that it brings.
 
+    ``method`` is the prompt that the table is about, where it is not given.
     The choice is `chosen_layer` and never sees the test split. ``low`` and ``high`` are Student's
     t interval of the mean test accuracy over seeds (95 %), nan where the seeds agree; ``regret`` is
     what the layer best on *test* would have brought more.
     """
     rows = []
+    method = method or swept_prompt(accuracy)
     of_method = accuracy[accuracy["method"] == method]
     for key, group in of_method.groupby(["network", "task"]):
         network, task = key

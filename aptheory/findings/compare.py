@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Any
 from aptheory.errors import InputError
 from aptheory.findings.chosen import chosen_layer
 from aptheory.findings.statistics import mean_interval
+from aptheory.methods import role_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-CONTROLS = ("layer_probe", "random_perturbation")
-"""Controls of a layer sweep: compared, but not ranked among the methods."""
 
 _GROUP = ["network", "task", "recipe"]
 
@@ -239,7 +237,8 @@ def _ranked(about: dict[str, Any], block: pd.DataFrame, against: str) -> list[di
     rows.sort(key=lambda row: -row["value"])
     rank = 0
     for row in rows:
-        control = str(row["method"]).partition(":")[0] in CONTROLS
+        name = str(row["method"])
+        control = role_of(name) == "control" or name.startswith("layer_probe")
         rank += not control
         row["rank"] = None if control else rank
     return rows

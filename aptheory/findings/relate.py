@@ -26,6 +26,7 @@ import pandas as pd
 from scipy import stats
 
 from aptheory.errors import InputError
+from aptheory.findings.chosen import swept_prompt
 from aptheory.findings.statistics import (
     Curve,
     Interval,
@@ -239,9 +240,10 @@ def _gain(group: pd.DataFrame, target: str) -> pd.DataFrame | None:
         method: rows.pivot_table(index="seed", columns="layer", values="value", aggfunc="mean")
         for method, rows in group.groupby("method")
     }
-    if "ap" not in tables:
+    prompt = swept_prompt(group)
+    if prompt not in tables:
         return None
-    ap = tables["ap"]
+    ap = tables[prompt]
     control = target.removeprefix("ap").removeprefix(" - ")
     if not control:
         return ap.dropna(axis=1)

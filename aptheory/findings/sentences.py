@@ -27,15 +27,16 @@ def cases(accuracy: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in chosen.to_dict("records"):
         curves = by_seed(accuracy, str(row["network"]), str(row["task"]))
-        here = curves["ap"].loc[row["layer"]]
+        prompt = curves[str(row["method"])]
+        here = prompt.loc[row["layer"]]
         probe = curves["linear_probe"].mean() if "linear_probe" in curves else None
         gain = paired(here, probe)
         image = NOTHING
-        if row["layer"] != 0 and 0 in curves["ap"].index:
-            image = paired(here, curves["ap"].loc[0])
+        if row["layer"] != 0 and 0 in prompt.index:
+            image = paired(here, prompt.loc[0])
         row |= dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))
         row |= dict(zip(("image", "image_low", "image_high"), image, strict=True))
-        rows.append(row | {"layers": int(curves["ap"].index.max())})
+        rows.append(row | {"layers": int(prompt.index.max())})
     return pd.DataFrame(rows)
 
 
@@ -132,10 +133,10 @@ def _case(row: dict[str, object], accuracy: pd.DataFrame) -> str:
         against.append(f"{probe:.1f} % for the linear probe ({points(gain, low, high)})")
     image = [float(str(row[key])) for key in ("image", "image_low", "image_high")]
     if np.isfinite(image[0]):
-        shown = 100 * float(curves["ap"].loc[0].mean())
+        shown = 100 * float(curves[str(row["method"])].loc[0].mean())
         against.append(f"{shown:.1f} % for a prompt on the image ({points(*image)})")
     sentence += f", against {' and '.join(against)}." if against else "."
-    curve = curves["ap"].mean(axis=1)
+    curve = curves[str(row["method"])].mean(axis=1)
     if len(curve) >= 4:
         depth = spearman(curve.index.to_numpy(float), curve.to_numpy(float))
         sentence += f" Accuracy and depth correlate at {depth:+.2f} over {len(curve)} layers."

@@ -4,6 +4,9 @@
 method from text or a table; ``applicable(net)`` lists one sensible instance of each that fits.
 """
 
+from importlib import import_module
+from pkgutil import iter_modules
+
 from aptheory.methods.activation_prompt import (
     ActivationPrompt,
     RandomPerturbation,
@@ -21,29 +24,20 @@ from aptheory.methods.low_rank import LoRA
 from aptheory.methods.normalization import NormTuning
 from aptheory.methods.probe import LayerProbe, LinearProbe
 from aptheory.methods.prompt_tokens import VPT
-from aptheory.methods.registry import METHODS, applicable, from_settings, parse, register
+from aptheory.methods.registry import (
+    METHODS,
+    applicable,
+    from_settings,
+    parse,
+    register,
+    role_of,
+)
 from aptheory.methods.saving import attach_saved, save
 from aptheory.methods.scale_shift import SSF
 
-for _method in (
-    ActivationPrompt,
-    VisualPrompt,
-    LinearProbe,
-    LayerProbe,
-    RandomPerturbation,
-    NormTuning,
-    BitFit,
-    VPT,
-    VAPT,
-    GateVPT,
-    E2VPT,
-    LoRA,
-    Adapter,
-    SSF,
-    Partial,
-    FullFineTuning,
-):
-    register(_method)
+# A file that is dropped into this folder registers its methods too.
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
     "E2VPT",
@@ -72,5 +66,6 @@ __all__ = [
     "parse",
     "prune",
     "register",
+    "role_of",
     "save",
 ]

@@ -10,7 +10,7 @@ Zhang et al., "Visual Prompting Reimagined: The Power of the Activation Prompts"
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import prod, sqrt
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -22,6 +22,7 @@ from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
 from aptheory.methods.folding import fold_prompts
 from aptheory.methods.per_run import by_run, merged, normal
+from aptheory.methods.registry import register
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Layer, Network
@@ -88,6 +89,7 @@ class Perturbation(nn.Module):
         return merged(by_run(z, self.runs) + self.value().unsqueeze(1))
 
 
+@register
 @dataclass(frozen=True)
 class ActivationPrompt(Method):
     """z + delta at the activation entering ``layer``, and a linear head.
@@ -105,6 +107,9 @@ class ActivationPrompt(Method):
     rank: int | None = None
     std: float = 0.0
     name: ClassVar[str] = "ap"
+    label: ClassVar[str] = "activation prompt"
+    short: ClassVar[str] = "AP"
+    role: ClassVar[str] = "prompt"
 
     def __post_init__(self) -> None:
         if self.shape not in SHAPES:
@@ -137,8 +142,32 @@ class ActivationPrompt(Method):
             adapted.edit(layer.index, prompt)
         return places[0].index
 
+    def first_layer(self, net: Network) -> int:
+        return min(self.places(net)[0].index, self.reading(net).first)
+
+    def control(self, adapted: Adapted) -> RandomPerturbation | None:
+        """A random perturbation at the same place of the norm that the prompt came to."""
+        if isinstance(self.layer, tuple):
+            return None
+        norm = prompt_norm(adapted)
+        return RandomPerturbation(layer=self.layer, norm=norm, read=self.read, pooling=self.pooling)
+
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
         fold_prompts(adapted, module)
+
+
+def prompt_norm(adapted: Adapted) -> float:
+    """L2 norm of all that a trained activation prompt adds to one sample (float64).
+
+    A prompt that is shared by positions or channels counts as often as it is added.
+    """
+    square = 0.0
+    for place, edits in adapted.edits.items():
+        shape = adapted.net.layers[int(place)].shape
+        for edit in edits.children():
+            delta = edit.value()[0]  # type: ignore[operator]
+            square += float(delta.detach().double().expand(shape).pow(2).sum())
+    return sqrt(square)
 
 
 class FramePrompt(nn.Module):
@@ -182,6 +211,7 @@ class FramePrompt(nn.Module):
         return merged(by_run(x, self.runs) + self.value().unsqueeze(1))
 
 
+@register
 @dataclass(frozen=True)
 class VisualPrompt(Method):
     """Visual prompting: the activation prompt at place 0, the normalised image.
@@ -197,10 +227,15 @@ class VisualPrompt(Method):
     shrink: bool = False
     std: float = 0.0
     name: ClassVar[str] = "vp"
+    label: ClassVar[str] = "visual prompt"
+    short: ClassVar[str] = "VP"
 
     def __post_init__(self) -> None:
         if self.shrink and self.frame is None:
             raise InputError("shrink=True needs a frame: give its width in pixels, frame=...")
+
+    def first_layer(self, net: Network) -> int:
+        return 0
 
     def install(self, adapted: Adapted) -> int:
         image = adapted.net.layers[0]
@@ -234,6 +269,7 @@ class FixedPerturbation(Perturbation):
         self.delta = adapted.per_run(self.delta_shape, initial, learns=False)
 
 
+@register
 @dataclass(frozen=True)
 class RandomPerturbation(Method):
     """The control of an activation prompt: a fixed random delta of L2 norm ``norm``; a head learns.
@@ -245,10 +281,16 @@ class RandomPerturbation(Method):
     layer: int | float | str = -2
     norm: float = 1.0
     name: ClassVar[str] = "random_perturbation"
+    label: ClassVar[str] = "random perturbation, same norm"
+    short: ClassVar[str] = "random"
+    role: ClassVar[str] = "control"
 
     @classmethod
     def default(cls, net: Network) -> RandomPerturbation:
         return cls(layer=net.block_layers[len(net.block_layers) // 2])
+
+    def first_layer(self, net: Network) -> int:
+        return min(net.place(self.layer).index, self.reading(net).first)
 
     def install(self, adapted: Adapted) -> int:
         layer = adapted.source.place(self.layer)

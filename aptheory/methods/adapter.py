@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
 from aptheory.methods.per_run import by_run, merged, uniform
+from aptheory.methods.registry import register
 from aptheory.methods.spans import modules_at
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class ParallelAdapter(nn.Module):
         )
 
 
+@register
 @dataclass(frozen=True)
 class Adapter(Method):
     """AdaptFormer-style parallel adapters.
@@ -66,6 +68,8 @@ class Adapter(Method):
         default=None, kw_only=True
     )
     name: ClassVar[str] = "adapter"
+    label: ClassVar[str] = "adapter"
+    size: ClassVar[str | None] = "bottleneck"
 
     def __post_init__(self) -> None:
         if self.bottleneck < 1:

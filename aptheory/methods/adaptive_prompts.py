@@ -36,6 +36,7 @@ from aptheory.methods.prompt_tokens import (
     prompt_bound,
     token_blocks,
 )
+from aptheory.methods.registry import register
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Layer, Network
@@ -115,6 +116,7 @@ class AdaptivePrompts(nn.Module):
         return place_prompts(z, prompts, self.prefix, replace=self.replace)
 
 
+@register
 @dataclass(frozen=True)
 class VAPT(Method):
     """Visual adaptive prompt tuning.
@@ -131,6 +133,9 @@ class VAPT(Method):
     kernel: int = 2
     variant: str = "release"
     name: ClassVar[str] = "vapt"
+    label: ClassVar[str] = "adaptive visual prompts"
+    short: ClassVar[str] = "VAPT"
+    size: ClassVar[str | None] = "tokens"
 
     def __post_init__(self) -> None:
         if self.variant not in ("release", "paper"):

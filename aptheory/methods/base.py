@@ -9,6 +9,7 @@ where the learned tensors can be written into ordinary weights exactly, ``fold``
 from __future__ import annotations
 
 import copy
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -27,6 +28,12 @@ from aptheory.networks.reading import Reading
 if TYPE_CHECKING:
     from aptheory.networks.network import Layer, Network
 
+ROLES = ("prompt", "control", "probe", "baseline")
+"""What a method is in a comparison: see `Method`."""
+MOST_CLASSES = 2**20
+MOST_NUMBERS = 2**31
+"""Of one learned tensor, all runs together; looked at before the memory is taken."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -37,9 +44,13 @@ class Method:
     "both" side by side, or "all" positions. Nothing behind the place runs, and nothing there is
     trained.
 
-    ``name`` is what tables and the command line call it. ``stackable`` methods can hold several
-    runs at once. ``batchnorm`` is the policy for running statistics: "frozen" (never touched,
-    evaluation mode even while training) or "trained" (batch statistics, as in fine-tuning).
+    ``name`` is what tables and the command line call it, ``label`` what a reader does, ``short``
+    the same where there is little room. ``role`` is "prompt" (swept over layers, with its
+    control), "control" (what a prompt must beat), "probe" (a classifier on frozen features) or
+    "baseline" (any other way to adapt a network). ``size`` names the setting that decides how many
+    parameters are trained, where there is one. ``stackable`` methods can hold several runs at
+    once. ``batchnorm`` is the policy for running statistics: "frozen" (never touched, evaluation
+    mode even while training) or "trained" (batch statistics, as in fine-tuning).
     """
 
     read: int | float | str | tuple[int | float | str, ...] | None = field(
@@ -47,6 +58,10 @@ class Method:
     )
     pooling: str = field(default="mean", kw_only=True)
     name: ClassVar[str] = ""
+    label: ClassVar[str] = ""
+    short: ClassVar[str] = ""
+    role: ClassVar[str] = "baseline"
+    size: ClassVar[str | None] = None
     stackable: ClassVar[bool] = True
     batchnorm: ClassVar[str] = "frozen"
 
@@ -58,6 +73,21 @@ class Method:
     def default(cls, net: Network) -> Method:
         """A sensible instance for this network; InputError where the method makes no sense."""
         return cls()
+
+    def control(self, adapted: Adapted) -> Method | None:
+        """What this method, trained as ``adapted``, must be measured against at its own place.
+
+        Of what was learned a control may take its ``norm`` alone; every other setting must follow
+        from the method's own. None: it has no control.
+        """
+        return None
+
+    def first_layer(self, net: Network) -> int:
+        """The first place of ``net`` that feels this method: `install` says it, once attached.
+
+        Methods that know it from their settings say so without attaching.
+        """
+        return self.attach(net, classes=1).first_layer
 
     def install(self, adapted: Adapted) -> int:
         """Add this method's tensors to ``adapted`` and return the first place that feels them."""
@@ -82,9 +112,10 @@ class Method:
 
         Raises InputError when the method does not fit the network, or cannot be stacked.
         """
-        if classes < 1 or runs < 1:
+        if not 1 <= classes <= MOST_CLASSES or runs < 1:
             raise InputError(
-                f"classes and runs must be at least 1, got classes={classes} and runs={runs}"
+                f"classes and runs must be at least 1, and classes at most {MOST_CLASSES}; got "
+                f"classes={classes} and runs={runs}."
             )
         if runs > 1 and not self.stackable:
             raise InputError(
@@ -94,14 +125,23 @@ class Method:
         return Adapted(self, net, classes=classes, seeds=_seeds(seed, runs))
 
     def settings(self) -> dict[str, Any]:
-        """{"method": name, field: value, ...}: plain values for TOML, JSON and a run's identity."""
+        """{"method": name, field: value, ...}: plain values for TOML, JSON and a run's identity.
+
+        A class that is not built in adds ``"factory": "module:Class"``, by which it is found.
+        """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.read is None:  # a run at the network's end is called as it was before heads moved
             values = {key: v for key, v in values.items() if key not in ("read", "pooling")}
         if values.get("layer", 0) is None:  # as before every method had a layer
             del values["layer"]
         plain = {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
-        return {"method": self.name, **plain}
+        return {"method": self.name, **self._factory(), **plain}
+
+    def _factory(self) -> dict[str, str]:
+        kind = type(self)
+        if kind.__module__.startswith("aptheory."):
+            return {}
+        return {"factory": f"{kind.__module__}:{kind.__qualname__}"}
 
 
 def _seeds(seed: int | Sequence[int], runs: int) -> list[int]:
@@ -201,6 +241,12 @@ class Adapted(nn.Module):
 
     def per_run(self, shape: Sequence[int], initial: Any = None, *, learns: bool = True) -> PerRun:
         """A tensor of ``shape`` for each run, zero at the start unless ``initial`` says else."""
+        numbers = self.runs * math.prod(shape)
+        if numbers > MOST_NUMBERS:
+            raise InputError(
+                f"{self.method.name} would learn a tensor of {numbers:,} numbers; choose smaller "
+                f"settings than {self.method.settings()}."
+            )
         extra = {} if initial is None else {"initial": initial}
         return PerRun(self.runs, shape, like=self.like, learns=learns, **extra)
 

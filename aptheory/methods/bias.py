@@ -15,12 +15,14 @@ from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
 from aptheory.methods.folding import copy_own_weights
 from aptheory.methods.own_weights import give_own, owners
+from aptheory.methods.registry import register
 from aptheory.methods.spans import parameters_at
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Network
 
 
+@register
 @dataclass(frozen=True)
 class BitFit(Method):
     """Learn all bias vectors, starting from the pretrained ones.
@@ -34,6 +36,8 @@ class BitFit(Method):
         default=None, kw_only=True
     )
     name: ClassVar[str] = "bitfit"
+    label: ClassVar[str] = "bias tuning"
+    short: ClassVar[str] = "BitFit"
 
     @classmethod
     def default(cls, net: Network) -> BitFit:

@@ -15,17 +15,21 @@ from torch import nn
 
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
+from aptheory.methods.registry import register
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Network
 
 
+@register
 @dataclass(frozen=True)
 class Partial(Method):
     """Fine-tune the last ``blocks`` blocks, whatever follows them, and a head."""
 
     blocks: int = 1
     name: ClassVar[str] = "partial"
+    label: ClassVar[str] = "partial fine-tuning"
+    short: ClassVar[str] = "partial"
     stackable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -71,12 +75,15 @@ class Partial(Method):
         module.load_state_dict(adapted.net.module.state_dict())
 
 
+@register
 @dataclass(frozen=True)
 class FullFineTuning(Partial):
     """Fine-tune every weight and a head."""
 
     blocks: ClassVar[int] = 0  # type: ignore[misc]
     name: ClassVar[str] = "full"
+    label: ClassVar[str] = "full fine-tuning"
+    short: ClassVar[str] = "full fine-tuning"
     batchnorm: ClassVar[str] = "trained"
 
     def __post_init__(self) -> None:

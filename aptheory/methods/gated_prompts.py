@@ -27,6 +27,7 @@ from aptheory.errors import InputError
 from aptheory.methods.base import Adapted
 from aptheory.methods.per_run import by_run, merged, normal
 from aptheory.methods.prompt_tokens import VPT, token_blocks
+from aptheory.methods.registry import register
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Layer, Network
@@ -82,6 +83,7 @@ def block_names(net: Network, blocks: list[Layer], method: str) -> list[str]:
     return names
 
 
+@register
 @dataclass(frozen=True)
 class GateVPT(VPT):
     """Shallow prompts with a learned gate and attention temperature a block.
@@ -96,6 +98,8 @@ class GateVPT(VPT):
     start: float = 0.0
     temperature: bool = True
     name: ClassVar[str] = "gate_vpt"
+    label: ClassVar[str] = "gated visual prompt tokens"
+    short: ClassVar[str] = "gated VPT"
 
     def __post_init__(self) -> None:
         super().__post_init__()

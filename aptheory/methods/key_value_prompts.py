@@ -38,6 +38,7 @@ from aptheory.methods.prompt_tokens import (
     prompt_bound,
     token_blocks,
 )
+from aptheory.methods.registry import register
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Layer, Network
@@ -99,6 +100,7 @@ class MaskedPromptTokens(PromptTokens):
         return int((mask == 0).sum()) * (self.prompt.shape[-1] // self.segments)
 
 
+@register
 @dataclass(frozen=True)
 class E2VPT(VPT):
     """Prompt tokens at every block, key-value prompts in every attention; see ``prune``.
@@ -112,6 +114,8 @@ class E2VPT(VPT):
     extra: int = 5
     segments: int = 8
     name: ClassVar[str] = "e2vpt"
+    label: ClassVar[str] = "prompt tokens and key-value prompts"
+    short: ClassVar[str] = "E²VPT"
 
     def __post_init__(self) -> None:
         super().__post_init__()

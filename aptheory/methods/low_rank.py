@@ -17,12 +17,14 @@ from torch import nn
 
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method, called_modules
+from aptheory.methods.registry import register
 from aptheory.methods.spans import modules_at
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Network
 
 
+@register
 @dataclass(frozen=True)
 class LoRA(Method):
     """Low-rank updates of linear layers and convolutions, and a head.
@@ -44,6 +46,9 @@ class LoRA(Method):
         default=None, kw_only=True
     )
     name: ClassVar[str] = "lora"
+    label: ClassVar[str] = "low-rank adaptation"
+    short: ClassVar[str] = "LoRA"
+    size: ClassVar[str | None] = "rank"
     stackable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
 from aptheory.methods.folding import copy_own_weights
 from aptheory.methods.own_weights import give_own, owners
+from aptheory.methods.registry import register
 from aptheory.methods.spans import nearest, parameters_at
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def kind_of(module: nn.Module) -> str | None:
     return "rms" if any(RMS.search(c.__name__) for c in type(module).__mro__) else None
 
 
+@register
 @dataclass(frozen=True)
 class NormTuning(Method):
     """Learn scale (gamma) and shift (beta) of every normalisation layer.
@@ -58,6 +60,8 @@ class NormTuning(Method):
         default=None, kw_only=True
     )
     name: ClassVar[str] = "norm_tuning"
+    label: ClassVar[str] = "normalisation tuning"
+    short: ClassVar[str] = "norm tuning"
 
     def __post_init__(self) -> None:
         kinds = (*KINDS, "rms", "any")

@@ -9,17 +9,24 @@ from torch import nn
 
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
+from aptheory.methods.registry import register
 from aptheory.networks.reading import Reading
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Network
 
 
+@register
 @dataclass(frozen=True)
 class LinearProbe(Method):
     """A linear classifier on the frozen network's final features: the floor of every comparison."""
 
     name: ClassVar[str] = "linear_probe"
+    label: ClassVar[str] = "linear probe"
+    role: ClassVar[str] = "probe"
+
+    def first_layer(self, net: Network) -> int:
+        return self.reading(net).first
 
     def install(self, adapted: Adapted) -> int:
         return adapted.reading.first
@@ -28,6 +35,7 @@ class LinearProbe(Method):
         """Nothing but the classifier differs."""
 
 
+@register
 @dataclass(frozen=True)
 class LayerProbe(Method):
     """A linear classifier on the activation entering ``layer``; later layers are never run.
@@ -48,6 +56,9 @@ class LayerProbe(Method):
     layer: int | float | str | tuple[int | float | str, ...] = -2
     select: float | None = None
     name: ClassVar[str] = "layer_probe"
+    label: ClassVar[str] = "probe of this layer"
+    short: ClassVar[str] = "layer probe"
+    role: ClassVar[str] = "probe"
 
     def __post_init__(self) -> None:
         if self.read is not None:
@@ -74,6 +85,9 @@ class LayerProbe(Method):
 
     def reading(self, net: Network) -> Reading:
         return Reading.of(net, self.layer, pooling=self.pooling, select=self.select)
+
+    def first_layer(self, net: Network) -> int:
+        return self.reading(net).first
 
     def install(self, adapted: Adapted) -> int:
         return adapted.reading.first

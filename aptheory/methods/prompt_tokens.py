@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
 from aptheory.methods.per_run import PerRun, RunDropout, uniform
+from aptheory.methods.registry import register
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Layer, Network
@@ -152,6 +153,7 @@ def let_prompts_pass(adapted: Adapted, blocks: list[Layer], tokens: int, method:
         ) from None
 
 
+@register
 @dataclass(frozen=True)
 class VPT(Method):
     """Visual prompt tuning: ``tokens`` learned tokens and a head.
@@ -166,6 +168,9 @@ class VPT(Method):
     deep: bool = True
     dropout: float | None = None
     name: ClassVar[str] = "vpt"
+    label: ClassVar[str] = "visual prompt tokens"
+    short: ClassVar[str] = "VPT"
+    size: ClassVar[str | None] = "tokens"
 
     def __post_init__(self) -> None:
         if self.tokens < 1:

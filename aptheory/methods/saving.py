@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from aptheory.checked import json_table
 from aptheory.errors import InputError
 from aptheory.methods.registry import from_settings
 
@@ -49,8 +50,11 @@ def save(adapted: Adapted, path: str | Path, *, header: Mapping[str, str] | None
         raise InputError(f"{path} cannot be written ({reason}): choose another place") from error
 
 
-def attach_saved(net: Network, path: str | Path) -> Adapted:
+def attach_saved(net: Network, path: str | Path, *, imports: bool = False) -> Adapted:
     """The adapted network that `save` wrote, on the same frozen network.
+
+    A method that is not built in must be registered, which importing its module does: a file of
+    data never becomes code. ``imports=True`` trusts the file and imports the module that it names.
 
     Raises InputError when the file is not ours, or was learned on other weights: a prompt is
     meaningless on any network but its own.
@@ -66,9 +70,10 @@ def attach_saved(net: Network, path: str | Path) -> Adapted:
     if note.get("format") != FORMAT:
         raise InputError(f"{path} was not written by aptheory.save (format {note.get('format')!r})")
     try:
-        settings, classes = json.loads(note["method"]), int(note["classes"])
+        settings = json_table(note["method"], name="its method")
+        classes = int(note["classes"])
         seed, network, digest = int(note["seed"]), note["network"], note["digest"]
-        method = from_settings(settings)
+        method = from_settings(settings, code=imports)
     except (KeyError, TypeError, ValueError) as error:
         told = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         raise InputError(
@@ -82,6 +87,10 @@ def attach_saved(net: Network, path: str | Path) -> Adapted:
     bias = tensors.get("head.bias")
     if bias is None or tuple(bias.shape) != (classes,):  # before a head of that size is made
         raise InputError(f"{path} holds no head of {classes} classes: save it again")
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    size = settings.get(method.size) if method.size else None
+    if isinstance(size, int) and size > numbers:  # before a tensor of that size is made
+        raise InputError(f"{path} holds {numbers} numbers, fewer than {method.size}={size} needs.")
     adapted = method.attach(net, classes=classes, seed=seed)
     own = adapted.state()
     odd = sorted(own.keys() ^ tensors.keys())

@@ -23,6 +23,7 @@ from aptheory.methods.base import Adapted, Method, called_modules
 from aptheory.methods.normalization import KINDS
 from aptheory.methods.own_weights import affine
 from aptheory.methods.per_run import normal
+from aptheory.methods.registry import register
 from aptheory.methods.spans import parameters_at
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def _merged(inner: Any, scale: Tensor, shift: Tensor) -> dict[str, Tensor]:
     return {"weight": weight, "bias": inner.bias * scale + shift}
 
 
+@register
 @dataclass(frozen=True)
 class SSF(Method):
     """Scale and shift after every operation that has a bias.
@@ -81,6 +83,8 @@ class SSF(Method):
         default=None, kw_only=True
     )
     name: ClassVar[str] = "ssf"
+    label: ClassVar[str] = "scale and shift"
+    short: ClassVar[str] = "SSF"
 
     @classmethod
     def default(cls, net: Network) -> SSF:

@@ -11,23 +11,13 @@ if TYPE_CHECKING:
     from aptheory.methods.base import Method
     from aptheory.networks.network import Network
 
-SIZES = {
-    "vpt": "tokens",
-    "vapt": "tokens",
-    "gate_vpt": "tokens",
-    "e2vpt": "tokens",
-    "lora": "rank",
-    "adapter": "bottleneck",
-}
-"""The setting that decides how many parameters a method trains, where it has one."""
-
 
 def sized(method: Method, net: Network, *, classes: int, parameters: int) -> Method:
     """The same method with the size that trains most nearly so many parameters (no head).
 
     A method that has no size, or does not fit the network, comes back as it is.
     """
-    word = SIZES.get(method.name)
+    word = method.size
     if word is None:
         return method
 

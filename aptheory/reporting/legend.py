@@ -4,6 +4,13 @@ Colours are Okabe and Ito's, told apart by every common kind of colour vision; l
 the distinction for print.
 """
 
+from collections.abc import Mapping
+
+import pandas as pd
+
+from aptheory.methods import METHODS as CLASSES
+from aptheory.studies.tables import with_roles
+
 COLORS = {
     "blue": "#0072B2",
     "orange": "#D55E00",
@@ -31,20 +38,33 @@ SHORT = {
 }
 """The same where there is little room."""
 
-NAMES = {
-    "ap": "AP",
-    "vp": "VP",
-    "vpt": "VPT",
-    "vpt_deep": "VPT-deep",
-    "gate_vpt": "gated VPT",
-    "e2vpt": "E²VPT",
-    "vapt": "VAPT",
-    "lora": "LoRA",
-    "ssf": "SSF",
-    "bitfit": "BitFit",
-    "full": "full fine-tuning",
-}
+NAMES = {name: method.short for name, method in CLASSES.items()} | {"vpt_deep": "VPT-deep"}
 """Methods as the field writes them; every other name is read as words."""
+
+_OTHERS = {
+    "prompt": (("orange", "sky", "purple", "black"), "-", "D"),
+    "control": (("yellow", "grey"), ":", "v"),
+    "probe": (("green", "grey"), "--", "P"),
+}
+"""By role, of methods that `METHODS` does not name: colours in turn, line and marker."""
+
+
+def drawn(rows: pd.DataFrame) -> Mapping[str, tuple[str, str, str, str]]:
+    """What a sweep's chart draws by layer: method -> label, colour, line, marker.
+
+    The four of `METHODS` that are there, then every other prompt, control and probe.
+    """
+    if rows.empty:
+        return {}
+    styles = {name: METHODS[name] for name in METHODS if (rows["method"] == name).any()}
+    roles = with_roles(rows).drop_duplicates("method").set_index("method")["role"]
+    for role, (colors, line, marker) in _OTHERS.items():
+        others = [str(name) for name in roles.index[roles == role] if name not in METHODS]
+        for number, name in enumerate(others):
+            color = colors[number % len(colors)]
+            styles[name] = (method_name(name), color, line, marker)
+    return styles
+
 
 MEASURES = {
     "attention_distance": "attention distance (pixels)",
@@ -60,7 +80,8 @@ MEASURES = {
 def method_name(method: str) -> str:
     """A method's name as a reader writes it: ``vpt (10 tokens)`` becomes ``VPT (10 tokens)``."""
     head, _, rest = str(method).partition(" ")
-    said = NAMES.get(head, head.replace("_", " "))
+    known = CLASSES.get(head)
+    said = known.short if known else NAMES.get(head, head.replace("_", " "))
     return f"{said} {rest}" if rest else said
 
 

@@ -21,15 +21,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from aptheory.errors import InputError
-from aptheory.findings.chosen import best_layers
+from aptheory.findings.chosen import best_layers, swept_prompt
 from aptheory.findings.sentences import by_layer, mean_by
 from aptheory.findings.statistics import mean_interval
+from aptheory.methods import role_of
 from aptheory.reporting.legend import (
     COLORS,
     MEASURES,
     METHODS,
     NAMES,
     SHORT,
+    drawn,
     measure_name,
     method_name,
 )
@@ -151,10 +153,8 @@ def accuracy_by_layer(
     """
     rows = _rows(accuracy, network=network, task=task, measure=measure)
     ax = _axes(ax)
-    for method, (label, color, line, marker) in METHODS.items():
+    for method, (label, color, line, marker) in drawn(rows).items():
         one = rows[rows["method"] == method]
-        if one.empty:
-            continue
         if method == "linear_probe":
             value = 100 * one["value"].mean()
             low, high = mean_interval(one["value"].to_numpy(float))
@@ -175,7 +175,7 @@ def accuracy_by_layer(
     chosen = best_layers(_rows(accuracy, network=network, task=task))
     if len(chosen):
         layer = int(chosen["layer"].iloc[0])
-        ap = by_layer(rows[rows["method"] == "ap"])
+        ap = by_layer(rows[rows["method"] == swept_prompt(rows)])
         if layer in ap.index:
             ax.plot(layer, 100 * ap.loc[layer, "value"], "*", color=COLORS["orange"], markersize=9)
             name = chosen["layer_name"].iloc[0]
@@ -311,7 +311,7 @@ def method_comparison(
         rows = rows.set_index("method").loc[list(order)].reset_index()
     ax = _axes(ax)
     for place, row in enumerate(rows.itertuples()):
-        color = COLORS["orange"] if str(row.method).startswith("ap") else COLORS["blue"]
+        color = COLORS["orange" if role_of(str(row.method)) == "prompt" else "blue"]
         ax.plot([100 * row.low, 100 * row.high], [place, place], color=color, linewidth=1.2)
         ax.plot(100 * row.value, place, "o", color=color)
     labels = [method_name(method) for method in rows["method"]]

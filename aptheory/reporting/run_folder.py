@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from aptheory.errors import InputError
+from aptheory.studies.tables import with_roles
 
 
 @dataclass
@@ -44,6 +45,8 @@ class Tables:
                 f"{folder} holds neither profile.csv nor accuracy.csv: run `aptheory profile` or "
                 f"`aptheory sweep` with --out {folder} first"
             )
+        for name in ("accuracy", "comparison"):
+            found[name] = with_roles(found[name])
         path = folder / "settings.json"
         settings = json.loads(path.read_text()) if path.is_file() else {}
         return cls(**found, settings=settings)

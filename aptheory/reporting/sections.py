@@ -8,11 +8,21 @@ from html import escape
 import numpy as np
 import pandas as pd
 
+from aptheory.findings.chosen import swept_prompt
 from aptheory.findings.sentences import by_layer, by_seed, paired, percent, points
 from aptheory.findings.statistics import mean_interval
+from aptheory.methods import role_of
 from aptheory.reporting import svg as charts
-from aptheory.reporting.legend import COLORS, METHODS, SHORT, measure_name, method_name
+from aptheory.reporting.legend import (
+    COLORS,
+    METHODS,
+    SHORT,
+    drawn,
+    measure_name,
+    method_name,
+)
 from aptheory.reporting.run_folder import Tables, at
+from aptheory.studies.tables import with_roles
 
 OVERLAYS = ("attention_distance", "receptive_field", "globality", "effective_rank")
 
@@ -25,17 +35,20 @@ def accuracy_charts(tables: Tables, network: str, task: str, cases: pd.DataFrame
         return []
     chosen = at(cases, network, task)
     best = int(chosen["layer"].iloc[0]) if len(chosen) else None
-    layers = sorted(int(layer) for layer in rows.loc[rows["method"] == "ap", "layer"].unique())
+    prompt, styles = swept_prompt(rows), drawn(rows)
+    layers = sorted(int(layer) for layer in rows.loc[rows["method"] == prompt, "layer"].unique())
     names = _names(rows)
     curves = by_seed(tables.accuracy, network, task)
     parts = []
     probe = curves["linear_probe"].mean() if "linear_probe" in curves else None
     gains = []
-    for method in ("ap", "random_perturbation") if probe is not None else ():
-        if method not in curves:
+    of_role = with_roles(rows).drop_duplicates("method").set_index("method")["role"]
+    for method in styles if probe is not None else ():
+        if of_role[method] not in ("prompt", "control"):
             continue
         bounds = {int(layer): paired(row, probe) for layer, row in curves[method].iterrows()}
-        gains.append(_line(method, bounds, names, best))
+        star = best if method == prompt else None
+        gains.append(_line(method, styles[method], bounds, names, star))
     if gains:
         parts.append(
             charts.line_chart(
@@ -48,10 +61,8 @@ def accuracy_charts(tables: Tables, network: str, task: str, cases: pd.DataFrame
             )
         )
     lines = []
-    for method in METHODS:
+    for method, style in styles.items():
         one = rows[rows["method"] == method]
-        if one.empty:
-            continue
         if method == "linear_probe":
             values = one["value"].to_numpy(float)
             flat = (100 * values.mean(), *(100 * np.array(mean_interval(values))))
@@ -59,7 +70,7 @@ def accuracy_charts(tables: Tables, network: str, task: str, cases: pd.DataFrame
         else:
             found = 100 * by_layer(one)
             bounds = {int(layer): tuple(row) for layer, row in found.iterrows()}
-        lines.append(_line(method, bounds, names, best))
+        lines.append(_line(method, style, bounds, names, best if method == prompt else None))
     parts.append(
         charts.line_chart(
             lines,
@@ -74,11 +85,12 @@ def accuracy_charts(tables: Tables, network: str, task: str, cases: pd.DataFrame
 
 def _line(
     method: str,
+    style: tuple[str, str, str, str],
     bounds: Mapping[int, tuple[float, ...]],
     names: dict[int, str],
     best: int | None,
 ) -> charts.Line:
-    label, color, line, _ = METHODS[method]
+    label, color, line, _ = style
     layers = list(bounds)
     value, low, high = (list(column) for column in zip(*bounds.values(), strict=True))
     return charts.Line(
@@ -90,8 +102,8 @@ def _line(
         high,
         {"-": "", "--": "6 4", ":": "2 4", "-.": "8 3 2 3"}[line],
         [names.get(layer, "") for layer in layers],
-        layers.index(best) if method == "ap" and best in layers else None,
-        SHORT[method],
+        layers.index(best) if best in layers else None,
+        SHORT.get(method, method_name(method)),
         dots=method != "linear_probe",
     )
 
@@ -205,7 +217,7 @@ def comparison_section(comparison: pd.DataFrame) -> list[str]:
     parts = ["<h2>AP beside the other ways to adapt a frozen network</h2><div class='grid2'>"]
     for (network, task), rows in comparison.groupby(["network", "task"]):
         rows = rows.sort_values("value", ascending=False)
-        shades = ["orange" if method == "ap" else "blue" for method in rows["method"]]
+        shades = ["orange" if role_of(name) == "prompt" else "blue" for name in rows["method"]]
         parts.append(
             charts.bars(
                 [method_name(method) for method in rows["method"]],

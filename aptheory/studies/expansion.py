@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
+from aptheory.errors import InputError
 from aptheory.studies.records import key_of
 from aptheory.studies.study import Study
 
 if TYPE_CHECKING:
-    from aptheory.methods import Method
+    from aptheory.methods import Adapted, Method
     from aptheory.networks.network import Network
 
 
@@ -32,9 +33,14 @@ class Choice:
     follows: Method | None = None
 
 
-def methods_of(study: Study, net: Network, classes: int) -> Iterator[Choice]:
-    """Every method of a study on one network, at each of its layers, then the controls."""
-    from aptheory.methods import LayerProbe, LinearProbe, RandomPerturbation
+def methods_of(
+    study: Study, net: Network, classes: int, attach: Callable[[Method], Adapted]
+) -> Iterator[Choice]:
+    """Every method of a study on one network, at each of its layers, then the controls.
+
+    ``attach`` attaches a method to ``net`` with a head of ``classes``, or remembers that it did.
+    """
+    from aptheory.methods import LayerProbe, LinearProbe
 
     places = [layer.index for layer in net.places(study.layers)]
     seen: set[str] = set()
@@ -47,13 +53,14 @@ def methods_of(study: Study, net: Network, classes: int) -> Iterator[Choice]:
             label = f"{label}:{unusual(template)}"
         names.add(label)
         chosen: Sequence[int | None] = [None] if fixed else places
-        prompts = template.name == "ap" and not fixed and study.controls
+        prompts = template.role == "prompt" and not fixed and study.controls
+        further = swept_prompt
         if prompts:
             swept_prompt = True
             last = len(net.layers) - 1
             chosen = sorted({*(p for p in chosen if p is not None), last})
         if study.equal and number == 0:
-            target = _target(template, places, fixed, net, classes)
+            target = _target(template, places, fixed, attach)
         for place in chosen:
             method = template if place is None else replace(template, layer=place)  # type: ignore[call-arg]
             if study.equal and number and target is not None:
@@ -64,10 +71,10 @@ def methods_of(study: Study, net: Network, classes: int) -> Iterator[Choice]:
                 continue
             seen.add(key_of(method.settings()))
             yield Choice(method, label)
-            if prompts and place is not None:
-                _, _, rest = label.partition(":")
-                control = "random_perturbation" + (f":{label}" if rest else "")
-                yield Choice(RandomPerturbation(layer=place), control, follows=method)
+            control = _control(method, attach) if prompts else None
+            if control is not None:
+                whose = f":{label}" if further or ":" in label else ""
+                yield Choice(control, control.name + whose, follows=method)
     if not swept_prompt:
         return
     controls: list[Method] = [LinearProbe(), *(LayerProbe(layer=place) for place in places)]
@@ -76,23 +83,33 @@ def methods_of(study: Study, net: Network, classes: int) -> Iterator[Choice]:
             yield Choice(each, each.name)
 
 
+def _control(method: Method, attach: Callable[[Method], Adapted]) -> Method | None:
+    """The control of a method, as it is before anything is learned; None too where none fits."""
+    try:
+        return method.control(attach(method))
+    except InputError:
+        return None  # the plan says why the method itself does not fit
+
+
 def _target(
-    template: Method, places: Sequence[int], fixed: bool, net: Network, classes: int
+    template: Method, places: Sequence[int], fixed: bool, attach: Callable[[Method], Adapted]
 ) -> int:
     """Parameters without head of the study's first method, at the middle one of its layers."""
     middle = places[len(places) // 2]
     method = template if fixed else replace(template, layer=middle)  # type: ignore[call-arg]
-    return method.attach(net, classes=classes).count(head=False)
+    return attach(method).count(head=False)
 
 
 def _templates(study: Study, net: Network) -> Iterator[tuple[Method, bool]]:
     """(method, whether its layer is given or it has none) for each entry of the study."""
-    from aptheory.methods import Method, applicable, from_settings, parse
+    from aptheory.methods import Method, applicable, from_settings
+    from aptheory.methods.registry import class_of, settings_of
 
+    beside = study.beside
     for entry in study.methods:
         if entry == "all":
             for method in applicable(net):
-                if method.name != "random_perturbation":  # the controls bring it, with its norm
+                if method.role != "control":  # the prompt that is swept brings it
                     yield method, not hasattr(method, "layer")
             continue
         if isinstance(entry, Method):
@@ -100,31 +117,20 @@ def _templates(study: Study, net: Network) -> Iterator[tuple[Method, bool]]:
             continue
         if isinstance(entry, Mapping):
             values = {"method" if key == "name" else key: item for key, item in entry.items()}
-            swept = values.get("layer") == EACH or (
-                _has_layer(values["method"]) and "layer" not in values
-            )
-            yield from_settings({**values, "layer": 0} if swept else values), not swept
-            continue
-        text = str(entry).replace(" ", "")
-        if f"layer={EACH}" in text:
-            yield parse(text.replace(f"layer={EACH}", "layer=0")), False
-            continue
-        swept = _has_layer(text.partition(":")[0]) and "layer=" not in text
-        if swept:
-            text += ("," if ":" in text else ":") + "layer=0"
-        yield parse(text), not swept
+        else:
+            values = settings_of(str(entry).replace(" ", ""))
+        swept = values.get("layer") == EACH or (
+            _has_layer(class_of(values, beside=beside)) and "layer" not in values
+        )
+        yield from_settings({**values, "layer": 0} if swept else values, beside=beside), not swept
 
 
-def _has_layer(name: str) -> bool:
-    """Whether the method of that name acts at one layer, so that it is swept unless it says which.
+def _has_layer(kind: type[Method]) -> bool:
+    """Whether the method acts at one layer, so that it is swept unless it says which.
 
     One that changes all of the network where no layer is given is swept with ``layer=each``.
     """
-    from aptheory.methods import METHODS
-
-    return name in METHODS and any(
-        item.name == "layer" and item.default is not None for item in fields(METHODS[name])
-    )
+    return any(item.name == "layer" and item.default is not None for item in fields(kind))
 
 
 def unusual(method: Method) -> str:

@@ -20,7 +20,7 @@ import torch
 
 from aptheory.devices import device_name, device_of
 from aptheory.errors import InputError
-from aptheory.methods import Adapted, from_settings
+from aptheory.methods import from_settings, register
 from aptheory.studies.plan import Batch, Job
 from aptheory.studies.records import Record, canonical
 from aptheory.studies.sources import (
@@ -37,6 +37,7 @@ from aptheory.training.recipe import Recipe, Run
 if TYPE_CHECKING:
     from aptheory.methods import Method
     from aptheory.networks.network import Network
+    from aptheory.studies.study import Opened
     from aptheory.tasks import Task
 
 KEPT_BYTES = 2 * 2**30
@@ -48,22 +49,31 @@ _COSTS = ("seconds", "peak_memory", "kept", "notes")
 
 
 class JobTrainer:
-    """Trains the batches of one job, in the order in which they are given."""
+    """Trains the batches of one job, in the order in which they are given.
 
-    def __init__(self, job: Job) -> None:
+    ``opened`` are networks and tasks that this process has loaded already.
+    """
+
+    def __init__(self, job: Job, opened: Opened | None = None) -> None:
         self.job = job
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic products
-        self.device = device_of(job.device)
-        self.net = _network(job.network, str(self.device))
-        self.task = _task(job.task)
+        for kind in job.classes:
+            register(kind)
+        self.device = device_of(job.runtime.device)
+        if opened is None:
+            self.net = _network(job.network, str(self.device), job.beside)
+            self.task = _task(job.task)
+        else:
+            self.net = opened.net(job.network).to(self.device)
+            self.task = opened.task(job.task)
         self._kept: dict[tuple[Any, ...], Kept] = {}
 
     def __call__(self, batch: Batch, lead: Sequence[Record]) -> list[dict[str, Any]]:
         """One outcome a run of ``batch``; ``lead`` are the records of the runs that it follows."""
         self._check(batch)
-        recipe = Recipe(**batch.recipe).but(together=self.job.together)
-        methods = _methods(batch, lead)
-        with _fixed(self.job.threads, self.device):
+        recipe = Recipe(**batch.recipe).but(together=self.job.runtime.together)
+        methods = _methods(batch, lead, self.job.beside)
+        with _fixed(self.job.runtime.threads, self.device):
             if batch.identities[0]["protocol"] == "vtab":
                 outcomes = self._vtab(batch, methods, recipe)
             else:
@@ -141,13 +151,15 @@ class JobTrainer:
         batch: Batch,
     ) -> list[Outcome]:
         kept = self._activations(task, recipe, batch.place)
-        prompted = methods[0].name == "ap"
+        prompted = methods[0].role == "prompt"
         found = fit_many(
             methods, self.net, task, runs=runs, recipe=recipe, kept=kept, keep_models=prompted
         )
         for outcome in found:
             if prompted and outcome.adapted is not None:
-                outcome.method["prompt_norm"] = prompt_norm(outcome.adapted)
+                control = outcome.adapted.method.control(outcome.adapted)
+                if control is not None and hasattr(control, "norm"):
+                    outcome.method["prompt_norm"] = control.norm
                 outcome.adapted = None
         return found
 
@@ -209,29 +221,14 @@ class JobTrainer:
         return {**values, "search": search, "candidates": len(tried), "costs": costs}
 
 
-def prompt_norm(adapted: Adapted) -> float:
-    """L2 norm of all that a trained activation prompt adds to one sample (float64).
-
-    A prompt that is shared by positions or channels counts as often as it is added.
-    """
-    square = 0.0
-    for place, edits in adapted.edits.items():
-        shape = adapted.net.layers[int(place)].shape
-        for edit in edits.children():
-            delta = edit.value()[0]  # type: ignore[operator]
-            delta = delta.detach().double()
-            square += float(delta.expand(shape).pow(2).sum())
-    return math.sqrt(square)
-
-
-def _methods(batch: Batch, lead: Sequence[Record]) -> list[Method]:
+def _methods(batch: Batch, lead: Sequence[Record], beside: Sequence[str]) -> list[Method]:
     """The method of each run; a control takes the norm that its prompt came to."""
     methods = []
     for position, identity in enumerate(batch.identities):
         settings = dict(identity["method"])
-        if lead:
+        if lead and "norm" in settings:
             settings["norm"] = lead[position].outcome["prompt_norm"]
-        methods.append(from_settings(settings))
+        methods.append(from_settings(settings, beside=beside))
     return methods
 
 
@@ -255,9 +252,9 @@ def _fixed(threads: int, device: torch.device) -> Iterator[None]:
         torch.use_deterministic_algorithms(deterministic)
 
 
-def _network(spec: Any, device: str) -> Network:
+def _network(spec: Any, device: str, beside: tuple[str, ...]) -> Network:
     if isinstance(spec, Mapping):
-        return _cached_network(canonical(spec), device)
+        return _cached_network(canonical(spec), device, beside)
     return load_network(spec).to(device)
 
 
@@ -266,9 +263,9 @@ def _task(spec: Any) -> Task:
 
 
 @lru_cache(maxsize=1)
-def _cached_network(spec: str, device: str) -> Network:
+def _cached_network(spec: str, device: str, beside: tuple[str, ...]) -> Network:
     """Workers go through many jobs of one network: load it once."""
-    return load_network(json.loads(spec)).to(device)
+    return load_network(json.loads(spec), beside=beside).to(device)
 
 
 @lru_cache(maxsize=2)

@@ -13,26 +13,21 @@ depends on what else is in the batch.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aptheory.errors import InputError
 from aptheory.studies.expansion import Choice, methods_of, unusual
 from aptheory.studies.records import key_of
-from aptheory.studies.sources import (
-    load_network,
-    load_task,
-    network_identity,
-    task_identity,
-    view_identity,
-)
-from aptheory.studies.study import Study
+from aptheory.studies.sources import view_identity
+from aptheory.studies.study import Opened, OpenNetwork, OpenTask, Runtime, Study
 
 if TYPE_CHECKING:
-    from aptheory.networks.network import Network
-    from aptheory.studies.prediction import Predictor
-    from aptheory.tasks import Task
+    from aptheory.methods import Adapted, Method
+    from aptheory.networks.layer import Layer
     from aptheory.training.recipe import Recipe
 
 IDENTITY_FORMAT = 1
@@ -74,14 +69,18 @@ class Batch:
 
 @dataclass(frozen=True)
 class Job:
-    """What one worker does in one go. ``network`` and ``task`` are specs or the objects."""
+    """What one worker does in one go. ``network`` and ``task`` are specs or the objects.
+
+    ``beside`` are the folders in which the user's modules may lie; ``classes`` are methods that
+    were defined in the user's script or notebook, where no other process can import them.
+    """
 
     network: Any
     task: Any
     batches: tuple[Batch, ...]
-    threads: int = 1
-    device: str = "auto"
-    together: int = 4
+    runtime: Runtime = field(default_factory=Runtime)
+    beside: tuple[str, ...] = ()
+    classes: tuple[type, ...] = ()
 
     @property
     def key(self) -> str:
@@ -148,6 +147,7 @@ class Plan:
                             "network": identity["network"]["name"],
                             "task": identity["task"]["name"],
                             "method": batch.labels.get("method", identity["method"]["method"]),
+                            "role": batch.labels.get("role", ""),
                             "layer": identity["layer"]["index"],
                             "layer_name": identity["layer"]["name"],
                             "settings": batch.labels.get("settings", ""),
@@ -164,51 +164,40 @@ class Plan:
         return pd.DataFrame(rows)
 
 
-def make_plan(study: Study) -> Plan:
-    """Load each network and task of a study once and lay out its runs.
+def make_plan(study: Study | Opened) -> Plan:
+    """Lay out the runs of a study, on its loaded networks and tasks.
 
     Raises:
         InputError: an unknown network, task, method, recipe or layer, told in a sentence.
     """
-    from aptheory.studies.prediction import Predictor
-
+    opened = study if isinstance(study, Opened) else study.open()
+    study = opened.study
     recipes = [_recipe(item) for item in study.recipes]
     if study.protocol == "vtab" and any(recipe.redraw for recipe in recipes):
         raise InputError(
             "the vtab protocol trains on all training and validation images, so nothing is left to "
             "redraw; leave redraw out of the recipe, or use protocol = 'standard'"
         )
-    loaded = [(spec, load_task(spec)) for spec in study.tasks]
-    identities = [task_identity(task) for _, task in loaded]
-    _distinct("task", [identity["name"] for identity in identities])
+    beside = tuple(str(Path(folder).absolute()) for folder in (*study.beside, Path.cwd()))
     jobs: list[Job] = []
     refused: dict[str, None] = {}
-    names: list[str] = []
-    for spec in study.networks:
-        net = load_network(spec)
-        predictor = Predictor(net)
-        about = network_identity(net)
-        names.append(net.name)
-        for (task_spec, task), task_about in zip(loaded, identities, strict=True):
-            batches: dict[str, Batch] = {}
-            identity = {"network": about, "task": task_about, **view_identity(net, task)}
-            place = _Where(study, net, task, identity, predictor)
-            for choice in methods_of(study, net, len(task.classes)):
+    for network in opened.networks:
+        for task in opened.tasks:
+            pair = _Pair(study, network, task, refused)
+            for choice in methods_of(study, network.net, pair.classes, pair.attach):
                 for recipe in recipes:
-                    for batch in _batches(place, choice, recipe, refused):
-                        batches[batch.key] = batch
-            for part in _cut(list(batches.values()), study.layers_together):
+                    pair.lay_out(choice, recipe)
+            for part in _cut(pair.batches, study.runtime.layers_together):
                 jobs.append(
                     Job(
-                        network=spec,
-                        task=task_spec,
+                        network=network.spec,
+                        task=task.spec,
                         batches=tuple(part),
-                        threads=study.threads,
-                        device=study.device,
-                        together=study.together,
+                        runtime=study.runtime,
+                        beside=beside,
+                        classes=tuple(pair.unreachable),
                     )
                 )
-    _distinct("network", names)
     if not jobs:
         raise InputError(
             "no run of this study makes sense: "
@@ -217,19 +206,11 @@ def make_plan(study: Study) -> Plan:
     return Plan(study.name, tuple(jobs), tuple(refused), describe(study))
 
 
-def _distinct(kind: str, names: Sequence[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(
-                f"two {kind}s of the study are called {name!r}; give each a label of its own"
-            )
-
-
 def describe(study: Study) -> dict[str, Any]:
     """The study as plain values for people to read; objects by their names."""
     plain = {}
-    for word, value in vars(study).items():
-        if word == "out":
+    for word, value in {**vars(study), **vars(study.runtime)}.items():
+        if word in ("base", "runtime"):
             continue
         if word in ("networks", "tasks"):
             value = [item if isinstance(item, Mapping) else item.name for item in value]
@@ -247,80 +228,126 @@ def _recipe(item: Any) -> Recipe:
     values = {"name": item} if isinstance(item, str) else dict(item)
     base = values.pop("base", None) or values.get("name", "quick")
     name = values.pop("name", base)
-    return Recipe.named(base, **values).but(name=name)
-
-
-@dataclass(frozen=True)
-class _Where:
-    """One network and task of a study, with what is known about them."""
-
-    study: Study
-    net: Network
-    task: Task
-    identity: dict[str, Any]
-    predictor: Predictor
-
-
-def _batches(
-    where: _Where, choice: Choice, recipe: Recipe, refused: dict[str, None]
-) -> Iterator[Batch]:
-    """The batches of one method with one recipe, or a line in ``refused`` when it does not fit."""
-    study, net, method = where.study, where.net, choice.method
     try:
-        adapted = method.attach(net, classes=len(where.task.classes))
-    except InputError as error:
-        refused[f"{net.name}, {method.name}: {error}"] = None
-        return
-    layer = net.layers[adapted.first_layer]
-    same: dict[str, Any] = {
-        "format": IDENTITY_FORMAT,
-        **where.identity,
-        "method": method.settings(),
-        "layer": {
-            "index": layer.index,
-            "name": layer.name,
-            "depth": layer.index / (len(net.layers) - 1),
-        },
-        "recipe": {
-            word: value for word, value in recipe.settings().items() if word not in _ROUNDING_ONLY
-        },
-        "search": {word: list(values) for word, values in study.search.items()},
-        "protocol": study.protocol,
-    }
-    if study.protocol == "vtab":
-        same["search_seed"] = study.search_seed
-    led: list[Batch | None] = []
-    if choice.follows is not None:
-        led = list(_batches(where, Choice(choice.follows, ""), recipe, refused))
-        same["method"] = {**same["method"], "norm": "learned"}
-    candidates = 1
-    for values in study.search.values():
-        candidates *= len(values)
-    size = study.together if study.protocol == "vtab" else max(1, study.together // candidates)
-    for number, start in enumerate(range(0, len(study.seeds), size)):
-        seeds = study.seeds[start : start + size]
-        leader = led[number] if led else None
-        identities = []
-        for position, seed in enumerate(seeds):
-            identity = {**same, "seed": seed}
-            if leader is not None:
-                identity["follows"] = leader.run_keys[position]
-            identities.append(identity)
-        seconds, operations = where.predictor.of(adapted, where.task, recipe, study, len(seeds))
-        yield Batch(
-            identities=tuple(identities),
-            recipe=recipe.settings(),
-            place=adapted.first_layer,
-            labels={
-                "method": choice.label,
-                "recipe": recipe.name,
-                "settings": unusual(method),
+        return Recipe.named(base, **values).but(name=name)
+    except InputError:
+        raise
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"the recipe {item!r:.200} makes no sense ({error}); mend its values."
+        ) from error
+
+
+class _Pair:
+    """One network and task of a study while its batches are laid out.
+
+    ``batches`` has each once, in the order in which they came; ``refused`` gathers a sentence for
+    every method that does not fit; ``unreachable`` are the classes that only this process has.
+    """
+
+    def __init__(
+        self, study: Study, network: OpenNetwork, task: OpenTask, refused: dict[str, None]
+    ) -> None:
+        self.study, self.network, self.task, self.refused = study, network, task, refused
+        self.net = network.net
+        self.classes = len(task.task.classes)
+        self.unreachable: dict[type, None] = {}
+        self._batches: dict[str, Batch] = {}
+        self._leaders: dict[str, list[Batch]] = {}
+
+        # A prompt is attached for its control and for its extent, one after the other.
+        @lru_cache(maxsize=2)
+        def attached(kind: type, method: Method) -> Adapted:
+            return method.attach(self.net, classes=self.classes)
+
+        self.attach: Callable[[Method], Adapted] = lambda method: attached(type(method), method)
+
+    @property
+    def batches(self) -> list[Batch]:
+        return list(self._batches.values())
+
+    def lay_out(self, choice: Choice, recipe: Recipe) -> None:
+        """Add the batches of one method with one recipe, or a line in ``refused``."""
+        method, predictor = choice.method, self.network.predictor
+        if type(method).__module__ == "__main__":
+            self.unreachable[type(method)] = None
+        try:
+            extent = predictor.extent(method, self.classes, self.attach)
+        except InputError as error:
+            self.refused[f"{self.net.name}, {method.name}: {error}"] = None
+            return
+        same = self._identity(method, recipe, self.net.layers[extent.place])
+        leaders: list[Batch] = []
+        if choice.follows is not None:
+            leaders = self._leaders[key_of([choice.follows.settings(), recipe.settings()])]
+            if "norm" in same["method"]:
+                same["method"] = {**same["method"], "norm": "learned"}
+        batches = []
+        for number, seeds in enumerate(self._stacks()):
+            leader = leaders[number] if leaders else None
+            identities = []
+            for position, seed in enumerate(seeds):
+                identity = {**same, "seed": seed}
+                if leader is not None:
+                    identity["follows"] = leader.run_keys[position]
+                identities.append(identity)
+            seconds, operations = predictor.of(
+                extent,
+                self.task.task,
+                recipe,
+                runs=len(seeds),
+                candidates=self.study.candidates,
+                protocol=self.study.protocol,
+            )
+            batches.append(
+                Batch(
+                    identities=tuple(identities),
+                    recipe=recipe.settings(),
+                    place=extent.place,
+                    labels={
+                        "method": choice.label,
+                        "role": method.role,
+                        "recipe": recipe.name,
+                        "settings": unusual(method),
+                    },
+                    parameters=extent.parameters,
+                    seconds=seconds,
+                    operations=operations,
+                    follows=leader.key if leader is not None else None,
+                )
+            )
+        self._leaders[key_of([method.settings(), recipe.settings()])] = batches
+        self._batches |= {batch.key: batch for batch in batches}
+
+    def _identity(self, method: Method, recipe: Recipe, layer: Layer) -> dict[str, Any]:
+        """What the runs of a method with a recipe share; the seed makes them different."""
+        settings = recipe.settings()
+        same: dict[str, Any] = {
+            "format": IDENTITY_FORMAT,
+            "network": self.network.identity,
+            "task": self.task.identity,
+            **view_identity(self.net, self.task.task),
+            "method": method.settings(),
+            "layer": {
+                "index": layer.index,
+                "name": layer.name,
+                "depth": layer.index / (len(self.net.layers) - 1),
             },
-            parameters=adapted.count(head=False),
-            seconds=seconds,
-            operations=operations,
-            follows=leader.key if leader is not None else None,
-        )
+            "recipe": {word: v for word, v in settings.items() if word not in _ROUNDING_ONLY},
+            "search": {word: list(values) for word, values in self.study.search.items()},
+            "protocol": self.study.protocol,
+        }
+        if self.study.protocol == "vtab":
+            same["search_seed"] = self.study.search_seed
+        return same
+
+    def _stacks(self) -> Iterator[tuple[int, ...]]:
+        """The seeds that train as one batch, batch by batch; a search takes its share of room."""
+        size = self.study.runtime.together
+        if self.study.protocol != "vtab":
+            size = max(1, size // self.study.candidates)
+        for start in range(0, len(self.study.seeds), size):
+            yield tuple(self.study.seeds[start : start + size])
 
 
 def _cut(batches: list[Batch], width: int) -> Iterator[list[Batch]]:

@@ -17,6 +17,8 @@ decide no result.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -25,9 +27,8 @@ import torch
 from aptheory.training.cost import Operations, piece_operations, predict
 
 if TYPE_CHECKING:
-    from aptheory.methods import Adapted
+    from aptheory.methods import Adapted, Method
     from aptheory.networks.network import Network
-    from aptheory.studies.study import Study
     from aptheory.tasks import Task
     from aptheory.training.recipe import Recipe
 
@@ -36,11 +37,40 @@ _STEP_SECONDS = 2e-3
 """Of one step of one run, whatever the network: the optimiser and Python."""
 
 
+@dataclass(frozen=True)
+class Extent:
+    """What a plan must know of a method on a network: where it starts, what it trains.
+
+    ``place`` is the first place that feels it, ``exit`` where its head reads, ``parameters`` those
+    without the head, ``step`` the operations of a training step of one image from ``place`` on.
+    """
+
+    place: int
+    exit: int
+    parameters: int
+    step: float
+
+
 class Predictor:
     """Counts and times one network once, then predicts any number of batches on it."""
 
     def __init__(self, net: Network) -> None:
         self.net = net
+        self._extents: dict[tuple[type, Method, int], Extent] = {}
+
+    def extent(self, method: Method, classes: int, attach: Callable[[Method], Adapted]) -> Extent:
+        """The extent of a method, attached once whatever is asked of it.
+
+        Raises:
+            InputError: it does not fit the network.
+        """
+        key = (type(method), method, classes)
+        if key not in self._extents:
+            adapted = attach(method)
+            parameters = adapted.count(head=False)
+            step = predict(adapted, self.operations).step_from_kept if parameters else 0.0
+            self._extents[key] = Extent(adapted.first_layer, adapted.exit, parameters, step)
+        return self._extents[key]
 
     @cached_property
     def operations(self) -> Operations:
@@ -64,22 +94,26 @@ class Predictor:
         return max(1.0, sum(self.operations.forward) * _IMAGES / seconds)
 
     def of(
-        self, adapted: Adapted, task: Task, recipe: Recipe, study: Study, runs: int
+        self,
+        extent: Extent,
+        task: Task,
+        recipe: Recipe,
+        *,
+        runs: int,
+        candidates: int,
+        protocol: str = "standard",
     ) -> tuple[float, float]:
         """(seconds, operations) of ``runs`` runs with all their candidates."""
         train, val, test = len(task.train), len(task.val), len(task.test)
-        candidates = 1
-        for values in study.search.values():
-            candidates *= len(values)
         trained = float(runs * candidates * train)
-        if study.protocol == "vtab":
+        if protocol == "vtab":
             trained = candidates * train + runs * (train + val)
         forward = self.operations.forward
-        before = sum(forward[: adapted.first_layer])
-        after = sum(forward[adapted.first_layer : adapted.exit])
+        before = sum(forward[: extent.place])
+        after = sum(forward[extent.place : extent.exit])
         total = (train + val + test) * before + runs * candidates * (val + test) * after
-        if adapted.count(head=False):
-            total += recipe.epochs * trained * predict(adapted, self.operations).step_from_kept
+        if extent.parameters:
+            total += recipe.epochs * trained * extent.step
         else:  # only the head learns: its features are computed once
             total += trained * after
         steps = recipe.epochs * trained / recipe.batch_size

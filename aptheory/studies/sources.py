@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aptheory.checked import importable, imported
 from aptheory.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from aptheory.tasks import Task
 
 
-def load_network(spec: Any) -> Network:
-    """The network that an entry of ``Study.networks`` describes, in evaluation mode."""
+def load_network(spec: Any, *, beside: Sequence[str | Path] = ()) -> Network:
+    """The network that an entry of ``Study.networks`` describes, in evaluation mode.
+
+    ``beside`` are folders in which the module of a ``factory`` may lie.
+    """
     import torch
 
     from aptheory.networks.loading import load
@@ -41,7 +44,7 @@ def load_network(spec: Any) -> Network:
             net = load(name, name=label or name, **values, **options)
         else:
             called = label or name or factory.partition(":")[2]
-            net = load(_call(factory, options), name=called, **values)
+            net = load(_call(factory, options, beside), name=called, **values)
     net.source = source
     return net
 
@@ -54,15 +57,28 @@ def _located(values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(values)
 
 
-def _call(factory: str, options: Mapping[str, Any]) -> Any:
-    module, colon, function = factory.partition(":")
-    if not colon:
-        raise InputError(f"factory is {factory!r}; expected 'module:function'")
+def _call(factory: str, options: Mapping[str, Any], beside: Sequence[str | Path]) -> Any:
+    """The torch module that the user's function makes.
+
+    Raises:
+        InputError: no such function, one that fails, or one that returns something else.
+    """
+    from torch import nn
+
+    function = imported(factory, beside=beside)
     try:
-        made = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"factory {factory!r} cannot be imported: {error}") from None
-    return made(**options)
+        with importable(*beside):  # it may import only when it is called
+            made = function(**options)
+    except Exception as error:
+        raise InputError(
+            f"factory {factory!r} failed ({type(error).__name__}: {error}); call it by itself with "
+            f"{dict(options)} to see where."
+        ) from error
+    if not isinstance(made, nn.Module):
+        raise InputError(
+            f"factory {factory!r} returned a {type(made).__name__}; expected a torch module."
+        )
+    return made
 
 
 def load_task(spec: Any) -> Task:

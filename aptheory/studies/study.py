@@ -16,24 +16,56 @@ cluster. It is a TOML file or this dataclass; an unknown key is refused, with th
 
 from __future__ import annotations
 
-import difflib
-import tomllib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from aptheory.checked import read_text, toml_table
 from aptheory.errors import InputError
+from aptheory.studies import entries
 
-_NETWORK_WORDS = (
-    *("name", "label", "factory", "weights", "seed", "granularity", "input_shape"),
-    *("mean", "std", "crop", "resize", "interpolation", "options"),
-)
-_TASK_WORDS = ("name", "label", "seed", "train", "val", "test", "subset_seed", "resize")
-_SEARCHED = ("lr", "weight_decay")
+if TYPE_CHECKING:
+    from aptheory.networks.network import Network
+    from aptheory.studies.prediction import Predictor
+    from aptheory.tasks import Task
+
+_LARGEST_FILE = 2**20
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?")
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """What decides how results are rounded, and so is part of a study that must give the same bits.
+
+    Attributes:
+        together: how many runs train as one batch at most.
+        layers_together: how many neighbouring layers one worker walks through, keeping activations.
+        threads: of each worker.
+        device: ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+    """
+
+    together: int = 4
+    layers_together: int = 4
+    threads: int = 1
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for word in ("together", "layers_together", "threads"):
+            value = getattr(self, word)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 4096:
+                raise InputError(
+                    f"{word} is {value!r:.200}; expected a whole number from 1 up (to 4096)."
+                )
+        if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
+            raise InputError(
+                f"device is {self.device!r:.200}; expected 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """What is run. One *run* is one (network, task, method, layer, recipe, seed).
 
@@ -64,12 +96,8 @@ class Study:
             the same layer and seed came to.
         equal: ``"parameters"`` sets each method's size so that it trains as nearly as possible as
             many parameters as the first of ``methods``; ``None`` leaves the sizes as they are.
-        together: how many runs train as one batch at most. It is part of the study because it
-            decides rounding, so that a study that was interrupted gives the same bits.
-        layers_together: how many neighbouring layers one worker walks through, keeping activations.
-        threads: of each worker, for the same reason part of the study.
-        device: ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"``.
-        out: the folder that `sweep` last wrote to; decides nothing.
+        runtime: what decides rounding and nothing else; in a file its words stand at the top.
+        base: the folder of the study's file, where ``module:name`` is looked for too.
     """
 
     networks: Sequence[Any]
@@ -83,44 +111,80 @@ class Study:
     search_seed: int = 0
     controls: bool = True
     equal: str | None = None
-    together: int = 4
-    layers_together: int = 4
-    threads: int = 1
-    device: str = "auto"
+    runtime: Runtime = field(default_factory=Runtime)
     name: str = "study"
-    out: str | Path | None = field(default=None, compare=False)
+    base: str | Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        for word in ("networks", "tasks", "methods", "recipes", "seeds"):
-            value = getattr(self, word)
-            if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-                value = (value,)
-            if not value:
-                raise InputError(f"the study has no {word}; give at least one")
-            setattr(self, word, tuple(value))
-        self.networks = tuple(_spec(item, "network", _NETWORK_WORDS) for item in self.networks)
-        self.tasks = tuple(_spec(item, "task", _TASK_WORDS) for item in self.tasks)
-        self.methods = tuple(
-            getattr(m, "name", m) if isinstance(m, type) else m for m in self.methods
+        several = {word: self._several(word) for word in _PLURALS}
+        self._set(
+            networks=tuple(
+                entries.source(e, "network", entries.NETWORK) for e in several["networks"]
+            ),
+            tasks=tuple(entries.source(e, "task", entries.TASK) for e in several["tasks"]),
+            methods=tuple(entries.method(e) for e in several["methods"]),
+            recipes=tuple(entries.recipe(e) for e in several["recipes"]),
+            seeds=entries.seeds(several["seeds"]),
+            layers=entries.layers(self.layers),
+            search=entries.search(self.search),
         )
-        self._check_numbers()
-        self.layers = _layers(self.layers)
-        self.search = _search(self.search)
+        entries.seeds([self.search_seed])
         if self.protocol not in ("standard", "vtab"):
-            raise InputError(f"protocol is {self.protocol!r}; expected 'standard' or 'vtab'")
+            raise InputError(f"protocol is {self.protocol!r:.200}; expected 'standard' or 'vtab'.")
         if self.equal not in (None, "parameters"):
-            raise InputError(f"equal is {self.equal!r}; expected 'parameters' or nothing")
+            raise InputError(f"equal is {self.equal!r:.200}; expected 'parameters' or nothing.")
+        if not isinstance(self.controls, bool):
+            raise InputError(f"controls is {self.controls!r:.200}; expected true or false.")
+        if not isinstance(self.name, str) or not re.fullmatch(r"[\w .+-]{1,100}", self.name):
+            raise InputError(
+                f"name is {self.name!r:.200}; expected letters, digits, spaces, '-', '_' and '.'."
+            )
 
-    def _check_numbers(self) -> None:
-        for seed in (*self.seeds, self.search_seed):
-            if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-                raise InputError(f"a seed is {seed!r}; expected whole numbers from 0 up")
-        if len(set(self.seeds)) != len(self.seeds):
-            raise InputError(f"seeds {list(self.seeds)} name one twice; expected different ones")
-        for word in ("together", "layers_together", "threads"):
-            value = getattr(self, word)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{word} is {value!r}; expected a whole number from 1 up")
+    def _set(self, **values: Any) -> None:
+        for word, value in values.items():
+            object.__setattr__(self, word, value)
+
+    def _several(self, word: str) -> Sequence[Any]:
+        """The entries of a field that may also be given as one."""
+        value = getattr(self, word)
+        if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+            value = (value,)
+        if not value:
+            raise InputError(f"the study has no {word}; give at least one.")
+        if word != "seeds" and len(value) > entries.MOST_ENTRIES:
+            raise InputError(
+                f"the study has {len(value)} {word}; expected {entries.MOST_ENTRIES} at most."
+            )
+        return value
+
+    @property
+    def beside(self) -> tuple[Path, ...]:
+        """Folders in which the modules that the study names may lie."""
+        return () if self.base is None else (Path(self.base),)
+
+    @property
+    def candidates(self) -> int:
+        """How many settings of the searched hyperparameters each run tries."""
+        count = 1
+        for values in self.search.values():
+            count *= len(values)
+        return count
+
+    def open(self) -> Opened:
+        """Load each network and task, once, for planning, profiling, training and settings.
+
+        Raises:
+            InputError: an unknown network or task, or two of one name.
+        """
+        from aptheory.studies.sources import load_network, load_task
+
+        tasks = tuple(OpenTask(spec, load_task(spec)) for spec in self.tasks)
+        _distinct("task", [each.task.name for each in tasks])
+        networks = tuple(
+            OpenNetwork(spec, load_network(spec, beside=self.beside)) for spec in self.networks
+        )
+        _distinct("network", [each.net.name for each in networks])
+        return Opened(self, networks, tasks)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Study:
@@ -131,11 +195,10 @@ class Study:
         """
         path = Path(path)
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"cannot read the study {path}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is not valid TOML: {error}") from None
+            text = read_text(path, most=_LARGEST_FILE)
+        except FileNotFoundError:
+            raise InputError(f"cannot read the study {path}: there is no such file.") from None
+        values = toml_table(text, name=str(path))
         try:
             return cls.from_dict(values, base=path.parent)
         except InputError as error:
@@ -146,97 +209,97 @@ class Study:
         """A study from plain values, as they come out of a TOML file.
 
         ``recipe``, ``network``, ``task``, ``method`` and ``seed`` may stand for the plural with
-        one entry. ``base`` is the folder that relative file names start from.
+        one entry, and the words of `Runtime` at the top. ``base`` is the folder that relative file
+        names start from.
         """
         values = dict(values)
-        for one in ("network", "task", "method", "recipe", "seed"):
-            many = one + "s"
+        for many in _PLURALS:
+            one = many.removesuffix("s")
             if one in values:
                 if many in values:
-                    raise InputError(f"the study has both {one} and {many}; keep one of them")
+                    raise InputError(f"the study has both {one} and {many}; keep one of them.")
                 values[many] = [values.pop(one)]
-        known = [item.name for item in fields(cls)]
+        of_runtime = [item.name for item in fields(Runtime)]
+        of_study = [item.name for item in fields(cls) if item.name not in ("runtime", "base")]
         for word in values:
-            if word not in known:
-                raise InputError(f"a study has no {word!r}; {_near(word, known)}")
+            if word not in (*of_study, *of_runtime):
+                near = entries.near(word, [*of_study, *of_runtime])
+                raise InputError(f"a study has no {word!r:.200}; {near}")
         for word in ("networks", "tasks"):
             if word not in values:
-                raise InputError(f"the study has no {word}; add a line {word} = [...]")
+                raise InputError(f"the study has no {word}; add a line {word} = [...].")
         if base is not None:
-            values["networks"] = [_rebase(item, base) for item in _several(values["networks"])]
-            values["tasks"] = [_rebase(item, base) for item in _several(values["tasks"])]
-        return cls(**values)
+            for word in ("networks", "tasks"):
+                listed = values[word] if isinstance(values[word], list | tuple) else [values[word]]
+                values[word] = [entries.rebased(item, base) for item in listed]
+        runtime = Runtime(**{word: values.pop(word) for word in of_runtime if word in values})
+        return cls(**values, runtime=runtime, base=base)
 
 
-def _several(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
+_PLURALS = ("networks", "tasks", "methods", "recipes", "seeds")
 
 
-def _near(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=3)
-    return f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known)}"
-
-
-def _spec(item: Any, kind: str, words: Sequence[str]) -> Any:
-    """A table of plain values for a name or a table; objects (networks, tasks) stay themselves."""
-    if isinstance(item, str):
-        return {"name": item}
-    if not isinstance(item, Mapping):
-        return item
-    for word in item:
-        if word not in words:
-            raise InputError(f"a {kind} has no {word!r}; {_near(word, words)}")
-    if not any(word in item for word in ("name", "factory")):
-        raise InputError(f"a {kind} has no name: {dict(item)!r}")
-    return dict(item)
-
-
-def _rebase(item: Any, base: Path) -> Any:
-    """The same entry with its file names made relative to ``base`` instead of to nothing."""
-    if isinstance(item, str):
-        kind, colon, rest = item.partition(":")
-        if colon and kind in ("folder", "npz"):
-            return f"{kind}:{_path(rest, base)}"
-        return item
-    if not isinstance(item, Mapping):
-        return item
-    item = dict(item)
-    if isinstance(item.get("name"), str):
-        item["name"] = _rebase(item["name"], base)
-    weights = item.get("weights")
-    if isinstance(weights, str) and weights not in ("pretrained", "random"):
-        item["weights"] = _path(weights, base)
-    return item
-
-
-def _path(text: str, base: Path) -> str:
-    path = Path(text).expanduser()
-    return str(path if path.is_absolute() else base / path)
-
-
-def _layers(layers: Any) -> Any:
-    """Text, or a tuple of what may name a place; which network has it is seen in the plan."""
-    if isinstance(layers, str):
-        return layers
-    chosen = tuple(layers) if isinstance(layers, Sequence) else (layers,)
-    for layer in chosen:
-        if isinstance(layer, bool) or not isinstance(layer, int | float | str):
+def _distinct(kind: str, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
             raise InputError(
-                f"layers has {layer!r}; expected 'all', 'blocks', or places: indices, names, "
-                "fractions of the depth from 0.0 to 1.0"
+                f"two {kind}s of the study are called {name!r}; give each a label of its own."
             )
-    if not chosen:
-        raise InputError("layers is empty; give 'all', 'blocks', or some places")
-    return chosen
 
 
-def _search(search: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
-    grid = {}
-    for word, values in dict(search).items():
-        if word not in _SEARCHED:
-            raise InputError(f"search has no {word!r}; {_near(word, _SEARCHED)}")
-        numbers = tuple(values) if isinstance(values, Sequence) else (values,)
-        if not numbers or not all(isinstance(n, int | float) and n >= 0 for n in numbers):
-            raise InputError(f"search.{word} is {values!r}; expected a list of numbers from 0 up")
-        grid[word] = tuple(float(number) for number in numbers)
-    return grid
+# ------------------------------------------------------------------- its networks and tasks, loaded
+
+
+@dataclass(frozen=True)
+class OpenNetwork:
+    """A network of a study: how the study names it, and the network; digests are remembered."""
+
+    spec: Any
+    net: Network
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        from aptheory.studies.sources import network_identity
+
+        return network_identity(self.net)
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        from aptheory.studies.prediction import Predictor
+
+        return Predictor(self.net)
+
+
+@dataclass(frozen=True)
+class OpenTask:
+    """A task of a study: how the study names it, and the task."""
+
+    spec: Any
+    task: Task
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        from aptheory.studies.sources import task_identity
+
+        return task_identity(self.task)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A study with its networks and tasks: what every step of the main job is handed."""
+
+    study: Study
+    networks: tuple[OpenNetwork, ...]
+    tasks: tuple[OpenTask, ...]
+
+    def net(self, spec: Any) -> Network:
+        """The loaded network of an entry of ``study.networks``."""
+        return next(each.net for each in self.networks if _same(each.spec, spec))
+
+    def task(self, spec: Any) -> Task:
+        """The loaded task of an entry of ``study.tasks``."""
+        return next(each.task for each in self.tasks if _same(each.spec, spec))
+
+
+def _same(spec: Any, other: Any) -> bool:
+    return spec is other or (isinstance(spec, Mapping) and spec == other)

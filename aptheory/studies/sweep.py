@@ -18,14 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aptheory.errors import InputError
-from aptheory.studies.engines import Died, Engine, make_engine
+from aptheory.studies.engines import Died, Engine, Here, make_engine
 from aptheory.studies.files import write_atomically
 from aptheory.studies.plan import Batch, Job, Plan, make_plan
 from aptheory.studies.records import canonical
 from aptheory.studies.status import Status, duration, status
 from aptheory.studies.store import Store
-from aptheory.studies.study import Study
+from aptheory.studies.study import Opened, Study
 from aptheory.studies.tables import export, save_table, table
 from aptheory.studies.worker import Trainer, finished, store_failure, work
 
@@ -40,7 +39,7 @@ DEATHS = 3
 
 def sweep(
     study: Study | str | Path,
-    out: str | Path | None = None,
+    out: str | Path,
     *,
     engine: str | Engine = "processes",
     workers: int | None = None,
@@ -68,22 +67,29 @@ def sweep(
     """
     if not isinstance(study, Study):
         study = Study.from_toml(study)
-    out = out if out is not None else study.out
-    if out is None:
-        raise InputError("the sweep has no folder for its results; give out='runs/…'")
-    study.out = out
-    store = Store(out).create()
-    plan = make_plan(study)
-    chosen = make_engine(
-        engine, workers=workers, threads=study.threads, device=study.device, address=address
-    )
+    opened = study.open()
     return execute(
-        plan,
-        store,
-        engine=chosen,
+        make_plan(opened),
+        Store(out).create(),
+        engine=engine_of(opened, engine, workers=workers, address=address),
+        opened=opened,
         retry_failed=retry_failed,
         progress=progress,
         tracker=tracker,
+    )
+
+
+def engine_of(
+    opened: Opened,
+    engine: str | Engine = "processes",
+    *,
+    workers: int | None = None,
+    address: str | None = None,
+) -> Engine:
+    """The engine of that name, with the threads and the device of a study."""
+    runtime = opened.study.runtime
+    return make_engine(
+        engine, workers=workers, threads=runtime.threads, device=runtime.device, address=address
     )
 
 
@@ -97,12 +103,20 @@ def execute(
     store: Store | str | Path,
     *,
     engine: Engine,
+    opened: Opened | None = None,
     trainer: Callable[[Job], Trainer] | None = None,
     retry_failed: bool = False,
     progress: bool = True,
     tracker: Callable[[dict[str, Any]], None] | None = None,
 ) -> pd.DataFrame:
-    """`sweep` for a plan that is made already; ``trainer(job)`` gives what trains its batches."""
+    """`sweep` for a plan that is made already; ``trainer(job)`` gives what trains its batches.
+
+    Jobs that run in this very process train on the networks and tasks of ``opened``.
+    """
+    if trainer is None and opened is not None and isinstance(engine, Here):
+        from aptheory.studies.job_trainer import JobTrainer
+
+        trainer = partial(JobTrainer, opened=opened)
     if not isinstance(store, Store):
         store = Store(store).create()
     token = secrets.token_hex(8)

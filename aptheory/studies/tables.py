@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KEYS = (
-    *("network", "task", "group", "method", "settings", "layer", "layer_name", "depth"),
+    *("network", "task", "group", "method", "role", "settings"),
+    *("layer", "layer_name", "depth"),
     *("recipe", "seed"),
 )
 ACCURACIES = ("train_accuracy", "val_accuracy", "test_accuracy", "val_loss", "converged")
@@ -64,6 +65,8 @@ def records(folder: str | Path, *, every: bool = False) -> list[tuple[dict[str, 
 
 def _about(record: Record, labels: dict[str, str] | None) -> dict[str, Any]:
     """The columns that say what a run is; the folder's plan says what to call it."""
+    from aptheory.methods import role_of
+
     identity = record.identity
     labels = record.outcome.get("labels", {}) if labels is None else labels
     layer = identity["layer"]
@@ -72,6 +75,7 @@ def _about(record: Record, labels: dict[str, str] | None) -> dict[str, Any]:
         "task": identity["task"]["name"],
         "group": identity["task"]["group"],
         "method": labels.get("method", identity["method"]["method"]),
+        "role": labels.get("role") or role_of(identity["method"]["method"]),
         "settings": labels.get("settings", ""),
         "layer": layer["index"],
         "layer_name": layer["name"],
@@ -90,10 +94,11 @@ def table(
 ) -> pd.DataFrame:
     """The tidy table of a study: one row a run and measure, sorted.
 
-    Columns: network, task, group, method, settings (those that are not the method's usual ones),
-    layer (index of the place), layer_name, depth (0 the image, 1 the classifier's input), recipe,
-    seed, measure, value. Accuracies are fractions in [0, 1], the validation loss is in nats,
-    ``converged`` is 1 or 0 and has no row where a run was too short to tell.
+    Columns: network, task, group, method, role (prompt, control, probe or baseline), settings
+    (those that are not the method's usual ones), layer (index of the place), layer_name, depth (0
+    the image, 1 the classifier's input), recipe, seed, measure, value. Accuracies are fractions in
+    [0, 1], the validation loss is in nats, ``converged`` is 1 or 0 and has no row where a run was
+    too short to tell.
 
     Args:
         folder: a sweep's results folder; it may still be running.
@@ -111,6 +116,17 @@ def table(
             if isinstance(value, int | float):
                 rows.append({**about, "measure": measure, "value": float(value)})
     return pd.DataFrame(rows, columns=[*KEYS, "measure", "value"])
+
+
+def with_roles(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table of methods with its column ``role``: tables of earlier versions lack it."""
+    from aptheory.methods import role_of
+
+    if "role" in frame or "method" not in frame:
+        return frame
+    frame = frame.copy()
+    frame.insert(list(frame).index("method") + 1, "role", frame["method"].map(role_of))
+    return frame
 
 
 def runs(folder: str | Path, *, every: bool = False) -> pd.DataFrame:

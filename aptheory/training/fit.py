@@ -158,7 +158,7 @@ def _groups(each: Sequence[Method]) -> list[tuple[Method, list[int]]]:
 
 def first_layer(method: Method, net: Network) -> int:
     """The first place that feels ``method`` in ``net``."""
-    return method.attach(net, classes=2).first_layer
+    return method.first_layer(net)
 
 
 def stack_size(method: Method, net: Network, recipe: Recipe, runs: int, place: int) -> int:

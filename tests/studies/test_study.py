@@ -23,7 +23,7 @@ def study(**changes):
         "recipes": [{"name": "quick", "epochs": 1}],
         "seeds": [0, 1],
     }
-    return Study(**{**values, **changes})
+    return Study.from_dict({**values, **changes})
 
 
 # ------------------------------------------------------------------------- the study as values

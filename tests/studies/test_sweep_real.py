@@ -38,7 +38,7 @@ def study(**changes):
         "recipes": [{"name": "quick", "epochs": 1, "batch_size": 16}],
         "seeds": [0, 1],
     }
-    return Study(**{**values, **changes})
+    return Study.from_dict({**values, **changes})
 
 
 def run(plan_or_study, folder, engine=None):

@@ -1,0 +1,192 @@
+"""What comes from outside, looked at before it is believed: JSON, TOML, names of code and files.
+
+Size and depth are bounded before anything walks through a value, so that a hostile file costs a
+sentence. Code is imported for ``module:name`` alone, and only where a user says so: on the command
+line, in a study file, in Python. What a *data* file names is never imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tomllib
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module, invalidate_caches
+from pathlib import Path
+from typing import Any
+
+from aptheory.errors import InputError
+
+MOST_BYTES = 64 * 2**20
+"""Of a text that is read whole."""
+DEEPEST = 64
+"""Lists and tables within one another."""
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+# ------------------------------------------------------------------------------------ values
+
+
+def read_text(path: str | Path, *, most: int = MOST_BYTES) -> str:
+    """The text of a file of at most ``most`` bytes.
+
+    Raises:
+        FileNotFoundError: there is none; what that means is the caller's to say.
+        InputError: it cannot be read, is too large, or is no UTF-8.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; give a file.")
+        with open(path, "rb") as file:
+            data = file.read(most + 1)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read ({reason}); check the file.") from None
+    if len(data) > most:
+        raise InputError(f"{path} is larger than {most / 1e6:.0f} MB; it is not what it should be.")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not text (UTF-8); write it again.") from None
+
+
+def json_value(text: str, *, name: str) -> Any:
+    """What a JSON text says; ``name`` is where it comes from, for messages.
+
+    Raises:
+        InputError: not JSON, not finite, or nested deeper than `DEEPEST`.
+    """
+    try:
+        value = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise InputError(f"{name} is not JSON ({_reason(error)}); write it again.") from None
+    return _shallow(value, name)
+
+
+def json_table(text: str, *, name: str) -> dict[str, Any]:
+    """The same where it must be a table (a JSON object)."""
+    value = json_value(text, name=name)
+    if not isinstance(value, dict):
+        raise InputError(f"{name} holds a {type(value).__name__}, not a table; write it again.")
+    return value
+
+
+def toml_table(text: str, *, name: str) -> dict[str, Any]:
+    """What a TOML text says.
+
+    Raises:
+        InputError: not TOML, or nested deeper than `DEEPEST`.
+    """
+    try:
+        value = tomllib.loads(text)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise InputError(f"{name} is not valid TOML: {_reason(error)}.") from None
+    _shallow(value, name)
+    return value
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is not a finite number")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, RecursionError | MemoryError):
+        return "it is nested too deeply"
+    return str(error).rstrip(".") or type(error).__name__
+
+
+def _shallow(value: Any, name: str) -> Any:
+    level = [value]
+    for _ in range(DEEPEST):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, Mapping):
+                below += item.values()
+            elif isinstance(item, list):
+                below += item
+        if not below:
+            return value
+        level = below
+    raise InputError(f"{name} is nested more than {DEEPEST} levels deep; write it again.")
+
+
+# -------------------------------------------------------------------------------------- code
+
+
+def imported(factory: str, *, beside: Sequence[str | Path] = ()) -> Any:
+    """The object that ``"module:name"`` names.
+
+    Modules that Python finds anyway come first, then those in the folders ``beside``, then those
+    in the working directory. Importing a module runs it.
+
+    Raises:
+        InputError: another form, no such module or name, or a module that fails.
+    """
+    if not _FACTORY.fullmatch(factory):
+        raise InputError(f"{factory!r} names no code; expected 'module:name'.")
+    module, _, name = factory.partition(":")
+    try:
+        with importable(*beside):
+            found = import_module(module)
+            for part in name.split("."):
+                found = getattr(found, part)
+    except (Exception, SystemExit) as error:
+        place = getattr(sys.modules.get(module), "__file__", None)
+        where = f" from {place}" if place else ""
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+        raise InputError(
+            f"{factory!r} cannot be imported{where} ({reason}); check the module's name, and that "
+            "it lies in the working directory or beside the study."
+        ) from error
+    return found
+
+
+@contextmanager
+def importable(*folders: str | Path) -> Iterator[None]:
+    """Look for modules in ``folders`` and the working directory too, after everywhere else."""
+    before = list(sys.path)
+    places = [os.path.abspath(folder) for folder in (*folders, os.getcwd())]
+    sys.path += [place for place in dict.fromkeys(places) if place not in before]
+    invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+# ------------------------------------------------------------------------------------- names
+
+_LONGEST_STEM = 96
+
+
+def safe_stem(*parts: object) -> str:
+    """A file's name without its suffix, made from names that may hold anything.
+
+    Letters and digits of every script, ``-`` and ``_`` stay; a dot between them stays too, so
+    ``resnet50.a1_in1k`` keeps its tag: add a suffix to the name, do not replace one. What is
+    changed or cut is told apart by eight digits of a hash, so different names give different
+    stems.
+    """
+    import hashlib
+
+    name = unicodedata.normalize("NFC", "-".join(str(part) for part in parts))
+    stem = re.sub(r"[^\w.-]", "_", name)
+    stem = re.sub(r"\.(?=\.|$)|^\.", "_", stem)[:_LONGEST_STEM]
+    plain = "-".join(str(part).replace(" ", "_") for part in parts)
+    if stem == plain and stem.isascii():
+        return stem
+    return f"{stem or '_'}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:8]}"
+
+
+def safe_cell(value: Any) -> Any:
+    """A table's cell that no spreadsheet reads as a formula: text that begins one gets a quote."""
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") and value:
+        return "'" + value
+    return value

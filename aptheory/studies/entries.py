@@ -1,0 +1,214 @@
+"""The entries of a study, looked at one by one: what a network, a task or a search may say.
+
+A study may come from a file that anybody wrote, so every value's type and size is looked at here,
+before anything is loaded or any memory is taken.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aptheory.errors import InputError
+
+SEARCHED = ("lr", "weight_decay")
+MOST_SEEDS = 10_000
+MOST_ENTRIES = 4096
+LARGEST_SEED = 2**62
+"""Seeds are drawn from with 64 bits and counted up from."""
+
+Check = tuple[Callable[[Any], bool], str]
+
+
+def _whole(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _number(value: Any, least: float = -math.inf) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) < 1e300 and math.isfinite(value) and value >= least
+
+
+def _several(value: Any, check: Callable[[Any], bool], counts: Sequence[int]) -> bool:
+    return isinstance(value, list | tuple) and len(value) in counts and all(map(check, value))
+
+
+_TEXT: Check = (lambda v: isinstance(v, str) and 0 < len(v) <= 4096, "text")
+_SEED: Check = (lambda v: _whole(v, 0, LARGEST_SEED), f"a whole number from 0 to {LARGEST_SEED}")
+_SIZE: Check = (lambda v: _whole(v, 1, 2**40), "a whole number from 1 up")
+NETWORK: dict[str, Check] = {
+    "name": _TEXT,
+    "label": _TEXT,
+    "factory": (lambda v: isinstance(v, str) and ":" in v, "'module:function'"),
+    "weights": (
+        lambda v: isinstance(v, str | Path) and bool(str(v)),
+        "'pretrained', 'random' or a file",
+    ),
+    "seed": _SEED,
+    "granularity": (lambda v: v in ("block", "stage"), "'block' or 'stage'"),
+    "input_shape": (
+        lambda v: _several(v, lambda n: _whole(n, 1, 2**14), (3,)),
+        "[channels, height, width]",
+    ),
+    "mean": (lambda v: _several(v, _number, range(1, 5)), "a list of one number a channel"),
+    "std": (
+        lambda v: _several(v, lambda n: _number(n) and n > 0, range(1, 5)),
+        "a list of one number above 0 a channel",
+    ),
+    "crop": (lambda v: _number(v, 0.1) and v <= 10, "a number from 0.1 to 10"),
+    "resize": _TEXT,
+    "interpolation": (
+        lambda v: v in ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"),
+        "'bilinear', 'bicubic' or another of Pillow's filters",
+    ),
+    "options": (
+        lambda v: isinstance(v, Mapping) and all(isinstance(k, str) for k in v),
+        "a table of the model's own options",
+    ),
+}
+"""What a network's table may hold: word -> (check, what is expected)."""
+TASK: dict[str, Check] = {
+    "name": _TEXT,
+    "label": _TEXT,
+    "seed": _SEED,
+    "subset_seed": _SEED,
+    "resize": _TEXT,
+    "train": _SIZE,
+    "val": _SIZE,
+    "test": _SIZE,
+}
+
+
+def source(item: Any, kind: str, checks: Mapping[str, Check]) -> Any:
+    """A table of plain values for a name or a table; objects (networks, tasks) stay themselves.
+
+    Raises:
+        InputError: a word that such a table does not have, a value of another type, no name.
+    """
+    if isinstance(item, str):
+        item = {"name": item}
+    if not isinstance(item, Mapping):
+        if hasattr(item, "name") and hasattr(item, "digest"):
+            return item
+        raise InputError(f"a {kind} is {item!r:.200}; expected a name or a table with a name.")
+    for word, value in item.items():
+        if word not in checks:
+            raise InputError(f"a {kind} has no {word!r:.200}; {near(word, list(checks))}")
+        check, expected = checks[word]
+        if not check(value):
+            raise InputError(f"the {word} of a {kind} is {value!r:.200}; expected {expected}.")
+    if not any(word in item for word in ("name", "factory")):
+        raise InputError(f"a {kind} has no name: {dict(item)!r:.200}; add name = '...'.")
+    return dict(item)
+
+
+def method(item: Any) -> Any:
+    """An entry of a study's methods: text, a table with a name, a `Method`, or a class of them."""
+    if isinstance(item, type):
+        from aptheory.methods.registry import METHODS, factory_of, register
+
+        name = register(item).name
+        built_in = METHODS[name].__module__.startswith("aptheory.")
+        return name if built_in else {"name": name, "factory": factory_of(item)}
+    if isinstance(item, Mapping):
+        if not isinstance(item.get("name", item.get("method")), str):
+            raise InputError(f"a method has no name: {dict(item)!r:.200}; add name = 'ap'.")
+        return dict(item)
+    if not (isinstance(item, str) and item) and not hasattr(item, "settings"):
+        raise InputError(f"a method is {item!r:.200}; expected text such as 'vpt:tokens=5'.")
+    return item
+
+
+def recipe(item: Any) -> Any:
+    """An entry of a study's recipes: a name, a table, or a `Recipe`."""
+    if isinstance(item, str) or hasattr(item, "settings"):
+        return item
+    if not isinstance(item, Mapping) or not isinstance(item.get("name", ""), str):
+        raise InputError(f"a recipe is {item!r:.200}; expected a name or a table with a name.")
+    return dict(item)
+
+
+def seeds(values: Sequence[Any]) -> tuple[int, ...]:
+    """Different whole numbers, not too many; their number is looked at before they are."""
+    if len(values) > MOST_SEEDS:
+        raise InputError(f"there are {len(values)} seeds; expected {MOST_SEEDS} at most.")
+    for value in values:
+        if not _SEED[0](value):
+            raise InputError(
+                f"a seed is {value!r:.200}; expected whole numbers from 0 up to 2**62."
+            )
+    if len(set(values)) != len(values):
+        raise InputError(f"seeds {list(values)!r:.200} name one twice; expected different ones.")
+    return tuple(values)
+
+
+def layers(value: Any) -> Any:
+    """Text, or a tuple of what may name a place; which network has it is seen in the plan."""
+    if isinstance(value, str):
+        return value
+    chosen = tuple(value) if isinstance(value, Sequence) else (value,)
+    for layer in chosen:
+        if isinstance(layer, bool) or not isinstance(layer, int | float | str):
+            raise InputError(
+                f"layers has {layer!r:.200}; expected 'all', 'blocks', or places: indices, names, "
+                "fractions of the depth from 0.0 to 1.0."
+            )
+    if not 0 < len(chosen) <= MOST_ENTRIES:
+        raise InputError(
+            f"layers has {len(chosen)} entries or is empty; give 'all', 'blocks', or some places."
+        )
+    return chosen
+
+
+def search(value: Any) -> dict[str, tuple[float, ...]]:
+    """Hyperparameters and the values to try: ``{"lr": (0.1, 0.01)}``."""
+    if not isinstance(value, Mapping):
+        raise InputError(
+            f"search is {value!r:.200}; expected a table such as {{ lr = [0.1, 0.01] }}."
+        )
+    grid = {}
+    for word, values in value.items():
+        if word not in SEARCHED:
+            raise InputError(f"search has no {word!r:.200}; {near(word, SEARCHED)}")
+        numbers = tuple(values) if isinstance(values, list | tuple) else (values,)
+        if not 0 < len(numbers) <= 256 or not all(_number(number, 0) for number in numbers):
+            raise InputError(
+                f"search.{word} is {values!r:.200}; expected a list of numbers from 0 up."
+            )
+        grid[word] = tuple(float(number) for number in numbers)
+    return grid
+
+
+def near(word: Any, known: Sequence[str]) -> str:
+    """What was perhaps meant, as the end of a sentence."""
+    close = difflib.get_close_matches(str(word)[:64], known, n=3)
+    return f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(known)}."
+
+
+def rebased(item: Any, base: Path) -> Any:
+    """The same entry with its file names made relative to ``base`` instead of to nothing."""
+    if isinstance(item, str):
+        kind, colon, rest = item.partition(":")
+        if colon and kind in ("folder", "npz", "vtab", "fgvc", "tfds", "webdataset"):
+            return f"{kind}:{_path(rest, base)}"
+        return item
+    if not isinstance(item, Mapping):
+        return item
+    item = dict(item)
+    if isinstance(item.get("name"), str):
+        item["name"] = rebased(item["name"], base)
+    weights = item.get("weights")
+    if isinstance(weights, str) and weights not in ("", "pretrained", "random"):
+        item["weights"] = _path(weights, base)
+    return item
+
+
+def _path(text: str, base: Path) -> str:
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:  # ~nobody
+        path = Path(text)
+    return str(path if path.is_absolute() else base / path)

@@ -1,0 +1,211 @@
+"""A method of the user's own: in fit, in a sweep in worker processes, priced, drawn, saved."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import aptheory as ap
+from aptheory.errors import InputError
+from aptheory.methods import METHODS, from_settings, parse
+from aptheory.reporting.report import report
+from aptheory.studies.engines import Processes
+from aptheory.studies.plan import make_plan
+from aptheory.studies.study import Study
+from aptheory.studies.sweep import execute
+from aptheory.studies.tables import with_roles
+from aptheory.training.cost import cost
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from aptheory.methods import ActivationPrompt
+
+
+@dataclass(frozen=True)
+class MyPrompt(ActivationPrompt):
+    shape: str = "channel"
+    gain: float = 1.0
+    name: ClassVar[str] = "my_prompt"
+"""
+RESNET = {"name": "aptheory_resnet_mini", "weights": "random"}
+DIGITS = {"name": "digits", "train": 30, "val": 20, "test": 20}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a study and, beside it, the module that it names; forgotten afterwards."""
+    folder = tmp_path_factory.mktemp("beside")
+    (folder / "mine_of_mine.py").write_text(MODULE)
+    (folder / "study.toml").write_text(
+        'networks = [{ name = "aptheory_resnet_mini", weights = "random" }]\n'
+        'tasks = [{ name = "digits", train = 30, val = 20, test = 20 }]\n'
+        'methods = ["mine_of_mine:MyPrompt"]\nlayers = [4, 6]\nseeds = [0]\n'
+        'recipe = { name = "quick", epochs = 1, batch_size = 16 }\n'
+    )
+    yield folder
+    METHODS.pop("my_prompt", None)
+    sys.modules.pop("mine_of_mine", None)
+
+
+@pytest.fixture(scope="module")
+def swept(place):
+    """Its sweep: in worker processes, which have never heard of the class."""
+    plan = make_plan(Study.from_toml(place / "study.toml"))
+    frame = execute(plan, place / "run", engine=Processes(1), progress=False)
+    return place / "run", frame
+
+
+def test_a_sweep_in_worker_processes_trains_it_with_its_controls(swept):
+    _, frame = swept
+    roles = dict(zip(frame["method"], frame["role"], strict=True))
+    assert roles == {
+        "my_prompt": "prompt",
+        "random_perturbation": "control",
+        "layer_probe": "probe",
+        "linear_probe": "probe",
+    }
+    assert set(frame.loc[frame["method"] == "my_prompt", "layer"]) == {4, 6, 12}
+
+
+def test_the_page_draws_it_without_ap(swept):
+    folder, _ = swept
+    page = report(folder).read_text()
+    assert "my prompt" in page
+    assert "What a prompt gains over the linear probe" in page
+
+
+@pytest.mark.parametrize("left", ["linear_probe", "my_prompt", "layer_probe"])
+def test_a_page_without_any_of_the_methods_is_whole(swept, tmp_path, left):
+    _, frame = swept
+    frame[frame["method"] == left].to_csv(tmp_path / "accuracy.csv", index=False)
+    assert "resnet" in report(tmp_path).read_text()
+
+
+def test_tables_of_earlier_versions_have_roles_too(swept):
+    _, frame = swept
+    old = frame[frame["method"] != "my_prompt"].drop(columns="role")
+    pd.testing.assert_frame_equal(with_roles(old), frame[frame["method"] != "my_prompt"])
+    labels = pd.DataFrame({"method": ["ap:shape=channel", "vp", "random_perturbation:ap:x", "?"]})
+    assert list(with_roles(labels)["role"]) == ["prompt", "baseline", "control", "baseline"]
+
+
+def test_fit_cost_and_saving(place, swept, tmp_path):
+    net = ap.load("aptheory_resnet_mini", weights=None)
+    task = ap.task("digits").subset(train=30, val=20, test=20)
+    method = parse("mine_of_mine:MyPrompt:layer=4,gain=2", beside=[place])
+    assert from_settings(method.settings()) == method
+    assert method.settings()["factory"] == "mine_of_mine:MyPrompt"
+    adapted = method.attach(net, classes=10)
+    ap.fit(adapted, task, recipe=ap.Recipe(epochs=1))
+    table = cost(net, [method], batch_size=2, classes=10, repeats=1)
+    assert set(table["method"]) == {"my_prompt"}
+    ap.save(adapted, tmp_path / "one.safetensors")
+    assert ap.attach_saved(net, tmp_path / "one.safetensors").method == method
+
+
+def test_a_saved_prompt_imports_nothing_by_itself(place, tmp_path, monkeypatch):
+    """The class of a file of data must be known, or be asked for."""
+    net = ap.load("aptheory_resnet_mini", weights=None)
+    method = parse("mine_of_mine:MyPrompt:layer=4", beside=[place])
+    ap.save(method.attach(net, classes=3), tmp_path / "one.safetensors")
+    monkeypatch.delitem(METHODS, "my_prompt")
+    monkeypatch.delitem(sys.modules, "mine_of_mine", raising=False)
+    monkeypatch.chdir(place)
+    with pytest.raises(InputError, match="never imports code; import its module first"):
+        ap.attach_saved(net, tmp_path / "one.safetensors")
+    assert "mine_of_mine" not in sys.modules
+    loaded = ap.attach_saved(net, tmp_path / "one.safetensors", imports=True)
+    assert loaded.method.settings() == method.settings()
+
+
+def test_a_class_of_a_script_reaches_the_workers(tmp_path):
+    """What is defined in ``__main__`` can be imported by no other process; it travels itself."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        MODULE
+        + textwrap.dedent(f"""
+        if __name__ == "__main__":
+            import aptheory as ap
+            study = ap.Study(
+                networks=[{RESNET!r}], tasks=[{DIGITS!r}], methods=[MyPrompt], layers=[6],
+                seeds=[0], controls=False,
+                recipes=[{{"name": "quick", "epochs": 1, "batch_size": 16}}],
+            )
+            print(len(ap.sweep(study, "out", workers=1, progress=False)), "rows")
+        """)
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert "rows" in done.stdout, done.stderr
+    assert not done.stdout.startswith("0 "), done.stdout
+
+
+def test_two_swept_prompts_have_a_control_each():
+    study = Study(
+        networks=[RESNET], tasks=[DIGITS], methods=["ap", "ap:shape=channel"], layers=[6], seeds=[0]
+    )
+    methods = set(make_plan(study).table()["method"])
+    assert {"random_perturbation", "random_perturbation:ap:shape=channel"} <= methods
+
+
+def register_with(**facts):
+    from dataclasses import dataclass
+
+    return ap.register(dataclass(frozen=True)(type("Odd", (ap.Method,), facts)))
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"name": "ap"}, "is the name of aptheory.methods.activation_prompt:ActivationPrompt"),
+        ({"name": "a:b"}, "letters, digits and underscores"),
+        ({"name": ""}, "letters, digits and underscores"),
+        ({"name": "odd", "role": "hero"}, "one of prompt, control, probe, baseline"),
+        ({"name": "odd", "size": "tokens"}, "no setting of it"),
+    ],
+)
+def test_a_method_that_says_something_odd_of_itself_is_refused(facts, message):
+    with pytest.raises(InputError, match=message):
+        register_with(**facts)
+    assert "odd" not in METHODS
+
+
+@pytest.mark.parametrize("text", ["nowhere:Prompt", "math:pi", "math:nothing", "os:path", "a:"])
+def test_what_is_no_method_is_said_in_a_sentence(text):
+    with pytest.raises(InputError):
+        parse(text)
+
+
+def test_a_file_in_the_folder_of_methods_is_found(tmp_path):
+    """Dropped beside the others: no list has to know it."""
+    import shutil
+
+    copy = tmp_path / "aptheory"
+    shutil.copytree(ROOT / "aptheory", copy, ignore=shutil.ignore_patterns("__pycache__", "*.saf*"))
+    text = "from aptheory.methods.registry import register\n" + MODULE
+    text = text.replace("@dataclass", "@register\n@dataclass").replace(
+        "from aptheory.methods import", "from aptheory.methods.activation_prompt import"
+    )
+    (copy / "methods" / "dropped.py").write_text(text)
+    code = "import aptheory.methods as m; print(m.parse('my_prompt:layer=2').settings())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert "'my_prompt'" in done.stdout, done.stderr
+    assert "factory" not in done.stdout
