@@ -185,8 +185,14 @@ def safe_stem(*parts: object) -> str:
     return f"{stem or '_'}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:8]}"
 
 
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
 def safe_cell(value: Any) -> Any:
     """A table's cell that no spreadsheet reads as a formula: text that begins one gets a quote."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") and value:
-        return "'" + value
-    return value
+    return "'" + value if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def plain_cell(value: Any) -> Any:
+    """What `safe_cell` was given."""
+    return value[1:] if isinstance(value, str) and _FORMULA.match(value[1:]) else value

@@ -27,11 +27,13 @@ from aptheory.profiling.watchers.attention import AttentionWatcher
 from aptheory.reporting.report import report
 from aptheory.studies.files import write_atomically
 from aptheory.studies.plan import make_plan
+from aptheory.studies.presence import presence
 from aptheory.studies.records import key_of
 from aptheory.studies.sources import view_identity
 from aptheory.studies.store import Store
 from aptheory.studies.study import Opened, Study
 from aptheory.studies.sweep import engine_of, execute
+from aptheory.studies.tables import csv_text, read_csv
 from aptheory.version import __version__
 
 log = logging.getLogger("aptheory")
@@ -85,11 +87,12 @@ def explore(
         opened, **{word: options.pop(word) for word in _OF_ENGINE if word in options}
     )
     store = Store(make_folder(folder)).create()
-    profiles = profile_study(opened, folder, measures=measures, images=images, seed=seed)
-    accuracy = execute(plan, store, engine=engine, opened=opened, **options)
-    relate_tables(folder, profiles, accuracy)
-    record_settings(folder, opened, measures=list(measures), images=images, seed=seed)
-    page = report(folder)
+    with presence(store, plan):
+        profiles = profile_study(opened, folder, measures=measures, images=images, seed=seed)
+        accuracy = execute(plan, store, engine=engine, opened=opened, **options)
+        relate_tables(folder, profiles, accuracy)
+        record_settings(folder, opened, measures=list(measures), images=images, seed=seed)
+        page = report(folder)
     log.info("finished in %.0f s", time.monotonic() - started)
     return page
 
@@ -136,7 +139,7 @@ def profile_study(
                 if table.empty:  # never kept: it would be found again for ever
                     continue
                 write_table(table, path)
-            tables.append(pd.read_csv(path))
+            tables.append(read_csv(path))
     if not tables:
         raise InputError(
             f"none of {', '.join(measures)} can be measured on these networks; ask for measures "
@@ -221,7 +224,7 @@ def record_settings(folder: str | Path, opened: Opened, **more: Any) -> None:
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """A table as CSV, written beside its place and renamed into it."""
     make_folder(path.parent)
-    write_atomically(path, table.to_csv(index=False))
+    write_atomically(path, csv_text(table))
 
 
 def make_folder(folder: Path) -> Path:

@@ -1,4 +1,8 @@
-"""The application that the verbs join, and what becomes of a fault in any of them."""
+"""The application that the verbs join, and what becomes of a fault in any of them.
+
+Exit codes: 0 all that was asked is done; 1 some runs failed, and the message says how many, why and
+how to try them again; 2 input that cannot be used, in one sentence; 130 interrupted.
+"""
 
 from __future__ import annotations
 

@@ -39,6 +39,7 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the runs, run nothing")] = False,
 ) -> None:
     """Train methods at layers, over seeds: from a study file or from --network and --task."""
+    from aptheory.exploration import write_table
     from aptheory.findings.compare import compare
     from aptheory.studies.status import duration
     from aptheory.studies.study import Study
@@ -58,13 +59,12 @@ def sweep(
         return
     if out is None:
         out = Path("runs") / planned.name
-    if train(planned, out, **vars(engine)).empty:
-        typer.echo(f"no run succeeded; `aptheory status {out}` says why")
-        raise typer.Exit(1)
-    comparison = compare(out)
-    comparison.to_csv(out / "comparison.csv", index=False)
-    typer.echo(comparison.to_string(index=False))
-    typer.echo(f"{out / 'accuracy.csv'}")
+    if not train(planned, out, **vars(engine)).empty:
+        comparison = compare(out)
+        write_table(comparison, out / "comparison.csv")
+        typer.echo(comparison.to_string(index=False))
+        typer.echo(f"{out / 'accuracy.csv'}")
+    exit_if_runs_failed(out)
 
 
 @verb
@@ -97,3 +97,16 @@ def _explore(planned: Any, out: Path, *, measures: str | None = None, **options:
 
     wanted = tuple(measures.split(",")) if measures else MEASURES
     print_findings(out, explore(planned, out, measures=wanted, **options))
+    exit_if_runs_failed(out)
+
+
+def exit_if_runs_failed(out: Path) -> None:
+    """End with exit code 1 when runs failed: how many, why, and how to try them again."""
+    from aptheory.studies.status import status
+
+    standing = status(out)
+    if standing.failed:
+        typer.echo(f"{len(standing.failed)} of {standing.total} runs failed.", err=True)
+        for sentence in standing.failures:
+            typer.echo(f"  {sentence}", err=True)
+        raise typer.Exit(1)

@@ -80,6 +80,9 @@ def html(tables: Tables) -> str:
     parts += front_section(tables)
     if len(tables.cost):
         parts += ["<h2>What it costs</h2>", table_html(tables.cost.round(4))]
+    if tables.failed:
+        listed = "".join(f"<li>{escape(sentence)}</li>" for sentence in tables.failed)
+        parts += ["<h2>Runs that failed</h2>", f"<ul>{listed}</ul>"]
     parts += ["<h2>What made this page</h2>", _settings(tables.settings)]
     return "\n".join(parts) + "</body></html>\n"
 

@@ -18,7 +18,7 @@ import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedFormatter, MaxNLocator
 
 from aptheory.errors import InputError
 from aptheory.findings.chosen import best_layers, swept_prompt
@@ -100,9 +100,23 @@ def styled(draw: Callable[..., Axes]) -> Callable[..., Axes]:
     @wraps(draw)
     def drawn(*args: Any, **options: Any) -> Axes:
         with style():
-            return draw(*args, **options)
+            ax = draw(*args, **options)
+        spell_out(ax)
+        return ax
 
     return drawn
+
+
+def spell_out(ax: Axes) -> None:
+    """Show names as they are spelt: a ``$`` in the name of a task begins no formula."""
+    texts = [ax.title, ax._left_title, ax._right_title, ax.xaxis.label, ax.yaxis.label, *ax.texts]
+    legend = ax.get_legend()
+    texts += legend.get_texts() if legend else []
+    for axis in (ax.xaxis, ax.yaxis):
+        if isinstance(axis.get_major_formatter(), FixedFormatter):
+            texts += axis.get_ticklabels()
+    for text in texts:
+        text.set_parse_math(False)
 
 
 def figure(rows: int = 1, columns: int = 1, *, width: float = PAGE, height: float = 2.3) -> Figure:
@@ -124,11 +138,13 @@ def figure_of(ax: Axes) -> Figure:
 
 def save(drawn: Figure, path: str | Path) -> list[Path]:
     """Write PATH.pdf (vector) and PATH.png; the same table gives the same bytes."""
-    stem = Path(path).with_suffix("")
+    stem = Path(path)
+    if stem.suffix in (".pdf", ".png"):
+        stem = stem.with_suffix("")  # any other dot belongs to the name
     stem.parent.mkdir(parents=True, exist_ok=True)
     written = []
     for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {"Software": None})):
-        written.append(stem.with_suffix(suffix))
+        written.append(stem.with_name(stem.name + suffix))
         with style():
             drawn.savefig(written[-1], metadata=metadata)
     plt.close(drawn)

@@ -6,12 +6,14 @@ then the curves with their values on hover, the tables behind them, and the sett
 
 from pathlib import Path
 
+from aptheory.checked import safe_stem
 from aptheory.findings.sentences import sentences
 from aptheory.reporting import plots
 from aptheory.reporting.legend import method_name
 from aptheory.reporting.page import html
 from aptheory.reporting.run_folder import Tables, at, pairs
 from aptheory.reporting.sections import OVERLAYS, priced
+from aptheory.studies.files import write_atomically
 
 
 def report(folder: str | Path) -> Path:
@@ -20,7 +22,7 @@ def report(folder: str | Path) -> Path:
     tables = Tables.read(folder)
     draw(tables, folder / "plots")
     page = folder / "report.html"
-    page.write_text(html(tables), encoding="utf-8")
+    write_atomically(page, html(tables))
     return page
 
 
@@ -33,7 +35,7 @@ def draw(tables: Tables, folder: Path) -> list[Path]:
     """As PDF and PNG: accuracy beside metrics, CKA maps, attention distances, the cost front."""
     written = []
     for network, task in pairs(tables):
-        stem = _stem(network, task)
+        stem = safe_stem(network, task)
         profile = at(tables.profile, network, task)
         measures = set(profile["measure"]) if len(profile) else set()
         shown = [measure for measure in OVERLAYS if measure in measures]
@@ -58,9 +60,6 @@ def draw(tables: Tables, folder: Path) -> list[Path]:
         ax = plots.cost_front(one.assign(label=one["method"].map(method_name)), cost=column)
         ax.set(xlabel=label, xscale="log")
         ax.set_title(f"{network} on {task}", fontsize=8)
-        written += plots.save(plots.figure_of(ax), folder / f"{_stem(network, task)}-cost")
+        plots.spell_out(ax)
+        written += plots.save(plots.figure_of(ax), folder / f"{safe_stem(network, task)}-cost")
     return written
-
-
-def _stem(network: str, task: str) -> str:
-    return f"{network}-{task}".replace("/", "_").replace(":", "_").replace(" ", "_")

@@ -1,13 +1,32 @@
 """The tables of a run's folder, as every part of the page reads them."""
 
-import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from aptheory.checked import json_table, read_text
 from aptheory.errors import InputError
-from aptheory.studies.tables import with_roles
+from aptheory.studies.status import status
+from aptheory.studies.tables import read_csv, with_roles
+
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "profile": ("network", "task", "measure", "layer", "value"),
+    "accuracy": ("network", "task", "measure", "method", "layer", "seed", "value"),
+    "relation": ("network", "task", "measure", "statistic", "value", "low", "high"),
+    "comparison": ("network", "task", "method", "value", "low", "high"),
+    "cost": ("network", "method"),
+}
+"""What each table must have; it may have more."""
+_TEXTS = ("network", "task", "measure", "method", "statistic", "layer_name", "role", "target")
+_NUMBERS = (
+    *("layer", "seed", "value", "low", "high", "depth", "other_layer", "p", "q", "looks"),
+    *("parameters", "seeds", "rank", "step_ms", "layers"),
+)
+_WHOLE = ("layer", "seed")
+_MOST_LAYERS = 10_000
 
 
 @dataclass
@@ -20,6 +39,7 @@ class Tables:
     comparison: pd.DataFrame
     cost: pd.DataFrame
     settings: dict[str, object]
+    failed: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: str | Path) -> "Tables":
@@ -32,14 +52,8 @@ class Tables:
         found = {}
         for name in ("profile", "accuracy", "relation", "comparison", "cost"):
             path = folder / f"{name}.csv"
-            try:
-                found[name] = pd.read_csv(path) if path.is_file() else pd.DataFrame()
-            except pd.errors.EmptyDataError:  # too few layers to relate leave a table without rows
-                found[name] = pd.DataFrame()
-            except (pd.errors.ParserError, UnicodeDecodeError) as error:
-                raise InputError(
-                    f"{path} is not a readable table ({error}): write it again"
-                ) from error
+            table = read_csv(path) if path.is_file() else pd.DataFrame()
+            found[name] = _checked(table, _COLUMNS[name], path) if len(table) else table
         if found["profile"].empty and found["accuracy"].empty:
             raise InputError(
                 f"{folder} holds neither profile.csv nor accuracy.csv: run `aptheory profile` or "
@@ -48,8 +62,43 @@ class Tables:
         for name in ("accuracy", "comparison"):
             found[name] = with_roles(found[name])
         path = folder / "settings.json"
-        settings = json.loads(path.read_text()) if path.is_file() else {}
-        return cls(**found, settings=settings)
+        settings = json_table(read_text(path), name=str(path)) if path.is_file() else {}
+        failed = status(folder).failures if (folder / "plan.json").is_file() else []
+        return cls(**found, settings=settings, failed=failed)
+
+
+def _checked(table: pd.DataFrame, wanted: tuple[str, ...], path: Path) -> pd.DataFrame:
+    """The table with texts as texts and numbers as numbers.
+
+    Raises:
+        InputError: a column is missing, or holds what it must not.
+    """
+    for name in wanted:
+        if name not in table:
+            raise InputError(f"{path} has no column {name}: write it again.")
+    table = table.copy()
+    for name in table.columns.intersection(_TEXTS):
+        table[name] = table[name].map(lambda v: v if isinstance(v, str) or v != v else str(v))
+        if name in wanted and table[name].isna().any():
+            raise InputError(f"{path} has rows without a {name}: write it again.")
+    for name in table.columns.intersection(_NUMBERS):
+        try:
+            numbers = pd.to_numeric(table[name])
+            values = numbers.to_numpy(float, na_value=np.nan)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise InputError(f"{path} holds no numbers in {name} ({error}).") from None
+        if (np.abs(values[~np.isnan(values)]) > 1e300).any():
+            raise InputError(f"{path} holds numbers without bound in {name}: write it again.")
+        if name in wanted and name in _WHOLE and not (values == np.floor(values)).all():
+            raise InputError(f"{path} holds a {name} that is no whole number: write it again.")
+        if (
+            name == "layer"
+            and name in wanted
+            and not ((values >= 0) & (values < _MOST_LAYERS)).all()
+        ):
+            raise InputError(f"{path} holds a layer outside 0 to {_MOST_LAYERS}: write it again.")
+        table[name] = numbers
+    return table
 
 
 def pairs(tables: Tables) -> list[tuple[str, str]]:

@@ -1,10 +1,10 @@
 """Where jobs run: in processes on this machine, on a Ray cluster, or here in this process.
 
 Every engine has one method, ``run(function, queue)``: it takes jobs from the left of a deque until
-the deque is empty and nothing is under way, and yields ``(job, result)`` as each ends, or
-``(None, None)`` now and then, so that the caller can look around. A job whose process died yields
-``Died`` in the place of a result; the caller may append it to the queue again. Closing the
-generator, as an exception or Ctrl-C does, stops what runs.
+the deque is empty and nothing is under way, and yields what happens: ``Ended(job)``,
+``Died(job, why)`` for one whose process is gone (the caller may append it to the queue again), and
+``Tick()`` now and then, so that the caller can look around. Closing the generator, as an exception
+or Ctrl-C does, stops what runs.
 """
 
 from __future__ import annotations
@@ -27,13 +27,26 @@ _TICK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
+class Tick:
+    """Nothing ended; time to look around."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The worker is through with the job, for now."""
+
+    job: Any
+
+
+@dataclass(frozen=True)
 class Died:
     """The process that had the job is gone; ``why`` is what the engine knows about it."""
 
+    job: Any
     why: str
 
 
-Event = tuple[Any, Any]
+Event = Tick | Ended | Died
 
 
 @runtime_checkable
@@ -52,7 +65,8 @@ class Here:
     def run(self, function: Callable[[Any], Any], queue: deque[Any]) -> Generator[Event]:
         while queue:
             job = queue.popleft()
-            yield job, function(job)
+            function(job)
+            yield Ended(job)
 
 
 class Processes:
@@ -86,17 +100,19 @@ class Processes:
                     busy[executors[slot].submit(function, job)] = (slot, job)
                 done, _ = wait(busy, timeout=_TICK_SECONDS, return_when=FIRST_COMPLETED)
                 if not done:
-                    yield None, None
+                    yield Tick()
                 for future in done:
                     slot, job = busy.pop(future)
+                    event: Event = Ended(job)
                     try:
-                        result = future.result()
+                        future.result()
                     except TerminatedWorkerError as error:
                         executors.pop(slot).shutdown(wait=False, kill_workers=True)
                         codes = re.search(r"\{.*?\}", str(error))  # {SIGKILL(-9)}, say
-                        result = Died(f"killed or crashed, {codes.group() if codes else error}")
+                        why = f"killed or crashed, {codes.group() if codes else error}"
+                        event = Died(job, why)
                     idle.append(slot)
-                    yield job, result
+                    yield event
         finally:
             for executor in executors.values():
                 executor.shutdown(wait=True, kill_workers=True)
@@ -194,16 +210,17 @@ class Cluster:
                     busy[remote.remote(function, job)] = job
                 done, _ = ray.wait(list(busy), timeout=_TICK_SECONDS)
                 if not done:
-                    yield None, None
+                    yield Tick()
                 for reference in done:
                     job = busy.pop(reference)
+                    event: Event = Ended(job)
                     try:
-                        result = ray.get(reference)
+                        ray.get(reference)
                     except ray.exceptions.RayTaskError as error:
                         raise error.cause if error.cause is not None else error from None
                     except ray.exceptions.RayError as error:
-                        result = Died(f"{type(error).__name__}: {str(error).splitlines()[0]}")
-                    yield job, result
+                        event = Died(job, f"{type(error).__name__}: {str(error).splitlines()[0]}")
+                    yield event
         finally:
             for reference in busy:
                 ray.cancel(reference, force=True)

@@ -156,10 +156,10 @@ def layers(value: Any) -> Any:
                 f"layers has {layer!r:.200}; expected 'all', 'blocks', or places: indices, names, "
                 "fractions of the depth from 0.0 to 1.0."
             )
-    if not 0 < len(chosen) <= MOST_ENTRIES:
-        raise InputError(
-            f"layers has {len(chosen)} entries or is empty; give 'all', 'blocks', or some places."
-        )
+    if not chosen:
+        raise InputError("layers is empty; give 'all', 'blocks', or some places.")
+    if len(chosen) > MOST_ENTRIES:
+        raise InputError(f"layers has {len(chosen)} entries; expected {MOST_ENTRIES} at most.")
     return chosen
 
 

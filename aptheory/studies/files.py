@@ -1,13 +1,25 @@
-"""Files that are whole or absent: written beside their place, forced to the disk, renamed."""
+"""Files that are whole or absent: written beside their place, forced to the disk, renamed.
+
+And the locks on them, which the kernel drops when a process dies.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from aptheory.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system; everything but sweeps works
+    fcntl = None  # type: ignore[assignment]
 
 
 class StorageError(InputError):
@@ -23,7 +35,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     Raises:
         StorageError: the disk is full, the folder cannot be written or is gone.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    part = path.with_name(f".{path.name}.{part_owner()}.{secrets.token_hex(4)}.part")
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
@@ -35,13 +47,64 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if fcntl is not None:  # elsewhere a folder cannot be opened
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     except OSError as error:
         raise storage_error(path.parent, error) from error
+
+
+def part_owner() -> str:
+    """Who writes a part: this machine and process, so that no two names are alike."""
+    host = "".join(c if c.isalnum() or c == "-" else "-" for c in socket.gethostname())[:32]
+    return f"{host or 'host'}.{os.getpid()}"
+
+
+def writer_lives(part: Path) -> bool | None:
+    """Whether the process that a part is named after is alive; None if that cannot be known."""
+    host, _, pid = ".".join(part.name.split(".")[-4:-2]).partition(".")
+    if not pid.isdigit() or f"{host}." != part_owner().rpartition(".")[0] + ".":
+        return None
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def lock(file: IO[Any], *, shared: bool = False) -> bool:
+    """Take the lock of an open file until it is closed; whether that succeeded.
+
+    Raises:
+        StorageError: this system has no such locks.
+        OSError: the file system has none.
+    """
+    if fcntl is None:
+        raise StorageError(
+            "sweeps need the file locks of a POSIX system (Linux, macOS); fit, profile and the "
+            "other functions work without."
+        )
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def lock_or_wait(file: IO[Any]) -> Iterator[None]:
+    """Hold the lock of an open file, as soon as nobody else does."""
+    lock(file)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def storage_error(folder: Path, error: OSError) -> StorageError:

@@ -15,7 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aptheory.checked import json_value
+from aptheory.errors import InputError
+
 FORMAT = 1
+_KINDS: dict[str, Any] = {
+    "key": str,
+    "identity": dict,
+    "status": str,
+    "outcome": dict,
+    "made_by": dict,
+    "reason": str | None,
+}
 
 
 class DamagedError(ValueError):
@@ -89,9 +100,9 @@ class Record:
             DamagedError: not JSON, a wrong checksum, or an identity that is not the key's.
         """
         try:
-            body = json.loads(text)
-        except ValueError as error:
-            raise DamagedError(f"{name} is not complete JSON ({error})") from None
+            body = json_value(text, name=name)
+        except InputError as error:
+            raise DamagedError(str(error)) from None
         if not isinstance(body, dict) or "checksum" not in body:
             raise DamagedError(f"{name} is not an outcome file: it has no checksum")
         if body.get("format") != FORMAT:
@@ -101,9 +112,16 @@ class Record:
             raise DamagedError(f"{name} was changed after it was written: its checksum differs")
         if body.get("key") != key_of(body.get("identity")):
             raise DamagedError(f"{name} holds a key that is not the hash of its identity")
-        fields = ("key", "identity", "status", "outcome", "made_by", "reason")
-        return cls(**{field: body[field] for field in fields})
+        for field, kind in _KINDS.items():
+            if not isinstance(body.get(field), kind):
+                raise DamagedError(f"{name} holds no {field} as an outcome has it")
+        return cls(**{field: body[field] for field in _KINDS})
 
 
 def checksum(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(body).encode()).hexdigest()
+
+
+def machine_failed(record: Record) -> bool:
+    """Whether a run failed by a fault of the machine, which the next sweep tries again."""
+    return record.status != "done" and record.made_by.get("fault") == "machine"

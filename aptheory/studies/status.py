@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aptheory.studies.records import Record
+from aptheory.studies.records import Record, machine_failed
 from aptheory.studies.store import Store
 from aptheory.studies.tables import read_plan
 
@@ -29,12 +29,16 @@ def duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Status:
-    """How far a study is: counts of runs, the reasons of failures, and an estimate."""
+    """How far a study is: counts of runs, the reasons of failures, and an estimate.
+
+    ``failed`` are reasons by run, ``machine`` the runs among them whose failure is the machine's.
+    """
 
     name: str
     total: int
     done: int = 0
     failed: Mapping[str, str] = field(default_factory=dict)
+    machine: Sequence[str] = ()
     running: int = 0
     seconds_left: float | None = None
     damaged: Sequence[str] = ()
@@ -45,6 +49,26 @@ class Status:
         """Runs that are neither finished, failed nor under way."""
         return max(0, self.total - self.done - len(self.failed) - self.running)
 
+    @property
+    def failures(self) -> list[str]:
+        """A sentence for every reason for which runs failed, and what becomes of them."""
+        sentences = []
+        for reason, count in _counted(self.failed.values()):
+            sentences.append(f"failed ({count}): {reason}")
+        if self.failed:
+            kept = len(self.failed) - len(self.machine)
+            if self.machine:
+                sentences.append(
+                    f"{len(self.machine)} of them by a fault of the machine: the same command "
+                    "tries them again."
+                )
+            if kept:
+                sentences.append(
+                    f"{kept} of them by their own fault: the same command with --retry-failed "
+                    "tries them again."
+                )
+        return sentences
+
     def text(self) -> str:
         """The summary as lines of text."""
         lines = [
@@ -53,8 +77,7 @@ class Status:
         ]
         if self.seconds_left:
             lines[0] += f"; about {duration(self.seconds_left)} to go"
-        for reason, count in _counted(self.failed.values()):
-            lines.append(f"  failed ({count}): {reason}")
+        lines += [f"  {sentence}" for sentence in self.failures]
         lines += [f"  not believed, will run again: {sentence}" for sentence in self.damaged]
         lines += [f"  does not apply: {sentence}" for sentence in self.not_applicable]
         return "\n".join(lines)
@@ -110,11 +133,17 @@ def status(folder: str | Path) -> Status:
         total=len(keys),
         done=len(done),
         failed=failed,
+        machine=[key for key in failed if machine_failed(of_key[key])],
         running=running,
         seconds_left=_seconds_left(batches, of_key, held, plan.get("workers", 1)),
         damaged=damaged,
         not_applicable=plan["not_applicable"],
     )
+
+
+def _seconds(record: Record) -> float:
+    seconds = record.made_by.get("batch_seconds", 0)
+    return float(seconds) if isinstance(seconds, int | float) else 0.0
 
 
 def _seconds_left(
@@ -129,12 +158,14 @@ def _seconds_left(
         known = [records[run] for run in batch["runs"] if run in records]
         if len(known) == len(batch["runs"]):
             if all(record.status == "done" for record in known):
-                took += max(float(record.made_by.get("batch_seconds", 0)) for record in known)
+                took += max(_seconds(record) for record in known)
                 predicted += batch["seconds"]
         else:
             left += batch["seconds"]
     pace = took / predicted if predicted else 1.0
     elapsed = sum(
-        max(0.0, time.time() - about.get("since", time.time())) for about in held.values()
+        max(0.0, time.time() - since)
+        for since in (about.get("since") for about in held.values())
+        if isinstance(since, int | float)
     )
     return max(0.0, left * pace - elapsed) / max(1, workers)

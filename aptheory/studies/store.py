@@ -11,7 +11,6 @@ dies, however it dies, so a claim is never stale and never needs a timeout.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -22,7 +21,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aptheory.studies.files import StorageError, storage_error, write_atomically
+from aptheory.checked import json_table, read_text
+from aptheory.errors import InputError
+from aptheory.studies.files import (
+    StorageError,
+    lock,
+    storage_error,
+    write_atomically,
+    writer_lives,
+)
 from aptheory.studies.records import FORMAT, DamagedError, Record, checksum, plain
 
 _ABANDONED_SECONDS = 3600.0
@@ -52,7 +59,8 @@ class Store:
         write_atomically(probe, "")
         try:
             with open(probe, "rb+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(file)
+            now = probe.stat().st_mtime  # by the clock that also dates the parts
         except OSError as error:
             raise StorageError(
                 f"the file system of {self.folder} cannot lock files ({error.strerror}); "
@@ -60,15 +68,22 @@ class Store:
             ) from error
         finally:
             probe.unlink(missing_ok=True)
-        self._sweep_up()
+        self._sweep_up(now)
         return self
 
-    def _sweep_up(self) -> None:
-        """Remove parts that a killed process left; recent ones may belong to a living writer."""
+    def _sweep_up(self, now: float) -> None:
+        """Remove parts that a killed process left.
+
+        A process of this machine is asked for; of another machine's an old part is abandoned,
+        by the file system's own clock, and a recent one may belong to a living writer.
+        """
         for folder in (self.folder, self.runs, self.journal, self.claims):
             for part in folder.glob(".*.part"):
                 try:
-                    if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
+                    lives = writer_lives(part)
+                    if lives is None:
+                        lives = now - part.stat().st_mtime <= _ABANDONED_SECONDS
+                    if not lives:
                         part.unlink()
                 except OSError:
                     continue
@@ -84,13 +99,11 @@ class Store:
         """
         path = self.path(key)
         try:
-            text = path.read_bytes().decode()
+            text = read_text(path)
         except FileNotFoundError:
             return None
-        except UnicodeDecodeError:
-            raise DamagedError(f"{path.name} is not text") from None
-        except OSError as error:
-            raise DamagedError(f"{path.name} cannot be read: {error.strerror}") from None
+        except InputError as error:
+            raise DamagedError(str(error)) from None
         record = Record.from_text(text, name=path.name)
         if record.key != key:
             raise DamagedError(f"{path.name} holds the outcome of another run, {record.key}")
@@ -139,11 +152,11 @@ class Store:
                 if not mine or not path.exists():
                     continue  # its writer lives
                 try:
-                    body = json.loads(path.read_text())
+                    body = json_table(read_text(path), name=path.name)
                     if body.pop("checksum") != checksum(body):
                         raise ValueError("the checksum differs")
                     records = [Record.from_text(text, name=path.name) for text in body["records"]]
-                except (ValueError, KeyError, TypeError, AttributeError):
+                except (ValueError, KeyError, TypeError, AttributeError, OSError):
                     path.unlink(missing_ok=True)  # not believed: the batch trains again
                     continue
                 self._write_runs(path.stem, records)
@@ -173,13 +186,13 @@ class Store:
         while True:
             file = open(path, "a+")  # noqa: SIM115 (the lock lives as long as the file)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                return None
+                mine = lock(file)
             except OSError:
                 file.close()
                 raise
+            if not mine:
+                file.close()
+                return None
             try:
                 same = os.path.samestat(os.fstat(file.fileno()), path.stat())
             except FileNotFoundError:
@@ -198,16 +211,13 @@ class Store:
         for path in sorted(self.claims.glob("*.lock")):
             try:
                 with open(path) as file:
-                    try:
-                        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                    except BlockingIOError:
-                        text = file.read()
-                    else:
+                    if lock(file, shared=True):
                         continue  # nobody holds it: its process died
+                    text = file.read(4096)
             except OSError:
                 continue
             try:
-                held[path.stem] = json.loads(text)
-            except ValueError:
+                held[path.stem] = json_table(text, name=path.name)
+            except InputError:
                 held[path.stem] = {}
         return held

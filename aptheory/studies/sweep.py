@@ -8,7 +8,6 @@ folder share the work.
 
 from __future__ import annotations
 
-import secrets
 import time
 import warnings
 from collections import deque
@@ -18,9 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aptheory.studies.engines import Died, Engine, Here, make_engine
+from aptheory.studies.engines import Died, Ended, Engine, Here, Tick, make_engine
 from aptheory.studies.files import write_atomically
 from aptheory.studies.plan import Batch, Job, Plan, make_plan
+from aptheory.studies.presence import presence
 from aptheory.studies.records import canonical
 from aptheory.studies.status import Status, duration, status
 from aptheory.studies.store import Store
@@ -119,16 +119,11 @@ def execute(
         trainer = partial(JobTrainer, opened=opened)
     if not isinstance(store, Store):
         store = Store(store).create()
-    token = secrets.token_hex(8)
-    about = {**plan.to_dict(), "workers": engine.workers}
-    write_atomically(store.folder / "plan.json", canonical(about))
-    presence = store.claims / f"sweep.{token}"
-    write_atomically(presence, "")
-    try:
+    with presence(store, plan) as token:
+        about = {**plan.to_dict(), "workers": engine.workers}
+        write_atomically(store.folder / "plan.json", canonical(about))
         store.recover()
         _drive(plan, store, engine, trainer, token, retry_failed, progress, tracker)
-    finally:
-        presence.unlink(missing_ok=True)
     result = table(store.folder)
     if len(result):
         save_table(result, store.folder / "accuracy.csv")
@@ -156,23 +151,34 @@ def _drive(
     bar = tqdm(total=len(plan), initial=watch.known, unit="run", disable=not progress)
     try:
         with closing(engine.run(function, queue)) as events:
-            for job, result in events:
+            for event in events:
                 bar.update(watch.look())
                 bar.set_postfix_str(watch.left(engine.workers), refresh=False)
-                if job is None:
-                    continue
-                left = _left(store, job, options)
-                if left and isinstance(result, Died):
-                    batch = left[0]  # a worker goes through them in order
-                    deaths[batch.key] = deaths.get(batch.key, 0) + 1
-                    if deaths[batch.key] >= DEATHS:
-                        reason = f"its process died {DEATHS} times; the last time: {result.why}"
-                        store_failure(store, batch, reason, token)
+                match event:
+                    case Tick():
+                        continue
+                    case Died(job, why):
+                        _count_death(store, _left(store, job, options), deaths, why, token)
+                    case Ended(job):
+                        pass
                 if _left(store, job, options):
                     queue.append(job)
         bar.update(watch.look())
     finally:
         bar.close()
+
+
+def _count_death(
+    store: Store, left: list[Batch], deaths: dict[str, int], why: str, token: str
+) -> None:
+    """The batch that a worker was at, the first that is left, fails when it has died too often."""
+    if not left:
+        return
+    batch = left[0]
+    deaths[batch.key] = deaths.get(batch.key, 0) + 1
+    if deaths[batch.key] >= DEATHS:
+        reason = f"its process died {DEATHS} times; the last time: {why}"
+        store_failure(store, batch, reason, token)
 
 
 def _left(store: Store, job: Job, options: dict[str, Any]) -> list[Batch]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aptheory.checked import json_table, plain_cell, read_text, safe_cell
 from aptheory.errors import InputError
 from aptheory.studies.files import write_atomically
 from aptheory.studies.records import Record
@@ -32,16 +32,38 @@ def read_plan(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / "plan.json"
     try:
-        plan = json.loads(path.read_text())
+        text = read_text(path)
     except FileNotFoundError:
         raise InputError(
-            f"{folder} holds no study: there is no plan.json; give the folder that a sweep wrote to"
+            f"{folder} holds no study: there is no plan.json; give the folder that a sweep wrote "
+            "to."
         ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); run the sweep again") from None
-    if not isinstance(plan, dict) or "batches" not in plan:
-        raise InputError(f"{path} is not a plan; run the sweep again")
+    try:
+        plan = json_table(text, name=str(path))
+    except InputError as error:
+        raise InputError(f"{path} cannot be read ({error}); run the sweep again.") from None
+    if not _is_plan(plan):
+        raise InputError(f"{path} is not a plan; run the sweep again.")
     return plan
+
+
+def _is_plan(plan: Mapping[str, Any]) -> bool:
+    batches = plan.get("batches")
+    return (
+        isinstance(plan.get("name"), str)
+        and isinstance(plan.get("not_applicable"), list)
+        and isinstance(plan.get("workers", 1), int)
+        and isinstance(batches, dict)
+        and all(
+            isinstance(batch, dict)
+            and isinstance(batch.get("runs"), list)
+            and all(isinstance(key, str) for key in batch["runs"])
+            and isinstance(batch.get("seconds"), int | float)
+            and isinstance(batch.get("labels"), dict)
+            and all(isinstance(label, str) for label in batch["labels"].values())
+            for batch in batches.values()
+        )
+    )
 
 
 def records(folder: str | Path, *, every: bool = False) -> list[tuple[dict[str, Any], Record]]:
@@ -51,15 +73,17 @@ def records(folder: str | Path, *, every: bool = False) -> list[tuple[dict[str, 
     is left out, with a warning that names it.
     """
     found, damaged = Store(folder).read_all()
-    for sentence in damaged:
-        warnings.warn(f"left out of the table: {sentence}", stacklevel=2)
     batches = read_plan(folder)["batches"].values()
     labels = {key: batch["labels"] for batch in batches for key in batch["runs"]}
-    done = [
-        (_about(record, labels.get(record.key)), record)
-        for record in found
-        if record.status == "done" and (every or record.key in labels)
-    ]
+    done = []
+    for record in found:
+        if record.status == "done" and (every or record.key in labels):
+            try:
+                done.append((_about(record, labels.get(record.key)), record))
+            except (KeyError, TypeError, AttributeError):
+                damaged.append(f"{record.key}.json does not say which run it is")
+    for sentence in damaged:
+        warnings.warn(f"left out of the table: {sentence}", stacklevel=2)
     return sorted(done, key=lambda item: (*_order(item[0]), item[1].key))
 
 
@@ -149,7 +173,7 @@ def save_table(frame: pd.DataFrame, path: str | Path) -> None:
     """
     path = Path(path)
     if path.suffix == ".csv":
-        write_atomically(path, frame.to_csv(index=False, lineterminator="\n"))
+        write_atomically(path, csv_text(frame))
     elif path.suffix == ".parquet":
         try:
             import pyarrow  # noqa: F401
@@ -160,6 +184,40 @@ def save_table(frame: pd.DataFrame, path: str | Path) -> None:
         write_atomically(path, frame.to_parquet(index=False))
     else:
         raise InputError(f"cannot write a table to {path.name}; expected .csv or .parquet")
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A table as CSV whose text cells no spreadsheet reads as formulas; `read_csv` undoes it."""
+    return _texts(frame, safe_cell).to_csv(index=False, lineterminator="\n")
+
+
+def read_csv(path: str | Path) -> pd.DataFrame:
+    """A table that `csv_text` wrote, with its texts as they were.
+
+    Raises:
+        InputError: the file cannot be read as a table.
+    """
+    import pandas as pd
+
+    try:
+        frame = pd.read_csv(path)
+    except pd.errors.EmptyDataError:  # too few layers to relate leave a table without rows
+        return pd.DataFrame()
+    except (pd.errors.ParserError, ValueError, OverflowError, MemoryError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} is not a readable table ({reason}): write it again.") from error
+    return _texts(frame, plain_cell)
+
+
+def _texts(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
+    """The table with ``change`` made to every text in it."""
+    from pandas.api.types import is_object_dtype, is_string_dtype
+
+    frame = frame.copy()
+    for column in frame:
+        if is_object_dtype(frame[column]) or is_string_dtype(frame[column]):
+            frame[column] = frame[column].map(change)
+    return frame
 
 
 def export(folder: str | Path, path: str | Path, **options: Any) -> pd.DataFrame:

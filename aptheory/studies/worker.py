@@ -9,13 +9,15 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from aptheory.errors import InputError
 from aptheory.studies.files import StorageError
 from aptheory.studies.plan import Batch, Job
-from aptheory.studies.records import DamagedError, Record
+from aptheory.studies.records import DamagedError, Record, machine_failed
 from aptheory.studies.store import Store
 
 Outcomes = Sequence[Mapping[str, Any]]
@@ -28,7 +30,8 @@ _WAIT_SECONDS = 1.0
 def finished(store: Store, batch: Batch, *, retry: bool, token: str) -> bool:
     """Whether every run of a batch has an outcome that can be believed.
 
-    A failure counts, but not one of an earlier sweep when failures are to be retried.
+    A failure counts, but not one of an earlier sweep that was the machine's, or any of an earlier
+    sweep when failures are to be retried.
     """
     for key in batch.run_keys:
         try:
@@ -37,7 +40,8 @@ def finished(store: Store, batch: Batch, *, retry: bool, token: str) -> bool:
             return False
         if record is None:
             return False
-        if record.status != "done" and retry and record.made_by.get("sweep") != token:
+        again = retry or machine_failed(record)
+        if record.status != "done" and again and record.made_by.get("sweep") != token:
             return False
     return True
 
@@ -68,13 +72,15 @@ def work(
                 continue
             if finished(store, batch, retry=retry, token=token):
                 continue  # somebody finished it between the look and the claim
-            lead = _lead(store, job, batch)
-            if lead is None:
-                busy = True
-                continue
-            if isinstance(lead, str):
-                write_failure(store, batch, lead, token)
-                continue
+            match _lead(store, batch):
+                case Waiting():
+                    busy = True
+                    continue
+                case Blocked(reason, machine):
+                    write_failure(store, batch, reason, token, machine=machine)
+                    continue
+                case Ready(lead):
+                    pass
             start = time.time()
             try:
                 if train is None:
@@ -84,8 +90,17 @@ def work(
             except StorageError:
                 raise
             except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
-                write_failure(store, batch, reason, token, traceback.format_exc(), start)
+                # Before there is a trainer nothing of the run was tried: a device or a file is
+                # missing, and the next sweep may find it.
+                write_failure(
+                    store,
+                    batch,
+                    f"{type(error).__name__}: {error}",
+                    token,
+                    trace=traceback.format_exc(),
+                    start=start,
+                    machine=train is None or of_the_machine(error),
+                )
                 continue
             store.write_batch(batch.key, records)
     if busy:
@@ -98,23 +113,56 @@ def _real_trainer(job: Job) -> Trainer:
     return JobTrainer(job)  # imported here: tests of the machinery need no torch
 
 
-def _lead(store: Store, job: Job, batch: Batch) -> list[Record] | str | None:
-    """The outcomes of the runs that a batch follows: a reason if they failed, None if not yet."""
+@dataclass(frozen=True)
+class Ready:
+    """The runs that a batch follows are done; these are their records."""
+
+    records: list[Record]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """They are not all there yet."""
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """One of them failed, by the run's own fault or by the machine's."""
+
+    reason: str
+    machine: bool
+
+
+def of_the_machine(error: BaseException) -> bool:
+    """Whether a failure belongs to the machine: memory, a file, a device. It may be gone next time.
+
+    A loss that diverges, or a setting that makes no sense, will fail again.
+    """
+    if isinstance(error, InputError):
+        return False
+    words = ("out of memory", "can't allocate", "not enough memory", "CUDA error", "cuDNN error")
+    told = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return told or isinstance(error, OSError | MemoryError | ImportError)
+
+
+def _lead(store: Store, batch: Batch) -> Ready | Waiting | Blocked:
+    """How the runs stand whose outcomes a batch needs."""
     keys = [identity.get("follows") for identity in batch.identities]
     if batch.follows is None:
-        return []
+        return Ready([])
     records = []
     for key in keys:
         try:
             record = store.read(str(key))
         except DamagedError:
-            return None
+            return Waiting()
         if record is None:
-            return None
+            return Waiting()
         if record.status != "done":
-            return f"the prompt whose norm it takes failed: {record.reason}"
+            reason = f"the prompt whose norm it takes failed: {record.reason}"
+            return Blocked(reason, machine_failed(record))
         records.append(record)
-    return records
+    return Ready(records)
 
 
 def _records(batch: Batch, outcomes: Outcomes, made: Mapping[str, Any]) -> list[Record]:
@@ -172,7 +220,7 @@ def _version(name: str) -> str | None:
 def store_failure(store: Store, batch: Batch, reason: str, token: str) -> None:
     with store.claim(batch.key) as mine:
         if mine:
-            write_failure(store, batch, reason, token)
+            write_failure(store, batch, reason, token, machine=True)
 
 
 def write_failure(
@@ -180,17 +228,20 @@ def write_failure(
     batch: Batch,
     reason: str,
     token: str,
+    *,
     trace: str | None = None,
     start: float | None = None,
+    machine: bool = False,
 ) -> None:
     made = made_by(time.time() if start is None else start, token)
+    fault = "machine" if machine else "run"
     records = [
         Record(
             key=key,
             identity=identity,
             status="failed",
             outcome={"labels": batch.labels},
-            made_by={**made, "batch": batch.key, "traceback": trace},
+            made_by={**made, "batch": batch.key, "traceback": trace, "fault": fault},
             reason=reason,
         )
         for key, identity in zip(batch.run_keys, batch.identities, strict=True)
