@@ -57,22 +57,22 @@ def read_text(path: str | Path, *, most: int = MOST_BYTES) -> str:
         raise InputError(f"{path} is not text (UTF-8); write it again.") from None
 
 
-def json_value(text: str, *, name: str) -> Any:
+def json_value(text: str, *, name: str, finite: bool = True) -> Any:
     """What a JSON text says; ``name`` is where it comes from, for messages.
 
     Raises:
-        InputError: not JSON, not finite, or nested deeper than `DEEPEST`.
+        InputError: not JSON, not ``finite`` where it must be, or nested deeper than `DEEPEST`.
     """
     try:
-        value = json.loads(text, parse_constant=_no_number)
+        value = json.loads(text, parse_constant=_no_number if finite else float)
     except (ValueError, RecursionError, MemoryError) as error:
         raise InputError(f"{name} is not JSON ({_reason(error)}); write it again.") from None
     return _shallow(value, name)
 
 
-def json_table(text: str, *, name: str) -> dict[str, Any]:
+def json_table(text: str, *, name: str, finite: bool = True) -> dict[str, Any]:
     """The same where it must be a table (a JSON object)."""
-    value = json_value(text, name=name)
+    value = json_value(text, name=name, finite=finite)
     if not isinstance(value, dict):
         raise InputError(f"{name} holds a {type(value).__name__}, not a table; write it again.")
     return value

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from aptheory.checked import json_table, read_text
 from aptheory.choosing.scores import PLACES, SCORES, standardise
 from aptheory.errors import InputError
 
@@ -109,6 +110,8 @@ class Rule:
     baseline: float = float("nan")
 
     def __post_init__(self) -> None:
+        if not isinstance(self.weights, dict):
+            raise InputError(f"the weights of a rule are {self.weights!r:.200}; expected a table.")
         if unknown := sorted(set(self.weights) - set(SCORES)):
             raise InputError(
                 f"the rule weighs {', '.join(unknown)}, which no score is called; the scores are "
@@ -133,14 +136,28 @@ class Rule:
             InputError: no such file, or not a rule.
         """
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(**{**values, "fitted_on": tuple(values["fitted_on"])})
-        except OSError as error:
-            raise InputError(f"cannot read the rule {path}: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError) as error:
+            text = read_text(path)
+        except FileNotFoundError:
+            raise InputError(f"cannot read the rule {path}: there is no such file.") from None
+        values = json_table(text, name=str(path), finite=False)
+        try:
+            rule = cls(**{**values, "fitted_on": tuple(values["fitted_on"])})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{path} is not a rule ({error}); python -m analyses.layer_choice writes one"
+                f"{path} is not a rule ({error}); python -m analyses.layer_choice writes one."
             ) from None
+        numbers = (rule.penalty, rule.regret, rule.regret_high, rule.baseline)
+        weights = rule.weights.values()
+        if not (
+            all(isinstance(n, int | float) for n in (*numbers, *weights))
+            and all(abs(weight) < 1e9 for weight in weights)
+            and all(isinstance(text, str) for text in (rule.family, *rule.fitted_on))
+        ):
+            raise InputError(
+                f"{path} is not a rule (a weight is no number, or a name no text); "
+                "python -m analyses.layer_choice writes one."
+            )
+        return rule
 
     def save(self, path: str | Path) -> None:
         """Write the rule as JSON."""

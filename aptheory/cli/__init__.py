@@ -1,8 +1,8 @@
 """The command line: thin verbs over the library's functions, a module a group of verbs.
 
 `app` is the application, `main` runs it. ``options.py`` is the one place of the options that verbs
-share. Exit codes: 0 all that was asked is done, 1 some runs failed, 2 input that cannot be used (one
-sentence says why), 130 interrupted.
+share. Exit codes: 0 all that was asked is done, 1 some runs failed, 2 input that cannot be used
+(one sentence says why), 130 interrupted.
 """
 
 from aptheory.cli import choosing, models, networks, results, studies, tasks  # noqa: F401
