@@ -24,8 +24,31 @@ from aptheory.errors import InputError
 _ANYWHERE = ("-v", "--verbose", "-q", "--quiet")
 
 
+_CLICK_ERROR: Any = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+"""The base of every mistake in a command's words, wherever typer keeps it."""
+
+
 class Verbs(TyperGroup):
     """The verbs; a foreseeable fault in any of them is one line and exit code 2."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run a command; a mistake in its words is one line too, with the way to the help."""
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        try:
+            code = super().main(*args, standalone_mode=False, **extra)
+        except _CLICK_ERROR as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                error.show()
+                sys.exit(2)
+            context = getattr(error, "ctx", None)
+            path = context.command_path if context is not None else "aptheory"
+            _fail(f"{error.format_message().rstrip('.')}; `{path} --help` says what there is.")
+        except typer.Abort:
+            sys.exit(130)
+        sys.exit(code if isinstance(code, int) else 0)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """How loud it is may be said before the verb or anywhere behind it."""

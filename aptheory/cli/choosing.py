@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from aptheory.cli.app import verb
-from aptheory.cli.options import Network, NetworkOptions, Task, TaskOptions
+from aptheory.cli.options import Network, NetworkOptions, Seed, Task, TaskOptions
 
 
 @verb
@@ -18,7 +18,7 @@ def recommend(
     budget: Annotated[
         float | None, typer.Option(help="share of a full sweep's cost to spend on trials")
     ] = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
     """Name the layer to prompt without a sweep: a ranked table with its reasons."""
     from aptheory.choosing.recommend import recommend_layer

@@ -13,6 +13,7 @@ from aptheory.cli.options import (
     NetworkOptions,
     Networks,
     Out,
+    Seed,
     TaskOptions,
     Tasks,
     study,
@@ -36,7 +37,7 @@ def profile(
     images_of: TaskOptions,
     measures: Measures = None,
     images: Images = 512,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
     """Measure every metric at every layer, in one pass over the images."""
     from aptheory.exploration import MEASURES, profile_study
@@ -52,8 +53,8 @@ def cost(
     network: Network,
     methods: Annotated[list[str], typer.Argument(help="such as ap:layer=3, vpt:tokens=10")],
     options: NetworkOptions,
-    batch_size: int = 32,
-    classes: int = 10,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    classes: Annotated[int, typer.Option(min=1)] = 10,
     out: Annotated[Path | None, typer.Option("--out", "-o")] = None,
 ) -> None:
     """Predict and measure what methods cost: parameters, FLOPs, time, memory, throughput."""

@@ -4,6 +4,7 @@ A verb that takes a group (``options: NetworkOptions``) has all of its options; 
 takes the group apart for the command line.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,7 @@ Methods = Annotated[
     list[str], typer.Option("--method", "-m", help="such as ap, vpt:tokens=5, norm_tuning; repeat")
 ]
 Measures = Annotated[str | None, typer.Option(help="metrics, by commas")]
+Seed = Annotated[int, typer.Option(min=0, max=2**62)]
 Images = Annotated[int, typer.Option(min=1, help="training images that the profile looks at")]
 
 
@@ -76,7 +78,7 @@ class TaskOptions:
         spec: dict[str, Any] = {"name": name}
         if self.subset is not None:
             sizes = self.subset.split(",")
-            if len(sizes) != 3 or not all(size.isdigit() for size in sizes):
+            if len(sizes) != 3 or not all(re.fullmatch("[0-9]{1,9}", size) for size in sizes):
                 raise InputError(f"--subset is {self.subset!r}; give three numbers: 500,200,500.")
             spec |= dict(zip(("train", "val", "test"), map(int, sizes), strict=True))
         return spec
@@ -87,7 +89,7 @@ class TrainingOptions:
     """How the runs of a study are trained."""
 
     layers: Layers = "all"
-    seeds: Annotated[int, typer.Option(min=1, help="how many seeds, from 0 up")] = 3
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="how many seeds, from 0 up")] = 3
     recipe: Annotated[str, typer.Option(help="quick, paper_ap, vpt or vapt")] = "quick"
     epochs: Annotated[
         int | None, typer.Option(min=1, help="instead of the recipe's own number")

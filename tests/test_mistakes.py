@@ -1,0 +1,246 @@
+"""A hundred plausible mistakes: one sentence, exit code 2, no traceback, the remedy named."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from aptheory.cli import app
+
+GOOD = {
+    "networks": '["aptheory_resnet_mini"]',
+    "tasks": '["digits"]',
+    "layers": "[11]",
+    "seeds": "[0]",
+}
+NETWORK = '[{ name = "aptheory_resnet_mini", %s }]'
+TASK = '[{ name = "digits", %s }]'
+
+#: (line of a study, words of the sentence): the line takes the place of the good one of its key.
+STUDY = [
+    ("netwroks = ['aptheory_resnet_mini']", "did you mean networks"),
+    ("networks = []", "give at least one"),
+    ("networks = [5]", "expected a name or a table"),
+    ("networks = ['aptheory_resnet_mimi']", "near ones are"),
+    ("networks = ['vit_tinny_patch16_224']", "near ones are"),
+    ("networks = [{ nam = 'aptheory_resnet_mini' }]", "did you mean name"),
+    ("networks = [{ weights = 'random' }]", "has no name"),
+    ("networks = [{ name = 5 }]", "expected text"),
+    ("networks = [{ name = '' }]", "expected text"),
+    ("networks = ['aptheory_resnet_mini', 'aptheory_resnet_mini']", "label"),
+    ("networks = " + NETWORK % "options = 'x'", "expected a table"),
+    ("networks = " + NETWORK % "options = { depth = 3 }", "change these arguments"),
+    ("networks = " + NETWORK % "mean = 'x'", "a channel"),
+    ("networks = " + NETWORK % "mean = []", "a channel"),
+    ("networks = " + NETWORK % "std = [0.0, 0.0, 0.0]", "above 0"),
+    ("networks = " + NETWORK % "seed = -1", "from 0"),
+    ("networks = " + NETWORK % "seed = 'x'", "from 0"),
+    ("networks = " + NETWORK % "input_shape = [3, 32]", "[channels, height, width]"),
+    ("networks = " + NETWORK % "input_shape = [3, 32, 10000000]", "[channels, height, width]"),
+    ("networks = " + NETWORK % "input_shape = 'x'", "[channels, height, width]"),
+    ("networks = " + NETWORK % "granularity = 'layer'", "'block' or 'stage'"),
+    ("networks = " + NETWORK % "interpolation = 'cubic'", "bicubic"),
+    ("networks = " + NETWORK % "weights = 5", "a file"),
+    ("networks = " + NETWORK % "weights = 'nowhere.safetensors'", "there is no weights file"),
+    ("networks = [{ factory = ':fn' }]", "module:name"),
+    ("networks = [{ factory = 'nowhere_at_all:fn' }]", "check the module's name"),
+    ("networks = [{ factory = 'math:nothing' }]", "cannot be imported"),
+    ("networks = [{ factory = 'fn' }]", "module:function"),
+    ("networks = [{ factory = 5 }]", "module:function"),
+    ("networks = [{ factory = 'math:pi' }]", "call it by itself"),
+    ("networks = [{ factory = 'math:sqrt', options = { x = 1 } }]", "call it by itself"),
+    ("networks = [{ factory = 'builtins:dict' }]", "expected a torch module"),
+    ("networks = [{ factory = 'broken_module:fn' }]", "SyntaxError"),
+    ("networks = [{ factory = 'raising_module:fn' }]", "on purpose"),
+    ("networks = [{ factory = 'leaving_module:fn' }]", "SystemExit"),
+    ("tasks = []", "give at least one"),
+    ("tasks = [7]", "expected a name or a table"),
+    ("tasks = ['digit']", "did you mean"),
+    ("tasks = ['digits', 'digits']", "label"),
+    ("tasks = ['folder:nowhere']", "nowhere"),
+    ("tasks = ['npz:nowhere.npz']", "nowhere"),
+    ("tasks = ['nowhere:place']", "places begin with"),
+    ("tasks = ['folder:']", "names nothing"),
+    ("tasks = " + TASK % "train = 0", "from 1 up"),
+    ("tasks = " + TASK % "train = 'many'", "from 1 up"),
+    ("tasks = " + TASK % "train = 1000000000", "digits"),
+    ("tasks = " + TASK % "size = 3", "has no 'size'"),
+    ("tasks = " + TASK % "seed = 1.5", "from 0"),
+    ("methods = ['app']", "choose one of"),
+    ("methods = []", "give at least one"),
+    ("methods = [3]", "expected text"),
+    ("methods = ['ap:layr=3']", "has no setting 'layr'"),
+    ("methods = ['ap:layer']", "not setting=value"),
+    ("methods = ['ap:shape=round']", "must be one of"),
+    ("methods = ['vpt:tokens=many']", "of type int"),
+    ("methods = ['lora:rank=0']", "rank"),
+    ("methods = [{ tokens = 3 }]", "has no name"),
+    ("methods = ['nowhere_at_all:Prompt']", "cannot be imported"),
+    ("methods = ['math:pi']", "is not a method"),
+    ("methods = ['((((((((((']", "choose one of"),
+    ("methods = ['vpt']", "makes sense"),
+    ("layers = []", "layers is empty"),
+    ("layers = [99]", "an index from 0 to"),
+    ("layers = 'some'", "an index from 0 to"),
+    ("layers = [1.5]", "fraction"),
+    ("layers = [true]", "expected 'all'"),
+    ("layers = { a = 1 }", "expected 'all'"),
+    ("recipe = 'quik'", "quick"),
+    ("recipe = 5", "expected a name"),
+    ("recipe = { name = 'quick', epoch = 3 }", "epoch"),
+    ("recipe = { name = 'quick', epochs = -1 }", "epochs"),
+    ("recipe = { name = 'quick', lr = 'fast' }", "lr"),
+    ("seeds = []", "give at least one"),
+    ("seeds = [-1]", "from 0 up"),
+    ("seeds = [0.5]", "from 0 up"),
+    ("seeds = [1, 1]", "twice"),
+    (f"seeds = [{2**70}]", "from 0 up"),
+    ("seeds = 'three'", "from 0 up"),
+    ("search = []", "expected a table"),
+    ("search = { lrs = [1] }", "did you mean lr"),
+    ("search = { lr = 'x' }", "list of numbers"),
+    ("search = { lr = [-1] }", "list of numbers"),
+    ("search = { lr = [] }", "list of numbers"),
+    ("search = { lr = [nan] }", "list of numbers"),
+    ("protocol = 'vtab1k'", "'vtab'"),
+    ("equal = 'flops'", "'parameters'"),
+    ("controls = 'yes'", "true or false"),
+    ("together = 0", "from 1 up"),
+    ("threads = 'all'", "from 1 up"),
+    ("layers_together = 1.5", "from 1 up"),
+    ("device = 'gpu'", "'cuda'"),
+    ("device = 0", "'cuda'"),
+    ("name = 5", "expected letters"),
+    ("name = '../../x'", "expected letters"),
+    ("budget = 5", "has no 'budget'"),
+    ("out = 'runs/x'", "has no 'out'"),
+    ("network = 'aptheory_resnet_mini'", "keep one of them"),
+    ("seeds = [0", "not valid TOML"),
+    ("x = " + "[" * 100_000, "nested too deeply"),
+]
+#: (words of a command, words of the sentence)
+COMMAND = [
+    ("layers", "NETWORK"),
+    ("layers aptheory_resnet_mini --granularity layer", "'block' or 'stage'"),
+    ("layers :fn", "module:name"),
+    ("layers profile:net", "cannot be imported"),
+    ("sweep", "--network and --task"),
+    ("sweep nowhere.toml", "no such file"),
+    ("sweep -n aptheory_resnet_mini -t digits --subset many", "three numbers"),
+    ("sweep -n aptheory_resnet_mini -t digits --subset 1,²,3", "three numbers"),
+    ("sweep -n aptheory_resnet_mini -t digits --seeds 1000000000", "range"),
+    ("sweep -n aptheory_resnet_mini -t digits --seeds 0", "range"),
+    ("sweep -n aptheory_resnet_mini -t digits --epochs 0", "range"),
+    ("sweep -n aptheory_resnet_mini -t digits --engin here", "--engin"),
+    ("profile aptheory_resnet_mini -t digits -o out --seed -1", "range"),
+    ("profile aptheory_resnet_mini -t digits -o out --measures ckaa", "ckaa"),
+    ("profile aptheory_resnet_mini -t digits", "--out"),
+    ("cost aptheory_resnet_mini ap --batch-size 0", "range"),
+    ("cost aptheory_resnet_mini ap --classes 0", "range"),
+    ("cost aptheory_resnet_mini ap --classes 1000000000", "at most"),
+    ("recommend aptheory_resnet_mini -t digits --images 1", "range"),
+    ("recommend aptheory_resnet_mini", "--task"),
+    ("status nowhere", "holds no study"),
+    ("report nowhere", "neither profile.csv nor accuracy.csv"),
+    ("relate nowhere", "neither profile.csv nor accuracy.csv"),
+    ("swep", "swep"),
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A working directory with modules that do not import."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "broken_module.py").write_text("def fn(:\n")
+    (folder / "raising_module.py").write_text("def fn():\n    raise ValueError('on purpose')\n")
+    (folder / "leaving_module.py").write_text("import sys\nsys.exit(3)\n")
+    (folder / "profile.py").write_text("raise RuntimeError('a file of the user ran')\n")
+    return folder
+
+
+def refusal(*words: str) -> str:
+    """The one sentence of a refused command."""
+    result = CliRunner().invoke(app, list(words))
+    told = [line for line in result.stderr.splitlines() if line.startswith("aptheory: ")]
+    assert result.exit_code == 2, (result.exit_code, result.output, result.exception)
+    assert len(told) == 1, result.output
+    assert len(told[0]) < 1200
+    assert "Traceback" not in result.output
+    return told[0]
+
+
+@pytest.mark.parametrize(("line", "words"), STUDY, ids=[line[:60] for line, _ in STUDY])
+def test_a_mistake_in_a_study(place, monkeypatch, line, words):
+    monkeypatch.chdir(place)
+    key = line.partition(" =")[0]
+    lines = [f"{word} = {value}" for word, value in GOOD.items() if word != key]
+    (place / "study.toml").write_text("\n".join([line, *lines]) + "\n", encoding="utf-8")
+    assert words in refusal("sweep", "study.toml", "--dry-run")
+
+
+@pytest.mark.parametrize(("command", "words"), COMMAND, ids=[command for command, _ in COMMAND])
+def test_a_mistake_on_the_command_line(place, monkeypatch, command, words):
+    monkeypatch.chdir(place)
+    assert words in refusal(*command.split())
+
+
+ROW = {
+    "network": "n",
+    "task": "t",
+    "method": "ap",
+    "layer": 1,
+    "seed": 0,
+    "measure": "test_accuracy",
+    "value": 0.5,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda row: row.pop("method"), "has no column method"),
+        (lambda row: row.pop("layer"), "has no column layer"),
+        (lambda row: row.update(layer="first"), "holds no numbers in layer"),
+        (lambda row: row.update(layer=-1), "outside 0 to"),
+        (lambda row: row.update(layer=10**12), "outside 0 to"),
+        (lambda row: row.update(layer=0.5), "no whole number"),
+        (lambda row: row.update(layer=np.nan), "no whole number"),
+        (lambda row: row.update(value="good"), "holds no numbers in value"),
+        (lambda row: row.update(value=np.inf), "without bound"),
+        (lambda row: row.update(network=np.nan), "rows without a network"),
+    ],
+)
+def test_a_table_that_is_damaged(tmp_path, change, words):
+    row = dict(ROW)
+    change(row)
+    pd.DataFrame([row]).to_csv(tmp_path / "accuracy.csv", index=False)
+    assert words in refusal("report", str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '"x"', "[" * 100_000, '{"a": NaN}', "\xff"])
+def test_settings_that_are_damaged(tmp_path, text):
+    pd.DataFrame([ROW]).to_csv(tmp_path / "accuracy.csv", index=False)
+    (tmp_path / "settings.json").write_text(text, encoding="latin-1")
+    assert "settings.json" in refusal("report", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        "{",
+        "[]",
+        "[" * 100_000,
+        json.dumps({"batches": []}),
+        json.dumps({"name": "x", "not_applicable": [], "batches": {"a": {"runs": [5]}}}),
+        json.dumps({"name": 5, "not_applicable": [], "batches": {}}),
+    ],
+)
+def test_a_plan_that_is_damaged(tmp_path, plan):
+    (tmp_path / "plan.json").write_text(plan)
+    assert "run the sweep again" in refusal("status", str(tmp_path))
+
+
+def test_there_are_a_hundred_of_them():
+    assert len(STUDY) + len(COMMAND) >= 100
