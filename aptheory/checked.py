@@ -163,7 +163,7 @@ def importable(*folders: str | Path) -> Iterator[None]:
 
 # ------------------------------------------------------------------------------------- names
 
-_LONGEST_STEM = 96
+_LONGEST_STEM = 160
 
 
 def safe_stem(*parts: object) -> str:
@@ -178,10 +178,13 @@ def safe_stem(*parts: object) -> str:
 
     name = unicodedata.normalize("NFC", "-".join(str(part) for part in parts))
     stem = re.sub(r"[^\w.-]", "_", name)
-    stem = re.sub(r"\.(?=\.|$)|^\.", "_", stem)[:_LONGEST_STEM]
-    plain = "-".join(str(part).replace(" ", "_") for part in parts)
-    if stem == plain and stem.isascii():
+    stem = re.sub(r"\.(?=\.|$)|^\.", "_", stem)
+    while len(stem.encode()) > _LONGEST_STEM:
+        stem = stem[:-1]
+    told_apart = not any("-" in str(part) for part in parts[:-1])  # a-b, c is not a, b-c
+    if stem == name and stem.isascii() and stem and told_apart:
         return stem
+    stem = stem.rstrip(".")
     return f"{stem or '_'}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:8]}"
 
 
