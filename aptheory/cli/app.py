@@ -95,12 +95,13 @@ class Terminal(logging.Handler):
 _terminal = Terminal()
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         from aptheory.version import __version__
 
         typer.echo(f"aptheory {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
