@@ -18,14 +18,26 @@ def tasks(
 ) -> None:
     """List the data sets, what is present on this machine, and how to bring the rest."""
     if context.invoked_subcommand is None:
-        from aptheory.tasks import list_tasks
+        from aptheory.tasks.present import listing
 
-        typer.echo(list_tasks(root).to_string(index=False))
+        typer.echo(listing(root))
 
 
 @tasks_app.command()
-def check(name: str, root: Annotated[Path | None, typer.Option()] = None) -> None:
-    """Verify a data set: counts, classes, readability, checksums; writes its digest."""
+def check(
+    name: Annotated[str, typer.Argument(help="a task's name or place, such as folder:PATH")],
+    root: Annotated[Path | None, typer.Option(help="folder of the data sets")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="folder for a contact sheet (PNG) of each class")
+    ] = None,
+) -> None:
+    """Look at every picture: counts, sizes, copies, damage, checksums; exit code 2 on damage."""
     from aptheory.tasks import check as verify
+    from aptheory.tasks.sheets import write_sheets
 
-    typer.echo(verify(name, root))
+    checked = verify(name, root)
+    typer.echo(checked)
+    if sheet is not None:
+        typer.echo(f"{len(write_sheets(checked.task, sheet))} contact sheets in {sheet}")
+    if not checked.ok:
+        raise typer.Exit(2)

@@ -1,7 +1,9 @@
 """Is a data set on this machine what it should be? Counts, classes, pictures, checksums."""
 
 import json
-import os
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,18 +23,19 @@ from aptheory.tasks.base import (
     Task,
     digest_of,
 )
-from aptheory.tasks.cache import cache_folder, data_folder
+from aptheory.tasks.cache import cache_folder, data_folder, write_whole
 from aptheory.tasks.present import locate
 from aptheory.tasks.readers.files import FileSplit
 from aptheory.tasks.registry import REGISTRY
+from aptheory.tasks.survey import Survey, survey
 
-BATCH = 64
-SHOWN = 5  # damaged pictures that are named
+SHOWN = 20  # names in a list
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check found. ``table`` has a row a question: what, expected, found, ok."""
+    """What a check found. ``table`` has a row a question (what, expected, found, ok), ``survey``
+    what a look at every picture saw."""
 
     task: Task
     layout: str
@@ -40,15 +43,19 @@ class Checked:
     table: pd.DataFrame
     digest: str
     digest_file: Path
+    survey: Survey
 
     @property
     def ok(self) -> bool:
         """Whether every row is as expected."""
         return bool(self.table["ok"].all())
 
+    def __str__(self) -> str:
+        return "\n".join(_lines(self))
 
-def check(name: str, root: str | Path | None = None, *, progress: bool = True) -> Checked:
-    """Verify a registry entry, or any other task name or URI, and write its digest file.
+
+def check(source: Any, root: str | Path | None = None, *, progress: bool = True) -> Checked:
+    """Verify a registry entry, or any other task name, place or data, and write its digest file.
 
     Every picture is decoded, every checksum that the layout has is computed (records, zip
     members), the digest is made from the bytes anew and compared with that of the last check. The
@@ -59,9 +66,10 @@ def check(name: str, root: str | Path | None = None, *, progress: bool = True) -
     from aptheory.tasks.catalogue import task as open_task
 
     folder = data_folder(root)
-    task = open_task(name, root=root)
+    task = open_task(source, root=root)
+    name = str(source) if isinstance(source, str | Path) else task.name
     entry = REGISTRY.get(name)
-    found = locate(entry, folder) if entry else None
+    location = locate(entry, folder) if entry else None
     rows: list[dict[str, Any]] = []
 
     def note(what: str, expected: object, value: object, ok: bool | None = None) -> None:
@@ -75,20 +83,15 @@ def check(name: str, root: str | Path | None = None, *, progress: bool = True) -
     else:
         note("classes", "2 or more", len(task.classes), len(task.classes) > 1)
     for split in SPLITS:
-        labels = getattr(task, split).labels
-        seen = len(np.unique(labels))
+        seen = len(np.unique(getattr(task, split).labels))
         # VTAB's small splits lack classes by design; only the test set must have them all.
         strict = split == "test" or not (entry and entry.suite == "VTAB-1K")
-        note(
-            f"{split} classes seen",
-            len(task.classes),
-            seen,
-            seen == len(task.classes) or not strict,
-        )
+        all_seen = seen == len(task.classes) or not strict
+        note(f"{split} classes seen", len(task.classes), seen, all_seen)
+    looked = survey(task, progress=progress)
     for split in SPLITS:
-        bad = damaged(getattr(task, split), f"{name} {split}", progress=progress)
-        shown = "; ".join(bad[:SHOWN]) + (f"; and {len(bad) - SHOWN} more" if bad[SHOWN:] else "")
-        note(f"{split} pictures readable", "all", shown or "all", not bad)
+        bad = looked.damaged(split)
+        note(f"{split} pictures readable", "all", "; ".join(_few(bad)) or "all", not bad)
     broken = damaged_records(task)
     if broken is not None:
         note("record checksums", "all right", broken or "all right", not broken)
@@ -98,33 +101,70 @@ def check(name: str, root: str | Path | None = None, *, progress: bool = True) -
     before = _last(file)
     if digest and before:
         note("digest since the last check", before, digest)
+    layout = location.layout if location else ""
     if digest:
-        file = _write(file, name, task, digest, found.layout if found else "")
-    place = str(found.path) if found else name
-    table = pd.DataFrame(rows)
-    return Checked(task, found.layout if found else "", place, table, digest, file)
+        file = _write(file, name, task, digest, layout)
+    place = str(location.path) if location else name
+    return Checked(task, layout, place, pd.DataFrame(rows), digest, file, looked)
 
 
-def damaged(split: Split, title: str, *, progress: bool = True) -> list[str]:
-    """The message of each picture that cannot be decoded; one pass over the split."""
-    from tqdm import tqdm
-
-    bad: list[str] = []
-    for start in tqdm(range(0, len(split), BATCH), desc=title, disable=not progress, leave=False):
-        batch = range(start, min(start + BATCH, len(split)))
-        try:
-            split.images(batch, (8, 8))
-        except InputError:  # find out which
-            bad += [message for index in batch if (message := _message(split, index))]
-    return bad
+def _few(names: Sequence[str]) -> list[str]:
+    more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
+    return [*names[:SHOWN], *more]
 
 
-def _message(split: Split, index: int) -> str:
-    try:
-        split.images([index], (8, 8))
-    except InputError as error:
-        return str(error)
-    return ""
+def _lines(checked: Checked) -> list[str]:
+    """The page of a check, for a terminal of 100 columns."""
+    task, looked = checked.task, checked.survey
+    counts = looked.counts()
+    lines = [f"{task.name}: {len(task.classes)} classes, group {task.group}", ""]
+    width = min(40, max(5, *(len(name) for name in task.classes)))
+    lines.append(f"{'class':<{width}}" + "".join(f"{split:>9}" for split in SPLITS))
+    for label, name in enumerate(task.classes):
+        numbers = "".join(f"{counts[split][label]:>9}" for split in SPLITS)
+        lines.append(f"{name[:width]:<{width}}{numbers}")
+    total = "".join(f"{sum(counts[split]):>9}" for split in SPLITS)
+    lines += [f"{'all':<{width}}{total}", ""]
+    for kind, counter in looked.kinds().items():
+        if counter:
+            lines.append(f"{kind}: {_counted(counter)}")
+    for sentence in filter(None, (task.provenance, *task.notes)):
+        lines += textwrap.wrap(sentence, 98, break_long_words=False)
+    lines += [f"left out: {number} × {kind}" for kind, number in task.left_out.items()]
+    for title, pairs in (
+        ("in two splits, byte for byte", looked.copies_across()),
+        ("in two splits, nearly the same", looked.near_across()),
+    ):
+        lines += _listed(title, [f"{a}: {x} = {b}: {y}" for a, x, b, y in pairs])
+    inside = [pair for pair in looked.copies() if pair[0] == pair[2]]
+    lines += _listed("twice in one split", [f"{a}: {x} = {y}" for a, x, _, y in inside])
+    lines += _listed("one picture, two classes", looked.two_labels())
+    lines += _listed("of one colour throughout", looked.flat())
+    damage = [sentence for split in SPLITS for sentence in looked.damaged(split)]
+    lines += _listed("damaged", damage)
+    lines.append("")
+    for row in checked.table.to_dict("records"):
+        if row["ok"]:
+            lines.append(f"ok       {row['what']}: {row['found'][:60]}")
+        elif not row["what"].endswith("readable"):  # those are listed above by name
+            lines.append(f"NOT OK   {row['what']}: {row['found']}, expected {row['expected']}")
+        else:
+            lines.append(f"NOT OK   {row['what']}: see above")
+    if checked.digest:
+        lines += [f"digest {checked.digest}", f"in {checked.digest_file}"]
+    return lines
+
+
+def _counted(counter: Counter[str]) -> str:
+    shown = [f"{number} × {kind}" for kind, number in counter.most_common(6)]
+    more = len(counter) - len(shown)
+    return ", ".join(shown) + (f" and {more} more kinds" if more > 0 else "")
+
+
+def _listed(title: str, items: Sequence[str]) -> list[str]:
+    if not items:
+        return []
+    return [f"{title}: {len(items)}", *(f"  {item}" for item in _few(items))]
 
 
 def file_splits(split: Split) -> list[FileSplit]:
@@ -196,12 +236,9 @@ def _write(file: Path, name: str, task: Task, digest: str, layout: str) -> Path:
     }
     text = json.dumps(record, indent=1) + "\n"
     for place in (file, cache_folder() / "checks" / file.name):
-        unfinished = place.with_name(f"{place.name}.{os.getpid()}")
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.replace(place)
+            write_whole(place, text)
         except OSError:
             continue
         return place
-    raise InputError(f"neither {file} nor {cache_folder()} can be written to; free one of them")
+    raise InputError(f"neither {file} nor {cache_folder()} can be written to; free one of them.")

@@ -23,9 +23,10 @@ CAST = (
 )
 
 
-def as_column(values: Any, where: str) -> np.ndarray:
+def as_column(values: Any, where: str, *, named: bool = False) -> np.ndarray:
     """``values`` as int64 ids or as an object array of strings, one an image.
 
+    ``named`` texts are names whatever they look like, as those of folders are: "1.5" is a class.
     Raises `InputError` naming ``where`` for anything that is no class.
     """
     if hasattr(values, "detach"):  # a tensor
@@ -48,7 +49,7 @@ def as_column(values: Any, where: str) -> np.ndarray:
     if array.dtype.kind in "iu":
         return _ids(array, where)
     if array.dtype.kind in "UO":
-        return _texts(array.astype(object), where)
+        return _texts(array.astype(object), where, named)
     raise InputError(f"{where}: labels are of type {array.dtype}; {CAST}.")
 
 
@@ -59,17 +60,18 @@ def number_classes(
     names: Sequence[str] | None = None,
     total: int | None = None,
     by_value: bool = False,
+    named: bool = False,
     train_may_lack: bool = False,
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Labels 0, 1, ... of every split, and the names of the classes.
 
     ``columns`` is {split: labels}. ``names`` are the classes that the data declare, which ids then
     count in, as they do with ``total`` classes; otherwise the classes are the sorted distinct
-    labels (``by_value``: texts of digits as numbers). Raises `InputError` for what is no class, a
+    labels (``by_value``: texts of digits as numbers; ``named``: see `as_column`). Raises `InputError` for what is no class, a
     single class, and (unless ``train_may_lack``) a class of another split that train lacks.
     """
     texts = {
-        split: as_column(values, f"{where}, {split}" if split else where)
+        split: as_column(values, f"{where}, {split}" if split else where, named=named)
         for split, values in columns.items()
     }
     for split, column in texts.items():
@@ -215,16 +217,21 @@ def _too_large(value: int) -> str:
     return f"label {text} is no id of a class; number the classes from 0, or name them"
 
 
-def _texts(array: np.ndarray, where: str) -> np.ndarray:
+def _texts(array: np.ndarray, where: str, named: bool) -> np.ndarray:
     distinct = {str(value) for value in array.tolist()}
-    empty = {value for value in distinct if value.strip().lower() in MISSING}
+    empty = set() if named else {value for value in distinct if value.strip().lower() in MISSING}
     if empty:
         row = next(i for i, value in enumerate(array.tolist()) if str(value) in empty)
         raise InputError(
             f"{where}: the label of row {row} is missing; give each picture a class, or take it "
             "out."
         )
-    if distinct and all(map(_is_float, distinct)) and not all(map(str.isdecimal, distinct)):
+    if (
+        not named
+        and distinct
+        and all(map(_is_float, distinct))
+        and not all(map(str.isdecimal, distinct))
+    ):
         raise InputError(f"{where}: labels are floats ({', '.join(sorted(distinct)[:3])}); {CAST}.")
     spelling = one_spelling(sorted(distinct))
     return _array([spelling[str(value)] for value in array.tolist()])

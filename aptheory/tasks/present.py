@@ -145,6 +145,28 @@ def list_tasks(root: str | Path | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def listing(root: str | Path | None = None) -> str:
+    """`list_tasks` for a terminal of 80 columns: what is here, then how to bring the rest."""
+    import textwrap
+
+    table = list_tasks(root)
+    width = max(len(name) for name in table["name"])
+    lines = [f"{'name':<{width}}  classes   train     val    test  layout"]
+    for row in table.to_dict("records"):
+        sizes = "".join(f"{row[split]:>8}" for split in SPLITS)
+        layout = row["layout"] or "not here"
+        lines.append(f"{row['name']:<{width}}  {row['classes']:>7}{sizes}  {layout}")
+    absent = table[table["command"] != ""]
+    if len(absent):
+        lines += ["", f"To bring those that are not in {data_folder(root)}:"]
+    for row in absent.to_dict("records"):
+        lines += ["", f"{row['name']}:"]
+        lines += textwrap.wrap(
+            row["command"], 78, initial_indent="  ", subsequent_indent="  ", break_long_words=False
+        )
+    return "\n".join(lines)
+
+
 def _vtab(entry: DataSet, path: Path, seed: int) -> Task:
     from aptheory.tasks.readers.vtab_folder import vtab_folder_task
 

@@ -57,7 +57,7 @@ def folder_task(
     path = Path(path)
     store = open_store(path)
     layout = find_layout(store)
-    labels, classes = number_classes(layout.classes, str(path))
+    labels, classes = number_classes(layout.classes, str(path), named=True)
     for split, values in labels.items():
         require_every_class(values, classes, f"{path}: the {split} split")
     parts = complete(

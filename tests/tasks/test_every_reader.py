@@ -1,0 +1,178 @@
+"""Every reader is held to the same: what a picture is, what a class is, what is refused."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import aptheory as ap
+from aptheory.errors import InputError
+from aptheory.tasks import catalogue
+from tests.tasks.every_reader import NAMED_SETS, READERS
+from tests.tasks.tasks_fixtures import encoded, picture
+
+ENCODED = [name for name, reader in READERS.items() if reader.encoded]
+NUMBERED = [name for name, reader in READERS.items() if not reader.named]
+SIZE = (12, 9)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("APTHEORY_CACHE", str(tmp_path / "cache"))
+
+
+def plain(labels=(0, 1), extra=()):
+    """Two pictures a class in train, one in val and test; ``extra`` go first in train."""
+    shade, out = 0, {}
+    for split, times in (("train", 2), ("val", 1), ("test", 1)):
+        out[split] = list(extra) if split == "train" else []
+        for label in (*labels, *labels)[: times * len(labels)]:
+            shade += 13
+            out[split].append((label, encoded(picture(shade, SIZE))))
+    return out
+
+
+def read(name, root, pictures):
+    root.mkdir(parents=True, exist_ok=True)
+    return ap.task(READERS[name].lay(root, pictures))
+
+
+def refused(name, root, pictures, *words):
+    with pytest.raises(InputError) as error:
+        task = read(name, root, pictures)
+        for split in (task.train, task.val, task.test):
+            split.images(range(len(split)), SIZE)
+    sentence = str(error.value)
+    assert "\n" not in sentence
+    assert sentence.endswith((".", "?"))
+    for word in words:
+        assert word in sentence, sentence
+
+
+def first(name, root, data, size):
+    """The picture of ``data`` as the reader gives it, first of class 0 in train."""
+    task = read(name, root, plain(extra=[(0, data)]))
+    row = {len(k): k for k in [task.train.labels]}  # the readers keep or sort; find it by content
+    del row
+    rows = np.flatnonzero(task.train.labels == 0)
+    names = list(getattr(task.train, "keys", [])) or None
+    images = task.train.images(rows, size)
+    return images, task, names
+
+
+def as_png(image):
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def among(images, expected, tolerance=1):
+    """Whether one of the images is the expected one."""
+    away = (images.int() - torch.from_numpy(expected).permute(2, 0, 1).int()).abs()
+    return bool((away.flatten(1).amax(1) <= tolerance).any())
+
+
+def test_no_reader_is_left_out():
+    assert {*READERS} >= {*catalogue.READERS} - NAMED_SETS
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_plain_set_is_read_to_the_byte(name, tmp_path):
+    pictures = plain()
+    task = read(name, tmp_path / "set", pictures)
+    assert task.classes == ("0", "1")
+    assert [len(s) for s in (task.train, task.val, task.test)] == [4, 2, 2]
+    for split, samples in pictures.items():
+        got = getattr(task, split).images(range(len(samples)), SIZE)
+        for label, data in samples:
+            rows = np.flatnonzero(getattr(task, split).labels == label)
+            pixels = np.array(Image.open(io.BytesIO(data)))
+            if name != "fgvc":  # which cuts the centre out of an enlarged picture
+                assert among(got[rows], pixels, tolerance=0)
+    assert len(task.digest) == 64
+    assert task.digest == read(name, tmp_path / "again", pictures).digest
+
+
+@pytest.mark.parametrize("name", [n for n in ENCODED if n != "fgvc"])
+def test_what_a_picture_is(name, tmp_path):
+    grey = np.tile(np.arange(9, dtype=np.uint16) * 455, (12, 1))  # 0 to 3640: 12 of 16 bits
+    glyph = np.zeros((12, 9, 4), dtype=np.uint8)
+    glyph[3:6, 3:6, 3] = 255
+    on_white = np.full((12, 9, 3), 255, dtype=np.uint8)
+    on_white[3:6, 3:6] = 0
+    upright = picture(120, (12, 9), seed=3)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    turned = io.BytesIO()
+    Image.fromarray(np.rot90(upright)).save(turned, "PNG", exif=exif)
+    scaled = np.repeat((grey >> 4).astype(np.uint8)[..., None], 3, axis=2)
+    for number, (data, expected) in enumerate(
+        (
+            (as_png(Image.fromarray(grey)), scaled),
+            (as_png(Image.fromarray(glyph)), on_white),
+            (turned.getvalue(), upright),
+            (as_png(Image.fromarray(upright[..., 0])), np.repeat(upright[..., :1], 3, axis=2)),
+        )
+    ):
+        images, task, _ = first(name, tmp_path / str(number), data, SIZE)
+        assert among(images, expected), number
+        assert images.shape[1:] == (3, *SIZE)
+        assert task.digest != read(name, tmp_path / f"{number} plain", plain()).digest
+        assert len(task.notes) == 1  # each of them is said
+
+
+def bomb(side=13_000):
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("name", ENCODED)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_damaged_pictures_and_bombs_are_named(name, tmp_path):
+    whole = encoded(picture(99, (40, 40)))
+    for number, data in enumerate((b"", b"hello" * 9, whole[: len(whole) // 2], bomb())):
+        refused(name, tmp_path / str(number), plain(extra=[(0, data)]), "cannot be decoded")
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+def test_what_is_no_class(name, tmp_path):
+    reader = READERS[name]
+    cases = {"float": [0.2, 1.5], "missing": [0, None], "large": [0, 10**9], "huge": [0, 2**62]}
+    cases["negative"] = [0, -1]
+    if reader.lists:
+        cases |= {"list": [[0, 1], [1, 2]], "one-hot": [[0, 1], [1, 0]]}
+    for kind, labels in cases.items():
+        refused(name, tmp_path / kind, plain(labels))
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_class_that_train_lacks(name, tmp_path):
+    for split in ("val", "test"):
+        pictures = plain()
+        pictures[split].append((7, encoded(picture(3, SIZE))))
+        refused(name, tmp_path / split, pictures, "7")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_gap_makes_no_class_and_texts_are_classes(name, tmp_path):
+    task = read(name, tmp_path / "gap", plain((5, 3_000_000)))
+    assert set(task.classes) == {"5", "3000000"}
+    assert sorted(np.unique(task.train.labels)) == [0, 1]
+    if READERS[name].texts:
+        task = read(name, tmp_path / "texts", plain(("cat", "dog")))
+        assert task.classes == ("cat", "dog")
+        named = {"001", "2"}  # texts of digits stay texts
+        assert set(read(name, tmp_path / "digits", plain(("001", "2"))).classes) == named
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_one_class_is_none(name, tmp_path):
+    refused(name, tmp_path / "one", plain((4,)), "one class only")
