@@ -5,6 +5,7 @@ splits together, so that a gap between two ids makes no class, and a split that 
 not shift the labels of another.
 """
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -67,8 +68,9 @@ def number_classes(
 
     ``columns`` is {split: labels}. ``names`` are the classes that the data declare, which ids then
     count in, as they do with ``total`` classes; otherwise the classes are the sorted distinct
-    labels (``by_value``: texts of digits as numbers; ``named``: see `as_column`). Raises `InputError` for what is no class, a
-    single class, and (unless ``train_may_lack``) a class of another split that train lacks.
+    labels (``by_value``: texts of digits as numbers; ``named``: see `as_column`). Raises
+    `InputError` for what is no class, a single class, and (unless ``train_may_lack``) a class of
+    another split that train lacks.
     """
     texts = {
         split: as_column(values, f"{where}, {split}" if split else where, named=named)
@@ -233,6 +235,9 @@ def _texts(array: np.ndarray, where: str, named: bool) -> np.ndarray:
         and not all(map(str.isdecimal, distinct))
     ):
         raise InputError(f"{where}: labels are floats ({', '.join(sorted(distinct)[:3])}); {CAST}.")
+    if not named and distinct and all(re.fullmatch(r"-?[0-9]+", text) for text in distinct):
+        long = max(distinct, key=len)
+        _ids(np.array([int(text) if len(long) < 19 else LARGEST for text in distinct]), where)
     spelling = one_spelling(sorted(distinct))
     return _array([spelling[str(value)] for value in array.tolist()])
 

@@ -187,6 +187,7 @@ class Samples:
         names = getattr(base, "classes", None)
         self.classes = tuple(map(str, names)) if isinstance(names, list | tuple) else None
         self._base, self._rows = base, rows
+        self.labels = np.zeros(self.size, dtype=np.int64)  # until they are read and numbered
 
     def __len__(self) -> int:
         return self.size
