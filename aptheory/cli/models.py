@@ -189,3 +189,53 @@ def predict(
         )
     if table.empty:
         raise typer.Exit(1)
+
+
+@verb
+def evaluate(
+    file: ModelFile,
+    task: Task,
+    model_options: ModelOptions,
+    images_of: TaskOptions,
+    on: DeviceOptions,
+    split: Annotated[str, typer.Option(help="train, val or test")] = "test",
+    out: Annotated[Path, typer.Option("--out", "-o", help="the page; tables lie beside it")] = Path(
+        "evaluation.html"
+    ),
+) -> None:
+    """Score a model on labelled pictures, with intervals, and write a page of its mistakes."""
+    from aptheory.models.evaluation import evaluate as judge
+    from aptheory.reporting.evaluation_page import evaluation_page
+    from aptheory.studies.files import write_atomically
+    from aptheory.studies.sources import load_task
+
+    _writable(out)
+    model = model_options.load(file, on)
+    images = load_task(images_of.spec(task))
+    evaluation = judge(model, images, split=split)
+    command = f"aptheory evaluate {file} --task {task} --split {split}"
+    page = evaluation_page(evaluation, getattr(images, split), command=command)
+    write_atomically(out, page)
+    evaluation.scores.to_csv(out.with_suffix(".scores.csv"), index=False)
+    evaluation.by_class.to_csv(out.with_suffix(".classes.csv"), index=False)
+    typer.echo(f"{evaluation}\n\nThe page: {out.resolve()}")
+
+
+@verb
+def export(
+    file: ModelFile,
+    to: Annotated[str, typer.Option("--to", help="torch, onnx or timm")],
+    model_options: ModelOptions,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="default: the model's name with .pt2, .onnx")
+    ] = None,
+) -> None:
+    """Write a model for other programs, checked against itself: torch.export, ONNX, plain timm."""
+    from aptheory.models.exporting import export as write
+
+    suffix = {"torch": ".pt2", "onnx": ".onnx", "timm": ".timm.safetensors"}.get(to, f".{to}")
+    out = out or file.with_suffix(suffix)
+    if out.resolve() == file.resolve():
+        raise InputError(f"--out {out} is the model itself; name another file.")
+    error = write(model_options.load(file, DeviceOptions(device="cpu")), out, to=to)
+    typer.echo(f"{out}: logits differ from the model's by {error:.1e} of the largest")

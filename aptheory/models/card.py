@@ -6,12 +6,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
 from aptheory.errors import InputError
 from aptheory.preprocessing import Transform
+from aptheory.tasks.base import Selection
+from aptheory.tasks.resizing import transform_of
+
+if TYPE_CHECKING:
+    from aptheory.networks.network import Network
+    from aptheory.tasks import Task
 
 ENTRY = "model"
 """The entry of the header that holds the card; the others are `aptheory.save`'s own."""
@@ -59,6 +65,10 @@ class Card:
             return Transform(size=(int(height), int(width)), mean=mean, std=std, **values)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"the model's file has no usable transform ({error}).") from None
+
+    def prepares_like(self, settings: Mapping[str, Any]) -> bool:
+        """Whether its pictures were made images with these `preprocessing_of` a task."""
+        return all(self.transform.get(name) == value for name, value in settings.items())
 
     def header(self) -> dict[str, str]:
         """The card as an entry of a safetensors header."""
@@ -121,3 +131,13 @@ class Card:
                 f"{on}; accuracy: {', '.join(scores) or 'not known'}",
             ]
         )
+
+
+def preprocessing_of(net: Network, task: Task) -> dict[str, float | str]:
+    """What decides the pixels of a training picture, so that a new one is treated alike."""
+    settings = transform_of(task.train, net).settings
+    split: Any = task.train
+    while isinstance(split, Selection):
+        split = split.split
+    enlarge = getattr(split, "enlarge", 1.0)  # a crop of the task's own, as FGVC's
+    return {**settings, "crop": float(settings["crop"]) / enlarge}

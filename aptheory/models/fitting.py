@@ -15,11 +15,9 @@ from aptheory.choosing.recommend import recommend_layer
 from aptheory.errors import InputError
 from aptheory.methods import METHODS, from_settings
 from aptheory.methods.registry import settings_of
-from aptheory.models.card import Card
+from aptheory.models.card import Card, preprocessing_of
 from aptheory.models.model import Model
-from aptheory.tasks.base import Selection
 from aptheory.tasks.catalogue import task as open_task
-from aptheory.tasks.resizing import transform_of
 from aptheory.training.fit import fit
 from aptheory.training.halving import halving
 from aptheory.training.recipe import Recipe, Run
@@ -185,7 +183,7 @@ def make_card(
             "input_shape": list(net.input_shape),
             "mean": list(net.mean),
             "std": list(net.std),
-            **_preprocessing(net, task),
+            **preprocessing_of(net, task),
         },
         task={
             "name": task.name,
@@ -196,13 +194,3 @@ def make_card(
         scores=scores,
         versions={"aptheory": __version__, "torch": torch.__version__, "timm": timm.__version__},
     )
-
-
-def _preprocessing(net: Network, task: Task) -> dict[str, float | str]:
-    """What decides the pixels of a training picture, so that a new one is treated alike."""
-    settings = transform_of(task.train, net).settings
-    split: Any = task.train
-    while isinstance(split, Selection):
-        split = split.split
-    enlarge = getattr(split, "enlarge", 1.0)  # a crop of the task's own, as FGVC's
-    return {**settings, "crop": float(settings["crop"]) / enlarge}

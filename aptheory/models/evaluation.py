@@ -1,0 +1,223 @@
+"""How good a model is on labelled pictures: scores with intervals, class by class, and mistakes.
+
+scikit-learn computes the scores. Intervals of the whole are percentile bootstraps over pictures;
+those of one class are Wilson's for a share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int64
+
+from aptheory.errors import InputError
+from aptheory.metrics.intervals import bootstrap
+from aptheory.models.card import preprocessing_of
+from aptheory.preprocessing import Size
+from aptheory.tasks.ahead import ahead_of
+from aptheory.tasks.resizing import view
+
+if TYPE_CHECKING:
+    from aptheory.models.model import Model
+    from aptheory.tasks import Task
+
+Labels = Int64[np.ndarray, " images"]
+Shares = Float[np.ndarray, "images classes"]
+Score = Callable[[Labels, Shares], float]
+_BINS = 15
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's answers on one split of a task, and what they come to.
+
+    Attributes:
+        model, task, split: names, in words.
+        classes: names, in the order of the columns of ``shares``.
+        labels: the true class of each picture.
+        shares: probability of each class for each picture, float64.
+        names: what to call each picture.
+        resamples: of the bootstrap behind the intervals of the scores.
+    """
+
+    model: str
+    task: str
+    split: str
+    classes: tuple[str, ...]
+    labels: Labels
+    shares: Shares
+    names: tuple[str, ...]
+    resamples: int = 500
+
+    @property
+    def predicted(self) -> Labels:
+        """The most probable class of each picture."""
+        return self.shares.argmax(1)
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """A row a score: measure, value, low, high (95 %); fractions, log loss in nats."""
+        rows = []
+        for name, score in _scores(len(self.classes)).items():
+            value = score(self.labels, self.shares)
+            low, high = np.nan, np.nan
+            if len(self.labels) > 1 and np.isfinite(value):
+                low, high = bootstrap(self._of(score), len(self.labels), resamples=self.resamples)
+            rows.append({"measure": name, "value": value, "low": low, "high": high})
+        return pd.DataFrame(rows)
+
+    def _of(self, score: Score) -> Callable[[np.ndarray], float]:
+        return lambda index: score(self.labels[index], self.shares[index])
+
+    @cached_property
+    def by_class(self) -> pd.DataFrame:
+        """A row a class: images, and recall and precision with Wilson's 95 % interval, F1."""
+        from scipy.stats import binomtest
+
+        rows = []
+        for number, name in enumerate(self.classes):
+            true, said = self.labels == number, self.predicted == number
+            right = int((true & said).sum())
+            row = {"class": name, "images": int(true.sum())}
+            for measure, among in (("recall", true), ("precision", said)):
+                count = int(among.sum())
+                shares = (np.nan, np.nan, np.nan)
+                if count:
+                    test = binomtest(right, count)
+                    interval = test.proportion_ci(method="wilson")
+                    shares = (right / count, interval.low, interval.high)
+                names = (measure, f"{measure}_low", f"{measure}_high")
+                row |= dict(zip(names, shares, strict=True))
+            both = int(true.sum()) + int(said.sum())
+            rows.append({**row, "f1": 2 * right / both if both else np.nan})
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def confusion(self) -> pd.DataFrame:
+        """Numbers of pictures: a row a true class, a column a predicted one."""
+        from sklearn.metrics import confusion_matrix
+
+        counts = confusion_matrix(self.labels, self.predicted, labels=range(len(self.classes)))
+        return pd.DataFrame(counts, index=list(self.classes), columns=list(self.classes))
+
+    @cached_property
+    def mistakes(self) -> pd.DataFrame:
+        """Wrong answers, the most certain first: index, path, class, predicted, probability."""
+        wrong = np.flatnonzero(self.predicted != self.labels)
+        certainty = self.shares[wrong].max(1)
+        order = wrong[np.argsort(-certainty, kind="stable")]
+        return pd.DataFrame(
+            {
+                "index": order,
+                "path": [self.names[i] for i in order],
+                "class": [self.classes[self.labels[i]] for i in order],
+                "predicted": [self.classes[self.predicted[i]] for i in order],
+                "probability": self.shares[order].max(1),
+            }
+        )
+
+    def __str__(self) -> str:
+        """A few lines for a terminal."""
+        lines = [f"{len(self.labels)} {self.split} images of {self.task}"]
+        for row in self.scores.itertuples(index=False):
+            lines.append(f"  {row.measure}: {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]")
+        return "\n".join(lines)
+
+
+def _scores(classes: int) -> dict[str, Score]:
+    from sklearn import metrics
+
+    every = range(classes)
+    scores: dict[str, Score] = {
+        "accuracy": lambda y, p: float((p.argmax(1) == y).mean()),
+        # The mean recall of the classes that occur; sklearn warns where predictions have others.
+        "balanced accuracy": lambda y, p: float(
+            metrics.recall_score(
+                y, p.argmax(1), labels=np.unique(y), average="macro", zero_division=0
+            )
+        ),
+        "macro F1": lambda y, p: float(
+            metrics.f1_score(
+                y,
+                p.argmax(1),
+                labels=np.union1d(np.unique(y), np.unique(p.argmax(1))),
+                average="macro",
+                zero_division=0,
+            )
+        ),
+        "log loss": lambda y, p: float(metrics.log_loss(y, p, labels=every)),
+        "calibration error": calibration_error,
+    }
+    if classes == 2:
+        scores["AUROC"] = lambda y, p: (
+            float(metrics.roc_auc_score(y, p[:, 1])) if 0 < y.sum() < len(y) else np.nan
+        )
+    return scores
+
+
+def calibration_error(labels: Labels, shares: Shares, *, bins: int = _BINS) -> float:
+    """Expected calibration error: Σ_b (n_b / n) |accuracy of b - mean confidence of b|.
+
+    ``bins`` of equal width over the probability of the predicted class (Guo et al., "On
+    Calibration of Modern Neural Networks", ICML 2017). In [0, 1], 0 is calibrated; biased upwards
+    for few pictures a bin.
+    """
+    confidence = shares.max(1)
+    right = (shares.argmax(1) == labels).astype(np.float64)
+    number = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(number, right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def evaluate(
+    model: Model, task: Task, *, split: str = "test", batch_size: int = 64, resamples: int = 500
+) -> Evaluation:
+    """What ``model`` answers on a split of a task whose classes it knows.
+
+    Raises:
+        InputError: an unknown split, or classes that the model was not trained on.
+    """
+    if split not in ("train", "val", "test"):
+        raise InputError(f"split is {split!r}; expected train, val or test.")
+    unknown = [name for name in task.classes if name not in model.classes]
+    if unknown:
+        raise InputError(
+            f"the model does not know class {unknown[0]!r} of {task.name}; it knows "
+            f"{', '.join(model.classes)}."
+        )
+    images: Any = getattr(task, split)
+    size = _asked_for(model, task, images)
+    number = np.array([model.classes.index(name) for name in task.classes])
+    parts = [range(i, min(i + batch_size, len(images))) for i in range(0, len(images), batch_size)]
+    read = ahead_of(lambda part: images.images(part, size), parts, ahead=2)
+    shares = np.concatenate([model.probabilities(pixels) for _, pixels in read])
+    return Evaluation(
+        model=repr(model),
+        task=task.name,
+        split=split,
+        classes=model.classes,
+        labels=number[np.asarray(images.labels)],
+        shares=shares,
+        names=tuple(name_of(images, index) for index in range(len(images))),
+        resamples=resamples,
+    )
+
+
+def _asked_for(model: Model, task: Task, images: Any) -> Size:
+    """What makes images of these pictures as of those that the model was trained on."""
+    if model.card.prepares_like(preprocessing_of(model.network, task)):
+        return view(images, model.network)
+    return model.preprocessing.size if model.preprocessing.plain else model.preprocessing
+
+
+def name_of(split: Any, index: int) -> str:
+    """What to call a picture of a split: its file where it has one, else its number."""
+    while not hasattr(split, "where") and hasattr(split, "split"):
+        index = int(split.indices[index]) if hasattr(split, "indices") else index
+        split = split.split
+    return split.where(index) if hasattr(split, "where") else f"picture {index}"

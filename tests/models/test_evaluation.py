@@ -1,0 +1,123 @@
+"""Scores of a model against their definitions, written out slowly."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import aptheory as ap
+from aptheory.models.evaluation import Evaluation, calibration_error, evaluate
+from aptheory.reporting.evaluation_page import evaluation_page
+from tests.quarters import RECIPE, small_cnn, small_task
+
+
+def answers(count=60, classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count)
+    logits = rng.normal(size=(count, classes))
+    logits[np.arange(count), labels] += 1
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    names = tuple(f"{i}.png" for i in range(count))
+    classes = tuple("abc"[:classes])
+    return Evaluation("m", "t", "test", classes, labels, shares, names, resamples=20)
+
+
+def test_scores_are_their_definitions():
+    e = answers()
+    predicted = [max(range(3), key=lambda k, row=row: row[k]) for row in e.shares]
+    pairs = list(zip(e.labels.tolist(), predicted, strict=True))
+    recalls, f1 = [], []
+    for k in range(3):
+        both = sum(y == p == k for y, p in pairs)
+        true, said = sum(y == k for y, _ in pairs), sum(p == k for _, p in pairs)
+        recalls.append(both / true)
+        f1.append(2 * both / (true + said))
+    scores = e.scores.set_index("measure")["value"]
+    assert scores["accuracy"] == pytest.approx(sum(y == p for y, p in pairs) / 60)
+    assert scores["balanced accuracy"] == pytest.approx(sum(recalls) / 3)
+    assert scores["macro F1"] == pytest.approx(sum(f1) / 3)
+    loss = -sum(math.log(e.shares[i, y]) for i, y in enumerate(e.labels)) / 60
+    assert scores["log loss"] == pytest.approx(loss)
+    assert "AUROC" not in scores
+    assert (e.scores["low"] <= e.scores["value"]).all() or "calibration" in str(e.scores)
+    assert e.by_class["recall"].tolist() == pytest.approx(recalls)
+    assert e.by_class["f1"].tolist() == pytest.approx(f1)
+    assert Counter(pairs)[(0, 1)] == e.confusion.loc["a", "b"]
+
+
+def test_auroc_is_the_share_of_ordered_pairs():
+    e = answers(classes=2)
+    positive = e.shares[e.labels == 1, 1]
+    negative = e.shares[e.labels == 0, 1]
+    share = np.mean([float(p > n) for p in positive for n in negative])
+    assert e.scores.set_index("measure")["value"]["AUROC"] == pytest.approx(share)
+
+
+def test_wilson_interval_of_a_recall():
+    e = answers()
+    row = e.by_class.iloc[0]
+    n, p, z = row["images"], row["recall"], 1.959963984540054
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    assert (row["recall_low"], row["recall_high"]) == pytest.approx((centre - half, centre + half))
+
+
+def test_calibration_error_of_cases_that_are_known():
+    certain = np.array([[1.0, 0.0]] * 10)
+    labels = np.array([0] * 7 + [1] * 3)
+    assert calibration_error(labels, certain) == pytest.approx(0.3)
+    honest = np.array([[0.7, 0.3]] * 10)
+    assert calibration_error(labels, honest) == pytest.approx(0)
+    slow, confidence = 0.0, answers().shares.max(1)
+    e = answers()
+    for b in range(15):
+        inside = (confidence >= b / 15) & (confidence < (b + 1) / 15)
+        if inside.any():
+            gap = (e.predicted == e.labels)[inside].mean() - confidence[inside].mean()
+            slow += inside.mean() * abs(gap)
+    assert calibration_error(e.labels, e.shares) == pytest.approx(slow)
+
+
+def test_mistakes_are_the_surest_first():
+    table = answers().mistakes
+    e = answers()
+    assert (np.diff(table["probability"]) <= 0).all()
+    assert len(table) == int((e.predicted != e.labels).sum())
+    assert (table["class"] != table["predicted"]).all()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ap.fit_model(small_cnn(), small_task(), layer=2, recipe=RECIPE)
+
+
+def test_a_model_is_judged_as_it_was_tested(model):
+    e = evaluate(model, small_task(), resamples=20)
+    accuracy = e.scores.set_index("measure")["value"]["accuracy"]
+    assert accuracy == pytest.approx(model.card.scores["test_accuracy"])
+    loss = e.scores.set_index("measure")["value"]["log loss"]
+    assert loss == pytest.approx(model.card.scores["test_loss"], abs=1e-5)
+
+
+def test_classes_are_matched_by_name(model):
+    task = small_task()
+    turned = ap.Task("turned", task.classes[::-1], task.train, task.val, task.test)
+    labels = 3 - evaluate(model, turned).labels
+    assert (labels == task.test.labels).all()
+    other = ap.Task("other", ("a", "b", "c", "z"), task.train, task.val, task.test)
+    with pytest.raises(ap.InputError, match="'z'"):
+        evaluate(model, other)
+    with pytest.raises(ap.InputError, match="split"):
+        evaluate(model, task, split="testing")
+
+
+def test_the_page_is_whole_and_escapes_names(model):
+    task = small_task()
+    e = evaluate(model, task, resamples=20)
+    page = evaluation_page(e, task.test, command="<script>")
+    assert page.count("<figure>") == min(24, len(e.mistakes))
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    for number in e.confusion.to_numpy().diagonal():
+        assert f">{number or ''}</td>" in page
