@@ -248,4 +248,4 @@ def _train_error(
     with torch.no_grad():
         wrong = network.logits(chosen, place=place, prompt=prompt) * chosen.labels <= 0
     seen = index < limit
-    return ((wrong & seen).sum(1) / seen.sum(1)).cpu().numpy()
+    return ((wrong & seen).sum(1).double() / seen.sum(1)).cpu().numpy()
