@@ -5,7 +5,7 @@ first order (`theory.joint`) on a sample of training images, for every place fro
 one backward pass a class, and the gain over the head alone is predicted on test images. Nothing of
 the measured curve is used.
 
-    python -m analyses.predicted_curves [--assets DIR] [--out runs/predicted_curves]
+    python -m analyses.predicted_curves [--assets DIR] [--device cuda] [--out runs/predicted_curves]
 
 Writes predicted_curves.csv: a row a layer, with the predicted and the measured gain in points and
 the predicted prompt's norm (where it is not small, the linear theory ends).
@@ -84,12 +84,14 @@ def predicted_curve(
     shift, spread = inside.features.mean(0), inside.features.std(0)
     spread[spread <= 1e-6 * spread.max()] = 1.0
     features = [
-        torch.cat([(each.features - shift) / spread, torch.ones(len(each.labels), 1)], 1).double()
+        torch.cat(
+            [(each.features - shift) / spread, each.features.new_ones(len(each.labels), 1)], 1
+        ).double()
         for each in (inside, outside)
     ]
     classes = len(some.classes)
-    alone = Joint(features[0], torch.zeros(len(inside.labels), classes, 0))
-    nothing = torch.zeros(len(inside.labels), classes)
+    alone = Joint(features[0], shift.new_zeros(len(inside.labels), classes, 0))
+    nothing = shift.new_zeros(len(inside.labels), classes)
     ridge = best_ridge(alone, nothing, inside.labels, seed=seed)
     head = alone.cross_entropy(nothing, inside.labels, ridge).head
     logits = features[0] @ head, features[1] @ head
@@ -101,14 +103,12 @@ def predicted_curve(
         tangent_features(stages, each.batches, width=width, seed=seed) for each in (inside, outside)
     ]
     labels = inside.labels, outside.labels
-    without = [
-        Joint(phi, row[0].cpu()).without_prompt for phi, row in zip(features, rows, strict=True)
-    ]
+    without = [Joint(phi, row[0]).without_prompt for phi, row in zip(features, rows, strict=True)]
     before = predict(*without, logits, labels, seed=seed)
     table = []
     for layer in range(len(net.layers)):
         models = [
-            Joint(phi, inside.norms[layer] * row[layer].cpu())
+            Joint(phi, inside.norms[layer] * row[layer])
             for phi, row in zip(features, rows, strict=True)
         ]
         found = predict(*models, logits, labels, seed=seed)
@@ -135,14 +135,16 @@ class _Sample:
             for x in batches:
                 for place, z in net.walk(x, stops=net.layers):
                     total[place.index] += float(z.flatten(1).double().norm(dim=1).sum())
-                parts.append(z.float().cpu())
+                parts.append(z.float())
         self.features = torch.cat(parts)
         self.norms = (total / len(labels)).tolist()
 
     @classmethod
     def of(cls, net: Network, split: Split, batch_size: int) -> _Sample:
         batches, labels = zip(*loader(split, net, batch_size), strict=True)
-        return cls(net, [x.to(net.device, net.dtype) for x in batches], torch.cat(labels).cpu())
+        return cls(
+            net, [x.to(net.device, net.dtype) for x in batches], torch.cat(labels).to(net.device)
+        )
 
 
 def _stage(net: Network, layer: int):
@@ -221,11 +223,12 @@ def main(
     results: str | Path = "results",
     assets: Path | None = None,
     only: Sequence[str] = (),
+    device: str = "cpu",
 ) -> pd.DataFrame:
     """Predict every pair that was measured (kept under `out`); write and return the table."""
     out, measured, frames = Path(out), measured_curves(Results(results)), []
     for network, task in tqdm(list(pairs(assets)), desc=NAME, unit="pair"):
-        net, images = load_network(network), load_task(task)
+        net, images = load_network(network).to(device), load_task(task)
         if only and net.name not in only:
             continue
         name = f"{net.name}_{images.name}".replace("/", "-")
@@ -244,5 +247,8 @@ if __name__ == "__main__":
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--assets", type=Path, help="folder of real weights and images")
     parser.add_argument("--only", action="append", default=[], help="a network's name")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     given = parser.parse_args()
-    main(given.out, results=given.results, assets=given.assets, only=given.only)
+    main(
+        given.out, results=given.results, assets=given.assets, only=given.only, device=given.device
+    )

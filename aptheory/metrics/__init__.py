@@ -70,6 +70,7 @@ from aptheory.metrics.separability import (
     probe_accuracy,
 )
 from aptheory.metrics.spatial_mean import Globality, globality
+from aptheory.metrics.survival import TokenSurvival, replace_patch, token_survival
 
 __all__ = [
     "ClassDistanceRatio",
@@ -90,6 +91,8 @@ __all__ = [
     "procrustes_of_grams",
     "receptive_field",
     "receptive_radius",
+    "replace_patch",
+    "token_survival",
     "relative_log_amplitude",
     "CKA",
     "AttentionDistance",
@@ -100,6 +103,7 @@ __all__ = [
     "PrefixShare",
     "Rank",
     "RunningMean",
+    "TokenSurvival",
     "attention_distance",
     "attention_entropy",
     "bootstrap",

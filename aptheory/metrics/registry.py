@@ -7,7 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from aptheory.metrics import alignment, attention, frequency, rank, receptive, separability
+from aptheory.metrics import (
+    alignment,
+    attention,
+    frequency,
+    rank,
+    receptive,
+    separability,
+    survival,
+)
 from aptheory.metrics.centred_alignment import cka
 from aptheory.metrics.spatial_mean import globality
 
@@ -20,7 +28,8 @@ class Measure:
 
     ``takes`` says what the function is given: "features" (images, ...); "pair", two of those;
     "labelled", features and labels; "tokens" (images, positions, channels); "maps" (images,
-    channels, height, width); "attention", probabilities; "gradient", one with respect to images.
+    channels, height, width); "attention", probabilities; "gradient", one with respect to images;
+    "versions", the activation of an image and of two changed ones (images, 3, ...).
     ``unchanged_by`` names operations on the features (or on one of a pair) that change nothing:
     "rotation" and "translation" of feature space, "scaling", "channel order", "image order" (of
     both of a pair and of the labels alike). ``greater_means`` says how to read it.
@@ -29,7 +38,9 @@ class Measure:
 
     name: str
     function: Callable[..., Any]
-    takes: Literal["features", "pair", "labelled", "tokens", "maps", "attention", "gradient"]
+    takes: Literal[
+        "features", "pair", "labelled", "tokens", "maps", "attention", "gradient", "versions"
+    ]
     low: float
     high: float  # infinite where only the data bound it
     unchanged_by: frozenset[str]
@@ -241,6 +252,16 @@ MEASURES: dict[str, Measure] = {
             _FREE,
             "more global",
             "analysis of variance",
+        ),
+        Measure(
+            "token_survival",
+            survival.token_survival,
+            "versions",
+            0,
+            INFINITE,
+            _FREE,
+            "more of a single token is left",
+            "ours, by perturbation",
         ),
         Measure(
             "probe_accuracy",

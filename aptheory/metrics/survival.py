@@ -4,14 +4,17 @@ One patch of an image is replaced by the same patch of another image, and the ch
 through the network. At a layer with activation z, of an image x, of x with the patch replaced (x'),
 and of the other image (x''),
 
-    survival = ‖z(x') − z(x)‖² / (s ‖z(x'') − z(x)‖²),     s = the patch's share of the image.
+    survival = mean ‖z(x') − z(x)‖² / (s · mean ‖z(x'') − z(x)‖²),   s = the patch's share of x,
+
+means over images and patches.
 
 At the image it is 1 on average over patches, by definition: a patch holds its share of the
 difference of two images. Above 1, single patches count for more than their share (they are
 amplified, or what all patches share is lost); towards 0, a single patch drowns in what is averaged
-over all. A layer that takes the mean of its tokens and nothing else keeps s of it, 1/P for P
-tokens. The theorem's two-layer network prefers the place at which its one discriminative token is
-still there: this carries that index to real networks, CNNs included (with a small patch for token).
+over all. A mean over P tokens keeps 1/P of it where an image's tokens say the same, and all of it
+where they have nothing in common (then the mean of all is as small). The theorem's two-layer
+network prefers the place at which its one discriminative token is still there: this carries that
+index to real networks, CNNs included (with a small patch for token).
 """
 
 import torch
@@ -19,41 +22,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from aptheory.errors import InputError
-from aptheory.metrics.intervals import Estimate, RunningMean
+from aptheory.metrics.intervals import Estimate, deal, group_jackknife
 
 
 def token_survival(
     versions: Float[Tensor, "images 3 *features"], *, share: float
-) -> Float[Tensor, " images"]:
-    """Survival of one patch for each image (see the module); float64.
+) -> Float[Tensor, ""]:
+    """Survival of one patch an image (see the module), a ratio of means over images; float64.
 
     versions : activations of the image, of the image with one patch replaced, and of the other
         image, in that order. share : of the image that the patch covers, in (0, 1].
 
-    Raises InputError where the two images give the same activation, or one is not finite.
+    Raises InputError where the images give one activation, or one that is not finite.
 
     >>> token_survival(torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]]), share=0.5)
-    tensor([1.], dtype=torch.float64)
+    tensor(1., dtype=torch.float64)
     """
-    values = _survival(versions, share)
-    if not bool(values.isfinite().all()):
-        raise InputError(
-            "Two different images give the same activation, or one that is not finite: nothing "
-            "can survive there."
-        )
-    return values
-
-
-def _survival(versions: Tensor, share: float) -> Tensor:
-    if versions.ndim < 3 or versions.shape[1] != 3:
-        raise InputError(
-            f"The versions have shape {tuple(versions.shape)}; expected (images, 3, features)."
-        )
-    if not 0 < share <= 1:
-        raise InputError(f"A patch's share of the image lies in (0, 1], got {share}.")
-    plain, token, other = versions.flatten(2).double().unbind(1)
-    changed, replaced = (token - plain).square().sum(1), (other - plain).square().sum(1)
-    return changed / (share * replaced)
+    survival = TokenSurvival(share)
+    survival.update(versions)
+    return survival.compute().value
 
 
 def replace_patch(
@@ -72,32 +59,44 @@ def replace_patch(
 
 
 class TokenSurvival:
-    """Streaming mean over images and patches. Images that equal their neighbour are left out."""
+    """Streaming `token_survival`, with a jackknife interval over ``groups`` groups of images."""
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, share: float, *, groups: int = 8) -> None:
+        if not 0 < share <= 1:
+            raise InputError(f"A patch's share of the image lies in (0, 1], got {share}.")
         self.share = share
-        self.running = RunningMean()
-        self.left_out = 0
+        self.sums = torch.zeros(groups, 2, dtype=torch.float64)  # Σ ‖z(x') − z‖², Σ ‖z(x'') − z‖²
+        self.images = 0
 
     def update(self, versions: Float[Tensor, "images 3 *features"]) -> None:
         """Add activations of the image, with one patch replaced, and of the other image."""
-        values = _survival(versions, self.share)
-        good = values.isfinite()
-        self.left_out += int((~good).sum())
-        self.running.update(values[good])
+        plain, token, other = versions.detach().flatten(2).double().unbind(1)
+        moved = [(changed - plain).square().sum(1) for changed in (token, other)]
+        both = torch.stack(moved, 1).cpu()
+        if not bool(both.isfinite().all()):
+            raise InputError("An activation is not finite: look at the network or the images.")
+        for group, part in deal(len(both), self.images, len(self.sums)):
+            self.sums[group] += both[part].sum(0)
+        self.images += len(both)
 
     def merge(self, other: "TokenSurvival") -> None:
         """Take over what ``other`` has seen."""
-        if other.share != self.share:
+        if other.share != self.share or len(other.sums) != len(self.sums):
             raise InputError(
                 f"Survivals of patches of {self.share} and {other.share} of the image cannot be "
-                "merged: use one grid."
+                "merged: use one grid and one number of groups."
             )
-        self.running.merge(other.running)
-        self.left_out += other.left_out
+        self.sums = self.sums + other.sums
+        self.images += other.images
 
     def compute(self, *, level: float = 0.95) -> Estimate:
-        """Mean survival with its interval over images and patches."""
-        if self.running.count == 0:
-            raise InputError("No two images differ there: no token survives or is lost.")
-        return self.running.compute(level=level)
+        """Survival with its interval; raises InputError where all images look the same."""
+        total = self.sums.sum(0)
+        if not total[1] > 0:
+            raise InputError("No two images differ there: no token can survive or be lost.")
+        rest = total - self.sums
+        without = [self._ratio(sums) for sums in rest] if bool((rest[:, 1] > 0).all()) else []
+        return group_jackknife(self._ratio(total), without, images=self.images, level=level)
+
+    def _ratio(self, sums: Tensor) -> Tensor:
+        return sums[0] / (self.share * sums[1])

@@ -118,7 +118,8 @@ def profile(
         pooled: features of the rank and separability measures.
         cka_pooled: features of the CKA.
         prefix_mass: see `aptheory.metrics.attention`.
-        gradient_images: images for the effective receptive field, the first ones that come.
+        gradient_images: images for the effective receptive field and the survival of a token, the
+            first ones that come.
         level: coverage of the intervals; ``intervals=False`` saves the rank family's share of them.
 
     Returns:
@@ -154,8 +155,7 @@ def profile(
         for x, labels in source:
             seen += len(x)
             for watcher in watching:
-                if isinstance(watcher, watchers.ReceptiveFieldWatcher):
-                    watcher.see_images(x)
+                watcher.see_images(x)
             for layer, z in net.walk(x, stops=chosen):
                 sight = watchers.Sight(layer, z, labels)
                 for watcher in watching:

@@ -72,6 +72,7 @@ MEASURES = {
     "cka": "linear CKA",
     "receptive_field": "effective receptive field (pixels)",
     "globality": "globality (share of variance)",
+    "token_survival": "survival of a single token (1 at the image)",
     "test_accuracy": "test accuracy (%)",
     "val_accuracy": "validation accuracy (%)",
 }

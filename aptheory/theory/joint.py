@@ -113,11 +113,7 @@ class Joint:
         least squares, (½XᵀX + ½λ) step = Xᵀ(y − softmax) − ½λ θ, and no round makes it worse.
         """
         target = torch.nn.functional.one_hot(labels.long(), logits.shape[1]).double()
-        start, solve = logits.double(), self._solver(ridge)
-        move = Move(
-            torch.zeros(self.features.shape[1], logits.shape[1], dtype=torch.float64),
-            torch.zeros(self.rows.shape[2], dtype=torch.float64),
-        )
+        start, solve, move = logits.double(), self._solver(ridge), self._nothing()
         for _ in range(rounds):
             # The step from θ: a fit of the current change plus twice the softmax's residual.
             now = self.change(move)
@@ -135,14 +131,18 @@ class Joint:
     ) -> Move:
         """Where gradient descent on the mean cross-entropy stands after `steps`, from zero."""
         target = torch.nn.functional.one_hot(labels.long(), logits.shape[1]).double()
-        head = torch.zeros(self.features.shape[1], logits.shape[1], dtype=torch.float64)
-        prompt = torch.zeros(self.rows.shape[2], dtype=torch.float64)
+        start = self._nothing()
+        head, prompt = start.head, start.prompt
         for _ in range(steps):
             now = logits.double() + self.features @ head + self.rows @ prompt
             residual = (target - torch.softmax(now, 1)) / len(target)
             head = head + head_rate * self.features.T @ residual
             prompt = prompt + prompt_rate * torch.einsum("icw,ic->w", self.rows, residual)
         return Move(head, prompt)
+
+    def _nothing(self) -> Move:
+        head = self.features.new_zeros(self.features.shape[1], self.rows.shape[1])
+        return Move(head, self.rows.new_zeros(self.rows.shape[2]))
 
     def _solver(self, ridge: float) -> _Solver:
         return _Solver(self, ridge * self.scale * len(self.features))
@@ -154,11 +154,11 @@ class _Solver:
     def __init__(self, joint: Joint, penalty: float) -> None:
         self.joint = joint
         gram = joint.features.T @ joint.features
-        self.head = torch.linalg.cholesky(gram + penalty * torch.eye(len(gram)).double())
+        self.head = torch.linalg.cholesky(gram + penalty * torch.eye(len(gram)).to(gram))
         flat = joint.rows.flatten(1)
         left = (flat - joint.features @ self._smooth(flat)).view_as(joint.rows)  # (I − H) J
         inner = torch.einsum("icw,icv->wv", joint.rows, left)
-        self.prompt = torch.linalg.cholesky(inner + penalty * torch.eye(len(inner)).double())
+        self.prompt = torch.linalg.cholesky(inner + penalty * torch.eye(len(inner)).to(inner))
         self.left = left
 
     def _smooth(self, right: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ def best_ridge(
     count = len(labels)
     if count < folds:
         raise InputError(f"{count} images cannot be cut into {folds} folds: give more images.")
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).to(labels.device)
     losses = torch.zeros(len(ridges), dtype=torch.float64)
     for fold in range(folds):
         held, rest = (
@@ -198,7 +198,8 @@ def best_ridge(
         for i, ridge in enumerate(ridges):
             move = inside.cross_entropy(logits[rest], labels[rest], ridge, rounds=rounds)
             after = logits[held].double() + outside.change(move)
-            losses[i] += torch.nn.functional.cross_entropy(after, labels[held], reduction="sum")
+            loss = torch.nn.functional.cross_entropy(after, labels[held], reduction="sum")
+            losses[i] += float(loss)
     return float(ridges[int(losses.argmin())])
 
 

@@ -32,6 +32,8 @@ def sample(takes, seed=0):
         return [x + noise(3, 6, seed=seed + 2)[labels], labels], {}
     if takes == "tokens":
         return [noise(24, 6, 5, seed=seed) + noise(24, 1, 5, seed=seed + 1)], {}
+    if takes == "versions":
+        return [noise(24, 3, 6, seed=seed)], {"share": 0.25}
     if takes == "maps":
         return [noise(24, 5, 4, 4, seed=seed) + 1], {}
     if takes == "gradient":

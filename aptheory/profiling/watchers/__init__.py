@@ -5,6 +5,7 @@ from aptheory.profiling.watchers.attention import AttentionWatcher
 from aptheory.profiling.watchers.base import Settings, Sight, UndefinedWarning, Watcher
 from aptheory.profiling.watchers.gradient import ReceptiveFieldWatcher
 from aptheory.profiling.watchers.keeping import KeepingWatcher
+from aptheory.profiling.watchers.perturbation import TokenSurvivalWatcher
 from aptheory.profiling.watchers.streaming import (
     CKAWatcher,
     ClassDistanceWatcher,
@@ -18,6 +19,7 @@ __all__ = [
     "ReceptiveFieldWatcher",
     "Settings",
     "Sight",
+    "TokenSurvivalWatcher",
     "UndefinedWarning",
     "Watcher",
     "known_measures",
@@ -33,6 +35,7 @@ WATCHERS: tuple[type[Watcher], ...] = (
     ClassDistanceWatcher,
     KeepingWatcher,
     ReceptiveFieldWatcher,
+    TokenSurvivalWatcher,
 )
 
 

@@ -85,6 +85,9 @@ class Watcher:
         self.settings = settings
         self.wanted = tuple(name for name in settings.measures if name in self.measures)
 
+    def see_images(self, x: Tensor) -> None:
+        """Take a batch of normalised images, before any layer of it is shown."""
+
     def see(self, sight: Sight) -> None:
         """Take what is needed of one layer's batch."""
 
