@@ -21,7 +21,7 @@ from torch.nn.functional import interpolate, pad
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
 from aptheory.methods.folding import fold_prompts
-from aptheory.methods.per_run import by_run, merged, normal
+from aptheory.methods.per_run import by_run, direction, merged, normal
 from aptheory.methods.registry import register
 
 if TYPE_CHECKING:
@@ -261,12 +261,7 @@ class FixedPerturbation(Perturbation):
 
     def __init__(self, adapted: Adapted, layer: Layer, norm: float) -> None:
         super().__init__(adapted, layer, learns=False)
-
-        def initial(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-            drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
-            return drawn * (norm / drawn.norm())
-
-        self.delta = adapted.per_run(self.delta_shape, initial, learns=False)
+        self.delta = adapted.per_run(self.delta_shape, direction(norm), learns=False)
 
 
 @register

@@ -8,7 +8,6 @@ where the learned tensors can be written into ordinary weights exactly, ``fold``
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -350,23 +349,38 @@ class Adapted(nn.Module):
 
     def select(self, run: int) -> Adapted:
         """Run ``run`` alone, as an Adapted of its own with runs == 1."""
-        if self.runs == 1:
-            return copy.copy(self) if run in (0, -1) else self._no_run(run)
-        if not -self.runs <= run < self.runs:
-            return self._no_run(run)
-        run %= self.runs
-        alone = Adapted(self.method, self.source, classes=self.classes, seeds=[self.seeds[run]])
-        alone.to(self.head.shift)  # its device and precision
-        with torch.no_grad():
-            theirs = dict(self._of_run(run, learned_only=False))
-            for name, parameter in alone._of_run(0, learned_only=False):
-                parameter.copy_(theirs[name])
-            alone.head.shift.copy_(self.head.shift[run])
-            alone.head.scale.copy_(self.head.scale[run])
-        return alone.train(self.training)
+        return self.take([run])
 
-    def _no_run(self, run: int) -> Adapted:
-        raise InputError(f"there is no run {run}: this holds runs 0 to {self.runs - 1}")
+    @torch.no_grad()
+    def take(self, runs: Sequence[int]) -> Adapted:
+        """These runs (negative: from the end) as an Adapted of their own, in this order.
+
+        It shares the frozen weights alone: what was learned, what the heads standardise by, and the
+        streams of dropout masks are copies, so that each run goes on as it would have here.
+        """
+        for run in runs:
+            if not -self.runs <= run < self.runs:
+                raise InputError(f"there is no run {run}: this holds runs 0 to {self.runs - 1}")
+        numbers = [run % self.runs for run in runs]
+        seeds = [self.seeds[run] for run in numbers]
+        taken = Adapted(self.method, self.source, classes=self.classes, seeds=seeds)
+        taken.to(self.head.shift)  # its device and precision
+        for place, run in enumerate(numbers):
+            theirs = {
+                **dict(self.named_parameters()),
+                **dict(self._of_run(run, learned_only=False)),
+            }
+            for name, parameter in taken._of_run(place, learned_only=False):
+                parameter.copy_(theirs[name]).requires_grad_(theirs[name].requires_grad)
+        taken.head.shift.copy_(self.head.shift[numbers])
+        taken.head.scale.copy_(self.head.scale[numbers])
+        if self.method.batchnorm == "trained":
+            for own, other in zip(taken.net.buffers(), self.net.buffers(), strict=True):
+                own.copy_(other)
+        for ours, other_module in zip(taken.modules(), self.modules(), strict=True):
+            if isinstance(ours, RunDropout) and isinstance(other_module, RunDropout):
+                ours.follow(other_module, numbers)
+        return taken.train(self.training)
 
     # ---- keeping it
 

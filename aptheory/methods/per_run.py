@@ -9,6 +9,7 @@ optimiser can give each run its own settings, and is stacked to (K, ...) where i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -25,19 +26,46 @@ def zeros(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 def normal(std: float, mean: float = 0.0) -> Initial:
     """Independent N(mean, std^2) entries; exactly ``mean`` when std is 0, and then nothing is
     drawn: a head beside a zero prompt starts as the head of a linear probe does."""
-    if std == 0:
-        return lambda shape, generator: torch.full(shape, mean)
-    return lambda shape, generator: mean + std * torch.randn(shape, generator=generator)
+    return partial(_normal, std=std, mean=mean)
 
 
 def uniform(bound: float) -> Initial:
     """Independent U(-bound, bound) entries."""
-    return lambda shape, generator: (2 * torch.rand(shape, generator=generator) - 1) * bound
+    return partial(_uniform, bound=bound)
 
 
 def copy_of(value: Tensor) -> Initial:
     """The pretrained value, whatever the seed."""
-    return lambda shape, generator: value.detach().expand(shape)
+    return partial(_copy, value=value.detach())
+
+
+def direction(norm: float) -> Initial:
+    """A random direction of the given L2 norm, over all entries (drawn in float64)."""
+    return partial(_direction, norm=norm)
+
+
+# Functions of the module, and not closures, so that what holds them can be pickled.
+
+
+def _normal(
+    shape: tuple[int, ...], generator: torch.Generator, *, std: float, mean: float
+) -> Tensor:
+    if std == 0:
+        return torch.full(shape, mean)
+    return mean + std * torch.randn(shape, generator=generator)
+
+
+def _uniform(shape: tuple[int, ...], generator: torch.Generator, *, bound: float) -> Tensor:
+    return (2 * torch.rand(shape, generator=generator) - 1) * bound
+
+
+def _copy(shape: tuple[int, ...], generator: torch.Generator, *, value: Tensor) -> Tensor:
+    return value.expand(shape)
+
+
+def _direction(shape: tuple[int, ...], generator: torch.Generator, *, norm: float) -> Tensor:
+    drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return drawn * (norm / drawn.norm())
 
 
 class PerRun(nn.Module):
@@ -95,6 +123,17 @@ class RunDropout(nn.Module):
     def reset(self, run: int, seed: int) -> None:
         self.seeds[run] = seed
         self._generators = {key: g for key, g in self._generators.items() if key[0] != run}
+
+    def follow(self, other: RunDropout, runs: Sequence[int]) -> None:
+        """Go on with the streams of masks of these runs of another stack, from where they are."""
+        self.seeds = [other.seeds[run] for run in runs]
+        self._generators = {}
+        for place, run in enumerate(runs):
+            for (owner, device), generator in other._generators.items():
+                if owner == run:
+                    twin = torch.Generator(generator.device)
+                    twin.set_state(generator.get_state())
+                    self._generators[place, device] = twin
 
     def _generator(self, run: int, device: torch.device) -> torch.Generator:
         key = (run, str(device))

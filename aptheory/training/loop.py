@@ -6,6 +6,7 @@ different runs never meet, so each run is, to rounding, the run that it would be
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 
 from aptheory.devices import autocast
 from aptheory.errors import InputError
-from aptheory.methods.per_run import PerRun, RunDropout
+from aptheory.methods.per_run import PerRun
 from aptheory.training.batchnorm import Fused
 from aptheory.training.drawing import POOL, Part, Parts, parts_of
 from aptheory.training.head_start import start_head
@@ -441,45 +442,27 @@ class Loop:
 
     def narrow(self, keep: Sequence[int]) -> None:
         """Keep only these runs of the stack, with their optimiser state and random streams."""
-        old = self.adapted
-        new = old.method.attach(
-            old._source[0],
-            classes=old.classes,
-            runs=len(keep),
-            seed=[old.seeds[k] for k in keep],
-        ).to(self.device)
-        old_state = self.optimizer.state
-        states: list[tuple[nn.Parameter, dict[str, Any]]] = []
-        with torch.no_grad():
-            for here, k in enumerate(keep):
-                theirs = dict(old._of_run(k, learned_only=False))
-                for name, parameter in new._of_run(here, learned_only=False):
-                    parameter.copy_(theirs[name])
-                    states.append((parameter, old_state.get(theirs[name], {})))
-            new.head.shift.copy_(old.head.shift[list(keep)])
-            new.head.scale.copy_(old.head.scale[list(keep)])
-        for ours, theirs_module in zip(new.modules(), old.modules(), strict=True):
-            if isinstance(ours, RunDropout) and isinstance(theirs_module, RunDropout):
-                # Each run goes on with its own stream of masks.
-                for here, k in enumerate(keep):
-                    ours.seeds[here] = theirs_module.seeds[k]
-                    for (run, device), generator in theirs_module._generators.items():
-                        if run == k:
-                            ours._generators[here, device] = generator
-        if self._features is not None and not self._shared:
-            self._features = {s: f[list(keep)] for s, f in self._features.items()}
-        features = self._features
+        old, states = self.adapted, self.optimizer.state
+        self.adapted = old.take(keep)
         self.progress = [self.progress[k] for k in keep]
         self._stacked = {}
-        self.adapted = new
-        self._graphed.clear()
+        self._graphed = {}
+        features, own = self._features, not self._shared
         self._choose_source()
         if features is not None:
-            self._features = features
+            self._features = {s: f[list(keep)] if own else f for s, f in features.items()}
         self._make_optimizer()
-        for parameter, state in states:
-            if state:
-                self.optimizer.state[parameter] = state
+        for place, k in enumerate(keep):
+            pairs = zip(self.adapted.run_parameters(place), old.run_parameters(k), strict=True)
+            for (_, ours), (_, theirs) in pairs:
+                if theirs in states:
+                    self.optimizer.state[ours] = states[theirs]
+
+    def only(self, runs: Sequence[int]) -> Loop:
+        """A loop of these runs alone, beside this one."""
+        alone = copy.copy(self)
+        alone.narrow(runs)
+        return alone
 
 
 def _in_units(optimizer: str, unit: float) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -148,10 +147,10 @@ class Stack:
             self._finish(stale, self.loop)
             self.loop.progress = []
             return
-        for k in stale:
-            alone = copy.copy(self.loop)
-            alone.narrow([k])
-            self._finish([0], alone)
+        if stale:
+            stopped = self.loop.only(stale)
+            self._finish(range(len(stale)), stopped)
+            stopped.release()
         self._go_on_without(stale)
 
     def _go_on_without(self, stopped: Sequence[int]) -> None:
