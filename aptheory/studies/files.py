@@ -9,8 +9,6 @@ import errno
 import os
 import secrets
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -94,17 +92,6 @@ def lock(file: IO[Any], *, shared: bool = False) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-@contextmanager
-def lock_or_wait(file: IO[Any]) -> Iterator[None]:
-    """Hold the lock of an open file, as soon as nobody else does."""
-    lock(file)
-    fcntl.flock(file, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def storage_error(folder: Path, error: OSError) -> StorageError:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from aptheory.errors import InputError
-from aptheory.studies.files import lock, lock_or_wait, storage_error
+from aptheory.studies.files import lock, storage_error
 from aptheory.studies.plan import Plan
 from aptheory.studies.records import key_of
 from aptheory.studies.store import Store
@@ -32,26 +33,32 @@ def presence(store: Store, plan: Plan) -> Iterator[str]:
     about = key_of([plan.name, sorted(plan.run_keys)])
     token = secrets.token_hex(8)
     path = store.claims / f"sweep.{token}"
-    try:
-        with open(store.claims / "sweeps", "a") as door, lock_or_wait(door):
-            for other in store.claims.glob("sweep.*"):
-                _pass_over(other, about, store.folder)
+    with _door(store):
+        for other in store.claims.glob("sweep.*"):
+            _pass_over(other, about, store.folder)
+        try:
             file = open(path, "w+")  # noqa: SIM115 (its lock is the sweep's life)
             lock(file)
             file.write(about)
             file.flush()
-    except InputError:
-        raise
-    except OSError as error:
-        raise storage_error(store.claims, error) from error
+        except OSError as error:
+            raise storage_error(store.claims, error) from error
     try:
         yield token
     finally:
         path.unlink(missing_ok=True)
         file.close()
-        with contextlib.suppress(OSError):
-            if not any(store.claims.glob("sweep.*")):
-                (store.claims / "sweeps").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _door(store: Store) -> Iterator[None]:
+    """One sweep at a time looks around and comes in."""
+    while True:
+        with store.claim("sweeps") as mine:
+            if mine:
+                yield
+                return
+        time.sleep(0.02)
 
 
 def _pass_over(other: Path, about: str, folder: Path) -> None:
