@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 import aptheory as ap
 from aptheory.checked import imported, plain_cell, safe_cell, safe_stem
 from aptheory.errors import InputError
-from aptheory.networks.checkpoint import read_weights
+from aptheory.networks.checkpoint import read_checkpoint
 from aptheory.studies.tables import csv_text, read_csv
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,7 +50,7 @@ def test_a_pickle_as_weights(tmp_path, mark):
     ):
         write(tmp_path / name)
         with pytest.raises(InputError, match="cannot be read as weights"):
-            read_weights(tmp_path / name)
+            read_checkpoint(tmp_path / name)
 
 
 def test_a_pickle_in_an_npz(tmp_path, mark):
