@@ -30,7 +30,7 @@ from pathlib import Path
 SECONDS = 10.0
 GROWTH = 200 * 2**20
 ROOM = 4 * 2**30
-"""Of addresses beyond those that the process has already; libraries reserve far more than they use."""
+"""Of addresses beyond those that the process has already: libraries reserve more than they use."""
 QUICK = 4
 OUTCOMES = ("answer", "sentence", "traceback", "hang", "memory")
 
