@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import reprlib
 import sys
 import tomllib
 import unicodedata
@@ -90,6 +91,15 @@ def toml_table(text: str, *, name: str) -> dict[str, Any]:
         raise InputError(f"{name} is not valid TOML: {_reason(error)}.") from None
     _shallow(value, name)
     return value
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 4, 160, 160
+
+
+def shown(value: Any) -> str:
+    """A value as a message may show it, however deep or long it is."""
+    return _SHORT.repr(value)
 
 
 def _no_number(text: str) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from aptheory.checked import json_table, read_text
+from aptheory.checked import json_table, read_text, shown
 from aptheory.choosing.scores import PLACES, SCORES, standardise
 from aptheory.errors import InputError
 
@@ -111,7 +111,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         if not isinstance(self.weights, dict):
-            raise InputError(f"the weights of a rule are {self.weights!r:.200}; expected a table.")
+            raise InputError(f"the weights of a rule are {shown(self.weights)}; expected a table.")
         if unknown := sorted(set(self.weights) - set(SCORES)):
             raise InputError(
                 f"the rule weighs {', '.join(unknown)}, which no score is called; the scores are "

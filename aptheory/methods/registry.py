@@ -14,7 +14,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from aptheory.checked import imported
+from aptheory.checked import imported, shown
 from aptheory.errors import InputError
 from aptheory.methods.base import ROLES, Method
 
@@ -83,12 +83,12 @@ def class_of(
         factory = name
     if not isinstance(factory, str):
         raise InputError(
-            f"there is no method {name!r:.200}; choose one of {', '.join(METHODS)}, or give one "
+            f"there is no method {shown(name)}; choose one of {', '.join(METHODS)}, or give one "
             "of your own as module:Class."
         )
     if not code:
         raise InputError(
-            f"the method {name!r:.200} of {factory} is not loaded, and a file of data never "
+            f"the method {shown(name)} of {factory} is not loaded, and a file of data never "
             "imports code; import its module first."
         )
     found = imported(factory, beside=beside)
@@ -96,7 +96,7 @@ def class_of(
         raise InputError(f"{factory} is not a method; derive a class from aptheory.Method.")
     register(found)
     if name not in (factory, found.name):
-        raise InputError(f"{factory} is called {found.name!r}, not {name!r:.200}; name it alike.")
+        raise InputError(f"{factory} is called {found.name!r}, not {shown(name)}; name it alike.")
     return found
 
 
@@ -135,7 +135,7 @@ def from_settings(
     for key, value in plain.items():
         if not _is(value, hints[key]):
             wanted = str(getattr(hints[key], "__name__", hints[key]))
-            raise InputError(f"{name} takes {key} of type {wanted}, got {value!r:.200}.")
+            raise InputError(f"{name} takes {key} of type {wanted}, got {shown(value)}.")
     try:
         return chosen(**plain)
     except (TypeError, OverflowError) as error:
@@ -172,7 +172,7 @@ def settings_of(text: str) -> dict[str, Any]:
     for item in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, value = item.partition("=")
         if not equals:
-            raise InputError(f"{item!r} in {text!r:.200} is not setting=value.")
+            raise InputError(f"{item!r} in {shown(text)} is not setting=value.")
         values = [_value(part) for part in value.split("+")]
         settings[key.strip()] = values[0] if len(values) == 1 else values
     return settings

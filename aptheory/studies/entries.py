@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aptheory.checked import shown
 from aptheory.errors import InputError
 
 SEARCHED = ("lr", "weight_decay")
@@ -93,15 +94,15 @@ def source(item: Any, kind: str, checks: Mapping[str, Check]) -> Any:
     if not isinstance(item, Mapping):
         if hasattr(item, "name") and hasattr(item, "digest"):
             return item
-        raise InputError(f"a {kind} is {item!r:.200}; expected a name or a table with a name.")
+        raise InputError(f"a {kind} is {shown(item)}; expected a name or a table with a name.")
     for word, value in item.items():
         if word not in checks:
-            raise InputError(f"a {kind} has no {word!r:.200}; {near(word, list(checks))}")
+            raise InputError(f"a {kind} has no {shown(word)}; {near(word, list(checks))}")
         check, expected = checks[word]
         if not check(value):
-            raise InputError(f"the {word} of a {kind} is {value!r:.200}; expected {expected}.")
+            raise InputError(f"the {word} of a {kind} is {shown(value)}; expected {expected}.")
     if not any(word in item for word in ("name", "factory")):
-        raise InputError(f"a {kind} has no name: {dict(item)!r:.200}; add name = '...'.")
+        raise InputError(f"a {kind} has no name: {shown(dict(item))}; add name = '...'.")
     return dict(item)
 
 
@@ -115,10 +116,10 @@ def method(item: Any) -> Any:
         return name if built_in else {"name": name, "factory": factory_of(item)}
     if isinstance(item, Mapping):
         if not isinstance(item.get("name", item.get("method")), str):
-            raise InputError(f"a method has no name: {dict(item)!r:.200}; add name = 'ap'.")
+            raise InputError(f"a method has no name: {shown(dict(item))}; add name = 'ap'.")
         return dict(item)
     if not (isinstance(item, str) and item) and not hasattr(item, "settings"):
-        raise InputError(f"a method is {item!r:.200}; expected text such as 'vpt:tokens=5'.")
+        raise InputError(f"a method is {shown(item)}; expected text such as 'vpt:tokens=5'.")
     return item
 
 
@@ -127,7 +128,7 @@ def recipe(item: Any) -> Any:
     if isinstance(item, str) or hasattr(item, "settings"):
         return item
     if not isinstance(item, Mapping) or not isinstance(item.get("name", ""), str):
-        raise InputError(f"a recipe is {item!r:.200}; expected a name or a table with a name.")
+        raise InputError(f"a recipe is {shown(item)}; expected a name or a table with a name.")
     return dict(item)
 
 
@@ -138,10 +139,10 @@ def seeds(values: Sequence[Any]) -> tuple[int, ...]:
     for value in values:
         if not _SEED[0](value):
             raise InputError(
-                f"a seed is {value!r:.200}; expected whole numbers from 0 up to 2**62."
+                f"a seed is {shown(value)}; expected whole numbers from 0 up to 2**62."
             )
     if len(set(values)) != len(values):
-        raise InputError(f"seeds {list(values)!r:.200} name one twice; expected different ones.")
+        raise InputError(f"seeds {shown(list(values))} name one twice; expected different ones.")
     return tuple(values)
 
 
@@ -153,7 +154,7 @@ def layers(value: Any) -> Any:
     for layer in chosen:
         if isinstance(layer, bool) or not isinstance(layer, int | float | str):
             raise InputError(
-                f"layers has {layer!r:.200}; expected 'all', 'blocks', or places: indices, names, "
+                f"layers has {shown(layer)}; expected 'all', 'blocks', or places: indices, names, "
                 "fractions of the depth from 0.0 to 1.0."
             )
     if not chosen:
@@ -167,16 +168,16 @@ def search(value: Any) -> dict[str, tuple[float, ...]]:
     """Hyperparameters and the values to try: ``{"lr": (0.1, 0.01)}``."""
     if not isinstance(value, Mapping):
         raise InputError(
-            f"search is {value!r:.200}; expected a table such as {{ lr = [0.1, 0.01] }}."
+            f"search is {shown(value)}; expected a table such as {{ lr = [0.1, 0.01] }}."
         )
     grid = {}
     for word, values in value.items():
         if word not in SEARCHED:
-            raise InputError(f"search has no {word!r:.200}; {near(word, SEARCHED)}")
+            raise InputError(f"search has no {shown(word)}; {near(word, SEARCHED)}")
         numbers = tuple(values) if isinstance(values, list | tuple) else (values,)
         if not 0 < len(numbers) <= 256 or not all(_number(number, 0) for number in numbers):
             raise InputError(
-                f"search.{word} is {values!r:.200}; expected a list of numbers from 0 up."
+                f"search.{word} is {shown(values)}; expected a list of numbers from 0 up."
             )
         grid[word] = tuple(float(number) for number in numbers)
     return grid

@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.studies.expansion import Choice, methods_of, unusual
 from aptheory.studies.records import key_of
@@ -234,7 +235,7 @@ def _recipe(item: Any) -> Recipe:
         raise
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
-            f"the recipe {item!r:.200} makes no sense ({error}); mend its values."
+            f"the recipe {shown(item)} makes no sense ({error}); mend its values."
         ) from error
 
 

@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aptheory.checked import read_text, toml_table
+from aptheory.checked import read_text, shown, toml_table
 from aptheory.errors import InputError
 from aptheory.studies import entries
 
@@ -57,11 +57,11 @@ class Runtime:
             value = getattr(self, word)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 4096:
                 raise InputError(
-                    f"{word} is {value!r:.200}; expected a whole number from 1 up (to 4096)."
+                    f"{word} is {shown(value)}; expected a whole number from 1 up (to 4096)."
                 )
         if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
             raise InputError(
-                f"device is {self.device!r:.200}; expected 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'."
+                f"device is {shown(self.device)}; expected 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'."
             )
 
 
@@ -130,14 +130,14 @@ class Study:
         )
         entries.seeds([self.search_seed])
         if self.protocol not in ("standard", "vtab"):
-            raise InputError(f"protocol is {self.protocol!r:.200}; expected 'standard' or 'vtab'.")
+            raise InputError(f"protocol is {shown(self.protocol)}; expected 'standard' or 'vtab'.")
         if self.equal not in (None, "parameters"):
-            raise InputError(f"equal is {self.equal!r:.200}; expected 'parameters' or nothing.")
+            raise InputError(f"equal is {shown(self.equal)}; expected 'parameters' or nothing.")
         if not isinstance(self.controls, bool):
-            raise InputError(f"controls is {self.controls!r:.200}; expected true or false.")
+            raise InputError(f"controls is {shown(self.controls)}; expected true or false.")
         if not isinstance(self.name, str) or not re.fullmatch(r"[\w .+-]{1,100}", self.name):
             raise InputError(
-                f"name is {self.name!r:.200}; expected letters, digits, spaces, '-', '_' and '.'."
+                f"name is {shown(self.name)}; expected letters, digits, spaces, '-', '_' and '.'."
             )
 
     def _set(self, **values: Any) -> None:
@@ -224,7 +224,7 @@ class Study:
         for word in values:
             if word not in (*of_study, *of_runtime):
                 near = entries.near(word, [*of_study, *of_runtime])
-                raise InputError(f"a study has no {word!r:.200}; {near}")
+                raise InputError(f"a study has no {shown(word)}; {near}")
         for word in ("networks", "tasks"):
             if word not in values:
                 raise InputError(f"the study has no {word}; add a line {word} = [...].")
