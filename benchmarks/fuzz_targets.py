@@ -210,7 +210,7 @@ def fgvc(folder: Path) -> Case:
     entries = {f"images/{number}.png": number % 3 for number in range(30)}
     for name in entries:
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(_picture(7))
+        (folder / name).write_bytes(_picture(7 * len(name) + int(Path(name).stem)))
     (folder / "test.json").write_text(json.dumps(entries))
     whole = json.dumps(entries).encode()
 
@@ -244,26 +244,62 @@ def vtab(folder: Path) -> Case:
     return _file_case(path, either(structured, whole.encode()), read)
 
 
+def _crc(data: bytes) -> bytes:
+    """TFRecord's masked CRC-32C."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 * (crc & 1))
+    crc ^= 0xFFFFFFFF
+    return ((((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def _record(body: bytes) -> bytes:
+    length = len(body).to_bytes(8, "little")
+    return length + _crc(length) + body + _crc(body)
+
+
+def _example(picture: bytes, label: int) -> bytes:
+    """A tf.train.Example with the features ``image`` and ``label``, in protocol buffers."""
+
+    def field(number: int, payload: bytes) -> bytes:
+        size, length = len(payload), b""
+        while size > 127:
+            length += bytes([size & 127 | 128])
+            size >>= 7
+        return bytes([number << 3 | 2]) + length + bytes([size]) + payload
+
+    features = {b"image": field(1, field(1, picture)), b"label": field(3, field(1, bytes([label])))}
+    return field(1, b"".join(field(1, field(1, k) + field(2, v)) for k, v in features.items()))
+
+
 @target
 def tfds(folder: Path) -> Case:
     info = {
         "name": "x", "version": "1.0.0", "fileFormat": "tfrecord",
         "splits": [
-            {"name": name, "shardLengths": ["4"], "numBytes": "100",
+            {"name": name, "shardLengths": [count], "numBytes": "100",
              "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"}
-            for name in ("train", "test")
+            for name, count in (("train", "12"), ("test", "4"))
         ],
     }  # fmt: skip
     (folder / "features.json").write_text(json.dumps({"pythonClassName": "FeaturesDict"}))
     record = folder / "x-train.tfrecord-00000-of-00001"
-    body = b"\x08\0\0\0\0\0\0\0" + bytes(4) + b"\x0a\x06abcdef" + bytes(4)
-    (folder / "x-test.tfrecord-00000-of-00001").write_bytes(body * 4)
+    train = b"".join(_record(_example(_picture(40 * n), n % 2)) for n in range(12))
+    test = b"".join(_record(_example(_picture(40 * n + 9), n % 2)) for n in range(4))
+    (folder / "x-test.tfrecord-00000-of-00001").write_bytes(test)
 
     def case(draw: random.Random) -> Any:
-        value = harm_value(info, draw) if draw.random() < 0.7 else info
+        of_list = draw.random() < 0.5
+        value = harm_value(info, draw) if of_list else info
         text = json.dumps(value).encode("utf-8", "surrogatepass")
         (folder / "dataset_info.json").write_bytes(text)
-        record.write_bytes(harm_bytes(body * 4, draw))
+        if draw.random() < 0.5:  # with checksums that fit: what somebody would write who knows them
+            harmed = harm_bytes(_example(_picture(3), 1), draw)
+            record.write_bytes(_record(harmed) * 6 + train[len(train) // 2 :])
+        else:
+            record.write_bytes(train if of_list else harm_bytes(train, draw))
         return _read_task(f"tfds:{folder}")
 
     return case
@@ -402,7 +438,6 @@ layers = "all"
 recipe = { name = "quick", epochs = 10 }
 seeds = [0, 1, 2]
 search = { lr = [0.1, 0.01], weight_decay = [0.0, 1e-4] }
-when = 1979-05-27T07:32:00Z
 """
     path = folder / "study.toml"
 

@@ -44,7 +44,7 @@ class Verbs(TyperGroup):
                 error.show()
                 sys.exit(2)
             context = getattr(error, "ctx", None)
-            path = context.command_path if context is not None else "aptheory"
+            path = " ".join(["aptheory", *(context.command_path.split()[1:] if context else [])])
             _fail(f"{error.format_message().rstrip('.')}; `{path} --help` says what there is.")
         except typer.Abort:
             sys.exit(130)

@@ -4,9 +4,11 @@ The page is a single file without scripts, images or links to anywhere: findings
 then the curves with their values on hover, the tables behind them, and the settings that made it.
 """
 
+import json
 from pathlib import Path
 
-from aptheory.checked import safe_stem
+from aptheory.checked import json_table, read_text, safe_stem
+from aptheory.errors import InputError
 from aptheory.findings.sentences import sentences
 from aptheory.reporting import plots
 from aptheory.reporting.legend import method_name
@@ -14,16 +16,34 @@ from aptheory.reporting.page import html
 from aptheory.reporting.run_folder import Tables, at, pairs
 from aptheory.reporting.sections import OVERLAYS, priced
 from aptheory.studies.files import write_atomically
+from aptheory.studies.records import key_of
+from aptheory.version import __version__
 
 
 def report(folder: str | Path) -> Path:
     """Write FOLDER/report.html and FOLDER/plots from the tables in the folder; return the page."""
     folder = Path(folder)
     tables = Tables.read(folder)
-    draw(tables, folder / "plots")
+    _draw_once(tables, folder / "plots")
     page = folder / "report.html"
     write_atomically(page, html(tables))
     return page
+
+
+def _draw_once(tables: Tables, folder: Path) -> None:
+    """Draw, unless the plots that are there were drawn from these very tables."""
+    drawn, texts = folder / ".drawn.json", [table.to_csv() for table in tables.frames()]
+    key = key_of([*texts, __version__])
+    try:
+        before = json_table(read_text(drawn), name=str(drawn))
+        whole = before.get("key") == key and all((folder / n).is_file() for n in before["plots"])
+    except (OSError, InputError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        written = draw(tables, folder)
+        if written:
+            about = {"key": key, "plots": [path.name for path in written]}
+            write_atomically(drawn, json.dumps(about))
 
 
 def findings(tables: Tables) -> list[str]:

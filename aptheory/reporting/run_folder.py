@@ -66,6 +66,10 @@ class Tables:
         failed = status(folder).failures if (folder / "plan.json").is_file() else []
         return cls(**found, settings=settings, failed=failed)
 
+    def frames(self) -> tuple[pd.DataFrame, ...]:
+        """All of its tables."""
+        return self.profile, self.accuracy, self.relation, self.comparison, self.cost
+
 
 def _checked(table: pd.DataFrame, wanted: tuple[str, ...], path: Path) -> pd.DataFrame:
     """The table with texts as texts and numbers as numbers.

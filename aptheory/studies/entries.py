@@ -192,8 +192,8 @@ def near(word: Any, known: Sequence[str]) -> str:
 def rebased(item: Any, base: Path) -> Any:
     """The same entry with its file names made relative to ``base`` instead of to nothing."""
     if isinstance(item, str):
-        kind, colon, rest = item.partition(":")
-        if colon and kind in ("folder", "npz", "vtab", "fgvc", "tfds", "webdataset"):
+        kind, _, rest = item.partition(":")
+        if rest and kind in ("folder", "npz", "vtab", "fgvc", "tfds", "webdataset"):
             return f"{kind}:{_path(rest, base)}"
         return item
     if not isinstance(item, Mapping):

@@ -17,7 +17,7 @@ cluster. It is a TOML file or this dataclass; an unknown key is refused, with th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -53,16 +53,22 @@ class Runtime:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for word in ("together", "layers_together", "threads"):
-            value = getattr(self, word)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 4096:
-                raise InputError(
-                    f"{word} is {shown(value)}; expected a whole number from 1 up (to 4096)."
-                )
-        if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
+        _check_runtime(vars(self))
+
+
+def _check_runtime(values: Mapping[str, Any]) -> None:
+    """Refuse what `Runtime` cannot hold, of the words that are there."""
+    for word in ("together", "layers_together", "threads"):
+        value = values.get(word, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 4096:
             raise InputError(
-                f"device is {shown(self.device)}; expected 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'."
+                f"{word} is {shown(value)}; expected a whole number from 1 up to 4096."
             )
+    device = values.get("device", "auto")
+    if not isinstance(device, str) or not _DEVICE.fullmatch(device):
+        raise InputError(
+            f"device is {shown(device)}; expected 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,46 +122,8 @@ class Study:
     base: str | Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        several = {word: self._several(word) for word in _PLURALS}
-        self._set(
-            networks=tuple(
-                entries.source(e, "network", entries.NETWORK) for e in several["networks"]
-            ),
-            tasks=tuple(entries.source(e, "task", entries.TASK) for e in several["tasks"]),
-            methods=tuple(entries.method(e) for e in several["methods"]),
-            recipes=tuple(entries.recipe(e) for e in several["recipes"]),
-            seeds=entries.seeds(several["seeds"]),
-            layers=entries.layers(self.layers),
-            search=entries.search(self.search),
-        )
-        entries.seeds([self.search_seed])
-        if self.protocol not in ("standard", "vtab"):
-            raise InputError(f"protocol is {shown(self.protocol)}; expected 'standard' or 'vtab'.")
-        if self.equal not in (None, "parameters"):
-            raise InputError(f"equal is {shown(self.equal)}; expected 'parameters' or nothing.")
-        if not isinstance(self.controls, bool):
-            raise InputError(f"controls is {shown(self.controls)}; expected true or false.")
-        if not isinstance(self.name, str) or not re.fullmatch(r"[\w .+-]{1,100}", self.name):
-            raise InputError(
-                f"name is {shown(self.name)}; expected letters, digits, spaces, '-', '_' and '.'."
-            )
-
-    def _set(self, **values: Any) -> None:
-        for word, value in values.items():
+        for word, value in _checked(vars(self)).items():
             object.__setattr__(self, word, value)
-
-    def _several(self, word: str) -> Sequence[Any]:
-        """The entries of a field that may also be given as one."""
-        value = getattr(self, word)
-        if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-            value = (value,)
-        if not value:
-            raise InputError(f"the study has no {word}; give at least one.")
-        if word != "seeds" and len(value) > entries.MOST_ENTRIES:
-            raise InputError(
-                f"the study has {len(value)} {word}; expected {entries.MOST_ENTRIES} at most."
-            )
-        return value
 
     @property
     def beside(self) -> tuple[Path, ...]:
@@ -232,11 +200,73 @@ class Study:
             for word in ("networks", "tasks"):
                 listed = values[word] if isinstance(values[word], list | tuple) else [values[word]]
                 values[word] = [entries.rebased(item, base) for item in listed]
-        runtime = Runtime(**{word: values.pop(word) for word in of_runtime if word in values})
-        return cls(**values, runtime=runtime, base=base)
+        of_runtime_only = {word: values.pop(word) for word in of_runtime if word in values}
+        _check_runtime(of_runtime_only)
+        return cls(**_checked(values), runtime=Runtime(**of_runtime_only), base=base)
 
 
 _PLURALS = ("networks", "tasks", "methods", "recipes", "seeds")
+_NAME = re.compile(r"[\w .+-]{1,100}")
+
+
+def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a study, each as it is kept, of the words that are there.
+
+    Raises:
+        InputError: one that a study cannot hold.
+    """
+    checked = dict(values)
+    for word, check in _CHECKS.items():
+        if word in checked:
+            checked[word] = check(
+                _several(word, checked[word]) if word in _PLURALS else checked[word]
+            )
+    return checked
+
+
+def _several(word: str, value: Any) -> Sequence[Any]:
+    """The entries of a field that may also be given as one."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        value = (value,)
+    if not value:
+        raise InputError(f"the study has no {word}; give at least one.")
+    if word != "seeds" and len(value) > entries.MOST_ENTRIES:
+        raise InputError(
+            f"the study has {len(value)} {word}; expected {entries.MOST_ENTRIES} at most."
+        )
+    return value
+
+
+def _one_of(word: str, check: Callable[[Any], bool], expected: str) -> Callable[[Any], Any]:
+    def checked(value: Any) -> Any:
+        if not check(value):
+            raise InputError(f"{word} is {shown(value)}; expected {expected}.")
+        return value
+
+    return checked
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "networks": lambda several: tuple(
+        entries.source(each, "network", entries.NETWORK) for each in several
+    ),
+    "tasks": lambda several: tuple(entries.source(each, "task", entries.TASK) for each in several),
+    "methods": lambda several: tuple(map(entries.method, several)),
+    "recipes": lambda several: tuple(map(entries.recipe, several)),
+    "seeds": entries.seeds,
+    "layers": entries.layers,
+    "search": entries.search,
+    "search_seed": lambda seed: entries.seeds([seed])[0],
+    "protocol": _one_of("protocol", lambda v: v in ("standard", "vtab"), "'standard' or 'vtab'"),
+    "equal": _one_of("equal", lambda v: v in (None, "parameters"), "'parameters' or nothing"),
+    "controls": _one_of("controls", lambda v: isinstance(v, bool), "true or false"),
+    "name": _one_of(
+        "name",
+        lambda v: isinstance(v, str) and bool(_NAME.fullmatch(v)),
+        "letters, digits, spaces, '-', '_' and '.'",
+    ),
+}
+"""What becomes of each word of a study: the value as it is kept, or a sentence."""
 
 
 def _distinct(kind: str, names: Sequence[str]) -> None:
