@@ -281,14 +281,15 @@ def tfds(folder: Path) -> Case:
         "splits": [
             {"name": name, "shardLengths": [count], "numBytes": "100",
              "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"}
-            for name, count in (("train", "12"), ("test", "4"))
+            for name, count in (("train", "12"), ("validation", "4"), ("test", "4"))
         ],
     }  # fmt: skip
     (folder / "features.json").write_text(json.dumps({"pythonClassName": "FeaturesDict"}))
     record = folder / "x-train.tfrecord-00000-of-00001"
     train = b"".join(_record(_example(_picture(40 * n), n % 2)) for n in range(12))
     test = b"".join(_record(_example(_picture(40 * n + 9), n % 2)) for n in range(4))
-    (folder / "x-test.tfrecord-00000-of-00001").write_bytes(test)
+    for name in ("validation", "test"):
+        (folder / f"x-{name}.tfrecord-00000-of-00001").write_bytes(test)
 
     def case(draw: random.Random) -> Any:
         of_list = draw.random() < 0.5

@@ -1,0 +1,73 @@
+"""The main job opens its study once, and passes over what is finished."""
+
+import pandas as pd
+import pytest
+
+import aptheory as ap
+from aptheory.exploration import explore, profile_study
+from aptheory.reporting import report as reporting
+from benchmarks.spine import CALLS, watching
+
+STUDY = ap.Study(
+    networks=[{"name": "aptheory_resnet_mini", "weights": "random"}],
+    tasks=[{"name": "digits", "train": 30, "val": 20, "test": 20, "label": "price$x^{$"}],
+    layers=[9, 11],
+    seeds=[0],
+    recipes=[{"name": "quick", "epochs": 1, "batch_size": 16}],
+)
+OPTIONS = {"images": 16, "measures": ("effective_rank",), "engine": "here", "progress": False}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    with watching():
+        explore(STUDY, out, **OPTIONS)
+        calls = dict(CALLS)
+    return out, calls
+
+
+def test_each_network_and_task_is_loaded_once_and_the_study_planned_once(finished):
+    _, calls = finished
+    assert (calls["network"], calls["task"], calls["plan"]) == (1, 1, 1)
+
+
+def test_a_finished_folder_trains_profiles_and_draws_nothing(finished, monkeypatch):
+    out, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.p*") if path.is_file()}
+    (out / "report.html").unlink()
+    monkeypatch.setattr(reporting, "draw", lambda *_: pytest.fail("drawn again"))
+    with watching():
+        explore(STUDY, out, **OPTIONS)
+        assert (CALLS["training"], CALLS["profiling"], CALLS["network"]) == (0, 0, 1)
+    assert (out / "report.html").is_file()
+    assert {path: path.stat().st_mtime_ns for path in before if path.suffix == ".png"}
+
+
+def test_a_name_that_looks_like_a_formula_is_drawn_as_it_is_spelt(finished):
+    out, _ = finished
+    assert "price$x^{$" in (out / "report.html").read_text()
+    names = [path.name for path in (out / "plots").glob("*.png")]
+    assert names
+    assert not any(set(name) & set("$^{ ") for name in names)
+
+
+def test_an_empty_profile_is_never_kept(tmp_path):
+    """A network without attention has no attention distance: said, and said again, not stored."""
+    for _ in range(2):
+        with pytest.raises(ap.InputError, match="ask for measures that they have"):
+            profile_study(STUDY, tmp_path, measures=("attention_distance",), images=16)
+    assert not list((tmp_path / "profile").glob("*.csv"))
+
+
+def test_plots_of_names_with_dots_do_not_overwrite_one_another(tmp_path):
+    rows = [
+        {"network": f"resnet50.{tag}", "task": "t", "method": "ap", "layer": layer, "seed": 0,
+         "measure": measure, "value": 0.5}
+        for tag in ("a1_in1k", "a2_in1k") for layer in (0, 1)
+        for measure in ("val_accuracy", "test_accuracy")
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "accuracy.csv", index=False)
+    ap.report(tmp_path)
+    names = sorted(path.name for path in (tmp_path / "plots").glob("*.png"))
+    assert names == ["resnet50.a1_in1k-t-layers.png", "resnet50.a2_in1k-t-layers.png"]
