@@ -1,7 +1,7 @@
 """Run the evidence campaign: every unit of `analyses.campaign_plan`, in processes, resumably.
 
     python -m analyses.campaign --assets DIR [--out results/evidence] [--device cuda]
-        [--workers 14] [--seconds 560] [--question sweep] [--network vit_tiny]
+        [--workers 14] [--seconds 560] [--question sweep] [--network vit_tiny] [--task gtsrb32]
 
 A unit is one network on one draw of one task, for one question. What it found is appended to
 OUT/runs.jsonl in one piece when it is done, a run a line; a unit that stands there is passed over,
@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--question", action="append", choices=[*campaign_questions.QUESTIONS])
     parser.add_argument("--network", action="append", choices=[*NETWORKS])
+    parser.add_argument("--task", action="append")
     asked = parser.parse_args()
     if asked.assets is None:
         parser.error("name the folder of weights and images with --assets or APTHEORY_ASSETS")
@@ -117,6 +118,7 @@ def main() -> None:
         for unit in units()
         if (asked.question is None or unit.question in asked.question)
         and (asked.network is None or unit.network in asked.network)
+        and (asked.task is None or unit.task in asked.task)
     ]
     seconds = min(asked.seconds, 1e9)
     left = run(
