@@ -254,8 +254,9 @@ def paired_pictures(
     One run each, or several that are paired by seed, (runs, pictures). The interval holds the test
     pictures and, with several runs, the training as well (crossed as in `two_source_interval`,
     Student's t). One picture that only the first knows and one that only the second knows are
-    added for the bounds (Bonett and Price 2012), so that two methods which agree on every picture
-    of a small test set are not called equal to the last digit.
+    added for the bounds (Bonett and Price 2012; each a 1/√runs where there are several), so that
+    two methods which agree on every picture of a small test set are not called equal to the last
+    digit.
 
     Raises:
         InputError: different shapes.
@@ -268,7 +269,8 @@ def paired_pictures(
         )
     table = ours - theirs
     runs = len(table)
-    added = np.concatenate([table, np.ones((runs, 1)), -np.ones((runs, 1))], axis=1)
+    lone = np.full((runs, 1), 1 / np.sqrt(runs))
+    added = np.concatenate([table, lone, -lone], axis=1)
     crossed = _crossed(added)
     half = stats.t.ppf((1 + confidence) / 2, crossed.freedom) * np.sqrt(crossed.variance)
     middle = added.mean()

@@ -6,6 +6,7 @@
     metrics.effective_rank(x)
     metrics.attention_distance(p, metrics.grid_distances((14, 14), (16, 16)), prefix=1)
 
+Tensors and NumPy arrays are taken alike, whole numbers too; half precision is raised to float32.
 Nothing here knows of networks or files. Each accumulator has ``update`` (a batch), ``merge``
 (another accumulator of its kind: shards of the data give the numbers of the whole) and ``compute``.
 ``MEASURES`` lists every measure with its properties.

@@ -8,13 +8,15 @@ here need all images at once and see features only through Gram matrices.
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from aptheory.errors import InputError
 from aptheory.metrics.gram import centre, linear_gram, rows, squared_distances
+from aptheory.metrics.inputs import arrays
 
 
+@arrays
 def procrustes(
     x: Float[Tensor, "images *x"],
     y: Float[Tensor, "same_images *y"],
@@ -41,11 +43,11 @@ def procrustes(
     rows(x, least=least, what="x")
     rows(y, least=least, what="y")
     _same_images(x, y)
-    return procrustes_of_grams(
-        linear_gram(x), linear_gram(y), estimator=estimator, splits=splits, seed=seed
-    )
+    grams = linear_gram(x.double()), linear_gram(y.double())
+    return procrustes_of_grams(*grams, estimator=estimator, splits=splits, seed=seed)
 
 
+@arrays
 def procrustes_of_grams(
     x: Float[Tensor, "images images"],
     y: Float[Tensor, "images images"],
@@ -54,7 +56,12 @@ def procrustes_of_grams(
     splits: int = 4,
     seed: int = 0,
 ) -> float:
-    """`procrustes` from the Gram matrices of the two sets of features."""
+    """`procrustes` from the Gram matrices of the two sets of features.
+
+    Directions that hold less than the rounding of float64 are left out: give Gram matrices that
+    were made in float64, ``linear_gram(x.double())``.
+    """
+    x, y = x.double(), y.double()
     for name, gram in (("x", x), ("y", y)):
         if not bool(gram.isfinite().all()) or not bool(gram.diagonal().sum() > 0):
             raise InputError(f"{name} is constant over the images or not finite: no Procrustes.")
@@ -91,8 +98,8 @@ def _score(x: Tensor, y: Tensor, fit: Tensor, held: Tensor) -> float:
 def _coordinates(gram: Tensor, fit: Tensor, held: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """U, S of the fitting images' features U S Vᵀ, and the held images' coordinates in V."""
     values, vectors = torch.linalg.eigh(centre(gram[fit][:, fit]))
-    # Directions below this are the rounding of float32 products, and too small to matter.
-    real = values > 1e-7 * values[-1].clamp_min(torch.finfo(values.dtype).tiny)
+    rounding = 8 * len(values) * torch.finfo(values.dtype).eps
+    real = values > rounding * values[-1].clamp_min(torch.finfo(values.dtype).tiny)
     size, left = values[real].sqrt(), vectors[:, real]
     cross = gram[held][:, fit]
     cross = cross - cross.mean(0, keepdim=True)
@@ -100,21 +107,28 @@ def _coordinates(gram: Tensor, fit: Tensor, held: Tensor) -> tuple[Tensor, Tenso
     return left, size, cross @ left / size
 
 
+@arrays
 def mutual_neighbours(
     x: Float[Tensor, "images *x"], y: Float[Tensor, "same_images *y"], *, neighbours: int = 10
 ) -> float:
     """Share of an image's ``neighbours`` nearest images in X that are also nearest in Y.
 
     Mean over images (Huh et al. 2024, with Euclidean distances), between 0 and 1; unrelated
-    features score ``neighbours / (n - 1)``. Images equally far are taken in the images' order.
+    features score ``neighbours / (n - 1)`` on average. Images equally far at the edge of a
+    neighbourhood share the places that are left in it: the value is the expected overlap when ties
+    are broken by lot, in X and in Y on their own. So features of a few values, and layers that have
+    collapsed, score what they tell and not what the order of the images does; and features with
+    such ties score below 1 with themselves.
 
     Raises:
         InputError: different numbers of images, or not more than ``neighbours`` of them.
     """
     _same_images(x, y)
-    return mutual_neighbours_of_grams(linear_gram(x), linear_gram(y), neighbours=neighbours)
+    grams = linear_gram(x.double()), linear_gram(y.double())
+    return mutual_neighbours_of_grams(*grams, neighbours=neighbours)
 
 
+@arrays
 def mutual_neighbours_of_grams(
     x: Float[Tensor, "images images"],
     y: Float[Tensor, "images images"],
@@ -127,16 +141,23 @@ def mutual_neighbours_of_grams(
             f"{neighbours} neighbours among {len(x)} images: there must be at least one, and more "
             "images than neighbours."
         )
-    mine, theirs = _nearest(x, neighbours), _nearest(y, neighbours)
-    shared = (mine[:, :, None] == theirs[:, None, :]).any(2)
-    return float(shared.to(torch.float64).mean())
+    shared = (_nearest(x, neighbours) * _nearest(y, neighbours)).sum(1)
+    return float(shared.mean() / neighbours)
 
 
-def _nearest(gram: Tensor, neighbours: int) -> Int[Tensor, "images neighbours"]:
+def _nearest(gram: Tensor, neighbours: int) -> Float[Tensor, "images images"]:
+    """The chance of each image to be among another's nearest: 1, 0, or a share where some tie."""
     if not bool(gram.isfinite().all()):
         raise InputError("Features hold NaN or infinity, so they have no neighbours.")
+    gram = gram.double()
+    # Distances from a Gram matrix are exact to its rounding: closer than this is a tie.
+    rounding = 1e-12 * gram.diagonal().max()
     distances = squared_distances(gram).fill_diagonal_(float("inf"))
-    return distances.argsort(dim=1, stable=True)[:, :neighbours]
+    edge = distances.kthvalue(neighbours, dim=1, keepdim=True).values
+    closer = distances < edge - rounding
+    tied = (distances <= edge + rounding) & ~closer
+    left = neighbours - closer.sum(1, keepdim=True)
+    return closer.double() + tied * (left / tied.sum(1, keepdim=True))
 
 
 def _same_images(x: Tensor, y: Tensor) -> None:

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from aptheory.errors import InputError
+from aptheory.metrics.inputs import arrays
 from aptheory.metrics.intervals import Estimate, RunningMean
 
 PrefixMass = Literal["exclude", "include"]
@@ -52,6 +53,7 @@ def grid_centres(
     return torch.cartesian_prod(rows, columns).reshape(-1, 2)
 
 
+@arrays
 def window_distances(
     coordinates: Float[Tensor, "windows tokens 2"],
 ) -> Float[Tensor, "windows tokens tokens"]:
@@ -126,6 +128,7 @@ def _refuse_undefined(values: Tensor) -> None:
         )
 
 
+@arrays
 def attention_distance(
     probabilities: Float[Tensor, "batch heads queries keys"],
     distances: Float[Tensor, "*windows positions positions"],
@@ -156,6 +159,7 @@ def attention_distance(
     return values
 
 
+@arrays
 def attention_entropy(
     probabilities: Float[Tensor, "batch heads queries keys"],
     *,
@@ -188,6 +192,7 @@ def _entropy(probabilities: Tensor, prefix: int, prefix_mass: PrefixMass) -> Ten
     return total / count
 
 
+@arrays
 def prefix_share(
     probabilities: Float[Tensor, "batch heads queries keys"], *, prefix: int
 ) -> Float[Tensor, "batch heads"]:
@@ -228,6 +233,7 @@ class _PerHead:
             )
         return self._rows(probabilities)
 
+    @arrays
     def update(self, probabilities: Float[Tensor, "batch heads queries keys"]) -> None:
         """Add one batch of attention; the probabilities are not kept."""
         heads = self.per_image(probabilities)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from aptheory.errors import InputError
 from aptheory.metrics.gram import centre, linear_gram, rbf_gram, u_centre
+from aptheory.metrics.inputs import arrays
 from aptheory.metrics.intervals import Estimate, group_jackknife
 
 Estimator = Literal["unbiased", "biased"]
@@ -30,6 +31,7 @@ class ChanceWarning(UserWarning):
     """Too few images for the width of the features: the biased CKA of nothing is far from 0."""
 
 
+@arrays
 def cka(
     x: Float[Tensor, "images *x"],
     y: Float[Tensor, "same_images *y"],
@@ -57,6 +59,7 @@ def cka(
     return float(pair[0, 1])
 
 
+@arrays
 def cka_map(
     features: Sequence[Tensor],
     *,
@@ -72,6 +75,7 @@ def cka_map(
     return cka_of_grams(grams(features, kernel=kernel, fraction=fraction), estimator=estimator)
 
 
+@arrays
 def grams(
     features: Sequence[Tensor], *, kernel: Kernel = "linear", fraction: float = 0.4
 ) -> Float[Tensor, "layers images images"]:
@@ -89,6 +93,7 @@ def grams(
     return torch.stack([rbf_gram(each, fraction=fraction) for each in features])
 
 
+@arrays
 def cka_of_grams(
     grams: Float[Tensor, "layers images images"],
     *,
@@ -134,6 +139,7 @@ def normalise(
     return hsic / root[:, None] / root[None, :]
 
 
+@arrays
 def chance_level(x: Float[Tensor, "images images"], y: Float[Tensor, "images images"]) -> float:
     """Biased CKA of Gram matrices ``x`` and ``y`` if the images of one were shuffled.
 
@@ -192,6 +198,7 @@ class CKA:
         self._used: set[int] = set()
         self._pending: list[Tensor] = []
 
+    @arrays
     def add(self, features: Float[Tensor, "images *dims"]) -> None:
         """Take the next layer's features of the present batch."""
         if len(self._pending) == self.layers:
@@ -226,6 +233,7 @@ class CKA:
         self.count += batch.shape[-1]
         self.batches += 1
 
+    @arrays
     def update(self, features: Sequence[Tensor]) -> None:
         """One batch at once: the features of every layer, each (images, ...)."""
         for each in features:
@@ -237,8 +245,9 @@ class CKA:
         mine = (self.layers, self.kernel, self.fraction, self.groups)
         if mine != (other.layers, other.kernel, other.fraction, other.groups):
             raise InputError("Two CKA accumulators with different settings cannot be merged.")
-        self.hsic = self.hsic + other.hsic.to(self.hsic.device)
-        self._used |= other._used
+        # Moved on by the batches that came before, as in one pass: the interval is the whole's too.
+        self.hsic = self.hsic + other.hsic.to(self.hsic.device).roll(self.batches, 0)
+        self._used |= {(group + self.batches) % self.groups for group in other._used}
         self.count += other.count
         self.batches += other.batches
         self.left_out += other.left_out

@@ -7,8 +7,8 @@ value at the highest frequency (1.0 π for an even side): more negative is smoot
 
 Stated, because it changes the numbers: the mean over channels is taken before the logarithm (a dead
 channel has amplitude 0 and no logarithm), the mean over images after it. Amplitudes are not
-resolved below the rounding of the features, which bounds the measure at about -16 for a constant
-float32 map.
+resolved below the rounding of the transform (float32, also of half-precision maps), which bounds
+the measure at about -16 for a constant float32 map.
 """
 
 import torch
@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from aptheory.errors import InputError
+from aptheory.metrics.inputs import arrays
 from aptheory.metrics.intervals import Estimate, RunningMean
 
 
@@ -35,8 +36,7 @@ def _amplitudes(maps: Tensor) -> Tensor:
     steps = diagonal_frequencies((height, width)) / 2
     rows = (steps * height).round().to(torch.int64)
     columns = (steps * width).round().to(torch.int64)
-    work = maps if maps.dtype in (torch.float32, torch.float64) else maps.float()
-    transform = torch.fft.rfft2(work)[..., rows, columns].abs()
+    transform = torch.fft.rfft2(maps)[..., rows, columns].abs()
     return transform.mean(1, dtype=torch.float64)
 
 
@@ -46,6 +46,8 @@ def _relative(maps: Tensor) -> Tensor:
             f"Maps have shape {tuple(maps.shape)}; expected (images, channels, height, width) with "
             "at least 2 rows and columns."
         )
+    if maps.dtype not in (torch.float32, torch.float64):
+        maps = maps.float()  # half precision is exact here; its own rounding is not the transform's
     amplitudes = _amplitudes(maps)
     energy = torch.linalg.vector_norm(maps, dim=(1, 2, 3), dtype=torch.float64)
     channels, positions = maps.shape[1], maps.shape[2] * maps.shape[3]
@@ -55,6 +57,7 @@ def _relative(maps: Tensor) -> Tensor:
     return logs - logs[:, :1]
 
 
+@arrays
 def relative_log_amplitude(
     maps: Float[Tensor, "images channels height width"],
 ) -> Float[Tensor, "images frequencies"]:
@@ -87,6 +90,7 @@ class RelativeLogAmplitude:
         self.running = RunningMean()
         self.left_out = 0
 
+    @arrays
     def update(self, maps: Float[Tensor, "images channels height width"]) -> None:
         """Add one batch of maps."""
         values = _relative(maps)

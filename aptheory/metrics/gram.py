@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from aptheory.errors import InputError
+from aptheory.metrics.inputs import arrays
 
 # Columns multiplied at once: a few MB, so that the piece is centred and multiplied in cache.
 _PIECE = 4096
@@ -33,8 +34,6 @@ def rows(features: Tensor, *, least: int = 1, what: str = "features") -> Tensor:
         raise InputError(
             f"{what} has {features.shape[0]} image(s); this measure needs at least {least}."
         )
-    if features.is_complex() or not features.is_floating_point():
-        features = features.to(torch.float64)
     return features.flatten(1)
 
 
@@ -48,6 +47,7 @@ def _pieces(parts: Sequence[Tensor]) -> Iterator[Tensor]:
         yield pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
+@arrays
 def linear_gram(
     features: Float[Tensor, "images *dims"] | Sequence[Tensor],
 ) -> Float[Tensor, "n n"]:
@@ -63,12 +63,12 @@ def linear_gram(
         rows(part[:, :1] if part.ndim > 1 else part)  # the checks, on a sliver
     first = parts[0]
     count = sum(len(part) for part in parts)
-    precise = not first.is_floating_point() or first.dtype == torch.float64
+    precise = first.dtype == torch.float64
     work = torch.float64 if precise else torch.float32
     eps = torch.finfo(work).eps
     gram = torch.zeros(count, count, dtype=torch.float64, device=first.device)
     level = torch.zeros((), dtype=torch.float64, device=first.device)
-    scale = _scale(first, work)
+    scale = _scale(parts, work)
     for piece in _pieces(parts):
         piece = piece.to(work)
         mean = piece.mean(0)
@@ -82,14 +82,14 @@ def linear_gram(
     return gram * varies
 
 
-def _scale(features: Tensor, work: torch.dtype) -> float:
+def _scale(parts: Sequence[Tensor], work: torch.dtype) -> float:
     """1, or a power of two where products of such features would leave the range of float32.
 
-    Judged by the first image. A scale kept at 1 leaves fifteen decades of float32 on either side.
+    Judged by the largest feature of all. A scale of 1 leaves fifteen decades of float32 either way.
     """
     if work == torch.float64:
         return 1.0
-    largest = float(features[0].abs().amax())
+    largest = max(float(torch.linalg.vector_norm(part, float("inf"))) for part in parts)
     if not 0 < largest < float("inf") or 1e-8 < largest < 1e8:
         return 1.0
     return 2.0 ** -math.frexp(largest)[1]
@@ -116,6 +116,7 @@ def squared_distances(gram: Float[Tensor, "images images"]) -> Float[Tensor, "im
     return squared.fill_diagonal_(0)
 
 
+@arrays
 def rbf_gram(
     features: Float[Tensor, "images *dims"], *, fraction: float = 0.4
 ) -> Float[Tensor, "images images"]:
@@ -128,13 +129,20 @@ def rbf_gram(
         raise InputError(f"fraction is {fraction}; the kernel's bandwidth must be positive.")
     squared = squared_distances(linear_gram(rows(features, least=2)))
     upper = torch.triu_indices(len(squared), len(squared), offset=1, device=squared.device)
-    median = squared[upper[0], upper[1]].median()
-    if not bool(median > 0):
+    median = _median(squared[upper[0], upper[1]].sqrt())
+    if not median > 0:
         raise InputError(
             "More than half of the pairs of images have equal features, so the median distance is "
             "0 and the RBF bandwidth undefined: use the linear kernel, or remove the duplicates."
         )
-    return torch.exp(-squared / (2 * fraction**2 * median))
+    return torch.exp(-squared / (2 * fraction**2 * median**2))
+
+
+def _median(values: Float[Tensor, " n"]) -> float:
+    """The middle value, or the mean of the two middle ones; torch.median takes the lower."""
+    count = len(values)
+    below, above = (values.kthvalue(k).values for k in ((count + 1) // 2, count // 2 + 1))
+    return float(below + above) / 2
 
 
 def centre(gram: Float[Tensor, "*k n n"]) -> Float[Tensor, "*k n n"]:

@@ -9,14 +9,16 @@ draws images with replacement; it suits means and accuracies, and is wrong for r
 neighbour overlap, where a repeated image is a new fact.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from aptheory.errors import InputError
+
+Part = TypeVar("Part")
 
 
 class Estimate(NamedTuple):
@@ -101,8 +103,23 @@ def deal(count: int, seen: int, groups: int) -> Iterator[tuple[int, slice]]:
             yield group, slice(first, None, groups)
 
 
+def merged(groups: Mapping[int, Part], seen: int, count: int) -> Iterator[tuple[int, Part]]:
+    """(group here, part) of another accumulator's groups, which were dealt from 0 on.
+
+    Here ``seen`` images (or batches) came before them: moved on by so many, the groups are those
+    that one pass over everything would have dealt, so the interval is that of the whole, too.
+    """
+    for group, part in groups.items():
+        yield (group + seen) % count, part
+
+
 def group_jackknife(
-    value: Tensor, without: Sequence[Tensor], *, images: int, level: float = 0.95
+    value: Tensor,
+    without: Sequence[Tensor],
+    *,
+    images: int,
+    level: float = 0.95,
+    unbiased: bool = False,
 ) -> Estimate:
     """Delete-a-group jackknife interval around ``value``.
 
@@ -111,6 +128,10 @@ def group_jackknife(
         without: the measure with one group left out, a tensor of that shape a group.
         images: the number of images behind ``value``.
         level: coverage of the interval.
+        unbiased: take off the bias that the jackknife sees, (G-1)(mean θ_g - θ), from the value
+            and from both bounds (Quenouille 1956). Without it the interval is for the expected
+            value *with so many images*; a measure that still grows with their number (a rank) has
+            a population value that it need not cover.
 
     The variance is (G-1)/G Σ_g (θ_g - mean θ)², with Student's t on G-1 degrees of freedom
     (Efron & Stein 1981). Fewer than two groups: the bounds are NaN.
@@ -122,6 +143,8 @@ def group_jackknife(
     stacked = torch.stack(list(without))
     variance = (groups - 1) / groups * (stacked - stacked.mean(0)).square().sum(0)
     half = _student_t(level, groups - 1) * variance.sqrt()
+    if unbiased:
+        value = groups * value - (groups - 1) * stacked.mean(0)
     return Estimate(value, value - half, value + half, images)
 
 

@@ -26,13 +26,15 @@ from torch import Tensor
 
 from aptheory.errors import InputError
 from aptheory.metrics.gram import rows
-from aptheory.metrics.intervals import Estimate, deal, group_jackknife
+from aptheory.metrics.inputs import arrays
+from aptheory.metrics.intervals import Estimate, deal, group_jackknife, merged
 
 # Singular values below this share of the largest cannot be told from 0 when they come from a matrix
 # of second moments in float64 (the square root of its rounding), nor from float32 features.
 TOLERANCE = 1e-6
 
 
+@arrays
 def singular_values(
     features: Float[Tensor, "rows *dims"], *, centred: bool = False
 ) -> Float[Tensor, "values"]:
@@ -125,6 +127,7 @@ FORMULAS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
 }
 
 
+@arrays
 def effective_rank(features: Float[Tensor, "rows *dims"]) -> float:
     """exp(-Σ p log p) with p = σ / Σσ, of the matrix as it is (Roy & Vetterli 2007; RankMe).
 
@@ -134,11 +137,13 @@ def effective_rank(features: Float[Tensor, "rows *dims"]) -> float:
     return round_off(entropy_rank(singular_values(features)))
 
 
+@arrays
 def effective_rank_centred(features: Float[Tensor, "rows *dims"]) -> float:
     """`effective_rank` after removing the mean row."""
     return round_off(entropy_rank(singular_values(features, centred=True)))
 
 
+@arrays
 def stable_rank(features: Float[Tensor, "rows *dims"]) -> float:
     """‖A‖²_F / ‖A‖²₂ of the matrix as it is.
 
@@ -148,16 +153,19 @@ def stable_rank(features: Float[Tensor, "rows *dims"]) -> float:
     return round_off(norm_ratio(singular_values(features)))
 
 
+@arrays
 def stable_rank_centred(features: Float[Tensor, "rows *dims"]) -> float:
     """`stable_rank` after removing the mean row."""
     return round_off(norm_ratio(singular_values(features, centred=True)))
 
 
+@arrays
 def participation_ratio(features: Float[Tensor, "rows *dims"]) -> float:
     """(Σλ)² / Σλ² of the eigenvalues λ of the covariance, that is with the mean row removed."""
     return round_off(moment_ratio(singular_values(features, centred=True)))
 
 
+@arrays
 def numerical_rank(features: Float[Tensor, "rows *dims"], *, tolerance: float = TOLERANCE) -> int:
     """Number of singular values above ``tolerance`` × the largest, of the matrix as it is.
 
@@ -184,6 +192,11 @@ class Rank:
 
     ``groups`` > 1 deals images into groups for a jackknife interval of the smooth formulas, at
     ``groups`` times the memory; the numerical rank has no interval: it is a count.
+
+    A rank grows with the number of images, so the interval is for *this number of images*: where
+    another sample of as many would lie. The rank of the population lies above it, far above with
+    64 images of 768 features. ``compute(unbiased=True)`` takes off the bias that the groups show,
+    which brings it nearer, all the way only where images are several times the rank.
     """
 
     def __init__(self, *, widest: int = 4096, budget: int = 2 * 1024**3, groups: int = 1) -> None:
@@ -194,10 +207,12 @@ class Rank:
         self.kept: list[Tensor] = []
         self.width: int | None = None
 
+    @arrays
     def update(self, features: Float[Tensor, "images *dims"]) -> None:
         """Add one batch of features, (images, width): one row an image."""
         self._add(rows(features)[:, None])
 
+    @arrays
     def update_tokens(self, tokens: Float[Tensor, "images positions width"]) -> None:
         """Add one batch of token features: every position of every image is a row."""
         self._add(tokens)
@@ -235,16 +250,23 @@ class Rank:
         if self.width not in (None, other.width):
             raise InputError(f"Features of width {other.width} cannot join width {self.width}.")
         self.width = other.width
-        for group, moments in other.moments.items():
+        for group, moments in merged(other.moments, self.images, self.groups):
             self.moments.setdefault(group, Moments()).merge(moments)
         self.kept += other.kept
         self.count += other.count
         self.images += other.images
 
     def compute(
-        self, measures: tuple[str, ...] = tuple(FORMULAS), *, level: float = 0.95
+        self,
+        measures: tuple[str, ...] = tuple(FORMULAS),
+        *,
+        level: float = 0.95,
+        unbiased: bool = False,
     ) -> dict[str, Estimate]:
-        """The named measures of ``FORMULAS``, each a scalar with its interval (NaN if not kept)."""
+        """The named measures of ``FORMULAS``, each a scalar with its interval (NaN if not kept).
+
+        ``unbiased`` takes off the jackknife's estimate of the bias, where there are groups.
+        """
         if self.width is None:
             raise InputError("No features have been seen: call update before compute.")
         unknown = set(measures) - set(FORMULAS)
@@ -259,7 +281,9 @@ class Rank:
         for name in measures:
             smooth = name != "numerical_rank"
             left = [each[name] for each in without] if smooth else []
-            result[name] = group_jackknife(everything[name], left, images=self.images, level=level)
+            result[name] = group_jackknife(
+                everything[name], left, images=self.images, level=level, unbiased=unbiased
+            )
         return result
 
     def _values(self, measures: tuple[str, ...], *, leave_out: int | None) -> dict[str, Tensor]:
@@ -314,6 +338,7 @@ class Moments:
         self.mean.add_(gap, alpha=count / total)
         self.count = total
 
+    @arrays
     def singular_values(self, *, centred: bool) -> Float[Tensor, "values"]:
         """Singular values of all rows together, largest first."""
         width = len(self.mean)

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from aptheory.errors import InputError
+from aptheory.metrics.inputs import arrays
 from aptheory.metrics.intervals import Estimate, RunningMean
 
 _LUO = 1 - 0.9545
@@ -49,6 +50,7 @@ def position_gradient(
     return torch.zeros_like(image) if gradient is None else gradient
 
 
+@arrays
 def receptive_radius(
     gradient: Float[Tensor, "images colours height width"],
     centre: tuple[float, float],
@@ -116,10 +118,16 @@ def receptive_field(
     return field
 
 
-def middle(grid: tuple[int, int], size: tuple[int, int]) -> tuple[int, tuple[float, float]]:
-    """Index of the grid's middle position, and its centre (row, column) in pixels of the image."""
+def middle(
+    grid: tuple[int, int], size: tuple[int, int], *, pixels: tuple[float, float] | None = None
+) -> tuple[int, tuple[float, float]]:
+    """Index of the grid's middle position, and its centre (row, column) in pixels of the image.
+
+    ``pixels`` from one position to the next; by default the grid spans the image.
+    """
     row, column = grid[0] // 2, grid[1] // 2
-    centre = ((row + 0.5) * size[0] / grid[0], (column + 0.5) * size[1] / grid[1])
+    pixels = pixels or (size[0] / grid[0], size[1] / grid[1])
+    centre = ((row + 0.5) * pixels[0], (column + 0.5) * pixels[1])
     return row * grid[1] + column, centre
 
 
@@ -135,6 +143,7 @@ class ReceptiveField:
         self.total: Tensor | None = None
         self.left_out = 0
 
+    @arrays
     def update(self, gradient: Float[Tensor, "images colours height width"]) -> None:
         """Add one batch of gradients with respect to the images."""
         weights = magnitude(gradient.detach())

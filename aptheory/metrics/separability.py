@@ -14,7 +14,8 @@ from torch import Tensor
 
 from aptheory.errors import InputError
 from aptheory.metrics.gram import rows
-from aptheory.metrics.intervals import Estimate, deal, group_jackknife
+from aptheory.metrics.inputs import arrays
+from aptheory.metrics.intervals import Estimate, deal, group_jackknife, merged
 
 
 def _labelled(features: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -49,6 +50,7 @@ class Probe(NamedTuple):
     images: int
 
 
+@arrays
 def probe_accuracy(
     features: Float[Tensor, "images *dims"],
     labels: Int[Tensor, "same_images"],
@@ -98,6 +100,7 @@ def wilson(right: int, count: int, *, level: float = 0.95) -> tuple[float, float
     return float(interval.low), float(interval.high)
 
 
+@arrays
 def logme(features: Float[Tensor, "images *dims"], labels: Int[Tensor, "same_images"]) -> float:
     """Log of the maximum evidence per image, mean over classes (You et al. 2021); larger is better.
 
@@ -168,6 +171,7 @@ def log_evidence(
     return float((total - beta * residual - alpha * weights - determinant) / 2 / count)
 
 
+@arrays
 def class_distance_ratio(
     features: Float[Tensor, "images *dims"], labels: Int[Tensor, "same_images"]
 ) -> float:
@@ -227,10 +231,12 @@ class _Classes:
         count, mean, scatter = self.count[seen], self.mean[seen], self.scatter[seen]
         classes = len(count)
         many = count > 1
-        variance = (scatter[many] / (count[many] - 1)).mean()  # E‖x - x'‖² is twice this
+        each = scatter / (count - 1).clamp_min(1)  # E‖x - x'‖² of a class is twice this
+        variance = each[many].mean()
+        each = torch.where(many, each, variance)  # of a class with one image, the others' mean
         middle = mean - mean.mean(0)
         pairs = 2 * classes * middle.square().sum() / (classes * (classes - 1))
-        noise = 2 * (variance / count).mean()
+        noise = 2 * (each / count).mean()  # its own, as classes differ in size and spread
         return ((pairs - noise) / (2 * variance)).cpu()
 
 
@@ -242,6 +248,7 @@ class ClassDistanceRatio:
         self.sums: dict[int, _Classes] = {}
         self.images = 0
 
+    @arrays
     def update(
         self, features: Float[Tensor, "images width"], labels: Int[Tensor, "same_images"]
     ) -> None:
@@ -262,7 +269,7 @@ class ClassDistanceRatio:
 
     def merge(self, other: "ClassDistanceRatio") -> None:
         """Take over what ``other`` has seen."""
-        for group, sums in other.sums.items():
+        for group, sums in merged(other.sums, self.images, self.groups):
             self._group(group, sums).join(sums)
         self.images += other.images
 

@@ -15,9 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from aptheory.errors import InputError
-from aptheory.metrics.intervals import Estimate, deal, group_jackknife
+from aptheory.metrics.inputs import arrays
+from aptheory.metrics.intervals import Estimate, deal, group_jackknife, merged
 
 
+@arrays
 def globality(features: Float[Tensor, "images positions channels"]) -> float:
     """Share of the features' variance carried by the mean over positions.
 
@@ -62,6 +64,7 @@ class Globality:
         self.images = 0
         self.rounding = 0.0
 
+    @arrays
     def update(self, features: Float[Tensor, "images positions channels"]) -> None:
         """Add one batch; prefix tokens are no positions and must be left out by the caller."""
         if features.ndim != 3:
@@ -99,7 +102,7 @@ class Globality:
 
     def merge(self, other: "Globality") -> None:
         """Take over what ``other`` has seen."""
-        for group, sums in other.sums.items():
+        for group, sums in merged(other.sums, self.images, self.groups):
             self._group(group, sums).join(sums)
         self.images += other.images
         self.rounding = max(self.rounding, other.rounding)

@@ -146,23 +146,22 @@ def profile(
     )
     watching = watchers.start(settings)
     source = batches(net, images, batch_size=batch_size, split=split, limit=limit, seed=seed)
-    seen, stop = 0, 0
-    with torch.inference_mode(), contextlib.ExitStack() as stack:
-        for watcher in watching:
-            if isinstance(watcher, watchers.AttentionWatcher):
-                stack.enter_context(watcher.observing())
-                stop = watcher.stop
+    seen, stop = 0, max((watcher.stop for watcher in watching), default=0)
+    with torch.inference_mode():
         for x, labels in source:
             seen += len(x)
             for watcher in watching:
-                watcher.see_images(x)
-            for layer, z in net.walk(x, stops=chosen):
-                sight = watchers.Sight(layer, z, labels)
+                watcher.see_images(x)  # they may run the network: nobody observes it yet
+            with contextlib.ExitStack() as observing:
                 for watcher in watching:
-                    watcher.see(sight)
-                if layer is chosen[-1] and layer.index < stop:
-                    net.run(z, start=layer.index, stop=stop)  # for its attention alone
-                del sight, z
+                    observing.enter_context(watcher.observing())
+                for layer, z in net.walk(x, stops=chosen):
+                    sight = watchers.Sight(layer, z, labels)
+                    for watcher in watching:
+                        watcher.see(sight)
+                    if layer is chosen[-1] and layer.index < stop:
+                        net.run(z, start=layer.index, stop=stop)  # for its attention alone
+                    del sight, z
             for watcher in watching:
                 watcher.end_batch()
     if not seen:

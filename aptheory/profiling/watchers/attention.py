@@ -10,7 +10,7 @@ from aptheory import metrics
 from aptheory.errors import InputError
 from aptheory.networks.attention import AttentionLayer, attention_layers, observe_attention
 from aptheory.networks.network import Network
-from aptheory.profiling.watchers.base import Row, Settings, Watcher, warn_undefined
+from aptheory.profiling.watchers.base import Row, Settings, Watcher, pixels_of, warn_undefined
 
 
 class AttentionWatcher(Watcher):
@@ -86,8 +86,7 @@ def placed(site: AttentionLayer) -> bool:
 
 def site_distances(net: Network, site: AttentionLayer) -> Tensor:
     """Distances in pixels between the tokens of an attention layer, or within each window."""
-    height, width = net.input_shape[1:]
-    pixels = (height / site.grid[0], width / site.grid[1])
+    pixels = pixels_of(net, site.grid)
     if site.window is None:
         return metrics.grid_distances(site.grid, pixels)
     coordinates = site.window.coordinates(site.grid)

@@ -6,9 +6,11 @@ sums that its accumulators need. It writes the rows of the table at the end.
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from aptheory import metrics
@@ -80,13 +82,19 @@ class Watcher:
     """Base: ``measures`` names what a subclass can compute."""
 
     measures: ClassVar[tuple[str, ...]] = ()
+    stop: int = 0
+    """The place to which a batch must be run for this watcher, past the last chosen one."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.wanted = tuple(name for name in settings.measures if name in self.measures)
 
     def see_images(self, x: Tensor) -> None:
-        """Take a batch of normalised images, before any layer of it is shown."""
+        """Take a batch's normalised images, before it is walked through the network."""
+
+    def observing(self) -> AbstractContextManager[object]:
+        """What is open while a batch is walked, and closed while anyone else runs the network."""
+        return nullcontext()
 
     def see(self, sight: Sight) -> None:
         """Take what is needed of one layer's batch."""
@@ -124,6 +132,26 @@ class Watcher:
         except InputError as error:
             warn_undefined(f"Layer {layer.index} ({layer.name}): {error}")
             return None
+
+
+def pixels_of(net: Network, grid: tuple[int, int]) -> tuple[float, float]:
+    """(height, width) in pixels from one position of a grid to the next.
+
+    Where patches do not divide the image the grid does not span it: 250 pixels in patches of 16
+    are 15 patches and ten pixels that no patch sees, or 16 with padding. The step is a multiple by
+    a power of two of the first convolution's stride; where none gives this grid, the image's size
+    over the grid's.
+    """
+    convolutions = (m for m in net.module.modules() if isinstance(m, torch.nn.Conv2d))
+    strides = next((conv.stride for conv in convolutions), (1, 1))
+    height, width = net.input_shape[1:]
+    return _step(height, grid[0], strides[0]), _step(width, grid[1], strides[1])
+
+
+def _step(size: int, count: int, stride: int) -> float:
+    steps = [stride * 2**power for power in range(12)]
+    fitting = [step for step in steps if count in (size // step, -(-size // step))]
+    return min(fitting, key=lambda step: abs(step - size / count)) if fitting else size / count
 
 
 def warn_undefined(message: str) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from aptheory import metrics
-from aptheory.profiling.watchers.base import Row, Settings, Watcher
+from aptheory.profiling.watchers.base import Row, Settings, Watcher, pixels_of
 
 # Images whose graph through the whole network is alive at once, and images looked at in all.
 _AT_ONCE = 8
@@ -28,7 +28,9 @@ class ReceptiveFieldWatcher(Watcher):
         self.each: dict[int, metrics.ReceptiveField] = {}
         for layer in settings.layers:
             if layer.grid is not None and layer.index > 0:
-                position, centre = metrics.middle(layer.grid, (height, width))
+                position, centre = metrics.middle(
+                    layer.grid, (height, width), pixels=pixels_of(settings.net, layer.grid)
+                )
                 self.position[layer.index] = position
                 self.each[layer.index] = metrics.ReceptiveField(centre)
 

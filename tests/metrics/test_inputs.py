@@ -1,0 +1,82 @@
+"""Every measure takes what NumPy gives, and refuses what cannot be measured in its own words."""
+
+import numpy as np
+import pytest
+import torch
+
+from aptheory import metrics
+from aptheory.errors import InputError
+from aptheory.metrics import MEASURES
+from aptheory.metrics.inputs import arrays
+from tests.metrics.test_registry import sample
+
+
+def as_numpy(value):
+    return value.numpy() if isinstance(value, torch.Tensor) else value
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_every_measure_takes_numpy_arrays(name):
+    args, _ = sample(MEASURES[name].takes)
+    args = args[:1] if MEASURES[name].takes == "attention" else args
+    options = {}
+    if name == "attention_distance":
+        options = {"distances": metrics.grid_distances((1, 7), (4, 4))}
+    expected = MEASURES[name].function(*args, **options)
+    options = {key: as_numpy(value) for key, value in options.items()}
+    given = MEASURES[name].function(*map(as_numpy, args), **options)
+    assert np.asarray(given) == pytest.approx(np.asarray(expected), rel=1e-12)
+
+
+def test_whole_numbers_are_measured_as_the_numbers_they_are():
+    numbers = np.random.default_rng(0).integers(0, 255, (20, 6))
+    for measure in (metrics.effective_rank, metrics.participation_ratio, metrics.numerical_rank):
+        assert measure(numbers) == measure(numbers.astype(float))
+        assert measure(torch.as_tensor(numbers).to(torch.uint8)) == measure(numbers)
+    assert metrics.cka(numbers, numbers**2) == metrics.cka(numbers * 1.0, numbers**2 * 1.0)
+    ranks = metrics.Rank()
+    ranks.update(numbers)
+    assert float(ranks.compute(("stable_rank",))["stable_rank"].value) == pytest.approx(
+        metrics.stable_rank(numbers)
+    )
+    labels = np.arange(20) % 2
+    assert metrics.logme(numbers, labels) == metrics.logme(numbers.astype(float), labels)
+
+
+@pytest.mark.parametrize(
+    ("features", "reason"),
+    [
+        (np.zeros((5, 0)), "hold no numbers at all"),
+        (torch.zeros(5, 3, 0), "hold no numbers at all"),
+        (np.array([["a"], ["b"]]), "expected an array of numbers"),
+        (np.ones((5, 2), dtype=complex), "expected an array of numbers"),
+        (torch.ones(5, 2, dtype=torch.complex64), "complex numbers"),
+    ],
+)
+@pytest.mark.parametrize(
+    "measure",
+    [
+        metrics.effective_rank,
+        metrics.linear_gram,
+        metrics.globality,
+        lambda x: metrics.cka(x, x),
+        lambda x: metrics.procrustes(x, x),
+        lambda x: metrics.probe_accuracy(x, np.arange(len(x))),
+        lambda x: metrics.Rank().update(x),
+        lambda x: metrics.CKA(1).add(x),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_a_sentence(measure, features, reason):
+    with pytest.raises(InputError, match=reason):
+        measure(features)
+
+
+def test_only_arrays_are_read():
+    @arrays
+    def kinds(first, labels, *, more=None):
+        return first.dtype, labels.dtype, more
+
+    bools, longs = np.array([True, False]), np.array([1, 2])
+    assert kinds(bools, longs, more="word") == (torch.float64, torch.int64, "word")
+    assert kinds(np.ones(2, np.longdouble), labels=longs)[0] == torch.float64
+    assert kinds.__name__ == "kinds"
