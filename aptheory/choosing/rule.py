@@ -139,8 +139,8 @@ class Rule:
             text = read_text(path)
         except FileNotFoundError:
             raise InputError(f"cannot read the rule {path}: there is no such file.") from None
-        values = json_table(text, name=str(path), finite=False)
         try:
+            values = json_table(text, name=str(path), finite=False)
             rule = cls(**{**values, "fitted_on": tuple(values["fitted_on"])})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
