@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from aptheory.networks.attention_calls import AttentionLayer, Seen, Watch, Window, by_head, watching
 from aptheory.networks.attention_windows import locate, raster, rows_are_positions
+from aptheory.networks.geometry import token_grid
 from aptheory.networks.network import Network
-from aptheory.networks.split import structural_copy, token_grid
+from aptheory.networks.split import structural_copy
 
 __all__ = ["AttentionLayer", "Window", "attention_error", "attention_layers", "observe_attention"]
 
@@ -226,7 +227,11 @@ def _keys_grid(net: Network, place: int, keys: int) -> tuple[int, tuple[int, int
     layer = net.layers[place]
     if layer.grid and math.prod(layer.grid) + layer.prefix == keys:
         return layer.prefix, layer.grid
-    return token_grid(keys, int(getattr(net.module, "num_prefix_tokens", 0) or 0), net.input_shape)
+    if layer.grid is None or layer.suffix:  # no raster, or tokens behind it
+        return 0, (1, keys)
+    declared = int(getattr(net.module, "num_prefix_tokens", 0) or 0)
+    prefix, grid = token_grid(keys, declared, net.input_shape)
+    return prefix, grid or (1, keys)
 
 
 def attention_error(

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from aptheory.networks.attention_calls import AttentionLayer, Seen, Watch, Window, by_head, watching
+from aptheory.networks.geometry import token_grid
 from aptheory.networks.network import Network
-from aptheory.networks.split import token_grid
 
 
 def raster(
@@ -30,7 +30,7 @@ def raster(
     """
     if len(shape) == 3:
         prefix, grid = token_grid(shape[1], 0, image)
-        return None if grid[0] == 1 < grid[1] else (grid, (1,), prefix)
+        return None if grid is None else (grid, (1,), prefix)
     if len(shape) != 4:
         return None
     fitting = [

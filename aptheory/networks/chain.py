@@ -10,11 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from aptheory.networks import trace as graph
+from aptheory.networks.classifier import Classifier
+
+Retrace = Callable[[set[str]], graph.Trace]
+"""Traces the network with these modules opened."""
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 EMPTY = (nn.Identity, nn.Dropout)
@@ -69,71 +74,83 @@ def _gives_several(value: Any) -> bool:
     return isinstance(value, (tuple, list)) and sum(isinstance(v, Tensor) for v in value) > 1
 
 
-def classifier_names(module: nn.Module) -> list[str]:
-    """Dotted names of the classifiers: timm's own word for them, or the last linear layer."""
-    ask: Any = getattr(module, "get_classifier", None)
-    if ask is None:
-        linear = [name for name, child in module.named_modules() if isinstance(child, nn.Linear)]
-        return linear[-1:]
-    found = ask()
-    heads = list(found) if isinstance(found, (tuple, list, nn.ModuleList)) else [found]
-    return [
-        name
-        for head in heads
-        for name, child in module.named_modules()
-        if isinstance(head, nn.Module) and child is head
-    ]
-
-
-def find_chain(root: nn.Module, example: Tensor, classifiers: list[str]) -> Chain:
+def find_chain(
+    root: nn.Module,
+    retrace: Retrace,
+    classifier: Classifier,
+    blocks: Sequence[str] = (),
+) -> Chain:
     """Trace a model, opening what hides a list of blocks, until the leaves are its blocks.
 
     Where that gives fewer than six layers, plain sequences of single convolutions are opened too,
-    and then maps of one resolution that live side by side are taken together.
+    and then maps of one resolution that live side by side are taken together. ``blocks`` names
+    the blocks instead.
+
+    Raises:
+        TooFewLayers: it is no chain; says what stands in the way.
     """
-    opened = {""} | {
-        ".".join(parts[:i])
-        for parts in (name.split(".") for name in classifiers)
-        for i in range(1, len(parts))
-    }
-    traced = graph.trace(root, opened, example)
-    traced, opened = _open_composite_classifier(root, traced, opened, example, classifiers)
-    traced, opened = _open(root, traced, opened, example, _open_lists)
-    chain = Chain(root, traced, classifiers)
+    if blocks:
+        return _named_chain(root, retrace, classifier, blocks)
+    failures: dict[str, str] = {}
+    attempt = partial(_try, retrace, failures)
+    opened = set(classifier.opened)
+    traced = retrace(opened)
+    traced, opened = _open(root, traced, opened, attempt, _open_lists)
+    chain = Chain(root, traced, classifier)
     if chain.count() < WANTED:
-        finer, opened = _open(root, traced, opened, example, _open_sequences)
-        chain = max(chain, Chain(root, finer, classifiers), key=Chain.count)
+        finer, opened = _open(root, traced, opened, attempt, _open_sequences)
+        chain = max(chain, Chain(root, finer, classifier), key=Chain.count)
         if chain.count() < WANTED:
-            chain = max(chain, Chain(root, chain.trace, classifiers, True), key=Chain.count)
+            together = Chain(root, chain.trace, classifier, side_by_side=True)
+            chain = max(chain, together, key=Chain.count)
     if chain.count() < FEWEST:
-        raise TooFewLayers(
-            "several activations live side by side nearly all the way, so that it is no chain"
-        )
+        raise TooFewLayers(_why_too_few(root, chain, failures))
     return chain
 
 
-def _open_composite_classifier(
-    root: nn.Module, traced: graph.Trace, opened: set[str], example: Tensor, classifiers: list[str]
-) -> tuple[graph.Trace, set[str]]:
-    """A head that pools by itself is opened, and its linear layer is the classifier."""
-    for i, name in enumerate(classifiers):
-        head = root.get_submodule(name)
-        calls = [n for n in traced.nodes if n.op == "call_module" and n.target == name]
-        inputs = [traced.values[n] for c in calls for n in c.all_input_nodes if traced.live[n]]
-        linear = [n for n, m in head.named_modules() if n and isinstance(m, nn.Linear)]
-        if linear and any(isinstance(v, Tensor) and _is_spatial(v.shape[1:]) for v in inputs):
-            parts = linear[-1].split(".")
-            opened = opened | {".".join([name, *parts[:k]]) for k in range(len(parts))}
-            traced = graph.trace(root, opened, example)
-            classifiers[i] = f"{name}.{linear[-1]}"
-    return traced, opened
+def _why_too_few(root: nn.Module, chain: Chain, failures: dict[str, str]) -> str:
+    for name, reason in failures.items():
+        if weights_in(root.get_submodule(name)) > 1:
+            return f"{name} cannot be opened, since {reason}"
+    runs = [n for leaves in chain.leaves for n in leaves if weights_in(root.get_submodule(n))]
+    if len(set(runs)) < FEWEST - 1:
+        return (
+            "fewer than two layers with weights run between the image and the classifier, so that "
+            "there are no places to compare"
+        )
+    return "several activations live side by side nearly all the way, so that it is no chain"
+
+
+def _named_chain(
+    root: nn.Module, retrace: Retrace, classifier: Classifier, blocks: Sequence[str]
+) -> Chain:
+    """The chain of the blocks that the user names: a list of them, or each."""
+    names: list[str] = []
+    for name in blocks:
+        try:
+            module = root.get_submodule(name)
+        except AttributeError:
+            lists = [n for n, m in root.named_modules() if isinstance(m, CONTAINERS) and n]
+            raise TooFewLayers(
+                f"it has no module {name!r} to be its blocks; its lists are "
+                f"{', '.join(lists) or 'none'}"
+            ) from None
+        parts = [f"{name}.{inner}" for inner, _ in module.named_children()]
+        names += parts if len(blocks) == 1 and isinstance(module, CONTAINERS) else [name]
+    above = {
+        ".".join(parts[:k]) for parts in (n.split(".") for n in names) for k in range(1, len(parts))
+    }
+    chain = Chain(root, retrace(set(classifier.opened) | above), classifier, named=names)
+    if not chain.blocks:
+        raise TooFewLayers(f"the activation is never alone between the blocks {', '.join(blocks)}")
+    return chain
 
 
 def _open(
     root: nn.Module,
     traced: graph.Trace,
     opened: set[str],
-    example: Tensor,
+    attempt: Callable[[set[str], str], graph.Trace | None],
     rule: Callable[[nn.Module, graph.Trace, str], set[str]],
 ) -> tuple[graph.Trace, set[str]]:
     """Open leaves as long as ``rule`` names any and opening them helps."""
@@ -151,26 +168,48 @@ def _open(
             if not inner:
                 refused.add(name)
                 continue
-            attempt = _try(root, opened | inner, example)
-            helps = attempt and (_is_plain_list(module) or _helps(root, traced, attempt, name))
-            if attempt and not helps:  # perhaps what returns several tensors hides the chain
-                inner = inner | {
-                    str(n.target)
-                    for n in attempt.nodes
-                    if n.op == "call_module"
-                    and str(n.target).startswith(name + ".")
-                    and _gives_several(attempt.values[n])
-                }
-                attempt = _try(root, opened | inner, example)
-                helps = attempt and _helps(root, traced, attempt, name)
-            if attempt and helps:
-                opened, traced = opened | inner, attempt
+            better = _opened_further(root, traced, opened, name, inner, attempt)
+            if better:
+                traced, opened = better
                 break
             refused.add(name)
             if len(listed_blocks(module)) > 1 and not isinstance(module, CONTAINERS):
                 classes.add(type(module))
         else:
             return traced, opened
+
+
+def _opened_further(
+    root: nn.Module,
+    traced: graph.Trace,
+    opened: set[str],
+    name: str,
+    inner: set[str],
+    attempt: Callable[[set[str], str], graph.Trace | None],
+) -> tuple[graph.Trace, set[str]] | None:
+    """Open one leaf, and what more it takes to see its blocks; None where that does not help."""
+    module = root.get_submodule(name)
+    new = attempt(opened | inner, name)
+    if new is None:
+        return None
+    if _is_plain_list(module) or _helps(root, traced, new, name):
+        return new, opened | inner
+    several = {  # perhaps what returns several tensors hides the chain
+        str(n.target)
+        for n in new.nodes
+        if n.op == "call_module"
+        and str(n.target).startswith(name + ".")
+        and _gives_several(new.values[n])
+    }
+    paths = [block.split(".") for block in listed_blocks(module)]
+    above = {  # or the blocks lie deeper
+        f"{name}.{'.'.join(path[:k])}" for path in paths for k in range(1, len(path))
+    }
+    for more in (several, several | above):
+        new = attempt(opened | inner | more, name)
+        if new is not None and _helps(root, traced, new, name):
+            return new, opened | inner | more
+    return None
 
 
 def _open_lists(module: nn.Module, traced: graph.Trace, name: str) -> set[str]:
@@ -197,11 +236,24 @@ def _open_sequences(module: nn.Module, traced: graph.Trace, name: str) -> set[st
     return {name} if _is_plain_list(module) and len(list(module.children())) > 1 else set()
 
 
-def _try(root: nn.Module, opened: set[str], example: Tensor) -> graph.Trace | None:
+def _try(
+    retrace: Retrace, failures: dict[str, str], opened: set[str], name: str
+) -> graph.Trace | None:
     try:
-        return graph.trace(root, opened, example)
-    except Exception:  # what cannot be traced stays a leaf
+        return retrace(opened)
+    except Exception as error:  # what cannot be traced stays a leaf
+        failures[name] = reason_of(error)
         return None
+
+
+def reason_of(error: Exception) -> str:
+    """Why a trace failed, in words that go after "since": where it happened, and what."""
+    if isinstance(error, graph.SplitError):
+        return str(error).rstrip(".")
+    lines = str(error).strip().splitlines()
+    what = type(error).__name__ + (f": {lines[0].rstrip('.')}" if lines else "")
+    where = graph.where_raised(error.__traceback__)
+    return f"torch.fx cannot follow its forward ({where or 'no line of it'}; {what})"
 
 
 def _helps(root: nn.Module, old: graph.Trace, new: graph.Trace, name: str) -> bool:
@@ -244,22 +296,22 @@ class Chain:
         self,
         root: nn.Module,
         traced: graph.Trace,
-        classifiers: list[str],
+        classifier: Classifier,
+        *,
         side_by_side: bool = False,
+        named: Sequence[str] = (),
     ):
         self.root = root
         self.trace = traced
+        self.settings: dict[str, Any] = {"side_by_side": side_by_side, "named": named}
+        self.classifier = classifier
         cuts = traced.cuts(side_by_side=side_by_side)
-        calls = [
-            i
-            for i, n in enumerate(traced.nodes)
-            if n.op == "call_module" and str(n.target) in classifiers
-        ]
-        if calls:
-            cuts = [cut for cut in cuts if cut.position < min(calls)]
+        begins = classifier.position(root, traced)
+        if begins is not None:
+            cuts = [cut for cut in cuts if cut.position < begins]
         # several vectors count as one only where they are the classifiers' input
         self.cuts = [c for c in cuts if c is cuts[-1] or c.axis is None or len(c.shape) > 1]
-        self.head_name = classifiers[0] if classifiers else "head"
+        self.head_name = classifier.names[0]
         self.leaves: list[list[str]] = []
         for cut, after in zip(self.cuts, [*[c.position for c in self.cuts[1:]], None], strict=True):
             stop = len(traced.nodes) if after is None else after + 1
@@ -271,6 +323,9 @@ class Chain:
             sum(weights_in(root.get_submodule(name)) for name in leaves) for leaves in self.leaves
         ]
         self.head = len(self.cuts) - 1
+        if named:
+            self.blocks = [i for i in range(1, self.head) if set(self.leaves[i]) & set(named)]
+            return
         self.blocks = self._blocks(2)
         if len(self.blocks) < 4:
             self.blocks = self._blocks(1)
@@ -281,6 +336,10 @@ class Chain:
             for i in range(1, self.head)
             if self.weights[i] >= fewest and _is_spatial(self.cuts[i + 1].shape)
         ]
+
+    def again(self) -> Chain:
+        """The same chain of the same trace, after more has become known of the trace."""
+        return Chain(self.root, self.trace, self.classifier, **self.settings)
 
     def count(self) -> int:
         """How many places there would be."""

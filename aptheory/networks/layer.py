@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -21,7 +21,8 @@ class Layer:
 
     ``shape`` leaves the batch out. ``layout`` says which axes are which: ``map`` is (C, H, W),
     ``map_last`` (H, W, C), ``tokens`` (N, D) with ``prefix`` class, distillation or register
-    tokens in front, ``vector`` (D,). ``grid`` is (h, w) of the spatial positions.
+    tokens in front and ``suffix`` behind, ``vector`` (D,). ``grid`` is (h, w) of the spatial
+    positions, row by row; None where it is not known which position is where.
     """
 
     index: int
@@ -30,6 +31,12 @@ class Layer:
     layout: Literal["map", "map_last", "tokens", "vector"]
     prefix: int = 0
     grid: tuple[int, int] | None = None
+    suffix: int = 0
+
+    def __repr__(self) -> str:
+        # digests are made of this text: what joined the fields later shows where it says something
+        shown = [f for f in fields(self) if f.name != "suffix" or self.suffix]
+        return f"Layer({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
 
     @property
     def channels(self) -> int:
@@ -47,7 +54,7 @@ class Layer:
             return z.flatten(2).transpose(1, 2)
         if self.layout == "map_last":
             return z.flatten(1, -2)
-        return z[:, self.prefix :]
+        return z[:, self.prefix : z.shape[1] - self.suffix]
 
     def pooled(self, z: Tensor, how: str = "mean") -> Tensor:
         """One vector an image: (B, D), or (B, positions * D) for ``all``.

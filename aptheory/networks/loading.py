@@ -15,6 +15,7 @@ from aptheory.networks.fitting import Fitted, check_unset, load_weights
 from aptheory.networks.network import Network
 from aptheory.networks.overrides import Overrides
 from aptheory.networks.split import split
+from aptheory.networks.wrappers import unwrap
 
 
 def load(
@@ -67,8 +68,9 @@ def load(
         raise InputError(
             f"input_shape must be (channels, height, width) of the image, not {input_shape!r}"
         )
-    if isinstance(name_or_module, nn.Module):
-        module, name = name_or_module, name or type(name_or_module).__name__
+    if not isinstance(name_or_module, str):
+        module = unwrap(name_or_module)
+        name = name or type(module).__name__
         if timm_kwargs:
             raise InputError(f"a module takes no {', '.join(timm_kwargs)}")
     else:
@@ -102,7 +104,8 @@ def load(
             },
         ),
         block_layers=found.block_layers,
-        notes=fitted.notes,
+        notes=(*fitted.notes, *found.notes),
+        pick=found.pick,
     )
     check_unset(fitted, net.parameters_between(0, -1), weights, name)
     return net

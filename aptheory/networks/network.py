@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from aptheory.errors import InputError
 from aptheory.networks.layer import Layer
+from aptheory.networks.outputs import Pick
 from aptheory.networks.pieces import Piece
 from aptheory.networks.split import structural_copy
 from aptheory.preprocessing import Transform
@@ -50,7 +51,8 @@ def _number(text: str) -> int | float | str:
 class Network(nn.Module):
     """A frozen-structure view of a model: its layers, and a way to run between any two of them.
 
-    Built by `load`. ``module`` is the model itself, untouched; ``net(x)`` is ``module(x)``.
+    Built by `load`. ``module`` is the model itself, untouched; ``net(x)`` is ``module(x)``, or the
+    one tensor that is taken out of it.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Network(nn.Module):
         transform: Transform,
         block_layers: Sequence[int],
         notes: Sequence[str] = (),
+        pick: Pick | None = None,
     ):
         super().__init__()
         self.module = module
@@ -75,6 +78,7 @@ class Network(nn.Module):
         self.transform = transform
         self.block_layers = tuple(block_layers)
         self.notes = tuple(notes)
+        self.pick = pick or Pick()
         self._digest: str | None = None
         self._until: dict[int, Network] = {}
         self.source: dict[str, Any] = {}
@@ -114,13 +118,14 @@ class Network(nn.Module):
         return x
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Tensor:
-        """What the model's own forward gives, bit for bit."""
+        """What the model's own forward gives, bit for bit; always with the batch axis."""
         if self.is_cut:
             return self.run(x)
         self._check_image(x)
         if self.pieces[0].writes_input:
             x = x.clone()
-        return self.module(x)
+        y = self.pick(self.module(x))
+        return y[None] if len(x) == 1 and y.shape[:1] != (1,) else y
 
     def walk(
         self,
@@ -374,9 +379,20 @@ class Network(nn.Module):
                     layer.name,
                     " x ".join(map(str, layer.shape)),
                     layer.layout,
-                    str(layer.prefix) if layer.layout == "tokens" else "",
-                    " x ".join(map(str, layer.grid)) if layer.grid else "",
+                    _prefix_of(layer),
+                    " x ".join(map(str, layer.grid)) if layer.grid else _no_grid(layer),
                     f"{sum(p.numel() for p in used.values()):,}",
                 )
             )
         return rows
+
+
+def _prefix_of(layer: Layer) -> str:
+    """Tokens in front, and behind where there are any, as a table shows them."""
+    if layer.layout != "tokens":
+        return ""
+    return f"{layer.prefix}+{layer.suffix}" if layer.suffix else str(layer.prefix)
+
+
+def _no_grid(layer: Layer) -> str:
+    return "" if layer.layout == "vector" else "unknown"

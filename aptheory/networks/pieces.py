@@ -13,14 +13,13 @@ import linecache
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from aptheory.networks.trace import Cut, SplitError, Trace, is_plain, run_node
+from aptheory.networks.trace import Cut, SplitError, Trace, is_plain
 
 
 @dataclass
@@ -77,38 +76,16 @@ def _compile(source: str, names: dict[str, Any]) -> Callable[[nn.Module, Tensor]
     return scope["forward"]
 
 
-@dataclass
-class Rerun:
-    """What the traced nodes give on another batch, found when it is first asked for."""
-
-    root: nn.Module
-    traced: Trace
-    image: Tensor
-
-    @cached_property
-    def values(self) -> dict[fx.Node, Any]:
-        values: dict[fx.Node, Any] = {}
-        with torch.no_grad():
-            for node in self.traced.nodes:
-                if node.op == "placeholder":
-                    first = node is self.traced.image
-                    values[node] = self.image if first else self.traced.values[node]
-                    continue
-                args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: values[n])
-                values[node] = run_node(self.root, node.op, node.target, args, kwargs)
-        return values
-
-
-def build_piece(traced: Trace, other: Rerun, start: Cut, stop: Cut) -> Piece:
+def build_piece(traced: Trace, start: Cut, stop: Cut) -> Piece:
     """Make the piece that turns what is alive at ``start`` into what is alive at ``stop``.
 
-    ``other`` gives the values at another batch size: numbers that a later piece needs are written
-    into it, and those that grow with the batch are read off its input.
+    Numbers that a later piece needs are written into it; those that grow with the batch, as the
+    trace at another batch size tells, are read off its input.
     """
     graph = fx.Graph()
     x = graph.placeholder("x")
     env = _unpack(graph, x, start)
-    samples, more = traced.values[traced.image].shape[0], other.image.shape[0]
+    samples, more = traced.samples, traced.other[traced.image].shape[0]
 
     def number(a: Any, b: Any) -> Any:
         if isinstance(a, (tuple, list)):
@@ -129,13 +106,15 @@ def build_piece(traced: Trace, other: Rerun, start: Cut, stop: Cut) -> Piece:
             if traced.live[node]:
                 raise SplitError(f"{node} crosses a cut")
             if is_plain(traced.values[node]):
-                env[node] = number(traced.values[node], other.values[node])
+                env[node] = number(traced.values[node], traced.other[node])
             else:
                 env[node] = copy_node(node)
         return env[node]
 
     def copy_node(node: fx.Node) -> Any:
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), resolve)
+        if _squeezes_all(node):
+            args = (args[0], _single_axes(traced.values[node.all_input_nodes[0]]))
         if "training" in kwargs and isinstance(kwargs["training"], bool):
             kwargs = {**kwargs, "training": graph.create_node("get_attr", "training")}
         return graph.create_node(node.op, node.target, args, kwargs)
@@ -165,6 +144,10 @@ def _unpack(graph: fx.Graph, x: fx.Node, cut: Cut) -> dict[fx.Node, Any]:
     if cut.flat:
         size = graph.call_method("size", (x, 0))
         x = graph.call_method("reshape", (x, size, *cut.shape))
+    if cut.turned:
+        x = graph.call_method("transpose", (x, 1, 2))
+    if cut.batch:
+        x = graph.call_method("transpose", (x, 0, cut.batch))
     if cut.axis is None:
         return {cut.nodes[0]: x}
     parts = graph.call_method("split", (x, list(cut.widths), cut.axis))
@@ -173,7 +156,21 @@ def _unpack(graph: fx.Graph, x: fx.Node, cut: Cut) -> dict[fx.Node, Any]:
 
 def _pack(graph: fx.Graph, values: list[Any], cut: Cut) -> fx.Node:
     z = values[0] if cut.axis is None else graph.call_function(torch.cat, (values, cut.axis))
+    if cut.batch:
+        z = graph.call_method("transpose", (z, 0, cut.batch))
+    if cut.turned:
+        z = graph.call_method("transpose", (z, 1, 2))
     return graph.call_method("flatten", (z, 1)) if cut.flat else z
+
+
+def _squeezes_all(node: fx.Node) -> bool:
+    """``x.squeeze()``: of one image alone it would take the batch away too."""
+    squeeze = node.target in ("squeeze", torch.squeeze)
+    return squeeze and len(node.args) == 1 and not node.kwargs
+
+
+def _single_axes(value: Tensor) -> tuple[int, ...]:
+    return tuple(axis for axis, size in enumerate(value.shape) if size == 1)
 
 
 def _may_write(node: fx.Node) -> bool:

@@ -1,35 +1,66 @@
 """Split a model into layers, and refuse the result unless it is the model itself.
 
 The trace runs on shapes without numbers, so it costs no arithmetic; the finished chain is then run
-beside the model itself and refused on the smallest difference.
+beside the model itself, on batches of several sizes and scales, and refused on the smallest
+difference.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from aptheory.errors import InputError
 from aptheory.networks import trace as graph
-from aptheory.networks.chain import TooFewLayers, classifier_names, find_chain
+from aptheory.networks.chain import TooFewLayers, find_chain, reason_of
+from aptheory.networks.classifier import (
+    Classifier,
+    chosen_classifier,
+    declared_classifiers,
+    find_classifier,
+)
+from aptheory.networks.geometry import Reader, Axes, Responses
 from aptheory.networks.layer import Layer
-from aptheory.networks.overrides import Overrides
-from aptheory.networks.pieces import Piece, Rerun, build_piece
+from aptheory.networks.outputs import Pick, tensors_of
+from aptheory.networks.overrides import HEADLESS, Overrides
+from aptheory.networks.pieces import Piece, build_piece
 
 
 @dataclass
 class Split:
-    """What a network is made of: its places, what runs between them, and which enter a block."""
+    """What a network is made of: its places, what runs between them, and which enter a block.
+
+    ``notes`` say what was found and could be otherwise, a sentence each.
+    """
 
     layers: list[Layer]
     pieces: list[Piece]
     block_layers: list[int]
+    pick: Pick
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Cuts:
+    """Where a traced model is cut: the chosen moments with their names."""
+
+    traced: graph.Trace
+    places: list[tuple[graph.Cut, str]]
+    block_layers: list[int]
+    classifier: Classifier
+
+    def pieces(self) -> list[Piece]:
+        end = graph.Cut((self.traced.result,), len(self.traced.nodes) - 1, ())
+        cuts = [cut for cut, _ in self.places]
+        return [
+            build_piece(self.traced, start, stop)
+            for start, stop in zip(cuts, [*cuts[1:], end], strict=True)
+        ]
 
 
 def split(
@@ -45,34 +76,40 @@ def split(
         InputError: the model cannot be split; names it and says why.
     """
     try:
-        found = _analyse(module, shape, granularity)
+        cuts = _analyse(module, shape, granularity, overrides)
+        found = _describe(module, cuts, shape, overrides)
+    except InputError:
+        raise
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        reason = lines[0].rstrip(".") if lines else type(error).__name__
-        raise InputError(
-            f"{name} cannot be split into layers: {reason}; use another model of its family"
-        ) from error
+        raise InputError(f"{name} cannot be split into layers: {reason_of(error)}.") from error
     _verify(module, found, name, shape)
     return found
 
 
-def _analyse(module: nn.Module, shape: tuple[int, int, int], granularity: str) -> Split:
+# ------------------------------------------------------------------------------- the analysis
+
+
+def _analyse(
+    module: nn.Module, shape: tuple[int, int, int], granularity: str, overrides: Overrides
+) -> _Cuts:
     parameter = next(module.parameters(), torch.zeros(()))
     unrolled = any(isinstance(m, nn.RNNBase) for m in module.modules())  # slow without numbers
     if not unrolled:
         try:  # shapes alone, on the meta device; a copy, as some models keep what they computed
             twin = structural_copy(module).to("meta")
             images = [
-                torch.empty(count, *shape, dtype=parameter.dtype, device="meta") for count in (3, 5)
+                torch.empty(count, *shape, dtype=parameter.dtype, device="meta")
+                for count in graph.BATCHES
             ]
-            return _cut(twin, images, granularity, keep_constants=None)
-        except TooFewLayers:
+            return _cut(twin, images, granularity, overrides, keep_constants=None)
+        except (TooFewLayers, graph.ValueBranch):
             raise
         except Exception:  # the forward looks at numbers, or makes constants: give it real ones
             pass
     generator = torch.Generator().manual_seed(0)
     batch = torch.randn(5, *shape, generator=generator).to(parameter.device, parameter.dtype)
-    return _cut(structural_copy(module), [batch[:3], batch], granularity, keep_constants=module)
+    twin = structural_copy(module)
+    return _cut(twin, [batch[:3], batch], granularity, overrides, keep_constants=module)
 
 
 def structural_copy(module: nn.Module) -> nn.Module:
@@ -84,92 +121,188 @@ def structural_copy(module: nn.Module) -> nn.Module:
 
 
 def _cut(
-    module: nn.Module, images: list[Tensor], granularity: str, keep_constants: nn.Module | None
-) -> Split:
-    classifiers = classifier_names(module)
+    module: nn.Module,
+    images: list[Tensor],
+    granularity: str,
+    overrides: Overrides,
+    keep_constants: nn.Module | None,
+) -> _Cuts:
+    pick = Pick(overrides.output)
     before = set(module._buffers)
-    chain = find_chain(module, images[0], classifiers)
+
+    def retrace(opened: set[str], batch: Tensor = images[0]) -> graph.Trace:
+        return graph.trace(module, opened, batch, pick)
+
+    if overrides.classifier in (None, HEADLESS):
+        declared = () if overrides.classifier else declared_classifiers(module)
+        classifier = find_classifier(module, retrace, declared)
+        if overrides.classifier == HEADLESS and classifier.present:
+            classifier = Classifier(("output",), False, frozenset({""}))
+    else:
+        classifier = chosen_classifier(module, str(overrides.classifier))
+    chain = find_chain(module, retrace, classifier, overrides.block_names)
+    graph.compare(chain.trace, retrace(chain.trace.opened, images[1]))
+    chain = chain.again()
+    places, block_layers = chain.places(granularity)
+    cuts = _Cuts(chain.trace, places, block_layers, classifier)
     constants = set(module._buffers) - before
     if constants and keep_constants is None:
         raise graph.SplitError("its forward makes constants")
-    places, block_layers = chain.places(granularity)
-    other = Rerun(module, chain.trace, images[1])
-    end = graph.Cut((chain.trace.result,), len(chain.trace.nodes) - 1, ())
-    cuts = [cut for cut, _ in places]
-    pieces = [
-        build_piece(chain.trace, other, start, stop)
-        for start, stop in zip(cuts, [*cuts[1:], end], strict=True)
-    ]
-    for constant in constants & {a for piece in pieces for a in piece.attributes}:
+    for constant in constants & {a for piece in cuts.pieces() for a in piece.attributes}:
         assert keep_constants is not None
         keep_constants.register_buffer(constant, module._buffers[constant], persistent=False)
-    return Split(_describe(module, places), pieces, block_layers)
+    return cuts
 
 
-def _describe(module: nn.Module, places: list[tuple[graph.Cut, str]]) -> list[Layer]:
-    shapes = [(math.prod(c.shape),) if c.flat else c.shape for c, _ in places]
-    image = shapes[0]
-    declared = getattr(module, "output_fmt", None)
-    declared_last = str(getattr(declared, "value", declared)) == "NHWC"
-    layers = []
-    for index, (shape, (_, name)) in enumerate(zip(shapes, places, strict=True)):
-        layout: Literal["map", "map_last", "tokens", "vector"]
-        prefix, grid = 0, None
-        if len(shape) == 1:
-            layout = "vector"
-        elif len(shape) == 2:
-            layout = "tokens"
-            prefix, grid = token_grid(shape[0], getattr(module, "num_prefix_tokens", 0), image)
-        else:
-            like_image = math.isclose(shape[1] / shape[2], image[1] / image[2], rel_tol=0.2)
-            last_like_image = math.isclose(shape[0] / shape[1], image[1] / image[2], rel_tol=0.2)
-            last = index > 0 and (not like_image or (last_like_image and declared_last))
-            layout = "map_last" if last else "map"
-            grid = (shape[0], shape[1]) if last else (shape[1], shape[2])
-        layers.append(Layer(index, name, shape, layout, prefix, grid))
-    return layers
+# ---------------------------------------------------------------------------- the description
 
 
-def token_grid(count: int, declared: int, image: Sequence[int]) -> tuple[int, tuple[int, int]]:
-    """How many prefix tokens, and the grid of the others, told from the image's own proportions."""
-    for prefix in dict.fromkeys((declared, 0, 1, 2, 5)):
-        spatial = count - prefix
-        if spatial <= 0:
-            continue
-        height = round(math.sqrt(spatial * image[1] / image[2]))
-        if height and spatial % height == 0:
-            width = spatial // height
-            if math.isclose(height / width, image[1] / image[2], rel_tol=0.2):
-                return prefix, (height, width)
-    return 0, (1, count)
+def _describe(
+    module: nn.Module, cuts: _Cuts, image: tuple[int, int, int], overrides: Overrides
+) -> Split:
+    shapes = [(math.prod(c.shape),) if c.flat else c.shape for c, _ in cuts.places]
+    reader = Reader(
+        module,
+        Responses(module, cuts.pieces(), image),
+        image,
+        prefix=overrides.prefix,
+        layout=overrides.layout,
+    )
+    axes_of = [reader.read(place, shape) for place, shape in enumerate(shapes)]
+    cuts.places = [
+        (replace(cut, turned=reading.transposed), name)
+        for (cut, name), reading in zip(cuts.places, axes_of, strict=True)
+    ]
+    layers = [
+        _layer(index, name, shape, reading)
+        for index, ((_, name), shape, reading) in enumerate(
+            zip(cuts.places, shapes, axes_of, strict=True)
+        )
+    ]
+    notes = _notes(layers, cuts.classifier, overrides, reader.unknown)
+    return Split(layers, cuts.pieces(), cuts.block_layers, Pick(overrides.output), notes)
+
+
+def _layer(index: int, name: str, shape: tuple[int, ...], reading: Axes) -> Layer:
+    shape = shape[::-1] if reading.transposed else shape
+    return Layer(
+        index, name, shape, reading.layout, reading.prefix, reading.grid, suffix=reading.suffix
+    )
+
+
+def _notes(
+    layers: list[Layer], classifier: Classifier, overrides: Overrides, unknown: list[int]
+) -> list[str]:
+    notes = []
+    if not classifier.present:
+        notes.append(
+            "headless: no linear map gives the output, which is taken for the features; "
+            "classifier= names another place"
+        )
+    elif not classifier.declared and overrides.classifier is None:
+        notes.append(
+            f"classifier {classifier.names[0]}: the last linear map whose output is the "
+            "network's; classifier= names another"
+        )
+    if layers[-1].layout != "vector":
+        what = "tokens" if layers[-1].layout == "tokens" else "a map"
+        notes.append(
+            f"{layers[-1].name} reads {what}: the features are the mean over its positions"
+        )
+    if unknown:
+        names = ", ".join(layers[place].name for place in unknown[:3])
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        notes.append(
+            f"the positions of {names}{more} have no known order in the image: prefix= says how "
+            "many tokens are no positions, layout= which axes are"
+        )
+    return notes
+
+
+# ---------------------------------------------------------------------------- the verification
 
 
 def _verify(module: nn.Module, found: Split, name: str, shape: tuple[int, int, int]) -> None:
-    """Run piece by piece beside the model itself; note which pieces write to their input."""
+    """Run piece by piece beside the model itself; note which pieces write to their input.
+
+    On two images, one image in [0, 1] and three of large values, as pixels are.
+    """
     parameter = next(module.parameters(), torch.zeros(()))
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, *shape, generator=generator).to(parameter.device, parameter.dtype)
+
+    def images(count: int, draw: Any = torch.randn) -> Tensor:
+        return draw(count, *shape, generator=generator)
+
+    batches = [images(2), images(1, torch.rand), 128 + 64 * images(3)]
     with torch.no_grad():
-        expected = module(images.clone())
-        if not expected.isfinite().all():
-            raise InputError(
-                f"{name} gives numbers that are not finite for random images: its weights are "
-                "unusable, load it with others"
-            )
-        x = images
-        for i, piece in enumerate(found.pieces):
-            kept = x.clone()
-            y = piece(module, x)
-            if not torch.equal(kept, x):
-                piece.writes_input = True
-            if i + 1 < len(found.layers) and tuple(y.shape[1:]) != found.layers[i + 1].shape:
-                raise InputError(
-                    f"{name} cannot be split into layers: the shape of what enters "
-                    f"{found.layers[i + 1].name} is not fixed; use another model of its family"
+        for number, batch in enumerate(batches):
+            x = batch.to(parameter.device, parameter.dtype)
+            returned = module(x.clone())
+            expected = _of_one_image(found.pick(returned), len(x))
+            if number == 0:
+                _note_output(found, returned)
+                if not expected.isfinite().all():
+                    raise InputError(
+                        f"{name} gives numbers that are not finite for random images: its weights "
+                        "are unusable, load it with others."
+                    )
+            reason = _differs(module, found, x, expected)
+            if reason:
+                reason = _other_reason(module, found, x, expected) or reason
+                raise InputError(f"{name} cannot be split into layers: {reason}.")
+
+
+def _note_output(found: Split, returned: Any) -> None:
+    if isinstance(returned, Tensor):
+        return
+    key = found.pick.key(returned)
+    others = [str(field) for field in tensors_of(returned) if field != key]
+    if others and found.pick.which is None:
+        found.notes.append(f"output {key}: it also returns {', '.join(others)}; output= chooses")
+
+
+def _of_one_image(expected: Tensor, count: int) -> Tensor:
+    """Put the batch axis back where a forward squeezes it away for one image."""
+    return expected[None] if count == 1 and expected.shape[:1] != (1,) else expected
+
+
+def _differs(module: nn.Module, found: Split, x: Tensor, expected: Tensor) -> str | None:
+    """Why the pieces are not the model on these images; None where they are."""
+    for i, piece in enumerate(found.pieces):
+        kept = x.clone()
+        y = piece(module, x)
+        if not _same(kept, x):
+            piece.writes_input = True
+        if i + 1 < len(found.layers):
+            layer = found.layers[i + 1]
+            if tuple(y.shape[1:]) != layer.shape or len(y) != len(kept):
+                return (
+                    f"with {len(kept)} image{'s' * (len(kept) > 1)}, what enters {layer.name} is "
+                    f"{tuple(y.shape)} and not {(len(kept), *layer.shape)}, since its forward "
+                    "drops or mixes the batch axis (as .squeeze() without an axis does)"
                 )
-            x = y
-    if x.shape != expected.shape or not torch.equal(x, expected):
-        raise InputError(
-            f"{name} cannot be split into layers: its pieces do not give what its forward gives; "
-            "use another model of its family"
+        x = y
+    if x.shape != expected.shape or not _same(x, expected):
+        return (
+            f"its pieces do not give what its forward gives for {len(kept)} "
+            f"image{'s' * (len(kept) > 1)}"
         )
+    return None
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Equal bit for bit; what is no number equals itself."""
+    return torch.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
+def _other_reason(module: nn.Module, found: Split, x: Tensor, expected: Tensor) -> str | None:
+    """What in the model itself makes two computations differ."""
+    again = _of_one_image(found.pick(module(x.clone())), len(x))
+    if again.shape == expected.shape and not _same(again, expected):
+        return (
+            "its output is not the same twice for the same images: its forward draws random "
+            "numbers in evaluation mode, or changes the module"
+        )
+    if module._forward_hooks or module._forward_pre_hooks:
+        return "hooks run around its forward: remove them, and load it again"
+    return None

@@ -5,24 +5,65 @@ The forward of a model is traced with every submodule as a leaf. A leaf that hol
 each operation also runs on an example, so that control flow follows the example and the values
 that are alive between two operations are known. Where exactly one of them depends on the image,
 the graph can be cut: what runs before and after the cut needs nothing else.
+
+Shapes may steer a forward; what the images contain may not, since the trace would follow the
+example for ever: such a forward is refused, and the line is named. A second trace on a batch of
+another size tells which numbers follow the batch.
 """
 
 from __future__ import annotations
 
 import inspect
+import linecache
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from aptheory.networks.wrappers import inner_module
+
+BATCHES = (7, 11)  # images of the two examples: seldom the size of anything else
+_INTERNAL = (str(Path(torch.__file__).parent), __file__)
+
 
 class SplitError(Exception):
     """This module cannot be cut; the message says why, without naming the model."""
+
+
+class ValueBranch(SplitError):
+    """What the images contain decides what the forward does."""
+
+
+def _line(filename: str, number: int) -> str:
+    text = linecache.getline(filename, number).strip()
+    return f"{filename}, line {number}" + (f": {text}" if text else "")
+
+
+def _place_in_forward() -> tuple[str, int]:
+    """File and line of the forward that is being traced, and not of torch or of this file."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INTERNAL):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def where_raised(traceback: TracebackType | None) -> str | None:
+    """File, line and text of the innermost line of a forward in which an error was raised."""
+    found = None
+    while traceback is not None:
+        filename = traceback.tb_frame.f_code.co_filename
+        if not filename.startswith((str(Path(__file__).parent), *_INTERNAL)):
+            found = _line(filename, traceback.tb_lineno)
+        traceback = traceback.tb_next
+    return found
 
 
 # --------------------------------------------------------------------------------- tracing
@@ -34,23 +75,24 @@ class _Proxy(fx.Proxy):
     tracer: _Tracer
 
     def __index__(self) -> int:
-        return self.tracer.values[self.node].__index__()
+        return self.tracer.number(self.node).__index__()
 
     def __int__(self) -> int:
-        return int(self.tracer.values[self.node])
+        return int(self.tracer.number(self.node))
 
     def __float__(self) -> float:
-        return float(self.tracer.values[self.node])
+        return float(self.tracer.number(self.node))
 
     def __len__(self) -> int:
-        return len(self.tracer.values[self.node])
+        return self.tracer.answer(len(self.tracer.values[self.node]))
 
 
 class _Tracer(fx.Tracer):
     """Trace a module while running it on an example.
 
     ``opened`` names the modules whose forward is traced through; all others are leaves.
-    ``values`` maps each node to what it gave on the example.
+    ``values`` maps each node to what it gave on the example, ``content`` whether that depends on
+    what the image contains (and not on its shape alone).
     """
 
     proxy_buffer_attributes = True
@@ -58,12 +100,15 @@ class _Tracer(fx.Tracer):
     def __init__(self, opened: set[str], example: Tensor):
         from timm.layers import get_notrace_functions
 
+        einops = [function for name, function in _einops().items() if name in EINOPS]
         super().__init__(
-            autowrap_modules=(math,), autowrap_functions=tuple(get_notrace_functions())
+            autowrap_modules=(math,), autowrap_functions=(*get_notrace_functions(), *einops)
         )
         self.opened = opened
         self.example = example
         self.values: dict[fx.Node, Any] = {}
+        self.content: dict[fx.Node, bool] = {}
+        self.answers: list[tuple[Any, str, int]] = []  # numbers that Python was told, and where
         self._running = False
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -72,6 +117,9 @@ class _Tracer(fx.Tracer):
     def call_module(self, m: nn.Module, forward: Callable, args: Any, kwargs: Any) -> Any:
         if self._running:
             return forward(*args, **kwargs)
+        inner = inner_module(m)
+        if inner is not None:
+            return inner(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
@@ -98,17 +146,39 @@ class _Tracer(fx.Tracer):
                 self.values[node] = self._value(kind, target, args, kwargs)
             finally:
                 self._running = False
+            self.content[node] = self._reads_content(node)
         return node
+
+    def _reads_content(self, node: fx.Node) -> bool:
+        if node.op == "placeholder":
+            return True
+        sources = [n for n in node.all_input_nodes if self.content[n]]
+        if not is_plain(self.values[node]):
+            return bool(sources)
+        name = node.target if isinstance(node.target, str) else node.target.__name__
+        reads = bool(sources) and name in READERS
+        return reads or any(is_plain(self.values[n]) for n in sources)
+
+    def number(self, node: fx.Node) -> Any:
+        """A number that Python asks for: of a shape, say, but never of an image's content."""
+        if self.content[node]:
+            line = _line(*_place_in_forward())
+            raise ValueBranch(f"what the images contain decides what its forward does ({line})")
+        return self.answer(self.values[node])
+
+    def answer(self, value: Any) -> Any:
+        """The same value, noted with the line that asked for it."""
+        self.answers.append((value, *_place_in_forward()))
+        return value
 
     def create_proxy(self, kind: str, target: Any, *rest: Any, **more: Any) -> Any:
         proxy = super().create_proxy(kind, target, *rest, **more)
-        absent = target is operator.getitem and self.values[proxy.node] is None
+        absent = target in (operator.getitem, getattr) and self.values[proxy.node] is None
         return None if absent else proxy  # "is None" cannot be asked of a proxy
 
     def _value(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         if kind == "placeholder":
-            first = not any(n.op == "placeholder" for n in self.values)
-            return self.example if first else (args[0] if args else None)
+            return self.example
         return run_node(self.root, kind, target, *self._concrete((args, kwargs)))
 
     def _concrete(self, what: Any) -> Any:
@@ -126,20 +196,37 @@ class _Tracer(fx.Tracer):
         return what
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        return bool(self.values[obj.node])
+        return bool(self.number(obj.node))
 
     def iter(self, obj: fx.Proxy) -> Iterator:
-        return iter([obj[i] for i in range(len(self.values[obj.node]))])  # type: ignore[index]
+        count = self.answer(len(self.values[obj.node]))
+        return iter([obj[i] for i in range(count)])  # type: ignore[index]
+
+
+READERS = ("item", "tolist", "equal", "allclose", "is_nonzero")
+"""What turns a tensor's content into a plain value; any other plain value is of its shape."""
+
+
+EINOPS = ("rearrange", "reduce", "repeat", "einsum", "pack", "unpack")
+
+
+def _einops() -> dict[str, Any]:
+    """The globals of einops' functions, where it is imported: they refuse proxies."""
+    return vars(sys.modules["einops.einops"]) if "einops.einops" in sys.modules else {}
 
 
 FACTORIES = ("arange", "zeros", "ones", "full", "empty", "linspace", "eye")
 
 
 @contextmanager
-def _traced_factories() -> Iterator[None]:
-    """Let ``torch.arange(x.shape[1])`` be traced: factories do not know proxies by themselves."""
+def _traced_functions(functions: set[int], *scopes: dict[str, Any]) -> Iterator[None]:
+    """Let ``torch.arange(x.shape[1])`` be traced: factories do not know proxies by themselves.
 
-    def wrap(factory: Callable) -> Callable:
+    So it goes with those of ``functions``, by their ids, that stand in ``scopes``, as the root's
+    own file; fx sees to the files of the modules below.
+    """
+
+    def wrap(function: Callable) -> Callable:
         def traced(*args: Any, **kwargs: Any) -> Any:
             found: list[fx.Proxy] = []
 
@@ -150,19 +237,24 @@ def _traced_factories() -> Iterator[None]:
 
             fx.node.map_aggregate((args, kwargs), note)
             if not found:
-                return factory(*args, **kwargs)
-            return found[0].tracer.create_proxy("call_function", factory, args, kwargs)
+                return function(*args, **kwargs)
+            return found[0].tracer.create_proxy("call_function", function, args, kwargs)
 
         return traced
 
-    known = {name: getattr(torch, name) for name in FACTORIES}
+    factories = {name: getattr(torch, name) for name in FACTORIES}
+    imported = [{n: f for n, f in scope.items() if id(f) in functions} for scope in scopes]
     try:
-        for name, factory in known.items():
-            setattr(torch, name, wrap(factory))
+        for name, function in factories.items():
+            setattr(torch, name, wrap(function))
+        for scope, known in zip(scopes, imported, strict=True):
+            scope |= {name: wrap(function) for name, function in known.items()}
         yield
     finally:
-        for name, factory in known.items():
-            setattr(torch, name, factory)
+        for name, function in factories.items():
+            setattr(torch, name, function)
+        for scope, known in zip(scopes, imported, strict=True):
+            scope |= known
 
 
 def run_node(root: nn.Module, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
@@ -185,7 +277,8 @@ class Cut:
 
     ``nodes`` are the living values that depend on the image: one, or several that are laid side
     by side along ``axis``. ``position`` is the index of the node after which the moment comes.
-    ``flat`` says that (C, 1, 1) is told as (C,).
+    ``flat`` says that (C, 1, 1) is told as (C,); ``turned`` that (C, N) is told as (N, C);
+    ``batch`` which axis counts the images: outside it is always the first.
     """
 
     nodes: tuple[fx.Node, ...]
@@ -194,6 +287,8 @@ class Cut:
     axis: int | None = None
     widths: tuple[int, ...] = ()
     flat: bool = False
+    turned: bool = False
+    batch: int = 0
 
 
 @dataclass
@@ -204,7 +299,15 @@ class Trace:
     values: dict[fx.Node, Any]
     image: fx.Node
     result: fx.Node
-    live: dict[fx.Node, bool] = field(default_factory=dict)
+    live: dict[fx.Node, bool]
+    opened: set[str]
+    answers: list[tuple[Any, str, int]] = field(default_factory=list)
+    other: dict[fx.Node, Any] = field(default_factory=dict)  # values at the other batch size
+
+    @property
+    def samples(self) -> int:
+        """Images in the example."""
+        return self.values[self.image].shape[0]
 
     def cuts(self, *, side_by_side: bool = False) -> list[Cut]:
         """Every moment at which exactly one living value depends on the image.
@@ -230,21 +333,31 @@ class Trace:
                     found[tuple(alive)] = cut
         return list(found.values())
 
-    def _cut(self, alive: tuple[fx.Node, ...], position: int, side_by_side: bool) -> Cut | None:
-        values = [self.values[n] for n in alive]
-        samples = self.values[self.image].shape[0]
-        if not all(
-            isinstance(v, Tensor)
-            and v.is_floating_point()
-            and v.ndim >= 2
-            and v.shape[0] == samples
-            for v in values
-        ):
+    def _batch_axis(self, node: fx.Node) -> int | None:
+        """Which axis of a value counts the images; None where it is no activation."""
+        value = self.values[node]
+        if not (isinstance(value, Tensor) and value.is_floating_point() and value.ndim >= 2):
             return None
-        shape = tuple(values[0].shape[1:])
+        if value.shape[0] == self.samples:
+            return 0
+        tokens_first = value.ndim == 3 and value.shape[1] == self.samples
+        return 1 if tokens_first and self._follows_batch(node) else None
+
+    def _follows_batch(self, node: fx.Node) -> bool:
+        other = self.other.get(node)
+        return other is None or other.shape[1] != self.samples
+
+    def _cut(self, alive: tuple[fx.Node, ...], position: int, side_by_side: bool) -> Cut | None:
+        axes = [self._batch_axis(n) for n in alive]
+        if None in axes:
+            return None
+        values = [self.values[n] for n in alive]
         if len(alive) == 1:
-            return Cut(alive, position, shape)
-        if any(v.shape[2:] != values[0].shape[2:] for v in values):
+            axis = axes[0] or 0
+            shape = values[0].shape
+            return Cut(alive, position, (*shape[:axis], *shape[axis + 1 :]), batch=axis)
+        shape = tuple(values[0].shape[1:])
+        if any(axes) or any(v.shape[2:] != values[0].shape[2:] for v in values):
             return None
         if len(shape) == 1 or (side_by_side and len(shape) == 3):
             widths = tuple(v.shape[1] for v in values)
@@ -252,19 +365,31 @@ class Trace:
         return None
 
 
-def trace(root: nn.Module, opened: set[str], example: Tensor) -> Trace:
-    """Trace ``root`` on ``example``; raises whatever the model's own forward raises."""
-    parameters = list(inspect.signature(root.forward).parameters.values())
-    defaults = {
-        p.name: p.default
-        for p in parameters[1:]
-        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-        and p.default is not inspect.Parameter.empty
-    }
+@contextmanager
+def _returning(root: nn.Module, pick: Callable[[Any], Any]) -> Iterator[None]:
+    """Let the root's forward take the images alone, and return one tensor."""
+    kind, original = type(root), root.forward
+    own = vars(root).pop("forward", None)
+    root.__class__ = type(kind.__name__, (kind,), {"forward": lambda self, x: pick(original(x))})
+    try:
+        yield
+    finally:
+        root.__class__ = kind
+        if own is not None:
+            vars(root)["forward"] = own
+
+
+def trace(root: nn.Module, opened: set[str], example: Tensor, pick: Callable[[Any], Any]) -> Trace:
+    """Trace ``root`` on ``example``; raises whatever the model's own forward raises.
+
+    ``pick`` takes the one tensor out of what the forward returns.
+    """
     tracer = _Tracer(opened, example)
     before = set(vars(root)) | set(root._buffers)
-    with torch.no_grad(), _traced_factories():
-        graph = tracer.trace(root, concrete_args=defaults or None)
+    scope = getattr(inspect.unwrap(root.forward), "__globals__", {})
+    functions = _traced_functions(tracer._autowrap_function_ids, scope, _einops())
+    with torch.no_grad(), functions, _returning(root, pick):
+        graph = tracer.trace(root)
     constants = (set(vars(root)) | set(root._buffers)) - before
     for name in constants:  # tensors made in forward: they must follow .to(device)
         if isinstance(vars(root).get(name), Tensor):
@@ -273,12 +398,75 @@ def trace(root: nn.Module, opened: set[str], example: Tensor) -> Trace:
     nodes = list(graph.nodes)
     result = nodes[-1].args[0]
     if not isinstance(result, fx.Node) or not isinstance(tracer.values[result], Tensor):
-        raise SplitError("its forward does not return one tensor")
-    traced = Trace(nodes[:-1], tracer.values, nodes[0], result)
-    for node in traced.nodes:
-        from_image = node is traced.image or any(traced.live[n] for n in node.all_input_nodes)
-        traced.live[node] = from_image and not is_plain(traced.values[node])
-    return traced
+        raise SplitError("its forward does not return a tensor that depends on the images")
+    return Trace(
+        nodes[:-1], tracer.values, nodes[0], result, tracer.content, opened, tracer.answers
+    )
+
+
+def compare(traced: Trace, other: Trace) -> None:
+    """Learn from a trace on another batch size which numbers follow it.
+
+    Fills ``traced.other``. A number that Python was told, and that follows the batch, becomes a
+    multiple of the batch size again.
+
+    Raises:
+        SplitError: the forward takes other steps for other batch sizes.
+    """
+    alike = len(traced.nodes) == len(other.nodes) and all(
+        a.op == b.op and (a.target == b.target or a.op == "get_attr")
+        for a, b in zip(traced.nodes, other.nodes, strict=True)
+    )
+    if not alike:
+        raise SplitError(
+            f"its forward takes other steps for other batch sizes{_told(traced, other)}"
+        )
+    twins = dict(zip(traced.nodes, other.nodes, strict=True))
+    traced.other = {a: other.values[b] for a, b in twins.items()}
+    samples, more = traced.samples, other.samples
+    graph = traced.image.graph
+    made: dict[int, fx.Node] = {}
+
+    def multiple(count: int) -> fx.Node:
+        """A node that is ``count`` times the batch size."""
+        if count not in made:
+            with graph.inserting_after(traced.image):
+                size = graph.call_method("size", (traced.image, 0))
+            with graph.inserting_after(size):
+                made[count] = graph.call_function(operator.mul, (size, count))
+            traced.nodes[1:1] = [size, made[count]]
+            traced.live |= {size: False, made[count]: False}
+            traced.values |= {size: samples, made[count]: samples * count}
+            traced.other |= {size: more, made[count]: more * count}
+        return made[count]
+
+    def joined(a: Any, b: Any) -> Any:
+        if isinstance(a, (tuple, list)) and isinstance(b, (tuple, list)) and len(a) == len(b):
+            parts = [joined(u, v) for u, v in zip(a, b, strict=True)]
+            return type(a)(*parts) if hasattr(a, "_fields") else type(a)(parts)
+        if isinstance(a, dict) and isinstance(b, dict):
+            return {key: joined(value, b[key]) for key, value in a.items()}
+        if isinstance(a, slice) and isinstance(b, slice):
+            return slice(*(joined(getattr(a, k), getattr(b, k)) for k in ("start", "stop", "step")))
+        if isinstance(a, fx.Node) or a == b:
+            return a
+        if isinstance(a, int) and a % samples == 0 and a // samples * more == b:
+            return multiple(a // samples)
+        raise SplitError(
+            f"its forward makes a number of the batch size, {a} of {samples} images and {b} of "
+            f"{more}{_told(traced, other)}"
+        )
+
+    for a, b in twins.items():
+        a.args, a.kwargs = joined(tuple(a.args), tuple(b.args)), joined(dict(a.kwargs), b.kwargs)
+
+
+def _told(traced: Trace, other: Trace) -> str:
+    """The first line that was told another number for another batch size."""
+    for (a, filename, number), (b, *_) in zip(traced.answers, other.answers, strict=False):
+        if a != b:
+            return f" ({_line(filename, number)})"
+    return ""
 
 
 def is_plain(value: Any) -> bool:

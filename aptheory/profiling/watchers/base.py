@@ -41,9 +41,7 @@ class Sight:
 
     def everything(self) -> Tensor:
         """All positions, (images, ...), in whatever order costs no copy: for Gram matrices."""
-        if self.layer.layout == "tokens" and self.layer.prefix:
-            return self.z[:, self.layer.prefix :]
-        return self.z
+        return self.layer.positions(self.z) if self.layer.layout == "tokens" else self.z
 
     def maps(self) -> Tensor:
         """The spatial positions as (images, channels, height, width)."""
