@@ -20,10 +20,7 @@ import pandas as pd
 from aptheory.errors import InputError
 from aptheory.findings.relate import TARGETS, relate
 from aptheory.findings.statistics import corrected
-from aptheory.networks.attention import attention_layers
-from aptheory.networks.network import Network
 from aptheory.profiling.profile import profile
-from aptheory.profiling.watchers.attention import AttentionWatcher
 from aptheory.reporting.report import report
 from aptheory.studies.files import write_atomically
 from aptheory.studies.plan import make_plan
@@ -135,7 +132,7 @@ def profile_study(
                 some = task
                 if len(task.train) > images:
                     some = replace(task.subset(train=images, seed=seed), name=task.name)
-                table = profile(net, some, measures=fitting(net, measures), seed=seed)
+                table = profile(net, some, measures=measures, seed=seed)
                 if table.empty:  # never kept: it would be found again for ever
                     continue
                 write_table(table, path)
@@ -148,13 +145,6 @@ def profile_study(
     together = pd.concat(tables, ignore_index=True)
     write_table(together, folder / "profile.csv")
     return together
-
-
-def fitting(net: Network, measures: Sequence[str]) -> tuple[str, ...]:
-    """The measures that this network has: those of attention need attention."""
-    if attention_layers(net):
-        return tuple(measures)
-    return tuple(name for name in measures if name not in AttentionWatcher.measures)
 
 
 def relations(profiles: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFrame:

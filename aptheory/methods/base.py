@@ -107,7 +107,8 @@ class Method:
         """This method on ``net`` with a fresh head of ``classes`` outputs; ``net`` stays as it was.
 
         ``runs=K`` keeps K independent copies of everything that learns. ``seed`` is one integer
-        (run k is drawn from seed + k) or one integer a run.
+        (run k is drawn from seed + k) or one integer a run. A network of half precision is adapted
+        in float32: its weights are cast up.
 
         Raises InputError when the method does not fit the network, or cannot be stacked.
         """
@@ -121,7 +122,7 @@ class Method:
                 f"{self.name} changes the network itself and cannot hold {runs} runs at once: "
                 "attach it with runs=1, once a run"
             )
-        return Adapted(self, net, classes=classes, seeds=_seeds(seed, runs))
+        return Adapted(self, net.in_float32(), classes=classes, seeds=_seeds(seed, runs))
 
     def settings(self) -> dict[str, Any]:
         """{"method": name, field: value, ...}: plain values for TOML, JSON and a run's identity.

@@ -257,6 +257,17 @@ class Network(nn.Module):
         twin.module = structural_copy(self.module)
         return twin.eval()
 
+    def in_float32(self) -> Network:
+        """This network; of half precision a copy whose weights are cast up, which is exact.
+
+        What learns beside it is then float32 too, and its digest stays that of the weights.
+        """
+        if self.dtype not in (torch.float16, torch.bfloat16):
+            return self
+        twin = self.share()
+        twin._digest = self.digest
+        return twin.float()
+
     def until(self, place: Place) -> Network:
         """This network up to a place: the same weights, and nothing behind the place exists.
 

@@ -24,7 +24,7 @@ from aptheory.networks.classifier import (
     declared_classifiers,
     find_classifier,
 )
-from aptheory.networks.geometry import Reader, Axes, Responses
+from aptheory.networks.geometry import Axes, Reader, Responses
 from aptheory.networks.layer import Layer
 from aptheory.networks.outputs import Pick, tensors_of
 from aptheory.networks.overrides import HEADLESS, Overrides

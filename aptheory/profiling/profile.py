@@ -10,6 +10,7 @@ except where a measure needs all features at once (its documentation says so).
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from aptheory.errors import InputError
+from aptheory.networks.attention import attention_layers
 from aptheory.networks.network import Network, Places
 from aptheory.profiling import watchers
 from aptheory.tasks import Unlabelled, loader, open_images
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-__all__ = ["extract", "profile"]
+__all__ = ["extract", "fitting", "profile"]
+
+log = logging.getLogger("aptheory")
 
 
 def batches(
@@ -110,7 +114,8 @@ def profile(
         net: the network; it runs without gradients, as it stands.
         images: a task (or a name, a place, a data set), a split, a list of pictures, a tensor
             (n, C, H, W) of bytes or of normalised floats, or an iterable of batches.
-        measures: names from ``aptheory.profiling.watchers.known_measures()``.
+        measures: names from ``aptheory.profiling.watchers.known_measures()``; beside others, those
+            of attention are left out where there is none, and the log says so.
         layers: the places to look at, as `Network.places` takes them: "all", "blocks", or some.
         batch_size: images a batch; also the minibatch of the unbiased CKA.
         split: which split of a task.
@@ -135,7 +140,7 @@ def profile(
     settings = watchers.Settings(
         net=net,
         layers=chosen,
-        measures=tuple(measures),
+        measures=fitting(net, measures),
         pooled=pooled,
         cka_pooled=cka_pooled,
         level=level,
@@ -167,6 +172,21 @@ def profile(
     if not seen:
         raise InputError("There are no images to profile: the task, split or tensor is empty.")
     return _table(net, images, split, [row for w in watching for row in w.rows()])
+
+
+def fitting(net: Network, measures: Sequence[str]) -> tuple[str, ...]:
+    """The measures that this network has: those of attention need attention that can be seen.
+
+    All of them where nothing else is asked for, so that the refusal can name them.
+    """
+    of_attention = [name for name in measures if name in watchers.AttentionWatcher.measures]
+    rest = tuple(name for name in measures if name not in of_attention)
+    if not of_attention or not rest or attention_layers(net):
+        return tuple(measures)
+    log.info(
+        "%s has no attention that can be seen: %s is left out", net.name, ", ".join(of_attention)
+    )
+    return rest
 
 
 COLUMNS = (
