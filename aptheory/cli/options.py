@@ -4,6 +4,7 @@ A verb that takes a group (``options: NetworkOptions``) has all of its options; 
 takes the group apart for the command line.
 """
 
+import ast
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +43,68 @@ class NetworkOptions:
         str, typer.Option(help="pretrained, random, or a safetensors or state-dict file")
     ] = "pretrained"
     granularity: Annotated[str, typer.Option(help="block or stage")] = "block"
+    input_shape: Annotated[
+        str | None, typer.Option(help="channels,height,width of the image, such as 3,224,224")
+    ] = None
+    mean: Annotated[str | None, typer.Option(help="of the pixels, a channel each: 0.5,0.5,0.5")] = (
+        None
+    )
+    std: Annotated[str | None, typer.Option(help="as --mean")] = None
+    classifier: Annotated[
+        str | None, typer.Option(help="name of the module that is the classifier, or none")
+    ] = None
+    blocks: Annotated[
+        str | None, typer.Option(help="name of the list of blocks, or the blocks' names by commas")
+    ] = None
+    prefix: Annotated[
+        int | None, typer.Option(help="tokens in front that are no positions; -1: one behind")
+    ] = None
+    layout: Annotated[str | None, typer.Option(help="map, map_last or tokens")] = None
+    output: Annotated[
+        str | None, typer.Option(help="which field of what the network returns: name or index")
+    ] = None
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="key=value, an argument of timm's or of the function; repeat"),
+    ] = None
 
     def spec(self, name: str) -> dict[str, Any]:
         """The entry of ``Study.networks`` for a name or ``module:function``."""
         kind = "factory" if ":" in name else "name"
-        return {kind: name, "weights": self.weights, "granularity": self.granularity}
+        values = {
+            "input_shape": _numbers("--input-shape", self.input_shape, int),
+            "mean": _numbers("--mean", self.mean, float),
+            "std": _numbers("--std", self.std, float),
+            "classifier": self.classifier,
+            "blocks": self.blocks.split(",") if self.blocks else None,
+            "prefix": self.prefix,
+            "layout": self.layout,
+            "output": self.output,
+            "options": dict(map(_pair, self.option)) if self.option else None,
+        }
+        given = {key: value for key, value in values.items() if value is not None}
+        return {kind: name, "weights": self.weights, "granularity": self.granularity, **given}
+
+
+def _numbers(option: str, text: str | None, kind: type) -> list[Any] | None:
+    """The numbers between commas."""
+    if text is None:
+        return None
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option} is {text!r}; give numbers such as 3,224,224.") from None
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """A key and its value: a number, True, a tuple, or else the text itself."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InputError(f"--option is {text!r}; give key=value.")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
 
 
 @dataclass(kw_only=True)

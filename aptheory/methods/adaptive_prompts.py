@@ -75,8 +75,12 @@ class AdaptivePrompts(nn.Module):
         replace: bool,
     ) -> None:
         super().__init__()
-        assert layer.grid is not None
-        self.grid, self.prefix = layer.grid, layer.prefix
+        if layer.grid is None:
+            raise InputError(
+                f"the grid of the positions at {layer.name} is not known: load the network with "
+                "prefix= or layout=."
+            )
+        self.grid, self.prefix, self.suffix = layer.grid, layer.prefix, layer.suffix
         self.tokens, self.runs, self.release, self.replace = tokens, adapted.runs, release, replace
         small = [n - kernel + 1 for n in self.grid]
         if min(small) < 1:
@@ -103,6 +107,7 @@ class AdaptivePrompts(nn.Module):
 
     def forward(self, z: Float[Tensor, "samples before width"]) -> Tensor:
         patches = z[:, self.prefix + (self.tokens if self.replace else 0) :]
+        patches = patches[:, : patches.shape[1] - self.suffix]
         x = by_run(patches, self.runs)
         if self.release:
             x = F.layer_norm(x, x.shape[-1:], eps=1e-5)

@@ -63,7 +63,11 @@ def token_blocks(net: Network, method: str, *, each: bool = True) -> list[Layer]
 
 def patch_size(net: Network, layer: Layer) -> tuple[int, int]:
     """Pixels of the image that one position of this place stands for, (height, width)."""
-    assert layer.grid is not None
+    if layer.grid is None:
+        raise InputError(
+            f"the grid of the positions at {layer.name} of {net.name} is not known: load it with "
+            "prefix= or layout=."
+        )
     return net.input_shape[1] // layer.grid[0], net.input_shape[2] // layer.grid[1]
 
 

@@ -65,6 +65,20 @@ NETWORK: dict[str, Check] = {
         lambda v: v in ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"),
         "'bilinear', 'bicubic' or another of Pillow's filters",
     ),
+    "classifier": _TEXT,
+    "blocks": (
+        lambda v: isinstance(v, str) or _several(v, _TEXT[0], range(1, 1000)),
+        "the name of a list of blocks, or a list of names",
+    ),
+    "prefix": (
+        lambda v: _whole(v, -1000, 1000),
+        "how many tokens in front are no positions; a negative number where they stand behind",
+    ),
+    "layout": (lambda v: v in ("map", "map_last", "tokens"), "'map', 'map_last' or 'tokens'"),
+    "output": (
+        lambda v: _TEXT[0](v) or _whole(v, 0, 1000),
+        "the name or the index of what the network returns",
+    ),
     "options": (
         lambda v: isinstance(v, Mapping) and all(isinstance(k, str) for k in v),
         "a table of the model's own options",
