@@ -1,0 +1,223 @@
+"""Small networks as people bring them: each has a shape that once was read wrongly or refused."""
+
+from collections.abc import Callable
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SHAPE = (3, 32, 32)
+WIDTH = 24
+
+
+def vit(**settings) -> nn.Module:
+    """timm's ViT of four blocks: 4 x 4 patches behind a class token."""
+    size = {"img_size": 32, "patch_size": 8, "embed_dim": WIDTH, "depth": 4, "num_heads": 3}
+    return timm.create_model("vit_tiny_patch16_224", **{**size, **settings})
+
+
+class Block(nn.Module):
+    """A residual MLP on the last axis."""
+
+    def __init__(self, width: int = WIDTH):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.inner = nn.Linear(width, width)
+        self.outer = nn.Linear(width, width)
+
+    def forward(self, x):
+        return x + self.outer(F.gelu(self.inner(self.norm(x))))
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([Block() for _ in range(5)])
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class Backbone(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, WIDTH, 8, 8)
+        self.encoder = Encoder()
+
+    def patches(self, x):
+        return self.stem(x).flatten(2).transpose(1, 2)
+
+    def forward(self, x):
+        return self.encoder(self.patches(x))
+
+
+class Tokens(nn.Module):
+    """head(backbone(x)), whose blocks lie two modules deeper; ``steps`` is its forward."""
+
+    def __init__(self, steps: Callable | None = None, tokens: int = 0):
+        super().__init__()
+        self.backbone = Backbone()
+        self.head = nn.Linear(WIDTH, 5)
+        self.extra = nn.Parameter(torch.randn(1, tokens, WIDTH))
+        self.projector = nn.Linear(WIDTH, 64)  # runs only where ``steps`` says so
+        self.steps = steps
+
+    def forward(self, x):
+        if self.steps is not None:
+            return self.steps(self, x)
+        return self.head(self.backbone(x).mean(1))
+
+
+def joined(behind: bool) -> Callable:
+    """Tokens of its own in front of the patches or behind them; the first is read."""
+
+    def steps(net, x):
+        x = net.backbone.patches(x)
+        extra = net.extra.expand(x.shape[0], -1, -1)
+        x = net.backbone.encoder(torch.cat([x, extra] if behind else [extra, x], 1))
+        return net.head(x[:, -1 if behind else 0])
+
+    return steps
+
+
+def tokens_first(net, x):
+    """(tokens, images, width) inside."""
+    return net.head(net.backbone.encoder(net.backbone.stem(x).flatten(2).permute(2, 0, 1)).mean(0))
+
+
+def shuffled(net, x):
+    """Tokens that run unit by unit (2 x 2 patches), and so in no raster."""
+    x = net.backbone.stem(x).unflatten(2, (2, 2)).unflatten(4, (2, 2))
+    x = x.permute(0, 2, 4, 3, 5, 1).flatten(1, 4)
+    return net.head(net.backbone.encoder(x).mean(1))
+
+
+def counts_images(net, x):
+    x = net.backbone(x)
+    return net.head(x.reshape(len(x), -1, WIDTH).mean(1))
+
+
+def sizes(net, x):
+    x = net.backbone(x)
+    return net.head(x.view(int(x.size(0)), x.size(1) * x.size(2) // WIDTH, -1).mean(1))
+
+
+def branches_on_values(net, x):
+    if x.max() > 1:
+        x = x / 255
+    return net.head(net.backbone(x).mean(1))
+
+
+def branches_on_shapes(net, x):
+    if x.shape[-1] > 16 and len(x.shape) == 4:
+        x = x * 2
+    return net.head(net.backbone(x).mean(1))
+
+
+def reads_a_value(net, x):
+    return net.head(net.backbone(x / x.abs().amax().item()).mean(1))
+
+
+def loops_over_images(net, x):
+    return torch.stack([net.head(z.mean(0)) for z in net.backbone(x)])
+
+
+def draws(net, x):
+    return net.head(F.dropout(net.backbone(x).mean(1)))
+
+
+def returns_two(net, x):
+    features = net.backbone(x).mean(1)
+    return net.head(features), features
+
+
+def returns_logits(net, x):
+    features = net.backbone(x).mean(1)
+    return {"features": features, "logits": net.head(features)}
+
+
+def functional(net, x):
+    return F.log_softmax(F.linear(net.backbone(x).mean(1), net.head.weight, net.head.bias), -1)
+
+
+def dense(net, x):
+    """A linear map of every token, averaged behind it."""
+    return net.head(net.backbone(x)).mean(1)
+
+
+class Maps(nn.Module):
+    """Convolutions; ``steps`` is what follows the last map."""
+
+    def __init__(self, steps: Callable, head: nn.Module | None = None):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, 2, 1)
+        self.layers = nn.Sequential(*(self.block() for _ in range(4)))
+        self.head = nn.Linear(16, 5) if head is None else head
+        self.steps = steps
+
+    @staticmethod
+    def block() -> nn.Module:
+        return nn.Sequential(
+            *(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()),
+            nn.Conv2d(16, 16, 3, padding=1),
+        )
+
+    def forward(self, x):
+        return self.steps(self, self.layers(self.stem(x)))
+
+
+def squeezes(net, x):
+    return net.head(F.adaptive_avg_pool2d(x, 1).squeeze())
+
+
+def convolves(net, x):
+    return net.head(F.adaptive_avg_pool2d(x, 1)).flatten(1)
+
+
+class LastAxis(nn.Module):
+    """Maps with the channels last, as many as rows and columns: 16 x 16 x 16."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 2, 2)
+        self.blocks = nn.Sequential(*(Block(16) for _ in range(4)))
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.stem(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+class Mixing(nn.Module):
+    """A block on (channels, tokens)."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.Conv1d(WIDTH, WIDTH, 1), nn.Conv1d(WIDTH, WIDTH, 1)
+
+    def forward(self, x):
+        return x + self.outer(F.relu(self.inner(x)))
+
+
+class ChannelsFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, WIDTH, 8, 8)
+        self.blocks = nn.Sequential(*(Mixing() for _ in range(4)))
+        self.head = nn.Linear(WIDTH, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(self.stem(x).flatten(2)).mean(2))
+
+
+class Around(nn.Module):
+    """Any network one module deeper, so that it declares nothing."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x)

@@ -1,0 +1,222 @@
+"""Whatever people bring is read rightly, or refused with the true reason."""
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+import aptheory as ap
+from tests.networks import brought
+from tests.networks.brought import SHAPE, Around, Maps, Tokens, vit
+
+
+def load(module: nn.Module, **settings) -> ap.Network:
+    return ap.load(module, None, **{"input_shape": SHAPE, **settings})
+
+
+def headless_vit() -> nn.Module:
+    module = vit()
+    module.head = nn.Identity()
+    return Around(module)
+
+
+def torchvision_vit(headless: bool = False) -> nn.Module:
+    module = torchvision.models.VisionTransformer(32, 8, 4, 2, 24, 48, num_classes=5)
+    if headless:
+        module.heads = nn.Identity()
+    return module
+
+
+def registers() -> nn.Module:
+    size = {"img_size": 56, "patch_size": 14, "embed_dim": 24, "depth": 4, "num_heads": 3}
+    return Around(timm.create_model("vit_base_patch14_reg4_dinov2", num_classes=5, **size))
+
+
+# network -> (last place, its shape, how many blocks, (prefix, suffix, grid) at the first)
+RIGHT = {
+    "an unused layer declared last": (lambda: Tokens(), "head", (24,), 5, (0, 0, (4, 4))),
+    "headless": (headless_vit, "inner.head", (24,), 4, (1, 0, (4, 4))),
+    "torchvision's ViT": (torchvision_vit, "heads.head", (24,), 4, (1, 0, (4, 4))),
+    "torchvision's, headless": (
+        lambda: torchvision_vit(headless=True),
+        *("heads", (24,), 4, (1, 0, (4, 4))),
+    ),
+    "tokens as output": (
+        lambda: Tokens(lambda net, x: net.backbone(x)),
+        *("output", (16, 24), 5, (0, 0, (4, 4))),
+    ),
+    "a functional classifier": (
+        lambda: Tokens(brought.functional),
+        *("head", (24,), 5, (0, 0, (4, 4))),
+    ),
+    "a classifier of every token": (
+        lambda: Tokens(brought.dense),
+        *("head", (16, 24), 5, (0, 0, (4, 4))),
+    ),
+    "a parameter": (
+        lambda: Tokens(lambda net, x: net.backbone(x).mean(1) @ net.projector.weight.T),
+        *("projector", (24,), 5, (0, 0, (4, 4))),
+    ),
+    "a 1x1 convolution": (
+        lambda: Maps(brought.convolves, nn.Conv2d(16, 5, 1)),
+        *("head", (16,), 4, (0, 0, (16, 16))),
+    ),
+    "squeeze": (lambda: Maps(brought.squeezes), "head", (16,), 4, (0, 0, (16, 16))),
+    "len": (lambda: Tokens(brought.counts_images), "head", (24,), 5, (0, 0, (4, 4))),
+    "size": (lambda: Tokens(brought.sizes), "head", (24,), 5, (0, 0, (4, 4))),
+    "a branch on shapes": (
+        lambda: Tokens(brought.branches_on_shapes),
+        *("head", (24,), 5, (0, 0, (4, 4))),
+    ),
+    "item": (lambda: Tokens(brought.reads_a_value), "head", (24,), 5, (0, 0, (4, 4))),
+    "a class token behind": (
+        lambda: Tokens(brought.joined(True), 1),
+        *("head", (24,), 5, (0, 1, (4, 4))),
+    ),
+    "five tokens behind": (
+        lambda: Tokens(brought.joined(True), 5),
+        *("head", (24,), 5, (0, 5, (4, 4))),
+    ),
+    "sixteen tokens in front": (
+        lambda: Tokens(brought.joined(False), 16),
+        *("head", (24,), 5, (16, 0, (4, 4))),
+    ),
+    "tokens, images, width": (
+        lambda: Tokens(brought.tokens_first),
+        *("head", (24,), 5, (0, 0, (4, 4))),
+    ),
+    "channels, tokens": (brought.ChannelsFirst, "head", (24,), 4, (0, 0, (4, 4))),
+    "tokens in no raster": (lambda: Tokens(brought.shuffled), "head", (24,), 5, (0, 0, None)),
+    "a dict with logits": (
+        lambda: Tokens(brought.returns_logits),
+        *("head", (24,), 5, (0, 0, (4, 4))),
+    ),
+    "DataParallel": (lambda: nn.DataParallel(Tokens()), "head", (24,), 5, (0, 0, (4, 4))),
+    "channels last": (brought.LastAxis, "head", (16,), 4, (0, 0, (16, 16))),
+}
+
+
+@pytest.mark.parametrize("case", RIGHT)
+def test_places_are_right_and_lead_to_the_networks_own_output(case):
+    make, last, shape, blocks, (prefix, suffix, grid) = RIGHT[case]
+    torch.manual_seed(0)
+    module = make()
+    net = load(module)
+    assert (net.layers[-1].name, net.layers[-1].shape) == (last, shape)
+    assert len(net.block_layers) == blocks
+    first = net.layers[1]
+    assert (first.prefix, first.suffix, first.grid) == (prefix, suffix, grid)
+    x = torch.rand(3, *SHAPE) * 100
+    with torch.no_grad():
+        expected = net.module(x)
+        if isinstance(expected, dict):
+            expected = expected["logits"]
+        for layer in net.layers:
+            z = net.run(x, stop=layer.index)
+            assert tuple(z.shape) == (3, *layer.shape)
+            assert torch.equal(net.run(z, start=layer.index), expected), layer.name
+        one = net.run(x[:1])
+        assert one.shape == (1, *expected.shape[1:])
+        assert torch.equal(one, net(x[:1]))
+
+
+def test_tokens_first_are_tokens_behind_the_images():
+    net = load(Tokens(brought.tokens_first))
+    assert net.layers[1].shape == (16, 24)
+    trained = ap.NormTuning().attach(net, classes=2)
+    assert trained.count(head=False) == 5 * 2 * 24  # the norm of every block
+
+
+def test_channels_last_where_all_sizes_are_alike():
+    net = load(brought.LastAxis())
+    assert {layer.layout for layer in net.layers[1:-1]} == {"map_last"}
+
+
+def test_registers_inside_a_wrapper():
+    net = load(registers(), input_shape=(3, 56, 56))
+    assert {(net.layers[i].prefix, net.layers[i].grid) for i in net.block_layers} == {(5, (4, 4))}
+
+
+REFUSED = {
+    "a branch on values": (
+        lambda: Tokens(brought.branches_on_values),
+        r"what the images contain decides .*brought\.py, line \d+: if x\.max\(\) > 1:",
+    ),
+    "a loop over images": (
+        lambda: Tokens(brought.loops_over_images),
+        r"other steps for other batch sizes .*brought\.py, line \d+",
+    ),
+    "dropout that is always on": (lambda: Tokens(brought.draws), "draws random numbers"),
+    "two outputs": (lambda: Tokens(brought.returns_two), r"several tensors \(0, 1\).*output=0"),
+    "no places": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        "fewer than two layers with weights",
+    ),
+    "a class": (lambda: Tokens, "is a class of networks"),
+    "no module": (lambda: 3, "not int"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_the_reason_is_true(case):
+    make, reason = REFUSED[case]
+    with pytest.raises(ap.InputError, match=reason) as error:
+        load(make())
+    assert "\n" not in str(error.value)
+    assert str(error.value).endswith(".")
+
+
+class TestOverrides:
+    def test_the_classifier(self):
+        net = load(vit(), classifier="blocks.3.mlp.fc2")
+        assert net.layers[-1].name == "blocks.3.mlp.fc2"
+        assert load(Tokens(), classifier="none").layers[-1].name == "output"
+        with pytest.raises(ap.InputError, match="projector never runs"):
+            load(Tokens(), classifier="projector")
+        with pytest.raises(ap.InputError, match="no module 'heed'.* head"):
+            load(Tokens(), classifier="heed")
+
+    def test_the_blocks(self):
+        net = load(Tokens(), blocks="backbone.encoder.layers")
+        assert len(net.block_layers) == 5
+        some = load(Tokens(), blocks=["backbone.encoder.layers.1", "backbone.encoder.layers.3"])
+        assert [some.layers[i].name for i in some.block_layers][-1] == "backbone.encoder.layers.3"
+        with pytest.raises(ap.InputError, match="its lists are backbone"):
+            load(Tokens(), blocks="backbone.blocks")
+
+    def test_the_output(self):
+        net = load(Tokens(brought.returns_two), output=1)
+        assert net.layers[-1].shape == (24,)
+        assert net(torch.zeros(2, *SHAPE)).shape == (2, 24)
+        with pytest.raises(ap.InputError, match="no 'features'"):
+            load(Tokens(brought.returns_two), output="features")
+
+    def test_prefix_and_layout(self):
+        net = load(Tokens(brought.joined(True), 4), prefix=-4)
+        assert (net.layers[1].prefix, net.layers[1].suffix, net.layers[1].grid) == (0, 4, (4, 4))
+        net = load(brought.LastAxis(), layout="map")
+        assert net.layers[1].layout == "map"
+        with pytest.raises(ap.InputError, match="layout is 'rows'"):
+            load(Tokens(), layout="rows")
+
+    def test_what_was_found_is_printed(self):
+        text = repr(load(Tokens()))
+        assert "classifier head: the last linear map" in text
+        assert "mean" in text
+        assert "headless" in repr(load(headless_vit()))
+        assert "unknown" in repr(load(Tokens(brought.shuffled)))
+
+
+def test_a_half_network_fits():
+    from tests.quarters import RECIPE, small_task
+
+    torch.manual_seed(0)
+    net = ap.load(Maps(brought.squeezes).bfloat16(), None, input_shape=(3, 16, 16), name="half")
+    assert net.dtype == torch.bfloat16
+    table = ap.profile(net, small_task(), limit=16)  # the default: no attention, no fault
+    assert "attention_distance" not in set(table["measure"])
+    adapted = ap.ActivationPrompt(layer=2).attach(net, classes=4)
+    outcome = ap.fit(adapted, small_task(), recipe=RECIPE, seed=0)
+    assert outcome.test_accuracy > 0.3
+    assert net.dtype == torch.bfloat16
