@@ -154,13 +154,12 @@ def _ends(moves: Tensor, declared: int, prefix: int | None) -> Iterator[tuple[in
     else:
         ends = [(declared, 0), (0, 0)]
         ends += [end for k in range(1, MOST_PREFIX + 1) for end in ((k, 0), (0, k))]
-    yield from (end for end in dict.fromkeys(ends) if count - sum(end) > 0)
+    yield from (end for end in dict.fromkeys(ends) if count - sum(end) >= max(1, sum(end)))
 
 
 def _grids(count: int, image: Sequence[int]) -> list[tuple[int, int]]:
     """Every grid of so many positions, those of the image's proportions first; no single rows."""
     grids = [(h, count // h) for h in range(2, count // 2 + 1) if count % h == 0]
-    grids += [(1, 1)] if count == 1 else []
     return sorted(grids, key=lambda g: abs(math.log(g[0] / g[1] * image[2] / image[1])))
 
 

@@ -74,6 +74,9 @@ class _Proxy(fx.Proxy):
 
     tracer: _Tracer
 
+    def __getattr__(self, name: str) -> fx.Proxy:
+        return _Attribute(self, name)
+
     def __index__(self) -> int:
         return self.tracer.number(self.node).__index__()
 
@@ -85,6 +88,10 @@ class _Proxy(fx.Proxy):
 
     def __len__(self) -> int:
         return self.tracer.answer(len(self.tracer.values[self.node]))
+
+
+class _Attribute(fx.proxy.Attribute, _Proxy):
+    """``x.shape`` and the like, which answers too."""
 
 
 class _Tracer(fx.Tracer):
