@@ -8,8 +8,8 @@ All families of timm (the smallest model of each), torchvision's classifiers, vi
 Hugging Face from small configurations, towers of open_clip, and modules as research code writes
 them, all with random weights. Of each: it splits, and its output equals the model's own bit for
 bit from every place; it profiles with the default measures; a prompt trains two steps at three
-places; VPT, LoRA and norm tuning train two steps. A refusal is an `InputError`, a sentence; anything
-else that is raised, and a difference of one bit, is wrong.
+places; VPT, LoRA and norm tuning train two steps. A refusal is an `InputError`, a sentence;
+anything else that is raised, and a difference of one bit, is wrong.
 
 Each network runs in a process of its own with a limit of time; the rows are kept in
 ``--rows`` and go on from there.
@@ -350,9 +350,8 @@ def main() -> None:
             known[name] = run(name, settings.seconds)
         row = known[name]
         reasons = [f"{s}: {row[s]}" for s in STEPS if row.get(s, "ok") != "ok"]
-        print(
-            f"{verdict(row):8} {name:48} {row.get('places', '')} {'; '.join(reasons)}", flush=True
-        )
+        line = f"{verdict(row):8} {name:48} {row.get('places', '')} {'; '.join(reasons)}"
+        print(line, flush=True)
         if whole:
             settings.rows.parent.mkdir(parents=True, exist_ok=True)
             settings.rows.write_text(json.dumps(list(known.values()), indent=1))
