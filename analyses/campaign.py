@@ -4,14 +4,15 @@
         [--workers 14] [--seconds 560] [--question sweep] [--network vit_tiny] [--task gtsrb32]
 
 A unit is one network on one draw of one task, for one question. What it found is appended to
-OUT/runs.jsonl in one piece when it is done, a run a line; a unit that stands there is passed over,
-so the command may be killed and called again, also on another machine. `analyses.campaign_tables`
-turns the journal into tables.
+OUT/runs.jsonl.gz in one piece when it is done, a run a line; a unit that stands there is passed
+over, so the command may be killed and called again, also on another machine.
+`analyses.campaign_tables` turns the journal into tables.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import multiprocessing
 import os
@@ -26,19 +27,24 @@ import aptheory as ap
 from analyses import campaign_questions
 from analyses.campaign_plan import NETWORKS, Unit, units
 
-JOURNAL = "runs.jsonl"
+JOURNAL = "runs.jsonl.gz"
 
 
 def finished(out: Path) -> set[str]:
-    """Names of the units that the journal holds; a line cut short by a kill holds nothing."""
-    names = set()
-    if (out / JOURNAL).is_file():
-        for line in (out / JOURNAL).read_text().splitlines():
-            try:
-                names.add(json.loads(line)["unit"])
-            except ValueError:
-                continue
-    return names
+    """Names of the units that the journal holds."""
+    return {row["unit"] for row in read(out)}
+
+
+def read(out: Path) -> Iterator[dict[str, Any]]:
+    """The runs of a journal, one after the other."""
+    if not (out / JOURNAL).is_file():
+        return
+    with gzip.open(out / JOURNAL, "rt") as file:
+        try:
+            for line in file:
+                yield json.loads(line)
+        except (EOFError, ValueError):
+            return  # a kill cut the last piece short
 
 
 def run_unit(job: tuple[Unit, Path, str]) -> tuple[Unit, list[dict[str, Any]], float, str]:
@@ -57,8 +63,9 @@ def journal(out: Path, unit: Unit, rows: Sequence[dict[str, Any]], seconds: floa
     """Append a unit's runs in one write."""
     about = {"unit": unit.name, "seconds": round(seconds, 1), "runs": len(rows)}
     lines = [json.dumps({**about, **row}, separators=(",", ":")) for row in rows]
-    with open(out / JOURNAL, "a") as file:
-        file.write("\n".join(lines) + "\n")
+    piece = gzip.compress(("\n".join(lines) + "\n").encode())  # gzip files may be joined
+    with open(out / JOURNAL, "ab") as file:
+        file.write(piece)
         file.flush()
         os.fsync(file.fileno())
 

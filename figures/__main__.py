@@ -13,6 +13,9 @@ from analyses.results import Results
 from aptheory.reporting import plots
 
 FIGURES = (
+    "where_to_read",
+    "law_of_the_layer",
+    "norm_and_prompt",
     "layer_preference",
     "accuracy_by_layer",
     "cka_within",

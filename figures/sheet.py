@@ -27,6 +27,12 @@ NAMES = {
     "vit_small_patch16_224": "ViT-Small",
     "vit_large_patch16_224": "ViT-Large",
     "mobilenetv2_035": "MobileNetV2-0.35",
+    "efficientnet_lite0": "EfficientNet-Lite0",
+    "vit_tiny": "ViT-Tiny",
+    "vit_small": "ViT-S/14 (saliency)",
+    "cifar_vit128": "CIFAR ViT",
+    "cifar_vit_postnorm": "CIFAR ViT, post-norm",
+    "resnet32": "ResNet-32",
     "resnet50": "ResNet-50",
     "resnet101": "ResNet-101",
 }
