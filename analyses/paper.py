@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from analyses.campaign_section import section
 from analyses.claims import CLAIMS, NOT_RUN, Claim, judge
 from analyses.judges import Finding
 from analyses.results import Results
@@ -40,6 +41,7 @@ def page(results: Results) -> str:
             "## Claims",
             _table(found),
             _reasons(found),
+            section(results),
             _costs(results),
             notes.read_text(encoding="utf-8").strip(),
             "",
@@ -176,6 +178,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("-m", "analyses.experts_rate"),
     ("-m", "analyses.low_data"),
     ("-m", "analyses.theory_verdicts"),
+    ("-m", "analyses.campaign_tables"),
     ("-m", "analyses.collect"),
     ("-m", "figures"),
 )

@@ -35,7 +35,7 @@ SMALLER = {
     "status": [],
     "cost": ["--batch-size", "2"],
 }
-RULE = ROOT / "aptheory" / "rule.json"
+RULE = ROOT / "aptheory" / "choosing" / "rule.json"
 
 
 @pytest.mark.parametrize("text", PYTHON, ids=lambda text: text.splitlines()[-1][:40])

@@ -1,0 +1,62 @@
+"""What `paper_repro.md` says of the evidence campaign, written from its tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analyses.results import Results
+
+QUESTIONS = {
+    "J1": "Do far tasks want shallower prompts than near ones?",
+    "J2": "Do CNNs prefer deep prompts and ViTs shallow ones (claims 11, 12)?",
+    "J3": "Does reading at the best probe's place add to the prompt?",
+    "J4": "Does the prompt add to the probe of a layer, and to that of all layers?",
+    "J5": "Is a prompt that is read at the end better than the best layer's probe?",
+    "J6": "Does a learned prompt beat a random pattern of its norm?",
+    "J7": "Is the image a worse place than the chosen one (claims 7, 8)?",
+    "J8": "Does a prompt beat the linear probe (claim 27)?",
+    "J9": "How much of a prompt is a shift of the norm at its place (claims 9, 10)?",
+}
+
+
+def section(results: Results) -> str:
+    """The section, or nothing where the campaign has no tables."""
+    if not results.has("evidence/judged"):
+        return ""
+    judged = results.table("evidence/judged")
+    pairs = results.table("evidence/pairs")
+    moving, runs = int(pairs["moving"].sum()), int(pairs["runs"].sum())
+    parts = [
+        "## The campaign",
+        f"The plan was committed before the runs (`analyses/PLAN.md`): {len(pairs)} pairs of "
+        f"{pairs['network'].nunique()} real networks and {pairs['task'].nunique()} tasks, 400 "
+        "training pictures, 30 epochs (about 210 optimiser steps), four rates at every place, one "
+        "seed. Everything is chosen on validation pictures; networks are the units. Made by "
+        "`python -m analyses.campaign --assets DIR` on a GPU and `python -m "
+        "analyses.campaign_tables`; figures `results/figures/where_to_read.png`, "
+        "`law_of_the_layer.png` and `norm_and_prompt.png`.",
+        f"**No verdict rests on it.** By the plan's own rule {moving} of the {runs} chosen runs "
+        "were still moving at the end: their validation loss was not flat (it mostly rises, while "
+        "the head grows overconfident). The intervals below are those of these runs; what they "
+        "say of converged ones is open. Not run: planted tensors (J10), dialled shifts (J11), the "
+        "comparison of all methods, second seeds, pretraining seeds of our own networks.",
+    ]
+    for number, question in QUESTIONS.items():
+        rows = judged[judged["judged"] == number]
+        parts += [f"**{number}. {question}**", "\n".join(_line(row) for row in _records(rows))]
+    return "\n\n".join(parts)
+
+
+def _records(rows: pd.DataFrame) -> list[dict[str, object]]:
+    return rows.to_dict("records")  # type: ignore[return-value]
+
+
+def _line(row: dict[str, object]) -> str:
+    value, low, high = (float(row[name]) for name in ("value", "low", "high"))  # type: ignore[arg-type]
+    interval = f" [{low:+.2f}, {high:+.2f}]" if np.isfinite(low) else ""
+    expected = "" if row["expected"] == "none" else f" (expected {row['expected']})"
+    return (
+        f"- {row['statistic']}: {value:+.2f}{interval}, {row['networks']} networks, "
+        f"{row['pairs']} pairs{expected}"
+    )
