@@ -1,7 +1,6 @@
 """Pictures that stand in a set more than once: byte for byte, or nearly."""
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -25,15 +24,21 @@ def same_bytes(store: Any, keys: Sequence[str]) -> Int64[np.ndarray, " n"]:
     glimpse are read.
     """
     names = list(keys)
-    glimpses = store.glimpses(names) if hasattr(store, "glimpses") else [None] * len(names)
-    alike: dict[Hashable, list[int]] = defaultdict(list)
-    for row, glimpse in enumerate(glimpses):
-        alike[glimpse].append(row)
-    values: list[Hashable] = list(range(len(names)))
+    numbers = np.arange(len(names))
+    if not hasattr(store, "glimpses"):
+        return kinds([hashlib.sha256(store.read(name)).digest() for name in names])
+    first: dict[Hashable, int] = {}
+    alike: dict[int, list[int]] = {}
+    for row, glimpse in enumerate(store.glimpses(names)):
+        other = first.setdefault(glimpse, row)
+        if other != row:
+            alike.setdefault(other, [other]).append(row)
     for rows in alike.values():
-        for row in rows if len(rows) > 1 else ():
-            values[row] = hashlib.sha256(store.read(names[row])).digest()
-    return kinds(values)
+        contents = kinds([hashlib.sha256(store.read(names[row])).digest() for row in rows])
+        for kind in np.unique(contents):
+            same = np.array(rows)[contents == kind]
+            numbers[same] = same[0]
+    return numbers
 
 
 def same_rows(pixels: np.ndarray) -> Int64[np.ndarray, " n"]:
