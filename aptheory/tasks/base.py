@@ -19,13 +19,16 @@ from torch import Tensor
 
 from aptheory.errors import InputError
 from aptheory.preprocessing import SQUASHED, Size, Transform, fit_pixels, height_and_width
+from aptheory.tasks import describing
 from aptheory.tasks.ahead import ahead_of
 from aptheory.tasks.classes import as_column, number_classes
+from aptheory.tasks.copies import kinds, same_images
 from aptheory.tasks.own import Own
 from aptheory.tasks.pictures import with_channels
 from aptheory.tasks.resizing import checked_resize, resize_of, transform_of, view
 from aptheory.tasks.split import Indices, Split, Steady, digest_of, is_random
 from aptheory.tasks.splits import balanced_indices, draw_by_class
+from aptheory.tasks.splits import folds as cut_folds
 
 POOL = 4
 """A subset's pool holds up to four times the images that are drawn from it at once."""
@@ -217,7 +220,7 @@ class Resized(Steady):
         return digest_of(self.split)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Task:
     """An image classification task with three splits.
 
@@ -303,6 +306,50 @@ class Task:
         """The task of a Dataset or DatasetDict of Hugging Face: ``image``, ``label`` and ``group``
         name its columns."""
         return _reader("readers.huggingface.hub_task")(data, **options)
+
+    def __repr__(self) -> str:
+        return describing.text(self)
+
+    def _repr_html_(self) -> str:
+        return describing.page(self)
+
+    def folds(self, count: int, *, seed: int = 0, groups: Any = None) -> "list[Task]":
+        """``count`` tasks over all pictures of this one, each picture tested once.
+
+        Fold i tests on part i, selects on the next and trains on the rest; parts hold each class
+        in the same proportion. Copies of one picture stay in one part, and so do pictures of an
+        equal value in ``groups``, one for each picture of train, val and test in that order.
+        """
+        everything = Joined(*(getattr(self, name) for name in SPLITS))
+        if groups is not None and len(groups) != len(everything):
+            raise InputError(
+                f"there are {len(groups)} groups for {len(everything)} pictures of task "
+                f"{self.name!r}; give one for each of train, val and test, in that order."
+            )
+        if count < 3:
+            raise InputError(f"{count} folds were asked for; expected 3 or more, one to train on.")
+        parts = cut_folds(
+            everything.labels,
+            count,
+            seed=seed,
+            where=f"task {self.name!r}",
+            copies=None if everything.random else same_images(everything),
+            groups=None if groups is None else kinds([str(value) for value in groups]),
+        )
+        return [self._fold(everything, parts, number, seed) for number in range(count)]
+
+    def _fold(self, everything: Split, parts: list[np.ndarray], number: int, seed: int) -> "Task":
+        test, val = parts[number], parts[(number + 1) % len(parts)]
+        train = np.setdiff1d(np.arange(len(everything)), np.concatenate([test, val]))
+        note = f"fold {number + 1} of {len(parts)}, seed {seed}"
+        return replace(
+            self,
+            train=Selection(everything, train),
+            val=Selection(everything, val),
+            test=Selection(everything, test),
+            pool=None,
+            provenance=f"{self.provenance}; {note}" if self.provenance else note,
+        )
 
     def augmented(self, transform: Any) -> "Task":
         """The task whose training pictures pass ``transform``, drawn anew at every look."""

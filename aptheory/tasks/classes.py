@@ -39,7 +39,7 @@ def as_column(values: Any, where: str, *, named: bool = False) -> np.ndarray:
         array = array[:, 0]
     if array.ndim != 1:
         raise InputError(f"{where}: {_several(array)}.")
-    if array.dtype == object:
+    if array.dtype == object and set(map(type, array.tolist())) != {str}:
         array = _of_objects(array.tolist(), where)
     if array.dtype.kind == "S":
         array = np.array([value.decode("utf-8", "replace") for value in array.tolist()], object)

@@ -1,7 +1,6 @@
 """Pictures that stand in a set more than once: byte for byte, or nearly."""
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -25,20 +24,35 @@ def same_bytes(store: Any, keys: Sequence[str]) -> Int64[np.ndarray, " n"]:
     glimpse are read.
     """
     names = list(keys)
-    glimpses = store.glimpses(names) if hasattr(store, "glimpses") else [None] * len(names)
-    alike: dict[Hashable, list[int]] = defaultdict(list)
-    for row, glimpse in enumerate(glimpses):
-        alike[glimpse].append(row)
-    values: list[Hashable] = list(range(len(names)))
+    numbers = np.arange(len(names))
+    if not hasattr(store, "glimpses"):
+        return kinds([hashlib.sha256(store.read(name)).digest() for name in names])
+    first: dict[Hashable, int] = {}
+    alike: dict[int, list[int]] = {}
+    for row, glimpse in enumerate(store.glimpses(names)):
+        other = first.setdefault(glimpse, row)
+        if other != row:
+            alike.setdefault(other, [other]).append(row)
     for rows in alike.values():
-        for row in rows if len(rows) > 1 else ():
-            values[row] = hashlib.sha256(store.read(names[row])).digest()
-    return kinds(values)
+        contents = kinds([hashlib.sha256(store.read(names[row])).digest() for row in rows])
+        for kind in np.unique(contents):
+            same = np.array(rows)[contents == kind]
+            numbers[same] = same[0]
+    return numbers
 
 
 def same_rows(pixels: np.ndarray) -> Int64[np.ndarray, " n"]:
     """A number for each image of an array, equal for equal images."""
     return kinds([hash_of(image) for image in pixels])
+
+
+def same_images(split: Any) -> Int64[np.ndarray, " n"]:
+    """A number for each image of a split, equal for images that are equal at 64×64 pixels."""
+    hashes: list[Hashable] = []
+    for start in range(0, len(split), 64):
+        images = split.images(range(start, min(start + 64, len(split))), (64, 64)).numpy()
+        hashes += [hash_of(image) for image in images]
+    return kinds(hashes)
 
 
 def hash_of(image: np.ndarray) -> bytes:

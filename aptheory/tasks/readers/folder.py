@@ -8,7 +8,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +26,7 @@ LAYOUT = "PATH/SPLIT/CLASS/*.jpg with SPLIT train, val, test, or PATH/CLASS/*.jp
 BESIDE = ("mask", "masks", "depth", "seg", "segmentation", "trimap", "gt")  # NAME_mask.png
 PICTURES = {"image", "images", "img", "imgs", "jpegimages", "pictures", "photos"}
 MASKS = {*BESIDE, "depths", "segmentations", "trimaps", "annotation", "annotations", "labels"}
+TAILS = tuple(f"{mark}{word}" for mark in "_-." for word in BESIDE)
 _log = logging.getLogger("aptheory")
 
 
@@ -136,38 +137,39 @@ def find_layout(store: FolderStore | ZipStore) -> Layout:
         raise InputError(
             f"{store.place} holds no image{f' ({seen})' if seen else ''}; expected {LAYOUT}."
         )
-    skip = _wrapping(keys)
-    parts = [key.split("/")[skip:] for key in keys]
-    depth = int(_has_splits(parts))
-    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    called: dict[str, str] = {}
-    for key, part in zip(keys, parts, strict=True):
-        split = ALIASES.get(part[0].lower(), "") if depth else ""
-        if depth and not split:
-            other[f"picture in folder {part[0]!r} beside the splits"] += 1
-            continue
-        if len(part) < depth + 2:
+    folders = {_folder(key) for key in keys}  # few: what they mean is decided once
+    parts = {folder: folder.split("/")[:-1] for folder in folders}
+    skip = _wrapping(list(parts.values()))
+    parts = {folder: names[skip:] for folder, names in parts.items()}
+    depth = int(_has_splits(list(parts.values())))
+    places = {folder: _place(names, depth) for folder, names in parts.items()}
+    _refuse_twice(parts, places, store.place)
+    for folder, place in places.items():
+        if place is None:
+            key = next(key for key in keys if _folder(key) == folder)
             raise InputError(f"{store.place}: {key} lies in no class folder; expected {LAYOUT}.")
-        if depth and called.setdefault(split, part[0]) != part[0]:
-            raise InputError(
-                f"{store.place} has two {split} folders, {called[split]!r} and {part[0]!r}; put "
-                "their pictures together, or take one out."
-            )
-        found[split].append((part[depth], key))
-    other += _without_masks(found)
-    _refuse_masks({label for files in found.values() for label, _ in files}, store.place)
-    once = set(store.once([key for files in found.values() for _, key in files]))
-    other += store.left_out
-    for split, files in found.items():
-        found[split] = [(label, key) for label, key in files if key in once]
-    for name in _empty_classes(store, found, skip, depth):
+        if place[1] is None:
+            number = sum(_folder(key) == folder for key in keys)
+            other[f"picture in folder {place[0]!r} beside the splits"] += number
+    classes = {folder: place for folder, place in places.items() if place and place[1] is not None}
+    keys = [key for key in keys if _folder(key) in classes]
+    keys, masks = _without_masks(keys)
+    keys = store.once(keys)
+    other += masks + store.left_out
+    _refuse_masks({str(label) for _, label in classes.values()}, store.place)
+    for name in _empty_classes(store, {_folder(key) for key in keys}, skip, depth):
         other[f"class folder {name!r} without a picture that is read"] += 1
         _log.warning("%s: class folder %r holds no picture that is read", store.place, name)
-    return Layout(
-        {split: [key for _, key in files] for split, files in found.items()},
-        {split: [label for label, _ in files] for split, files in found.items()},
-        other,
-    )
+    layout = Layout(defaultdict(list), defaultdict(list), other)
+    for key in keys:
+        split, label = classes[_folder(key)]
+        layout.keys[split].append(key)
+        layout.classes[split].append(str(label))
+    return layout
+
+
+def _folder(key: str) -> str:
+    return key[: key.rfind("/") + 1]
 
 
 def encodings(splits: Iterable[FileSplit]) -> str:
@@ -188,52 +190,69 @@ def require_every_class(labels: np.ndarray, classes: tuple[str, ...], where: str
         )
 
 
-def _wrapping(keys: Sequence[str]) -> int:
+def _wrapping(folders: Sequence[Sequence[str]]) -> int:
     """How many folders lie around everything, as archives often have: they are no classes."""
     skip = 0
-    parts = [key.split("/") for key in keys]
-    while True:
-        tops = {part[skip] for part in parts if len(part) > skip + 1}
-        if len(tops) != 1 or {top.lower() for top in tops} & set(ALIASES):
-            return skip
-        if any(len(part) < skip + 3 for part in parts):
-            return skip
+    while all(len(names) > skip + 1 for names in folders):
+        tops = {names[skip] for names in folders}
+        if len(tops) != 1 or tops.pop().lower() in ALIASES:
+            break
         skip += 1
+    return skip
 
 
-def _has_splits(parts: Sequence[Sequence[str]]) -> bool:
+def _has_splits(folders: Sequence[Sequence[str]]) -> bool:
     """Whether the top folders are splits: one is called train, and not as a class may be, with
     pictures directly in it beside folders that are no splits."""
-    trains = [part for part in parts if ALIASES.get(part[0].lower()) == "train"]
+    trains = [names for names in folders if names and ALIASES.get(names[0].lower()) == "train"]
     if not trains:
         return False
-    if all(len(part) > 2 for part in trains):
+    if all(len(names) > 1 for names in trains):
         return True
-    return all(part[0].lower() in ALIASES for part in parts)
+    return all(names and names[0].lower() in ALIASES for names in folders)
 
 
-def _without_masks(found: dict[str, list[tuple[str, str]]]) -> Counter[str]:
-    """Take out NAME_mask.png and its like where NAME.* stands beside it; how many there were."""
-    out = Counter[str]()
-    for split, files in found.items():
-        suspects = [key for _, key in files if _base(key)]
-        if not suspects:
-            continue
-        stems = {key[: len(key) - len(suffix_of(key))] for _, key in files}
-        masks = {key for key in suspects if _base(key) in stems}
-        found[split] = [(label, key) for label, key in files if key not in masks]
-        if masks:
-            out["mask or depth map beside its picture"] += len(masks)
-    return out
+def _place(names: Sequence[str], depth: int) -> tuple[str, str | None] | None:
+    """(split, class) of the pictures in a folder; (folder, None) beside the splits; None where
+    there is no class."""
+    if depth and names and names[0].lower() not in ALIASES:
+        return names[0], None
+    if len(names) < depth + 1:
+        return None
+    return (ALIASES[names[0].lower()] if depth else ""), names[depth]
+
+
+def _refuse_twice(
+    parts: dict[str, list[str]], places: dict[str, tuple[str, str | None] | None], where: str
+) -> None:
+    called: dict[str, str] = {}
+    for folder, place in places.items():
+        if place and place[0] and place[1] is not None:
+            top = parts[folder][0]
+            if called.setdefault(place[0], top) != top:
+                raise InputError(
+                    f"{where} has two {place[0]} folders, {called[place[0]]!r} and {top!r}; put "
+                    "their pictures together, or take one out."
+                )
+
+
+def _without_masks(keys: list[str]) -> tuple[list[str], Counter[str]]:
+    """The keys without NAME_mask.png and its like where NAME.* stands beside it, and how many
+    there were."""
+    suspects = [key for key in keys if key[: key.rfind(".")].lower().endswith(TAILS)]
+    if not suspects:
+        return keys, Counter()
+    stems = {key[: len(key) - len(suffix_of(key))] for key in keys}
+    masks = {key for key in suspects if _base(key) in stems}
+    out = Counter({"mask or depth map beside its picture": len(masks)} if masks else {})
+    return [key for key in keys if key not in masks], out
 
 
 def _base(key: str) -> str:
     """NAME of a key NAME_mask.png, "" for others."""
-    stem = key[: len(key) - len(PurePosixPath(key).suffix)]
-    for word in BESIDE:
-        if stem.lower().endswith(word) and stem[: -len(word)].endswith(("_", "-", ".")):
-            return stem[: -len(word) - 1]
-    return ""
+    stem = key[: key.rfind(".")]
+    tail = next((tail for tail in TAILS if stem[-len(tail) :].lower() == tail), "")
+    return stem[: -len(tail)] if tail else ""
 
 
 def _refuse_masks(names: set[str], place: str) -> None:
@@ -247,14 +266,11 @@ def _refuse_masks(names: set[str], place: str) -> None:
 
 
 def _empty_classes(
-    store: FolderStore | ZipStore,
-    found: dict[str, list[tuple[str, str]]],
-    skip: int,
-    depth: int,
+    store: FolderStore | ZipStore, folders: set[str], skip: int, depth: int
 ) -> list[str]:
     """Folders where classes lie that hold no picture."""
-    full = {"/".join(key.split("/")[: skip + depth + 1]) for f in found.values() for _, key in f}
-    around = {key.rpartition("/")[0] for key in full}
+    full = {"/".join(folder.split("/")[: skip + depth + 1]) for folder in folders}
+    around = {name.rpartition("/")[0] for name in full}
     return sorted(
         folder[:-1].rpartition("/")[2]
         for folder in store.folders

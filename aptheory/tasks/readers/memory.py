@@ -19,7 +19,7 @@ from aptheory.tasks.arrays import Range, to_pixels
 from aptheory.tasks.base import ArraySplit, Selection, Split, Task
 from aptheory.tasks.classes import as_column, number_classes, shown
 from aptheory.tasks.completing import ALIASES, complete
-from aptheory.tasks.copies import kinds, same_rows
+from aptheory.tasks.copies import kinds, same_images, same_rows
 from aptheory.tasks.own import Own, Unlabelled
 from aptheory.tasks.readers.folder import require_every_class
 from aptheory.tasks.split import Indices
@@ -142,7 +142,7 @@ def dataset_task(
         labels,
         seed=seed,
         where=where,
-        copies=lambda split: None if whole[split].random else _copies(whole[split]),
+        copies=lambda split: None if whole[split].random else same_images(whole[split]),
         groups=lambda split: splits[split].groups(together),
     )
     made: dict[str, Split] = {
@@ -388,14 +388,6 @@ def _numbered(values: Any, names: Sequence[str] | None, where: str, split: str) 
 def _too_few(column: np.ndarray, names: Sequence[str]) -> bool:
     """Whether ids go beyond the names: then the names are of something else."""
     return column.dtype != object and len(column) > 0 and int(column.max()) >= len(names)
-
-
-def _copies(split: Own) -> np.ndarray:
-    rows = [
-        split.images(range(start, min(start + 64, len(split))), (64, 64)).numpy()
-        for start in range(0, len(split), 64)
-    ]
-    return same_rows(np.concatenate(rows))
 
 
 def _warn_of_constants(pixels: np.ndarray, where: str) -> None:

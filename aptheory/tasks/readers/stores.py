@@ -145,7 +145,7 @@ class FolderStore:
                 seen.append(("unreadable", key))
                 continue
             size = os.lseek(descriptor, 0, os.SEEK_END)
-            seen.append((size, os.pread(descriptor, 48, max(0, size - 48))))
+            seen.append(b"%d " % size + os.pread(descriptor, 24, max(0, size - 24)))
             os.close(descriptor)
         return seen
 

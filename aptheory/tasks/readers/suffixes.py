@@ -4,7 +4,6 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import PurePosixPath
 from typing import Any
 
 _log = logging.getLogger("aptheory")
@@ -39,7 +38,8 @@ _STARTS = (
 
 def suffix_of(key: str) -> str:
     """The suffix in lower case, with its dot; "" without one."""
-    return PurePosixPath(key).suffix.lower()
+    dot = key.rfind(".")
+    return key[dot:].lower() if dot > key.rfind("/") + 1 else ""
 
 
 def plugin(suffix: str) -> bool:

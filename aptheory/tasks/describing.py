@@ -1,0 +1,46 @@
+"""A task in words: its splits' sizes, its classes and their balance, and how it is read."""
+
+import html
+from typing import Any
+
+import numpy as np
+
+SHOWN = 8  # classes that are named
+
+
+def rows(task: Any) -> list[tuple[str, str]]:
+    """(what, value) of a task, for its text and its page."""
+    sizes, balance = [], []
+    for name in ("train", "val", "test"):
+        labels = getattr(task, name).labels
+        counts = np.bincount(labels, minlength=len(task.classes))
+        sizes.append(f"{name} {len(labels)}")
+        even = counts.min() == counts.max()
+        balance.append(f"{name} {counts.min()}" + ("" if even else f" to {counts.max()}"))
+    names = ", ".join(task.classes[:SHOWN])
+    more = f" and {len(task.classes) - SHOWN} more" if len(task.classes) > SHOWN else ""
+    out = [
+        ("pictures", ", ".join(sizes)),
+        ("classes", f"{len(task.classes)}: {names}{more}"),
+        ("a class has", ", ".join(balance)),
+        ("preprocessing", task.preprocessing),
+        ("splits", task.provenance),
+        *(("read", note) for note in task.notes),
+        *(("left out", f"{number} × {kind}") for kind, number in task.left_out.items()),
+    ]
+    return [(what, value) for what, value in out if value]
+
+
+def text(task: Any) -> str:
+    """The task in lines."""
+    lines = [f"task {task.name} ({task.group})"]
+    return "\n".join([*lines, *(f"  {what:<14} {value}" for what, value in rows(task))])
+
+
+def page(task: Any) -> str:
+    """The task as an HTML table."""
+    cells = "".join(
+        f"<tr><th>{html.escape(what)}</th><td>{html.escape(value)}</td></tr>"
+        for what, value in rows(task)
+    )
+    return f"<table><caption>{html.escape(task.name)} ({task.group})</caption>{cells}</table>"
