@@ -5,7 +5,7 @@ takes the group apart for the command line.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,6 +63,12 @@ class DeviceOptions:
         from aptheory.training.recipe import Recipe
 
         return Recipe.named(name, precision=self.precision, **changes)
+
+    def placed(self, planned: Any) -> Any:
+        """A study on this device, where one was named."""
+        if self.device == "auto":
+            return planned
+        return replace(planned, runtime=replace(planned.runtime, device=self.device))
 
 
 DecodingThreads = Annotated[

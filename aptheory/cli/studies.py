@@ -124,7 +124,7 @@ def sweep(
     from aptheory.studies.sweep import sweep as train
 
     if file is not None:
-        planned = Study.from_toml(file)
+        planned = on.placed(Study.from_toml(file))
     elif network and task:
         planned = study(network, task, networks, images_of, on, training, method)
     else:
@@ -171,7 +171,7 @@ def run(
     if len(networks) == 1 and networks[0].endswith(".toml"):
         if task:
             raise InputError(f"{networks[0]} names its tasks; leave out --task.")
-        planned = Study.from_toml(networks[0])
+        planned = on.placed(Study.from_toml(networks[0]))
     elif task:
         training = search.training()
         planned = study(networks, task, network_options, images_of, on, training, method)
