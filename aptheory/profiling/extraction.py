@@ -9,7 +9,7 @@ import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ def extract_to(
     *,
     layers: Places = "all",
     splits: Sequence[str] = SPLITS,
-    pooled: Literal["mean", "class", "all"] | None = "mean",
+    pooled: str | None = "mean",
     form: str = "npz",
     batch_size: int = 64,
     progress: bool = False,
@@ -60,6 +60,7 @@ def extract_to(
     ):
         if value not in known:
             raise InputError(f"{name} is {value!r}; expected one of {', '.join(map(str, known))}.")
+    how: Any = pooled
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +81,7 @@ def extract_to(
                 assert labels is not None
                 rows = {"label": labels.cpu().numpy()}
                 for layer, z in net.walk(x, stops=chosen):
-                    features = (z if pooled is None else layer.pooled(z, pooled)).float()
+                    features = (z if pooled is None else layer.pooled(z, how)).float()
                     rows[layer.name] = features.cpu().numpy()
                     shapes[layer.name] = list(features.shape[1:])
                 writer.add(rows)
