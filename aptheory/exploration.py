@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from aptheory.studies.plan import make_plan
 from aptheory.studies.presence import presence
 from aptheory.studies.records import key_of
 from aptheory.studies.sources import view_identity
+from aptheory.studies.status import duration
 from aptheory.studies.store import Store
 from aptheory.studies.study import Opened, Study
 from aptheory.studies.sweep import engine_of, execute
@@ -37,6 +38,19 @@ log = logging.getLogger("aptheory")
 
 MEASURES = ("attention_distance", "cka", "effective_rank", "globality")
 """What the main job measures at every layer; attention distance where there is attention."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How much of a sweep is trained."""
+
+    layers: str
+    seeds: int
+    epochs: int | None
+
+
+QUICK_LOOK = Look(layers="0.0,0.2,0.4,0.6,0.8,1.0", seeds=2, epochs=8)
+"""What ``aptheory run`` trains unless told more: minutes for 300 images on two cores."""
 
 
 DEMO = Study(
@@ -84,6 +98,8 @@ def explore(
         opened, **{word: options.pop(word) for word in _OF_ENGINE if word in options}
     )
     store = Store(make_folder(folder)).create()
+    seconds = plan.seconds / max(1, engine.workers)
+    log.info("%d runs, about %s (predicted)", len(plan), duration(seconds))
     with presence(store, plan):
         profiles = profile_study(opened, folder, measures=measures, images=images, seed=seed)
         accuracy = execute(plan, store, engine=engine, opened=opened, **options)

@@ -5,7 +5,16 @@ share. Exit codes: 0 all that was asked is done, 1 some runs failed, 2 input tha
 (one sentence says why), 130 interrupted.
 """
 
-from aptheory.cli import choosing, models, networks, results, studies, tasks  # noqa: F401
+from aptheory.cli import (  # noqa: F401 - each brings its verbs
+    catalogue,
+    choosing,
+    features,
+    models,
+    networks,
+    results,
+    studies,
+    tasks,
+)
 from aptheory.cli.app import app, main
 
 __all__ = ["app", "main"]

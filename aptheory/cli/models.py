@@ -61,6 +61,9 @@ class FitOptions:
     ] = 10
     augment: Annotated[str, typer.Option(help="none, flip, crop or crop_flip")] = "none"
     label_smoothing: Annotated[float | None, typer.Option(min=0, max=1)] = None
+    balance: Annotated[
+        bool, typer.Option("--balance", help="weigh rare classes up, so that all count alike")
+    ] = False
 
     def recipe_of(self, precision: str) -> Any:
         """The `Recipe` that the options describe."""
@@ -78,6 +81,7 @@ class FitOptions:
             self.recipe,
             **given,
             augment=self.augment,
+            balance="weights" if self.balance else "none",
             precision=precision,
             validate_every=1,
             patience=self.patience or None,

@@ -7,6 +7,7 @@ import typer
 
 from aptheory.cli.app import verb
 from aptheory.cli.options import (
+    DeviceOptions,
     Images,
     Measures,
     Network,
@@ -35,16 +36,19 @@ def profile(
     out: Out,
     options: NetworkOptions,
     images_of: TaskOptions,
+    on: DeviceOptions,
     measures: Measures = None,
     images: Images = 512,
     seed: Seed = 0,
 ) -> None:
     """Measure every metric at every layer, in one pass over the images."""
+    from aptheory.devices import autocast, device_of
     from aptheory.exploration import MEASURES, profile_study
 
     wanted = tuple(measures.split(",")) if measures else MEASURES
-    planned = study(networks, task, options, images_of)
-    table = profile_study(planned, out, measures=wanted, images=images, seed=seed)
+    planned = study(networks, task, options, images_of, on)
+    with autocast(device_of(on.device), on.precision):
+        table = profile_study(planned, out, measures=wanted, images=images, seed=seed)
     typer.echo(f"{len(table)} values in {out / 'profile.csv'}")
 
 
@@ -53,18 +57,24 @@ def cost(
     network: Network,
     methods: Annotated[list[str], typer.Argument(help="such as ap:layer=3, vpt:tokens=10")],
     options: NetworkOptions,
+    on: DeviceOptions,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     classes: Annotated[int, typer.Option(min=1)] = 10,
     out: Annotated[Path | None, typer.Option("--out", "-o")] = None,
 ) -> None:
     """Predict and measure what methods cost: parameters, FLOPs, time, memory, throughput."""
+    from aptheory.devices import device_of
     from aptheory.methods import parse
     from aptheory.studies.sources import load_network
     from aptheory.training.cost import cost as measure
 
-    net = load_network(options.spec(network))
+    net = load_network(options.spec(network)).to(device_of(on.device))
     table = measure(
-        net, [parse(method) for method in methods], batch_size=batch_size, classes=classes
+        net,
+        [parse(method) for method in methods],
+        batch_size=batch_size,
+        classes=classes,
+        precision=on.precision,
     )
     if out is not None:
         from aptheory.exploration import write_table

@@ -6,7 +6,7 @@ takes the group apart for the command line.
 
 import ast
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,6 +116,18 @@ class DeviceOptions:
     ] = "auto"
     precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32"
 
+    def recipe(self, name: str = "quick", **changes: Any) -> Any:
+        """The recipe of that name in this precision."""
+        from aptheory.training.recipe import Recipe
+
+        return Recipe.named(name, precision=self.precision, **changes)
+
+    def placed(self, planned: Any) -> Any:
+        """A study on this device, where one was named."""
+        if self.device == "auto":
+            return planned
+        return replace(planned, runtime=replace(planned.runtime, device=self.device))
+
 
 DecodingThreads = Annotated[
     int | None, typer.Option("--workers", min=1, help="threads that decode pictures")
@@ -173,16 +185,18 @@ def study(
     tasks: list[str],
     network_options: NetworkOptions,
     task_options: TaskOptions,
+    on: DeviceOptions,
     training: TrainingOptions | None = None,
     methods: list[str] | None = None,
 ) -> Any:
     """The `Study` that the options describe."""
-    from aptheory.studies.study import Study
+    from aptheory.studies.study import Runtime, Study
 
     training = training or TrainingOptions()
-    recipe: Any = training.recipe
-    if training.epochs is not None:
-        recipe = {"name": recipe, "epochs": training.epochs}
+    changes = {"epochs": training.epochs, "precision": on.precision}
+    plain = {"epochs": None, "precision": "float32"}
+    changes = {word: value for word, value in changes.items() if value != plain[word]}
+    recipe: Any = {"name": training.recipe, **changes} if changes else training.recipe
     return Study(
         name="run",
         networks=[network_options.spec(name) for name in networks],
@@ -191,6 +205,7 @@ def study(
         layers=places(training.layers),
         recipes=[recipe],
         seeds=range(training.seeds),
+        runtime=Runtime(device=on.device),
     )
 
 

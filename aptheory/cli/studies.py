@@ -1,5 +1,7 @@
 """Verbs that train many runs: sweep, run (the whole job) and demo."""
 
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,28 +9,106 @@ import typer
 
 from aptheory.cli.app import verb
 from aptheory.cli.options import (
+    DeviceOptions,
     EngineOptions,
     Images,
     Measures,
     Methods,
     NetworkOptions,
-    Networks,
     Out,
     TaskOptions,
-    Tasks,
     TrainingOptions,
     study,
 )
 from aptheory.cli.results import print_findings
 from aptheory.errors import InputError
 
+_log = logging.getLogger("aptheory")
+
+
+@dataclass(kw_only=True)
+class SearchOptions:
+    """How much of the sweep `run` does: a quick look, unless more is said."""
+
+    layers: Annotated[
+        str | None, typer.Option(help="all, indices such as 0,3,7, or fractions such as 0.0,1.0")
+    ] = None
+    seeds: Annotated[int | None, typer.Option(min=1, max=10_000, help="from 0 up")] = None
+    recipe: Annotated[str, typer.Option(help="quick, paper_ap, vpt or vapt")] = "quick"
+    epochs: Annotated[int | None, typer.Option(min=1, help="instead of the recipe's own")] = None
+    full: Annotated[
+        bool, typer.Option("--full", help="every layer, three seeds, all epochs of the recipe")
+    ] = False
+
+    def training(self) -> TrainingOptions:
+        """What is trained: what was said, and of the rest a little, or all with ``full``."""
+        from aptheory.exploration import QUICK_LOOK
+        from aptheory.training.recipe import Recipe
+
+        look = QUICK_LOOK
+        if self.full:
+            look = replace(look, layers="all", seeds=3, epochs=None)
+        epochs = self.epochs
+        if epochs is None and look.epochs is not None:
+            epochs = min(look.epochs, Recipe.named(self.recipe).epochs)
+        return TrainingOptions(
+            layers=self.layers or look.layers,
+            seeds=self.seeds or look.seeds,
+            recipe=self.recipe,
+            epochs=epochs,
+        )
+
+    def left_out(self) -> str:
+        """In words, what a quick look leaves out."""
+        from aptheory.training.recipe import Recipe
+
+        training, full = self.training(), Recipe.named(self.recipe).epochs
+        parts = []
+        if training.layers != "all":
+            parts.append(f"layers {training.layers} instead of all")
+        if training.seeds < 3:
+            parts.append(f"{training.seeds} seeds instead of 3")
+        if training.epochs is not None and training.epochs < full:
+            parts.append(f"{training.epochs} epochs instead of {full}")
+        if not parts:
+            return "the full sweep"
+        return f"a quick look: {', '.join(parts)}; --full is the whole sweep"
+
+
+@dataclass(kw_only=True)
+class StudyFileOptions:
+    """What to do with a study beside running it."""
+
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the runs, run nothing")] = False
+    save_study: Annotated[Path | None, typer.Option(help="write the study to this file (TOML)")] = (
+        None
+    )
+
+    def enough(self, planned: Any) -> bool:
+        """Write and print what was asked for; whether that was all."""
+        from aptheory.studies.files import write_atomically
+        from aptheory.studies.status import duration
+        from aptheory.studies.sweep import dry_run as plan_of
+        from aptheory.studies.writing import study_text
+
+        if self.save_study is not None:
+            write_atomically(self.save_study, study_text(planned))
+            _log.info("the study is in %s", self.save_study)
+        if self.dry_run:
+            plan = plan_of(planned)
+            typer.echo(plan.table().to_string(index=False))
+            typer.echo(f"{len(plan)} runs, about {duration(plan.seconds)} on one core")
+        return self.dry_run
+
 
 @verb
 def sweep(
     networks: NetworkOptions,
     images_of: TaskOptions,
+    on: DeviceOptions,
     training: TrainingOptions,
     engine: EngineOptions,
+    keeping: StudyFileOptions,
     file: Annotated[
         Path | None, typer.Argument(metavar="STUDY", help="a study file (TOML)")
     ] = None,
@@ -36,26 +116,20 @@ def sweep(
     task: Annotated[list[str] | None, typer.Option("--task", "-t")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o")] = None,
     method: Methods = ["ap"],  # noqa: B006 - typer reads the default, nothing mutates it
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the runs, run nothing")] = False,
 ) -> None:
     """Train methods at layers, over seeds: from a study file or from --network and --task."""
     from aptheory.exploration import write_table
     from aptheory.findings.compare import compare
-    from aptheory.studies.status import duration
     from aptheory.studies.study import Study
-    from aptheory.studies.sweep import dry_run as plan_of
     from aptheory.studies.sweep import sweep as train
 
     if file is not None:
-        planned = Study.from_toml(file)
+        planned = on.placed(Study.from_toml(file))
     elif network and task:
-        planned = study(network, task, networks, images_of, training, method)
+        planned = study(network, task, networks, images_of, on, training, method)
     else:
         raise InputError("nothing to sweep: give a study file, or --network and --task.")
-    if dry_run:
-        plan = plan_of(planned)
-        typer.echo(plan.table().to_string(index=False))
-        typer.echo(f"{len(plan)} runs, about {duration(plan.seconds)} on one core")
+    if keeping.enough(planned):
         return
     if out is None:
         out = Path("runs") / planned.name
@@ -69,18 +143,44 @@ def sweep(
 
 @verb
 def run(
-    networks: Networks,
-    task: Tasks,
-    out: Out,
+    networks: Annotated[
+        list[str],
+        typer.Argument(metavar="NETWORK...|STUDY", help="networks as elsewhere, or a study file"),
+    ],
     network_options: NetworkOptions,
     images_of: TaskOptions,
-    training: TrainingOptions,
+    on: DeviceOptions,
+    search: SearchOptions,
     engine: EngineOptions,
+    keeping: StudyFileOptions,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", "-t", help="a task's name, folder:PATH or npz:PATH; repeat"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="default: runs/NAME")] = None,
+    method: Methods = ["ap"],  # noqa: B006 - typer reads the default, nothing mutates it
     measures: Measures = None,
     images: Images = 512,
 ) -> None:
-    """The whole job: profile, sweep, relate and report; run again to continue."""
-    planned = study(networks, task, network_options, images_of, training)
+    """The whole job: profile, sweep, relate and report; run again to continue.
+
+    Without more words it is a quick look: some layers, two seeds, few epochs; --full is all.
+    """
+    from aptheory.studies.study import Study
+
+    if len(networks) == 1 and networks[0].endswith(".toml"):
+        if task:
+            raise InputError(f"{networks[0]} names its tasks; leave out --task.")
+        planned = on.placed(Study.from_toml(networks[0]))
+    elif task:
+        training = search.training()
+        planned = study(networks, task, network_options, images_of, on, training, method)
+    else:
+        raise InputError("nothing to run on: give --task, or a study file.")
+    if keeping.enough(planned):
+        return
+    _log.info("%s", search.left_out() if task else "the study of the file")
+    out = out if out is not None else Path("runs") / planned.name
     _explore(planned, out, measures=measures, images=images, **vars(engine))
 
 

@@ -141,15 +141,20 @@ class Study:
     def open(self) -> Opened:
         """Load each network and task, once, for planning, profiling, training and settings.
 
+        The networks lie on the study's device, so that all of these happen there.
+
         Raises:
             InputError: an unknown network or task, or two of one name.
         """
+        from aptheory.devices import device_of
         from aptheory.studies.sources import load_network, load_task
 
+        device = device_of(self.runtime.device)
         tasks = tuple(OpenTask(spec, load_task(spec)) for spec in self.tasks)
         _distinct("task", [each.task.name for each in tasks])
         networks = tuple(
-            OpenNetwork(spec, load_network(spec, beside=self.beside)) for spec in self.networks
+            OpenNetwork(spec, load_network(spec, beside=self.beside).to(device))
+            for spec in self.networks
         )
         _distinct("network", [each.net.name for each in networks])
         return Opened(self, networks, tasks)

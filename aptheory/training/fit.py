@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from aptheory.errors import InputError
 from aptheory.tasks.catalogue import task as open_task
 from aptheory.training.kept import Kept
+from aptheory.training.losses import Loss
 from aptheory.training.outcome import Outcome, note_equal_seeds
 from aptheory.training.recipe import Recipe, Run, grid
 from aptheory.training.stack import Stack
@@ -43,6 +44,7 @@ def fit(
     kept: Kept | None = None,
     fresh: bool = True,
     predictions: bool = False,
+    loss: Loss | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Outcome:
@@ -51,8 +53,10 @@ def fit(
     ``task`` is a task, or whatever `aptheory.task` makes one of.
     ``seed`` decides the start of what is learned and the order of the images. ``fresh=False``
     goes on from where ``adapted`` stands, its head's standardisation included. ``kept`` are
-    activations to start from (moved to the method's place); by default they are made. ``on_epoch``
-    is called after each epoch with its entry of `Outcome.curve`.
+    activations to start from (moved to the method's place); by default they are made. ``loss`` is
+    what is minimised instead of cross entropy: logits (images, classes) and labels (images,) to
+    the loss of each image. ``on_epoch`` is called after each epoch with its entry of
+    `Outcome.curve`.
 
     Raises InputError for a stack of several runs or classes that are not the task's.
     """
@@ -77,6 +81,7 @@ def fit(
         recipe,
         predictions=predictions,
         fresh=fresh,
+        loss=loss,
         on_epoch=on_epoch and (lambda _, point: on_epoch(point)),
         log=log,
     )

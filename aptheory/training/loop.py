@@ -26,6 +26,7 @@ from aptheory.training.drawing import POOL, Part, Parts, parts_of
 from aptheory.training.head_start import start_head
 from aptheory.training.judging import WORST, Score
 from aptheory.training.kept import Kept
+from aptheory.training.losses import Loss, class_weights, cross_entropy
 from aptheory.training.memory import out_of_memory
 from aptheory.training.recipe import Recipe, Run
 
@@ -73,6 +74,7 @@ class Loop:
         recipe: Recipe,
         *,
         fresh: bool = True,
+        loss: Loss | None = None,
         log: Callable[[str], None] | None = None,
     ) -> None:
         if len(runs) != adapted.runs:
@@ -83,6 +85,7 @@ class Loop:
                 f"place {adapted.first_layer}; advance them first."
             )
         self.adapted, self.kept, self.recipe = adapted, kept, recipe
+        self.loss = loss or cross_entropy(recipe.label_smoothing)
         self.log = log or _log.info
         self.device = kept.device
         self.micro = recipe.accumulate
@@ -262,7 +265,9 @@ class Loop:
         factor = recipe.lr_factor(self.epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        orders = torch.stack([self._order(p.order, number) for p in self.progress])
+        if recipe.balance != "none":
+            self._weights = class_weights(self.labels("train"), self.adapted.classes)
+        orders = torch.stack([self._order(k, number) for k in range(runs)])
         loss = torch.zeros(runs, dtype=torch.float64, device=self.device)
         right = torch.zeros(runs, dtype=torch.float64, device=self.device)
         self.adapted.train()
@@ -288,8 +293,14 @@ class Loop:
                     f"(learning rate {peak:g})"
                 )
 
-    def _order(self, generator: torch.Generator, number: int) -> Int64[Tensor, " images"]:
-        order = torch.randperm(number, generator=generator)
+    def _order(self, k: int, number: int) -> Int64[Tensor, " images"]:
+        """The images of an epoch of run k, in the order in which it sees them."""
+        generator = self.progress[k].order
+        if self.recipe.balance == "sampler":
+            chance = self._weights[k][self.labels("train")[k]].cpu()
+            order = torch.multinomial(chance, number, replacement=True, generator=generator)
+        else:
+            order = torch.randperm(number, generator=generator)
         if self.kept.views:
             views = torch.randint(0, self.kept.views, (number,), generator=generator)
             order = order + number * views
@@ -325,10 +336,10 @@ class Loop:
         for part in rows.split(-(-total // self.micro), dim=1):
             y = labels.gather(1, part.to(labels.device) % labels.shape[1]).flatten()
             logits = self._logits("train", part)
-            loss = F.cross_entropy(
-                logits, y, reduction="none", label_smoothing=recipe.label_smoothing
-            )
-            loss = loss.view(runs, -1).sum(1) / total
+            loss = self.loss(logits, y).view(runs, -1)
+            if recipe.balance == "weights":
+                loss = loss * self._weights.gather(1, y.view(runs, -1))
+            loss = loss.sum(1) / total
             loss.sum().backward()
             losses.append(loss.detach())
             rights.append((logits.detach().argmax(1) == y).view(runs, -1).sum(1))

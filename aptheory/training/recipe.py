@@ -13,6 +13,7 @@ from typing import Any
 
 from aptheory.errors import InputError
 from aptheory.training.judging import JUDGES
+from aptheory.training.losses import BALANCES
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "optimizer": ("adamw", "adam", "sgd"),
@@ -24,9 +25,10 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "head_init": ("default", "zeros", "vapt", "probe"),
     "compile": ("none", "default", "reduce-overhead", "max-autotune"),
     "judge": JUDGES,
+    "balance": BALANCES,
     "redraw": (False, True),
 }
-_LATER = ("judge", "redraw")
+_LATER = ("judge", "redraw", "balance")
 """Settings that came after runs had been recorded; at their default they stand in no identity, so
 that the keys of those runs stay what they were."""
 
@@ -61,6 +63,8 @@ class Recipe:
         redraw: each seed draws its training and validation images anew, as many of each class, from
             the task's pool (`Task.drawn_from`), so that the spread over seeds holds the luck of the
             training set. Test images stay. Without it every seed sees the task's own splits.
+        balance: how classes of unequal size count alike: "weights" in the loss, n / (C n_c) of its
+            class on an image, or "sampler", which draws images with such weights, with replacement.
         precision: "float32", "bfloat16" or "float16", the type of the autocast; weights, gradients
             and optimiser state stay float32.
         keep, keep_dtype: where the activations entering the first trained place are kept ("auto",
@@ -109,6 +113,7 @@ class Recipe:
     cuda_graph: bool = False
     fuse: bool = True
     judge: str = "accuracy"
+    balance: str = "none"
     redraw: bool = False
 
     def __post_init__(self) -> None:
@@ -230,6 +235,13 @@ _NAMED: dict[str, dict[str, Any]] = {
     "vpt": _VPT,
     "vapt": {**_VPT, "head_init": "vapt"},
 }
+
+
+def recipe_names() -> tuple[str, ...]:
+    """What `Recipe.named` knows."""
+    return tuple(_NAMED)
+
+
 SEARCH_LR = (50.0, 25.0, 10.0, 5.0, 2.5, 1.0, 0.5, 0.25, 0.1, 0.05)
 """Base learning rates that VPT and VAPT search [code]."""
 SEARCH_WEIGHT_DECAY = (1e-2, 1e-3, 1e-4, 0.0)

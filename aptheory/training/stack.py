@@ -15,6 +15,7 @@ from aptheory.training.convergence import flat
 from aptheory.training.judging import Score
 from aptheory.training.kept import Kept
 from aptheory.training.loop import Loop, Progress
+from aptheory.training.losses import Loss
 from aptheory.training.memory import peak_memory, reset_peak
 from aptheory.training.outcome import Outcome
 from aptheory.training.recipe import Recipe, Run
@@ -44,6 +45,7 @@ class Stack:
         predictions: bool = False,
         keep_models: bool = False,
         fresh: bool = True,
+        loss: Loss | None = None,
         on_epoch: Callable[[int, dict[str, float]], None] | None = None,
         log: Callable[[str], None] | None = None,
     ) -> None:
@@ -54,7 +56,7 @@ class Stack:
         self.seconds, self.peak = 0.0, 0
         self.done: dict[int, Outcome] = {}
         with self._measured(), own_randomness(runs[0].seed):
-            self.loop = Loop(adapted, runs, kept, recipe, fresh=fresh, log=log)
+            self.loop = Loop(adapted, runs, kept, recipe, fresh=fresh, loss=loss, log=log)
 
     def outcomes(self) -> list[Outcome]:
         """Train to the end; one outcome a run, in order."""

@@ -1,0 +1,99 @@
+"""Verbs that list what there is, a line each, and say what this machine has."""
+
+import os
+import platform
+from typing import Annotated
+
+import typer
+
+from aptheory.cli.app import verb
+
+SHOWN = 40
+
+
+@verb
+def networks(
+    pattern: Annotated[str, typer.Argument(help="such as 'resnet*' or '*vit*small*'")] = "",
+) -> None:
+    """List the networks by name: the packaged ones, and timm's that match PATTERN."""
+    import timm
+
+    from aptheory.networks.zoo import models  # noqa: F401  (registers our own networks)
+
+    own = [name for name in timm.list_models("aptheory_*") if not pattern]
+    for name in own:
+        typer.echo(f"{name}: packaged with its weights, small")
+    matching = timm.list_models(pattern or "*")
+    trained = set(timm.list_models(pattern or "*", pretrained=True))
+    shown = matching if pattern else []
+    for name in shown:
+        typer.echo(f"{name}: {'timm, pretrained' if name in trained else 'timm, no weights'}")
+    if not pattern:
+        typer.echo(f"and {len(matching) - len(own)} of timm's: give a pattern such as 'resnet*'")
+    elif not shown:
+        typer.echo(f"no network matches {pattern!r}; `aptheory networks` says which there are")
+        raise typer.Exit(1)
+
+
+@verb
+def methods() -> None:
+    """List the methods, with their settings."""
+    from dataclasses import fields
+
+    from aptheory.methods import METHODS
+
+    for name, method in METHODS.items():
+        summary = (method.__doc__ or "").strip().split("\n")[0].rstrip(".")
+        settings = ", ".join(field.name for field in fields(method))
+        typer.echo(f"{name}: {summary}" + (f" ({settings})" if settings else ""))
+
+
+@verb
+def recipes() -> None:
+    """List the recipes, with what they train with."""
+    from aptheory.training.recipe import Recipe, recipe_names
+
+    for name in recipe_names():
+        recipe = Recipe.named(name)
+        typer.echo(
+            f"{name}: {recipe.optimizer}, lr {recipe.lr:g}, {recipe.epochs} epochs, batches of "
+            f"{recipe.batch_size}, {recipe.schedule}, weight decay {recipe.weight_decay:g}"
+        )
+
+
+@verb
+def measures() -> None:
+    """List what a profile can measure at every layer."""
+    from aptheory.metrics.registry import MEASURES
+    from aptheory.profiling.watchers import known_measures
+
+    for name in known_measures():
+        if name not in MEASURES:
+            typer.echo(name)
+            continue
+        measure = MEASURES[name]
+        unit = f" ({measure.unit})" if measure.unit else ""
+        typer.echo(f"{name}{unit}: greater means {measure.greater_means}; {measure.source}")
+
+
+@verb
+def env() -> None:
+    """Say what this machine has: versions, devices, threads, caches."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    from aptheory.devices import device_name, device_of
+    from aptheory.tasks.cache import cache_folder, data_folder
+    from aptheory.version import __version__
+
+    typer.echo(f"aptheory {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    for package in ("torch", "torchvision", "timm", "numpy", "scikit-learn", "pandas"):
+        try:
+            typer.echo(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            typer.echo(f"{package} is not installed")
+    typer.echo(f"device: {device_name(device_of('auto'))} ({torch.cuda.device_count()} GPUs)")
+    typer.echo(f"threads: {torch.get_num_threads()} of {os.cpu_count()} cores")
+    typer.echo(f"data sets: {data_folder()}")
+    typer.echo(f"cache: {cache_folder()}")

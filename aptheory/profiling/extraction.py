@@ -1,0 +1,185 @@
+"""Features to files: every layer asked for, written a batch at a time.
+
+For people who want nothing else. `extract` gives the same as tensors in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from aptheory.errors import InputError
+from aptheory.networks.network import Network, Places
+from aptheory.profiling.profile import batches
+
+if TYPE_CHECKING:
+    from aptheory.tasks import Task
+
+FORMATS = ("npz", "parquet")
+SPLITS = ("train", "val", "test")
+
+
+def extract_to(
+    net: Network,
+    task: Task,
+    folder: str | Path,
+    *,
+    layers: Places = "all",
+    splits: Sequence[str] = SPLITS,
+    pooled: str | None = "mean",
+    form: str = "npz",
+    batch_size: int = 64,
+    progress: bool = False,
+) -> list[Path]:
+    """Write the activations entering ``layers`` for each split of a task; the files written.
+
+    Args:
+        folder: comes to hold ``train.npz`` (or ``.parquet``) and so on: an array (n, ...) a layer
+            under its place's name, in the images' order, and ``label``; and ``features.json``,
+            which says what they are. In Parquet a layer is a column of flat lists.
+        pooled: "mean", "class" or "all" as `Layer.pooled`; None keeps activations whole.
+        form: "npz", which NumPy reads, or "parquet" (``pip install 'aptheory[parquet]'``).
+        batch_size: images at once; memory is one batch, whatever the number of images.
+
+    Raises:
+        InputError: an unknown layer, split, pooling or form; a folder that cannot be written.
+    """
+    from tqdm.auto import tqdm
+
+    chosen = net.places(layers)
+    for name, value, known in (
+        *(("split", split, SPLITS) for split in splits),
+        ("pooled", pooled, ("mean", "class", "all", None)),
+        ("form", form, FORMATS),
+    ):
+        if value not in known:
+            raise InputError(f"{name} is {value!r}; expected one of {', '.join(map(str, known))}.")
+    how: Any = pooled
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}); name another.") from error
+    written = []
+    shapes: dict[str, list[int]] = {}
+    for split in splits:
+        count = len(getattr(task, split))
+        path = folder / f"{split}.{form}"
+        writer: Writer = Npz(path, count) if form == "npz" else Parquet(path)
+        with (
+            torch.inference_mode(),
+            writer,
+            tqdm(total=count, desc=split, unit="image", disable=not progress) as bar,
+        ):
+            for x, labels in batches(net, task, batch_size=batch_size, split=split):
+                assert labels is not None
+                rows = {"label": labels.cpu().numpy()}
+                for layer, z in net.walk(x, stops=chosen):
+                    features = (z if pooled is None else layer.pooled(z, how)).float()
+                    rows[layer.name] = features.cpu().numpy()
+                    shapes[layer.name] = list(features.shape[1:])
+                writer.add(rows)
+                bar.update(len(x))
+        written.append(path)
+    about = {
+        "network": net.name,
+        "digest": net.digest,
+        "task": task.name,
+        "classes": list(task.classes),
+        "pooled": pooled,
+        "layers": {
+            layer.name: {"index": layer.index, "shape": shapes[layer.name]} for layer in chosen
+        },
+    }
+    (folder / "features.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    return [*written, folder / "features.json"]
+
+
+class Writer(Protocol):
+    """Takes a batch of columns at a time; the file appears whole, at the end, or not at all."""
+
+    def add(self, rows: dict[str, np.ndarray]) -> None: ...
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, kind: Any, *rest: Any) -> None: ...
+
+
+class Npz:
+    """A column a growing .npy file beside its place; together they are the .npz, which is a zip."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self.path, self.count = path, count
+        self.files: dict[str, Any] = {}
+
+    def __enter__(self) -> Npz:
+        return self
+
+    def add(self, rows: dict[str, np.ndarray]) -> None:
+        for number, (name, values) in enumerate(rows.items()):
+            if name not in self.files:
+                part = self.path.with_name(f".{self.path.name}.{number}.part")
+                self.files[name] = part.open("wb")
+                shape = (self.count, *values.shape[1:])
+                kind = np.lib.format.dtype_to_descr(values.dtype)
+                header = {"descr": kind, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_2_0(self.files[name], header)
+            self.files[name].write(np.ascontiguousarray(values).data)
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        part = self.path.with_name(f".{self.path.name}.part")
+        try:
+            for file in self.files.values():
+                file.close()
+            if kind is None:
+                with zipfile.ZipFile(part, "w", allowZip64=True) as archive:
+                    for name, file in self.files.items():
+                        archive.write(file.name, f"{name}.npy")
+                part.replace(self.path)
+        finally:
+            for file in self.files.values():
+                Path(file.name).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
+
+
+class Parquet:
+    """A row an image, a row group a batch; a layer is a list column, flattened."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import pyarrow.parquet
+        except ImportError:
+            raise InputError(
+                "Parquet needs pyarrow; install it with: pip install 'aptheory[parquet]'"
+            ) from None
+        self.arrow = pyarrow
+        self.path, self.part = path, path.with_name(f".{path.name}.part")
+        self.writer: Any = None
+
+    def __enter__(self) -> Parquet:
+        return self
+
+    def add(self, rows: dict[str, np.ndarray]) -> None:
+        table = self.arrow.table({name: self._column(values) for name, values in rows.items()})
+        if self.writer is None:
+            self.writer = self.arrow.parquet.ParquetWriter(self.part, table.schema)
+        self.writer.write_table(table)
+
+    def _column(self, values: np.ndarray) -> Any:
+        if values.ndim == 1:
+            return self.arrow.array(values)
+        flat = self.arrow.array(np.ascontiguousarray(values).reshape(-1))
+        return self.arrow.FixedSizeListArray.from_arrays(flat, values[0].size)
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        if self.writer is not None:
+            self.writer.close()
+        if kind is None:
+            self.part.replace(self.path)
+        self.part.unlink(missing_ok=True)

@@ -1,0 +1,244 @@
+"""The verbs of one model, of features and of lists, as a user calls them."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import aptheory as ap
+from aptheory.cli import app
+
+NETWORK, TASK = "aptheory_resnet_mini", ["-t", "digits", "--subset", "40,20,40"]
+
+
+def call(*words: object):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def done(*words: object) -> str:
+    result = call(*words)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refused(*words: object) -> str:
+    result = call(*words)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    (sentence,) = (line for line in result.stderr.splitlines() if line.startswith("aptheory: "))
+    return sentence
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("model")
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    out = folder / "model.safetensors"
+    words = ["--layer", 11, "--epochs", 2, "--seed", 1, "--out", out]
+    result = call("fit", NETWORK, *TASK, *words)
+    assert result.exit_code == 0, result.output
+    assert "epoch 2 of 2" in result.stderr
+    assert "layer 11" in result.stdout
+    return out
+
+
+@pytest.fixture(scope="module")
+def pictures(folder):
+    (folder / "pictures").mkdir()
+    task = ap.task("digits").subset(train=40, val=20, test=40)
+    pixels = task.test.images(range(6), (32, 32)).permute(0, 2, 3, 1).numpy()
+    for number, picture in enumerate(pixels):
+        Image.fromarray(np.ascontiguousarray(picture)).save(folder / "pictures" / f"{number}.png")
+    (folder / "pictures" / "bad.png").write_bytes(b"no picture")
+    return folder / "pictures"
+
+
+def test_predict_prints_a_table_and_names_what_it_passes_over(model, pictures, folder):
+    result = call("predict", model, pictures, "--csv", "--top", 2)
+    assert result.exit_code == 0, result.output
+    assert "bad.png" in result.stderr
+    lines = result.stdout.strip().splitlines()
+    assert lines[0] == "path,class,probability,class_2,probability_2"
+    assert len(lines) == 7
+    done("predict", model, pictures, "--out", folder / "answers.csv")
+    table = pd.read_csv(folder / "answers.csv")
+    assert table["class"].astype(str).tolist() == [line.split(",")[1] for line in lines[1:]]
+
+
+def test_predict_on_nothing_but_damage_fails(model, pictures):
+    assert call("predict", model, pictures / "bad.png").exit_code == 1
+    assert "does not exist" in refused("predict", model, pictures / "none.png")
+    assert "no model file" in refused("predict", pictures / "none.safetensors", pictures)
+
+
+def test_evaluate_writes_a_page(model, folder):
+    out = folder / "evaluation.html"
+    text = done("evaluate", model, *TASK, "--out", out)
+    accuracy = float(re.search(r"accuracy: (\d\.\d+)", text)[1])
+    card = ap.load_model(model).card
+    assert accuracy == pytest.approx(card.scores["test_accuracy"], abs=1e-3)
+    assert "The most certain mistakes" in out.read_text()
+    assert {"measure", "value", "low", "high"} <= set(pd.read_csv(folder / "evaluation.scores.csv"))
+
+
+def test_export_checks_what_it_wrote(model, folder):
+    assert "differ" in done("export", model, "--to", "torch")
+    assert (folder / "model.pt2").is_file()
+    assert "choose torch, onnx, timm" in refused("export", model, "--to", "coreml")
+    assert "the model itself" in refused("export", model, "--to", "torch", "--out", model)
+
+
+def test_fit_refuses_before_it_trains(tmp_path):
+    words = ["fit", NETWORK, *TASK, "--out"]
+    assert "is a folder" in refused(*words, tmp_path)
+    out = tmp_path / "model.safetensors"
+    assert "no place" in refused(*words, out, "--layer", "nowhere")
+    assert "has no layer" in refused(*words, out, "--method", "linear_probe", "--layer", 3)
+    assert "no method" in refused(*words, out, "--method", "nothing")
+    assert not out.exists()
+
+
+def test_a_network_that_code_made_is_named_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_nets_of_verbs.py").write_text(
+        "import timm\nimport torch\n\ndef small():\n    torch.manual_seed(0)\n"
+        "    return timm.create_model('resnet10t', channels=(8, 8, 16, 16), stem_width=8)\n"
+    )
+    name = "my_nets_of_verbs:small"
+    out = tmp_path / "model.safetensors"
+    done("fit", name, *TASK, "--method", "linear_probe", "--epochs", 1, "--out", out)
+    task = ap.task("digits")
+    Image.fromarray(task.test.images([0], (32, 32))[0].permute(1, 2, 0).numpy()).save("one.png")
+    assert "--network my_nets_of_verbs:small" in refused("predict", out, "one.png")
+    assert "one.png" in done("predict", out, "one.png", "--network", name)
+
+
+@pytest.mark.parametrize(
+    ("verb", "line"),
+    [
+        (["networks"], "aptheory_vit_mini"),
+        (["networks", "resnet10*"], "resnet10t"),
+        (["methods"], "norm_tuning"),
+        (["recipes"], "quick: adamw"),
+        (["measures"], "effective_rank"),
+        (["env"], "torch"),
+        (["--version"], ap.__version__),
+    ],
+)
+def test_lists_have_a_line_each(verb, line):
+    assert line in done(*verb)
+
+
+def test_loudness_and_help_stand_anywhere():
+    result = call("layers", "aptheory_vit_mini", "-q")
+    assert result.exit_code == 0
+    assert "Usage" in done("fit", "-h")
+    assert call("networks", "nothing-like-it").exit_code == 1
+
+
+@pytest.mark.parametrize("form", ["npz", "parquet"])
+def test_extract_writes_what_extract_gives(tmp_path, form):
+    words = ["--layers", "3,11", "--format", form, "--batch-size", 16, "--out", tmp_path]
+    done("extract", NETWORK, *TASK, *words)
+    net = ap.load(NETWORK)
+    task = ap.task("digits").subset(train=40, val=20, test=40)
+    about = json.loads((tmp_path / "features.json").read_text())
+    assert about["digest"] == net.digest
+    for split in ("train", "val", "test"):
+        expected = ap.extract(net, task, layers=[3, 11], pooled="mean", split=split)
+        if form == "npz":
+            file = np.load(tmp_path / f"{split}.npz", allow_pickle=False)
+        else:
+            table = pd.read_parquet(tmp_path / f"{split}.parquet")
+            file = {n: np.stack(table[n]) if n != "label" else table[n] for n in table}
+        assert np.array_equal(file["label"], getattr(task, split).labels)
+        for index in (3, 11):
+            got = np.asarray(file[net.layers[index].name])
+            assert np.allclose(got, expected[index].numpy(), atol=1e-5)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_extract_refuses_what_makes_no_sense(tmp_path):
+    words = ["extract", NETWORK, *TASK, "--out", tmp_path]
+    assert "form" in refused(*words, "--format", "csv")
+    assert "split" in refused(*words, "--split", "testing")
+    assert "pooled" in refused(*words, "--pooled", "median")
+
+
+# ------------------------------------------------------------------------------------- devices
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit", NETWORK, *TASK],
+        ["profile", NETWORK, *TASK, "-o", "out"],
+        ["recommend", NETWORK, *TASK],
+        ["cost", NETWORK, "ap:layer=3"],
+        ["extract", NETWORK, *TASK, "-o", "out"],
+        ["sweep", "-n", NETWORK, *TASK, "-o", "out"],
+        ["run", NETWORK, *TASK, "-o", "out"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_verb_takes_the_device_that_is_asked_for(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "no such GPU" in refused(*words, "--device", "cuda")
+    assert "device" in refused(*words, "--device", "abacus")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_models_too(model, pictures, folder):
+    assert "no such GPU" in refused("predict", model, pictures, "--device", "cuda")
+    words = [*TASK, "--out", folder / "page.html"]
+    assert "no such GPU" in refused("evaluate", model, *words, "--device", "cuda")
+
+
+# --------------------------------------------------------------------------------- study files
+
+
+def test_a_study_file_says_what_the_command_line_said(tmp_path):
+    from aptheory.studies.plan import make_plan
+    from aptheory.studies.study import Study
+
+    words = [NETWORK, *TASK, "--layers", "3,11", "--seeds", 2, "--epochs", 3, "-m", "ap"]
+    file = tmp_path / "study.toml"
+    more = ["-m", "ssf", "--save-study", file, "--dry-run"]
+    text = done("run", *words, *more)
+    assert "runs, about" in text
+    again = done("run", file, "--dry-run")
+    keys = re.compile(r"\b[0-9a-f]{32}\b")
+    assert keys.findall(again) == keys.findall(text) != []
+    assert make_plan(Study.from_toml(file)).run_keys
+
+
+def test_run_is_a_quick_look_unless_told_otherwise():
+    from aptheory.cli.studies import SearchOptions
+
+    look = SearchOptions()
+    assert (look.training().seeds, look.training().epochs) == (2, 8)
+    assert "--full" in look.left_out()
+    whole = SearchOptions(full=True)
+    assert (whole.training().layers, whole.training().seeds, whole.training().epochs) == (
+        *("all", 3),
+        None,
+    )
+    assert whole.left_out() == "the full sweep"
+    some = SearchOptions(layers="all", seeds=3, epochs=5)
+    assert some.left_out() == "a quick look: 5 epochs instead of 20; --full is the whole sweep"
+
+
+def test_run_needs_a_task_or_a_study_file(tmp_path):
+    assert "--task" in refused("run", NETWORK, "-o", tmp_path)
+    file = tmp_path / "study.toml"
+    file.write_text(f'networks = ["{NETWORK}"]\ntasks = ["digits"]\n')
+    assert "names its tasks" in refused("run", file, "-t", "digits")
