@@ -11,15 +11,15 @@ fraction at fixed P; and convolutions.
     python -m analyses.two_layer --full --device cuda --out runs/theory/two_layer_full
 
 Writes two_layer.csv: a row a setting, place and repetition; column nN holds the number of wrong
-test samples at N. It resumes, and ``--minutes`` ends it in good order. `two_layer_findings` says
-what the table means.
+test samples at N. It resumes, ``--minutes`` ends it in good order, and ``--only`` limits it to some
+of the questions. `two_layer_findings` says what the table means.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -36,7 +36,6 @@ from aptheory.theory.two_layer_vit import TwoLayerViT
 
 NAME = "two_layer"
 TEST_SAMPLES = 1000
-LOCAL = 2.0
 MODELS = ("softmax, linear", "softmax, ReLU", "hard, ReLU", "hard, linear")
 
 
@@ -107,6 +106,7 @@ class Form:
     models: tuple[str, ...]
     prompts: tuple[str, ...]
     wide: int  # tokens of the questions that hold P fixed
+    local: float  # range of the layer that attends locally
     fractions_at: tuple[int, ...]  # tokens at which the discriminative fraction is swept
     ranges: tuple[float, ...]
     listening: tuple[float, ...]
@@ -116,13 +116,14 @@ class Form:
 
 SHORT = Form(
     tokens=(8, 16, 32),
-    sizes=(2, 4, 8, 16, 32, 64, 128, 4096),
+    sizes=(2, 4, 8, 16, 64, 4096),
     rates=(0.0125, 0.04, 0.125),
     repetitions=4,
-    steps=300,
+    steps=200,
     models=("softmax, linear", "hard, ReLU"),
     prompts=("shared",),
     wide=16,
+    local=1.0,
     fractions_at=(16,),
     ranges=(1, 2, 4, 8),
     listening=(0.75, 1.5, 3.0),
@@ -138,6 +139,7 @@ FULL = Form(
     models=MODELS,
     prompts=("shared", "token"),
     wide=32,
+    local=2.0,
     fractions_at=(32, 64),
     ranges=(1, 1.5, 2.5, 4, 6, 10, 16),
     listening=(0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0),
@@ -153,15 +155,15 @@ def settings(form: Form) -> Iterator[Setting]:
             for tokens in form.tokens:
                 for count in sorted({1, 2, tokens // 4}):
                     yield Setting(
-                        "floor and rate", model, prompt, tokens, count, tokens // 2, LOCAL
+                        "floor and rate", model, prompt, tokens, count, tokens // 2, form.local
                     )
-    wide, far = form.wide, float(form.wide // 2)
-    decisive = Setting("ranges", "softmax, linear", "shared", wide, 1, far, LOCAL)
+    wide, far, local = form.wide, float(form.wide // 2), form.local
+    decisive = Setting("ranges", "softmax, linear", "shared", wide, 1, far, local)
     for first in form.ranges:
         for second in form.ranges:
             yield replace(decisive, range_1=first, range_2=second)
     for listening in form.listening:
-        for ranges in ((far, LOCAL), (LOCAL, far)):
+        for ranges in ((far, local), (local, far)):
             yield replace(
                 decisive, question="listening", listening=listening,
                 range_1=ranges[0], range_2=ranges[1],
@@ -173,7 +175,7 @@ def settings(form: Form) -> Iterator[Setting]:
                 range_1=float(tokens // 2),
             )  # fmt: skip
     for prompt in form.prompts:
-        for first, second in ((far, LOCAL), (LOCAL, far), (far, far), (LOCAL, LOCAL)):
+        for first, second in ((far, local), (local, far), (far, far), (local, local)):
             kind = replace(decisive, question="kinds", prompt=prompt, range_1=first, range_2=second)
             for model in ("softmax, linear", "softmax, ReLU", "hard, ReLU", "even, ReLU"):
                 yield replace(kind, model=model)
@@ -221,10 +223,15 @@ def main(
     full: bool = False,
     device: str = "cpu",
     minutes: float = float("inf"),
+    only: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Measure what is missing, for so many minutes at most; write and return the table."""
+    """Measure what is missing, for so many minutes at most; write and return the table.
+
+    only : questions to which the run is limited.
+    """
     out, form, start = Path(out), FULL if full else SHORT, time.monotonic()
-    jobs, frames = list(settings(form)), []
+    jobs = [setting for setting in settings(form) if not only or setting.question in only]
+    frames = []
     for setting in tqdm(jobs, desc=NAME, unit="setting"):
         name = f"{'full' if full else 'short'}_{setting.words()}"
         if time.monotonic() - start > 60 * minutes and not (out / "parts" / f"{name}.csv").exists():
@@ -245,5 +252,12 @@ if __name__ == "__main__":
     parser.add_argument("--full", action="store_true", help="every setting, 16 repetitions")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many")
+    parser.add_argument("--only", action="append", default=[], help="one of the questions")
     given = parser.parse_args()
-    main(given.out, full=given.full, device=given.device, minutes=given.minutes)
+    main(
+        given.out,
+        full=given.full,
+        device=given.device,
+        minutes=given.minutes,
+        only=given.only,
+    )
