@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aptheory.methods import METHODS, Adapter, BitFit, LoRA, NormTuning, fold
+from aptheory.methods import METHODS, Adapter, BitFit, LoRA, NormTuning
 from tests.encoders import encoder
 
 NAMES = ("norm_tuning", "bitfit", "ssf", "lora", "adapter")
@@ -76,13 +76,6 @@ def test_print_says_what_was_adapted(net):
     text = repr(METHODS["ap"](layer=2).attach(net, classes=3, runs=2))
     assert "place 2" in text
     assert text.splitlines()[0].endswith(", 2 runs")
-
-
-def test_a_low_rank_update_folds(net):
-    adapted = moved(LoRA(rank=2).attach(net, classes=3)).eval()
-    plain = fold(adapted).eval()
-    with torch.no_grad():
-        assert torch.allclose(plain(images()), adapted(images()), atol=1e-5)
 
 
 def test_frozen_weights_do_not_move(net):
