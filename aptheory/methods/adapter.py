@@ -28,6 +28,24 @@ if TYPE_CHECKING:
     from aptheory.networks.network import Network
 
 
+class Entered(nn.Module):
+    """The first map of an MLP, which remembers what entered until the last map has been run."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self._seen: Tensor | None = None
+
+    def forward(self, u: Tensor) -> Tensor:
+        self._seen = u
+        return self.inner(u)
+
+    def take(self) -> Tensor:
+        seen, self._seen = self._seen, None
+        assert seen is not None
+        return seen
+
+
 class ParallelAdapter(nn.Module):
     """The frozen MLP and, beside it, the runs' own bottleneck."""
 
@@ -40,14 +58,21 @@ class ParallelAdapter(nn.Module):
         self.down_bias = adapted.per_run((bottleneck,))
         self.up = adapted.per_run((bottleneck, width))
         self.up_bias = adapted.per_run((width,))
+        self.entered: Entered | None = None
 
     def forward(self, u: Float[Tensor, "samples ... width"], *rest: Any, **named: Any) -> Tensor:
-        flat = by_run(u, self.runs).flatten(1, -2)  # runs, rows, width
+        outside = u if self.entered is None else self.entered.take()
+        flat = by_run(outside, self.runs).flatten(1, -2)  # runs, rows, width
         hidden = torch.relu(torch.baddbmm(self.down_bias().unsqueeze(1), flat, self.down()))
         beside = torch.baddbmm(self.up_bias().unsqueeze(1), hidden, self.up())
         return self.inner(u, *rest, **named) + self.scale * merged(
-            beside.view(self.runs, -1, *u.shape[1:])
+            beside.view(self.runs, -1, *outside.shape[1:])
         )
+
+
+def _returns(maps: list[nn.Linear]) -> bool:
+    """Whether linear maps are two, and the second leads back to the width of the first."""
+    return len(maps) == 2 and maps[0].in_features == maps[1].out_features
 
 
 @register
@@ -86,14 +111,11 @@ class Adapter(Method):
         found = {}
         for name in modules_at(net, self.layer):
             module: Any = net.module.get_submodule(name)
-            first, second = getattr(module, "fc1", None), getattr(module, "fc2", None)
-            if (
-                name.endswith(".mlp")
-                and isinstance(first, nn.Linear)
-                and isinstance(second, nn.Linear)
-                and first.in_features == second.out_features
-            ):
-                found[name] = first.in_features
+            maps = [part for part in module.modules() if isinstance(part, nn.Linear)]
+            if name.endswith(".mlp") and _returns(maps):
+                found[name] = maps[0].in_features
+            elif isinstance(module, nn.TransformerEncoderLayer):
+                found[f"{name}.linear2"] = module.linear1.in_features
         if not found:
             part = "this network" if self.layer is None else f"its layer {self.layer!r}"
             raise InputError(
@@ -107,6 +129,10 @@ class Adapter(Method):
         for name, width in modules.items():
             inner = adapted.net.module.get_submodule(name)
             beside = ParallelAdapter(adapted, inner, width, self.bottleneck, self.scale)
+            if name.endswith(".linear2"):  # nn.TransformerEncoderLayer's MLP has no module
+                first = name.removesuffix("2") + "1"
+                beside.entered = Entered(adapted.net.module.get_submodule(first))
+                adapted.replace(first, beside.entered)
             adapted.replace(name, beside)
         return min(adapted.original.layer_of(name) for name in modules)
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from aptheory.errors import InputError
 from aptheory.methods.per_run import PerRun, RunDropout, by_run, merged, normal
+from aptheory.networks.fast_path import fast_path_off
 from aptheory.networks.reading import Reading
 
 if TYPE_CHECKING:
@@ -275,9 +276,10 @@ class Adapted(nn.Module):
 
     def features(self, z: Tensor) -> Float[Tensor, "samples width"]:
         """From the activation entering ``first_layer`` (K*B, ...) to the head's features."""
-        return self.reading.features(
-            self.net, z, start=self.first_layer, edits=tuple(self.places), edit=self._edited
-        )
+        with fast_path_off():
+            return self.reading.features(
+                self.net, z, start=self.first_layer, edits=tuple(self.places), edit=self._edited
+            )
 
     def _edited(self, layer: Layer, z: Tensor) -> Tensor:
         for module in self.edits_at(layer.index) if layer.index in self.places else ():
@@ -335,6 +337,34 @@ class Adapted(nn.Module):
             if head or not name.startswith("head.")
         )
         return learned - sum(_pruned(m) for m in self.modules())
+
+    def adapted_parts(self) -> dict[str, int]:
+        """What learns beside the head -> how many parameters of one run: modules of the network by
+        name, and places by theirs."""
+        known = {name for name, _ in self.source.module.named_modules()}
+        counts: dict[str, int] = defaultdict(int)
+        for name, parameter in self.run_parameters(0):
+            words = name.split(".")
+            if words[0] == "edits":
+                layer = self.source.layers[int(words[1])]
+                counts[f"place {layer.index} ({layer.name})"] += parameter.numel()
+            elif words[0] == "net":
+                path = words[2:]
+                ends = (n for n in range(len(path), -1, -1) if ".".join(path[:n]) in known)
+                counts[".".join(path[: next(ends)])] += parameter.numel()
+        return dict(counts)
+
+    def __repr__(self) -> str:
+        parts = self.adapted_parts()
+        total, beside = self.count(), self.count(head=False)
+        runs = f", {self.runs} runs" if self.runs > 1 else ""
+        lines = [
+            f"{self.method.name} on {self.source.name}: {beside:,} parameters in {len(parts)} "
+            f"parts learn, and {total - beside:,} in the head{runs}"
+        ]
+        width = max((len(name) for name in parts), default=0)
+        lines += [f"  {name or '(the model itself)':{width}}  {n:,}" for name, n in parts.items()]
+        return "\n".join(lines)
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Draw everything learned again, run k from ``seeds[k]``."""
@@ -430,7 +460,7 @@ def _rows_seen(net: Network, images: int) -> dict[str, list[int]]:
         for name, module in net.module.named_modules()
     ]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), fast_path_off():
             net(torch.zeros(images, *net.input_shape).to(next(net.parameters())))
     finally:
         for handle in handles:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from aptheory.errors import InputError
+from aptheory.methods.attention_updates import UpdatedAttention
 from aptheory.methods.base import Adapted, Method, called_modules
 from aptheory.methods.registry import register
 from aptheory.methods.spans import modules_at
@@ -33,8 +34,9 @@ class LoRA(Method):
         rank: r.
         alpha: the update is scaled by alpha / r.
         targets: module names, or their last parts, that get an update. None: "qkv" where the
-            network has such modules (attention's joint projection), else every linear layer and
-            ungrouped convolution inside the blocks.
+            network has such modules (attention's joint projection, and the same weights of
+            nn.MultiheadAttention), else every linear layer and ungrouped convolution inside the
+            blocks.
         layer: what part of the network learns, a place or several (see `methods.spans`); None is
             all of it.
     """
@@ -72,7 +74,12 @@ class LoRA(Method):
         names = [name for name in inside if name in called_modules(net)]
         able = [name for name in names if _fits(net.module.get_submodule(name))]
         if self.targets is None:
-            found = [name for name in able if name.split(".")[-1] == "qkv"] or able
+            found = [
+                name
+                for name in able
+                if name.split(".")[-1] == "qkv"
+                or isinstance(net.module.get_submodule(name), nn.MultiheadAttention)
+            ] or able
         else:
             found = [
                 name
@@ -92,35 +99,52 @@ class LoRA(Method):
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError:
             raise InputError("lora needs peft: pip install 'aptheory[lora]'") from None
-        pattern = "|".join(re.escape(name) for name in names)
+        # peft moves the frozen weights of nn.MultiheadAttention there and back in every batch.
+        joint = [n for n in names if isinstance(_part(adapted, n), nn.MultiheadAttention)]
+        pattern = "|".join(re.escape(name) for name in names if name not in joint)
         alpha: Any = self.alpha  # peft says int, and takes any number
         config = LoraConfig(r=self.rank, lora_alpha=alpha, target_modules=f"({pattern})")
         with warnings.catch_warnings(), torch.random.fork_rng():
             warnings.simplefilter("ignore")  # peft expects a language model
-            inject_adapter_in_model(config, adapted.net.module)
+            if pattern:
+                inject_adapter_in_model(config, adapted.net.module)
+            for name in joint:
+                inner: Any = _part(adapted, name)
+                adapted.replace(name, UpdatedAttention(inner, self.rank, self.alpha))
         return min(adapted.original.layer_of(name) for name in names)
 
     def reset(self, adapted: Adapted, seed: int) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for _, layer in _updates(adapted):
-                layer.reset_lora_parameters("default", init_lora_weights=True)
+                if isinstance(layer, UpdatedAttention):
+                    layer.reset()
+                else:
+                    layer.reset_lora_parameters("default", init_lora_weights=True)
 
     def fold_into(self, adapted: Adapted, module: nn.Module) -> None:
         with torch.no_grad():
             for name, layer in _updates(adapted):
                 target: Any = module.get_submodule(name)
+                if isinstance(layer, UpdatedAttention):
+                    layer.fold_into(target)
+                    continue
                 target.weight.add_(layer.get_delta_weight("default"))
 
 
 def _fits(module: nn.Module) -> bool:
     if isinstance(module, nn.Conv2d):
         return type(module) is nn.Conv2d and module.groups == 1
-    return type(module) is nn.Linear
+    return type(module) in (nn.Linear, nn.MultiheadAttention)
+
+
+def _part(adapted: Adapted, name: str) -> nn.Module:
+    return adapted.net.module.get_submodule(name)
 
 
 def _updates(adapted: Adapted) -> list[tuple[str, Any]]:
     from peft.tuners.lora import LoraLayer
 
     named = adapted.net.module.named_modules()
-    return [(name, module) for name, module in named if isinstance(module, LoraLayer)]
+    kinds = (LoraLayer, UpdatedAttention)
+    return [(name, module) for name, module in named if isinstance(module, kinds)]

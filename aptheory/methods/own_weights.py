@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +95,7 @@ class OwnWeights(nn.Module):
         assert isinstance(held, PerRun)
         return held.values[run]
 
-    def forward(self, *args: Tensor, **kwargs: object) -> Tensor:
+    def forward(self, *args: Tensor, **kwargs: object) -> Any:
         own = {name: self.own[key]() for name, key in self.keys.items()}  # each (runs, ...)
         if self.runs == 1:
             values = {name: value[0] for name, value in own.items()}
@@ -108,14 +108,22 @@ class OwnWeights(nn.Module):
 
     def _one_by_one(
         self, own: Mapping[str, Tensor], args: tuple[Tensor, ...], kwargs: Mapping[str, object]
-    ) -> Tensor:
-        batch = args[0].shape[0] // self.runs
+    ) -> Any:
+        axis = _batch_axis(self.inner)
+        # Of nn.MultiheadAttention queries, keys and values are samples; of others the first input.
+        samples = 3 if isinstance(self.inner, nn.MultiheadAttention) else 1
+        stacks = [value.chunk(self.runs, axis) for value in args[:samples]]
         parts = []
         for run in range(self.runs):
-            rows = slice(run * batch, (run + 1) * batch)
             values = {name: value[run] for name, value in own.items()}
-            parts.append(_called_with(values, self.inner, (args[0][rows], *args[1:]), kwargs))
-        return torch.cat(parts)
+            inputs = (*(stack[run] for stack in stacks), *args[samples:])
+            parts.append(_called_with(values, self.inner, inputs, kwargs))
+        if isinstance(parts[0], tuple):  # and what it weighed them by, where that was asked for
+            return tuple(
+                None if each[0] is None else torch.cat(each, axis if n == 0 else 0)
+                for n, each in enumerate(zip(*parts, strict=True))
+            )
+        return torch.cat(parts, axis)
 
 
 def _called_with(
@@ -123,9 +131,15 @@ def _called_with(
     inner: nn.Module,
     args: tuple[Tensor, ...],
     kwargs: Mapping[str, object],
-) -> Tensor:
+) -> Any:
     # Tied ones are all named; torch would tie them again, and not put back those of one module.
     return functional_call(inner, dict(values), args, dict(kwargs), tie_weights=False)
+
+
+def _batch_axis(inner: nn.Module) -> int:
+    """The axis of the samples: torch's own transformer modules may have the tokens first."""
+    attention = getattr(inner, "self_attn", inner)
+    return 0 if getattr(attention, "batch_first", True) else 1
 
 
 def _together(inner: nn.Module, x: Tensor, own: Mapping[str, Tensor], runs: int) -> Tensor | None:

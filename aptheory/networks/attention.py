@@ -175,7 +175,7 @@ def _describe(net: Network, found: _Found, batch: int) -> AttentionLayer | None:
     outer = _outer(found, batch)
     if outer is None:
         return None
-    positions = {math.prod(s) for s in _spatial_shapes(found.inputs[outer])}
+    positions = {math.prod(s) for s in _spatial_shapes(found.inputs[outer], batch)}
     prefixes = {0, 1, 2, int(getattr(net.module, "num_prefix_tokens", 0) or 0)}
     wide = {p + sign * k for p in positions for k in prefixes for sign in (1, -1)}
     padded = windows > 1 and any(p <= windows * queries <= 2 * p for p in positions)
@@ -211,12 +211,21 @@ def _describe(net: Network, found: _Found, batch: int) -> AttentionLayer | None:
 
 def _outer(found: _Found, batch: int) -> str | None:
     """The innermost module around an attention whose input is still whole images."""
-    whole = [n for n, s in found.inputs.items() if s[0] == batch and len(s) > 2 and n]
+    whole = [n for n, s in found.inputs.items() if batch in _batch_axes(s) and n]
     return max(whole, key=len, default=None)
 
 
-def _spatial_shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """The possible grids in an activation's shape: (B, N, C), (B, C, H, W) or (B, H, W, C)."""
+def _batch_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The lengths of the axes that may be the batch's: the first, or of (tokens, batch, width)
+    the second."""
+    return shape[: 2 if len(shape) == 3 else 1] if len(shape) > 2 else ()
+
+
+def _spatial_shapes(shape: tuple[int, ...], batch: int) -> list[tuple[int, ...]]:
+    """The possible grids in an activation's shape: (B, N, C), (N, B, C), (B, C, H, W) or
+    (B, H, W, C)."""
+    if len(shape) == 3 and shape[0] != batch:
+        return [(shape[0],)]
     if len(shape) == 3:
         return [(shape[1],)]
     return [shape[2:], shape[1:-1]] if len(shape) == 4 else [shape[1:-1]]
@@ -246,7 +255,7 @@ def attention_error(
 
     def compare(module: str, call: int, seen: Seen) -> None:
         if (module, call) in sites and seen.value is not None and seen.output is not None:
-            again = seen.probabilities().to(seen.value.dtype) @ seen.value
+            again = seen.project(seen.probabilities().to(seen.value.dtype) @ seen.value)
             error = (again - seen.output).abs().max() / seen.output.abs().max().clamp_min(1e-12)
             errors[sites[module, call].name] = float(error)
 

@@ -1,11 +1,13 @@
 """What one attention computation is, and how it is seen while a network runs.
 
-A ``TorchFunctionMode`` sees every call of ``scaled_dot_product_attention`` and every softmax over
-the last axis; hooks say inside which module it happens.
+A ``TorchFunctionMode`` sees every call of ``scaled_dot_product_attention``, every softmax over
+the last axis, and what nn.MultiheadAttention calls, whose fused kernels torch itself leaves aside
+while a mode looks on; hooks say inside which module it happens.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -87,6 +89,8 @@ class Seen:
     scores: Tensor | None = None
     value: Tensor | None = None
     output: Tensor | None = None
+    project: Callable[[Tensor], Tensor] = lambda heads: heads
+    """From probabilities @ value to what ``output`` is compared with."""
 
 
 class Watch(TorchFunctionMode):
@@ -107,6 +111,8 @@ class Watch(TorchFunctionMode):
         seen = None
         if func is functional.scaled_dot_product_attention:
             seen = _fused(result, *args, **kwargs)
+        elif func is functional.multi_head_attention_forward:
+            seen = _multi_head(result, *args, **kwargs)
         elif func in SOFTMAXES:
             seen = _unfused(result, *args, **kwargs)
         if seen is not None:
@@ -154,6 +160,43 @@ def _fused(
     leading = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
     shape = (*leading, query.shape[-2], key.shape[-2])
     return Seen(probabilities, shape, query, key, None, value, output)
+
+
+def _multi_head(result: tuple[Tensor, Tensor | None], *args: Any, **kwargs: Any) -> Seen:
+    """What nn.MultiheadAttention computes: it takes (tokens, batch, width), and gives its
+    probabilities when it is asked for them, head by head, as it makes them."""
+    given = inspect.signature(functional.multi_head_attention_forward).bind(*args, **kwargs)
+    given.apply_defaults()
+    values = given.arguments
+    heads, query, value = values["num_heads"], values["query"], values["value"]
+    keys = values["key"].shape[0] if values["static_k"] is None else values["static_k"].shape[1]
+    keys += (values["bias_k"] is not None) + bool(values["add_zero_attn"])
+    batch = () if query.dim() == 2 else (query.shape[1],)
+    plain = not values["use_separate_proj_weight"] and keys == values["key"].shape[0]
+
+    def probabilities(buffer: Tensor | None = None) -> Tensor:
+        again = {**values, "need_weights": True, "average_attn_weights": False, "dropout_p": 0.0}
+        found = functional.multi_head_attention_forward(**again)[1]
+        assert found is not None
+        return found
+
+    def project(mixed: Tensor) -> Tensor:  # (batch, heads, queries, width of a head)
+        tokens_first = mixed.movedim(-2, 0).flatten(-2)
+        return functional.linear(tokens_first, values["out_proj_weight"], values["out_proj_bias"])
+
+    def by_heads() -> Tensor:
+        bias = values["in_proj_bias"]
+        weight = values["in_proj_weight"].chunk(3)[2]
+        made = functional.linear(value, weight, None if bias is None else bias.chunk(3)[2])
+        return made.unflatten(-1, (heads, -1)).movedim(0, -2)
+
+    return Seen(
+        probabilities,
+        (*batch, heads, query.shape[0], keys),
+        value=by_heads() if plain else None,
+        output=result[0],
+        project=project,
+    )
 
 
 def _unfused(output: Tensor, scores: Tensor, dim: int | None = None, *_: Any, **kwargs: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from aptheory.networks.configuration import configuration, transform_for
 from aptheory.networks.fitting import Fitted, check_unset, load_weights
 from aptheory.networks.network import Network
 from aptheory.networks.overrides import Overrides
+from aptheory.networks.sources import build
 from aptheory.networks.split import split
 from aptheory.networks.wrappers import unwrap
 
@@ -37,13 +37,13 @@ def load(
     output: str | int | None = None,
     **timm_kwargs: Any,
 ) -> Network:
-    """Any timm model, or any module that torch.fx can trace, as a list of layers, in eval mode.
+    """Any network by name, or module that torch.fx can trace, as a list of layers, in eval mode.
 
     Args:
-        name_or_module: a timm model name, or a module. Its ``weights`` are kept unless a file is
-            given.
-        weights: ``"pretrained"`` (timm's own), ``None`` (random) or a safetensors or state-dict
-            file, read without executing anything.
+        name_or_module: a name (see `aptheory.networks.sources`), or a module. Its ``weights`` are
+            kept unless a file is given.
+        weights: ``"pretrained"`` (the published ones), ``None`` (random) or a file, read without
+            executing anything (see `aptheory.networks.fitting`).
         granularity: ``"block"``: every residual or transformer block is a layer; ``"stage"``:
             blocks that keep the activation's shape are merged.
         input_shape: (channels, height, width) of the image, where it is not the model's own.
@@ -52,7 +52,7 @@ def load(
             `aptheory.preprocessing.Transform`).
         classifier, blocks, prefix, layout, output: where what is found by execution is not what
             is meant; see `Overrides`.
-        timm_kwargs: further arguments of ``timm.create_model``.
+        timm_kwargs: further arguments of the network's own function, as ``timm.create_model``.
 
     Raises:
         InputError: unknown name, unusable weights, or a model that cannot be split.
@@ -74,7 +74,7 @@ def load(
         if timm_kwargs:
             raise InputError(f"a module takes no {', '.join(timm_kwargs)}")
     else:
-        module = _create(name_or_module, weights, input_shape, timm_kwargs)
+        module = build(name_or_module, weights, input_shape, timm_kwargs)
         name = name or name_or_module
     fitted = Fitted()
     if weights not in (None, "pretrained"):
@@ -109,46 +109,3 @@ def load(
     )
     check_unset(fitted, net.parameters_between(0, -1), weights, name)
     return net
-
-
-def _create(
-    name: str, weights: str | Path | None, input_shape: tuple | None, kwargs: dict[str, Any]
-) -> nn.Module:
-    import timm
-
-    import aptheory.networks.zoo  # noqa: F401  (registers our own networks)
-
-    known = name.split(".")[0]
-    if not timm.is_model(known):
-        near = difflib.get_close_matches(known, timm.list_models(), n=5)
-        hint = f"near ones are {', '.join(near)}" if near else "see timm.list_models()"
-        raise InputError(f"timm has no model {name!r}: {hint}")
-    if weights == "pretrained":
-        config = timm.get_pretrained_cfg(name)
-        if config is None or not config.has_weights:
-            raise InputError(
-                f"timm has no pretrained weights of {name}: give a file with weights=PATH, or "
-                "weights=None for random ones"
-            )
-    if input_shape is not None:
-        kwargs = {"in_chans": input_shape[0], "img_size": tuple(input_shape[1:]), **kwargs}
-    try:
-        try:
-            module = timm.create_model(name, pretrained=weights == "pretrained", **kwargs)
-        except TypeError as error:
-            if input_shape is None or "img_size" not in str(error):
-                raise
-            del kwargs["img_size"]  # convolutional networks take any size
-            module = timm.create_model(name, pretrained=weights == "pretrained", **kwargs)
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        if weights == "pretrained" and not isinstance(error, (TypeError, AssertionError)):
-            raise InputError(
-                f"timm's pretrained weights of {name} cannot be had ({reason}): give a file with "
-                "weights=PATH, or weights=None for random ones"
-            ) from error
-        raise InputError(
-            f"timm cannot build {name} with {kwargs or 'its own settings'} ({reason}): "
-            "change these arguments"
-        ) from error
-    return module
