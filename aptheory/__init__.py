@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from aptheory import metrics as metrics
     from aptheory import tasks as tasks
     from aptheory import theory as theory
+    from aptheory.choosing.places import recommend_places as recommend_places
     from aptheory.choosing.recommend import recommend_layer as recommend_layer
     from aptheory.errors import InputError as InputError
     from aptheory.exploration import explore as explore
     from aptheory.findings.compare import compare as compare
+    from aptheory.findings.layer_map import layer_map as layer_map
     from aptheory.findings.relate import relate as relate
     from aptheory.methods import E2VPT as E2VPT
     from aptheory.methods import SSF as SSF
@@ -87,10 +89,12 @@ _HOME = {
     "sweep": "studies.sweep",
     "status": "studies.status",
     "recommend_layer": "choosing.recommend",
+    "recommend_places": "choosing.places",
     "fit_model": "models.fitting",
     "load_model": "models.model",
     "Model": "models.model",
     "relate": "findings.relate",
+    "layer_map": "findings.layer_map",
     "compare": "findings.compare",
     "explore": "exploration",
     "report": "reporting.report",

@@ -37,14 +37,14 @@ class Prices:
         """Of one image through the whole network."""
         return float(sum(self.operations.forward))
 
-    def after(self, layer: int) -> tuple[float, float]:
-        """Of one image from a layer on: forward, and back to the layer."""
+    def after(self, layer: int, read: int | None = None) -> tuple[float, float]:
+        """Of one image from a layer on, perhaps to ``read`` only: forward, and back to the layer."""
         ops = self.operations
-        return float(sum(ops.forward[layer:])), float(sum(ops.backward[layer:]))
+        return float(sum(ops.forward[layer:read])), float(sum(ops.backward[layer:read]))
 
-    def epoch(self, layer: int) -> float:
-        """One epoch of one run at a layer, from kept activations."""
-        return self.train * sum(self.after(layer))
+    def epoch(self, layer: int, read: int | None = None) -> float:
+        """One epoch of one run at a layer, perhaps read at ``read``, from kept activations."""
+        return self.train * sum(self.after(layer, read))
 
     def sweep(self, layers: Sequence[int], *, epochs: int, seeds: int) -> float:
         """A full sweep: every layer and seed to the end, each validated once.

@@ -1,11 +1,23 @@
-"""Verbs that choose the layer to prompt."""
+"""Verbs that choose the layer to prompt and the layer to read."""
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from aptheory.cli.app import verb
-from aptheory.cli.options import DeviceOptions, Network, NetworkOptions, Seed, Task, TaskOptions
+from aptheory.cli.options import (
+    DeviceOptions,
+    Layers,
+    Network,
+    NetworkOptions,
+    Seed,
+    Task,
+    TaskOptions,
+    TrainingOptions,
+    places,
+)
 
 
 @verb
@@ -19,20 +31,77 @@ def recommend(
     budget: Annotated[
         float | None, typer.Option(help="share of a full sweep's cost to spend on trials")
     ] = None,
+    read: Annotated[
+        bool,
+        typer.Option(
+            "--read/--no-read",
+            help="choose the place to read as well, from trained layer probes and a few prompts",
+        ),
+    ] = True,
     seed: Seed = 0,
 ) -> None:
-    """Name the layer to prompt without a sweep: a ranked table with its reasons."""
+    """Name the layer to prompt without a sweep, and where to prompt and read for a small one."""
+    from aptheory.choosing.places import recommend_places
     from aptheory.choosing.recommend import recommend_layer
     from aptheory.devices import device_of
     from aptheory.studies.sources import load_network, load_task
 
     net = load_network(options.spec(network)).to(device_of(on.device))
-    chosen = recommend_layer(
+    opened = load_task(images_of.spec(task))
+    recipe = on.recipe()
+    typer.echo(
+        recommend_layer(net, opened, images=images, budget=budget, recipe=recipe, seed=seed)
+    )
+    if read:
+        typer.echo(f"\nPrompt here and read there:\n{recommend_places(net, opened, seed=seed)}")
+
+
+@dataclass(kw_only=True)
+class MapOptions(TrainingOptions):
+    """How the cells of a map are trained."""
+
+    layers: Layers = "blocks"
+
+
+@verb
+def map(
+    network: Network,
+    task: Task,
+    options: NetworkOptions,
+    images_of: TaskOptions,
+    on: DeviceOptions,
+    training: MapOptions,
+    reads: Annotated[
+        str | None, typer.Option(help="places that are read, as --layers; those by default")
+    ] = None,
+    halving: Annotated[
+        bool,
+        typer.Option("--halving/--all-cells", help="drop bad cells early, or train all to the end"),
+    ] = True,
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder of the table and plots")] = Path(
+        "map"
+    ),
+) -> None:
+    """Draw the map of a network and a task: accuracy over the prompted and the read layer."""
+    from aptheory.devices import device_of
+    from aptheory.exploration import write_table
+    from aptheory.findings.layer_map import layer_map
+    from aptheory.reporting import plots
+    from aptheory.studies.sources import load_network, load_task
+
+    out.mkdir(parents=True, exist_ok=True)
+    net = load_network(options.spec(network)).to(device_of(on.device))
+    chart = layer_map(
         net,
         load_task(images_of.spec(task)),
-        images=images,
-        budget=budget,
-        recipe=on.recipe(),
-        seed=seed,
+        layers=places(training.layers),
+        reads=None if reads is None else places(reads),
+        recipe=training.recipe_of(on.precision),
+        seeds=range(training.seeds),
+        halving=halving,
     )
-    typer.echo(chosen)
+    write_table(chart.table, out / "map.csv")
+    drawn = plots.figure(width=plots.PAGE, height=4.5)
+    plots.layer_map(chart.cells, ax=drawn.axes[0])
+    plots.save(drawn, out / "map")
+    typer.echo(f"{chart}\n{out / 'map.csv'}")

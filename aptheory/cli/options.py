@@ -165,6 +165,13 @@ class TrainingOptions:
         int | None, typer.Option(min=1, help="instead of the recipe's own number")
     ] = None
 
+    def recipe_of(self, precision: str) -> Any:
+        """The `Recipe` that the options describe."""
+        from aptheory.training.recipe import Recipe
+
+        changes = {} if self.epochs is None else {"epochs": self.epochs}
+        return Recipe.named(self.recipe, precision=precision, **changes)
+
 
 @dataclass(kw_only=True)
 class EngineOptions:

@@ -18,6 +18,7 @@ import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter, MaxNLocator
 
 from aptheory.errors import InputError
@@ -52,6 +53,7 @@ __all__ = [
     "curves",
     "figure",
     "figure_of",
+    "layer_map",
     "measure_name",
     "method_comparison",
     "method_name",
@@ -281,6 +283,61 @@ def cka_map(
     step = -(-table.shape[1] // 7)
     ax.set_xticks(range(0, table.shape[1], step), [str(int(i)) for i in table.columns[::step]])
     return ax
+
+
+@styled
+def layer_map(
+    cells: pd.DataFrame, *, measure: str | None = None, scale: bool = True, ax: Axes | None = None
+) -> Axes:
+    """Accuracy over the place that is prompted (across) and the place that is read (up).
+
+    The diagonal holds the layer probes, the top row the prompts read at the network's end, and
+    their corner the linear probe. The frame marks the best cell of those trained to the end, by
+    validation loss; cells that successive halving dropped are hatched.
+
+    Args:
+        cells: of a `LayerMap`: one row a cell of one network and task.
+        measure: "test_accuracy" or "val_accuracy"; by default the first where every cell has it.
+    """
+    if measure is None:
+        measure = "test_accuracy" if cells["finished"].all() else "val_accuracy"
+    ax = _axes(ax)
+    places = sorted({*cells["layer"], *cells["read"]})
+    across = {place: number for number, place in enumerate(places)}
+    up = {place: number for number, place in enumerate(sorted(set(cells["read"])))}
+    table = 100 * cells.pivot(index="read", columns="layer", values=measure)
+    table = table.reindex(index=list(up), columns=places)
+    image = ax.imshow(table, origin="lower", cmap="cividis", aspect="auto")
+    ax.grid(False)
+    middle = np.nanmean([image.norm.vmin, image.norm.vmax])
+    for cell in cells.itertuples():
+        x, y, value = across[cell.layer], up[cell.read], 100 * getattr(cell, measure)
+        if not cell.finished:
+            _frame(ax, x, y, hatch="////", edgecolor="white", linewidth=0, alpha=0.5)
+        if np.isfinite(value) and len(places) <= 14:
+            color = "black" if value > middle else "white"
+            ax.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=5.5, color=color)
+    finished = cells[cells["finished"]]
+    if len(finished):
+        best = finished.loc[finished["val_loss"].idxmin()]
+        _frame(ax, across[best["layer"]], up[best["read"]], edgecolor=COLORS["orange"], linewidth=2)
+        way = f"prompt {best['layer_name']}, read {best['read_name']}"
+        if best["layer"] == best["read"]:
+            way = f"probe {best['read_name']}"
+        ax.set_title(f"{best['network']} on {best['task']}: {way}")
+    if scale:
+        ax.figure.colorbar(image, ax=ax, label=measure_name(measure))
+    ax.set_xlabel("prompted layer (diagonal: none, a probe)")
+    ax.set_ylabel("layer that the head reads")
+    names = [str(place) for place in places]
+    ax.set_xticks(range(len(places)), names)
+    ax.set_yticks(range(len(up)), [str(place) for place in up])
+    return ax
+
+
+def _frame(ax: Axes, x: int, y: int, **options: Any) -> None:
+    """A square around one cell of a heat map."""
+    ax.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, **options))
 
 
 @styled

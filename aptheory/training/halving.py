@@ -42,7 +42,8 @@ class Halving:
     weight_decay, rung, epochs, seeds (started by then), val_accuracy, val_loss (means over them),
     goes_on. ``outcomes``: the survivors' runs, trained to the end. ``best``: the method and the
     rates of the survivor with the best mean validation accuracy. ``epochs``: epochs trained in
-    all, a run each, and ``full_epochs`` those of the full sweep.
+    all, a run each, and ``full_epochs`` those of the full sweep. ``dropped``: the other runs that
+    were started, without accuracies; the last entry of a curve has its validation.
     """
 
     table: pd.DataFrame
@@ -50,6 +51,7 @@ class Halving:
     best: tuple[Method, Run]
     epochs: int
     full_epochs: int
+    dropped: list[Outcome]
 
 
 def rungs(epochs: int, configurations: int, *, factor: int = 3, least: int = 2) -> list[int]:
@@ -150,12 +152,19 @@ def halving(
     if own:
         kept.close()
     best, group = alive[0]
+    survivors = {(m, k) for m, members in alive for k in members}
     return Halving(
         pd.DataFrame(rows),
         [trials[m].outcome(k) for m, members in alive for k in members],
         (methods[best], runs[group[0]]),
         sum(one.epochs for one in trials),
         len(methods) * len(runs) * recipe.epochs,
+        [
+            trials[m].outcome(k)
+            for m in range(len(methods))
+            for k in trials[m].started
+            if (m, k) not in survivors
+        ],
     )
 
 
@@ -210,6 +219,11 @@ class _Trials:
                 seed=[run.seed for run in runs],
             ).to(self.kept.device)
             self.stacks.append((part, Stack(adapted, runs, self.kept, self.recipe, log=self.log)))
+
+    @property
+    def started(self) -> list[int]:
+        """Numbers of the runs that were ever wanted, in order."""
+        return sorted(number for numbers, _ in self.stacks for number in numbers)
 
     def keep(self, wanted: set[int]) -> None:
         """Only these runs go on."""

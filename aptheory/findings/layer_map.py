@@ -1,0 +1,287 @@
+"""The map of a network and a task: accuracy over the place that is prompted and the one that is read.
+
+    chart = layer_map(net, task, layers="blocks", seeds=(0, 1, 2))
+    print(chart)
+    plots.layer_map(chart.cells)
+
+The diagonal holds the layer probes, the last row the published prompts, their corner the linear
+probe (`aptheory.choosing.cells`). Probes are trained first, in one walk through the network: they
+leave their features and the starts of the heads to the prompts, which take a second walk. Runs that
+share a prompted place share its kept activations; seeds of one cell train as a stack.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from aptheory.choosing.cells import Cell, cells, map_operations, operations
+from aptheory.choosing.trials import Prices
+from aptheory.errors import InputError
+from aptheory.findings.statistics import Interval, paired_pictures, two_source_interval
+from aptheory.networks.network import Network, Places
+from aptheory.tasks import task as open_task
+from aptheory.training.cost import piece_operations
+from aptheory.training.fit import fit_many, kept_for
+from aptheory.training.halving import halving as search_by_halving
+from aptheory.training.judging import JUDGES, Score
+from aptheory.training.outcome import Outcome
+from aptheory.training.recipe import Recipe, Run
+
+Trained = list[tuple[Cell, Outcome]]
+
+
+@dataclass
+class LayerMap:
+    """Accuracy over (layer, read), with what it cost.
+
+    ``table`` has a row a run: ``network, task, layer, read, layer_name, read_name, method, seed,
+    epochs, val_accuracy, val_loss, test_accuracy, low, high``; accuracies are fractions, the bounds
+    those of the test accuracy over other test pictures. A run that halving dropped has the
+    validation scores of its last epoch and no test accuracy. ``correct`` holds which test pictures
+    a run knew, by layer, read and seed. ``operations`` are those of the map, ``full_operations``
+    those of all its cells trained to the end, ``sweep_operations`` of its cells read at the end.
+    """
+
+    net: Network
+    task: str
+    table: pd.DataFrame
+    correct: dict[tuple[int, int, int], np.ndarray]
+    operations: float
+    full_operations: float
+    sweep_operations: float
+    judge: str = "loss"
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """A row a cell: means over seeds; ``low`` and ``high`` hold test pictures and training.
+
+        ``finished`` says whether the cell was trained to the end.
+        """
+        rows = []
+        names = ["network", "task", "layer", "read", "layer_name", "read_name", "method"]
+        for key, runs in self.table.groupby(names, sort=False):
+            interval = self.interval(Cell(key[2], key[3]))
+            rows.append(
+                {
+                    **dict(zip(names, key, strict=True)),
+                    "seeds": len(runs),
+                    "epochs": int(runs["epochs"].max()),
+                    "val_accuracy": runs["val_accuracy"].mean(),
+                    "val_loss": runs["val_loss"].mean(),
+                    "test_accuracy": interval.value,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "finished": bool(runs["test_accuracy"].notna().any()),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def interval(self, cell: Cell) -> Interval:
+        """Test accuracy of a cell over test pictures and seeds; nan where it has none."""
+        correct = list(self._seeds(cell).values())
+        if not correct:
+            return Interval(float("nan"), note="not trained to the end")
+        return two_source_interval(np.stack(correct))
+
+    def difference(self, cell: Cell, other: Cell) -> Interval:
+        """Test accuracy of a cell minus that of another, on the same pictures and seeds."""
+        ours, theirs = self._seeds(cell), self._seeds(other)
+        shared = sorted(ours.keys() & theirs.keys())
+        if not shared:
+            return Interval(float("nan"), note="no seed of both was trained to the end")
+        return paired_pictures(
+            np.stack([ours[seed] for seed in shared]), np.stack([theirs[seed] for seed in shared])
+        )
+
+    def _seeds(self, cell: Cell) -> dict[int, np.ndarray]:
+        return {
+            seed: correct
+            for (layer, read, seed), correct in self.correct.items()
+            if (layer, read) == (cell.layer, cell.read)
+        }
+
+    @property
+    def best(self) -> Cell | None:
+        """The best cell on validation images of those trained to the end."""
+        return self._best(self.cells)
+
+    @property
+    def best_probe(self) -> Cell | None:
+        """The best layer probe on validation images."""
+        return self._best(self.cells[self.cells["layer"] == self.cells["read"]])
+
+    @property
+    def best_published(self) -> Cell | None:
+        """The best prompt that is read at the network's end; None where halving dropped them."""
+        at_end = self.cells["read"] == self.linear_probe.read
+        return self._best(self.cells[at_end & (self.cells["layer"] < self.cells["read"])])
+
+    @property
+    def linear_probe(self) -> Cell:
+        """The corner: nothing but a head, at the network's end."""
+        return Cell(len(self.net.layers) - 1, len(self.net.layers) - 1)
+
+    def _best(self, rows: pd.DataFrame) -> Cell | None:
+        scores = {
+            Cell(row.layer, row.read): Score(row.val_accuracy, row.val_loss)
+            for row in rows[rows["finished"]].itertuples()
+        }
+        return min(scores, key=lambda cell: scores[cell].cost(self.judge)) if scores else None
+
+    def __str__(self) -> str:
+        lines = [f"{self.net.name} on {self.task}: {self.cells.shape[0]} cells"]
+        for title, cell in (
+            ("best on validation", self.best),
+            ("best layer probe", self.best_probe),
+            ("best prompt read at the end", self.best_published),
+            ("linear probe", self.linear_probe),
+        ):
+            what = self._scored(cell) if cell else "none was trained to the end"
+            lines.append(f"  {title}: {what}")
+        if self.best and self.best_probe and self.best != self.best_probe:
+            gain = self.difference(self.best, self.best_probe).times(100)
+            lines.append(f"  gain over the best layer probe: {gain:+.1f points}")
+        lines.append(
+            f"  cost: {100 * self.operations / self.full_operations:.2g} % of all cells trained to "
+            f"the end, {100 * self.operations / self.sweep_operations:.3g} % of a full sweep of "
+            "these layers read at the end (operations)"
+        )
+        return "\n".join(lines)
+
+    def _scored(self, cell: Cell) -> str:
+        row = self.cells.set_index(["layer", "read"]).loc[(cell.layer, cell.read)]
+        return (
+            f"{cell.words(self.net)}: validation {100 * row['val_accuracy']:.1f} %, "
+            f"test {self.interval(cell).times(100):.1f %}"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def layer_map(
+    net: Network,
+    task: Any,
+    *,
+    layers: Places = "blocks",
+    reads: Places | None = None,
+    recipe: Recipe | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    halving: bool = True,
+    judge: str = "loss",
+    pooling: str = "mean",
+    log: Callable[[str], None] | None = None,
+) -> LayerMap:
+    """Train the cells (l, k), l ≤ k: prompt what enters place l, read what enters place k.
+
+    Args:
+        task: a task, or whatever `aptheory.task` makes one of.
+        layers: places that are prompted.
+        reads: places that are read, by default the ``layers``; the network's end always is.
+        halving: successive halving over the prompts, judged on validation images: most cells
+            train for a few epochs and one seed only and have no test accuracy. Probes are always
+            trained to the end. False trains every cell alike, as evidence needs it.
+        judge: what is better on validation images: "loss" or "accuracy"; the other breaks ties.
+        pooling: of a reading before the end: see `Layer.pooled`.
+
+    Raises:
+        InputError: an unknown place, pooling or judge; no seed, or one twice.
+    """
+    if judge not in JUDGES:
+        raise InputError(f"judge must be one of {', '.join(JUDGES)}; got {judge!r}.")
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise InputError(f"seeds must be one or several different numbers; got {list(seeds)!r}.")
+    task, recipe = open_task(task), recipe or Recipe()
+    runs = [Run(seed=seed) for seed in seeds]
+    chosen, end = cells(net, layers, reads), len(net.layers) - 1
+    probes = [cell for cell in chosen if cell.is_probe]
+    prompts = [cell for cell in chosen if not cell.is_probe]
+    options: dict[str, Any] = {
+        "recipe": recipe,
+        "kept": kept_for(net, task, recipe, log=log),
+        "log": log,
+    }
+    trained = _to_the_end(probes, net, task, runs, pooling, options)
+    walks, stops = [end], [recipe.epochs]
+    if prompts and halving:
+        methods = {cell: cell.method(net, pooling=pooling) for cell in prompts}
+        search = search_by_halving(
+            list(methods.values()), net, task, runs=runs, judge=judge, **options
+        )
+        by_settings = {str(method.settings()): cell for cell, method in methods.items()}
+        trained += [(by_settings[str(o.method)], o) for o in search.outcomes + search.dropped]
+        walks += search.table.groupby("rung")["layer"].max().tolist()
+        stops = sorted(search.table["epochs"].unique())
+    elif prompts:
+        trained += _to_the_end(prompts, net, task, runs, pooling, options)
+        walks.append(prompts[-1].layer)
+    options["kept"].close()
+    prices = Prices(piece_operations(net), len(task.train), len(task.val))
+    size: dict[str, int] = {"epochs": recipe.epochs, "seeds": len(seeds)}
+    epochs = [(cell, outcome.epochs) for cell, outcome in trained]
+    sweep = [cell for cell in chosen if cell.read == end]
+    return LayerMap(
+        net=net,
+        task=task.name,
+        table=_table(net, trained),
+        correct={
+            (cell.layer, cell.read, outcome.seed): outcome.correct
+            for cell, outcome in trained
+            if outcome.correct is not None
+        },
+        operations=operations(prices, epochs, walks=walks, stops=stops),
+        full_operations=map_operations(prices, chosen, **size),
+        sweep_operations=map_operations(prices, sweep, **size),
+        judge=judge,
+    )
+
+
+def _to_the_end(
+    wanted: list[Cell],
+    net: Network,
+    task: Any,
+    runs: list[Run],
+    pooling: str,
+    options: dict[str, Any],
+) -> Trained:
+    each = [(cell, run) for cell in wanted for run in runs]
+    methods = {cell: cell.method(net, pooling=pooling) for cell in wanted}
+    outcomes = fit_many(
+        [methods[cell] for cell, _ in each], net, task, runs=[run for _, run in each], **options
+    )
+    return [(cell, outcome) for (cell, _), outcome in zip(each, outcomes, strict=True)]
+
+
+def _table(net: Network, trained: Trained) -> pd.DataFrame:
+    rows = []
+    for cell, outcome in sorted(trained, key=lambda pair: (pair[0], pair[1].seed)):
+        interval = Interval(float("nan"))
+        if outcome.correct is not None:
+            interval = two_source_interval(outcome.correct)
+        last = outcome.curve[-1] if outcome.curve and outcome.failed else vars(outcome)
+        rows.append(
+            {
+                "network": net.name,
+                "task": outcome.task,
+                "layer": cell.layer,
+                "read": cell.read,
+                "layer_name": net.layers[cell.layer].name,
+                "read_name": net.layers[cell.read].name,
+                "method": outcome.method["method"],
+                "seed": outcome.seed,
+                "epochs": outcome.epochs,
+                "val_accuracy": last.get("val_accuracy", float("nan")),
+                "val_loss": last.get("val_loss", float("nan")),
+                "test_accuracy": outcome.test_accuracy,
+                "low": interval.low,
+                "high": interval.high,
+            }
+        )
+    return pd.DataFrame(rows)
