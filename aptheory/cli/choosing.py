@@ -49,9 +49,7 @@ def recommend(
     net = load_network(options.spec(network)).to(device_of(on.device))
     opened = load_task(images_of.spec(task))
     recipe = on.recipe()
-    typer.echo(
-        recommend_layer(net, opened, images=images, budget=budget, recipe=recipe, seed=seed)
-    )
+    typer.echo(recommend_layer(net, opened, images=images, budget=budget, recipe=recipe, seed=seed))
     if read:
         typer.echo(f"\nPrompt here and read there:\n{recommend_places(net, opened, seed=seed)}")
 

@@ -175,10 +175,11 @@ class JobTrainer:
         exact = recipe.precision == "float32" and recipe.keep_dtype == "float32"
         if place != kept.layer and not exact:
             kept.close()  # rounded activations would remember at which place the walk began
-        kept.keep = recipe.keep
-        if recipe.keep == "auto":
+        keep = recipe.keep
+        if keep == "auto":
             size = 4 * images_kept(task, recipe) * math.prod(self.net.layers[place].shape)
-            kept.keep = "memory" if size <= KEPT_BYTES else "recompute"
+            keep = "memory" if size <= KEPT_BYTES else "recompute"
+        kept.policy = replace(kept.policy, keep=keep)
         return kept
 
     def _outcome(self, tried: Sequence[Outcome], batch: Batch) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def stack_size(method: Method, net: Network, recipe: Recipe, runs: int, place: i
 
 
 def kept_for(net: Network, task: Task, recipe: Recipe, *, layer: int = 0, **options: Any) -> Kept:
-    """Kept activations as a recipe asks for them; ``options`` go to `Kept`."""
+    """Kept activations as a recipe asks for them; ``options`` go to `Kept.start`."""
     values: dict[str, Any] = {
         "keep": recipe.keep,
         "keep_dtype": recipe.keep_dtype,
@@ -237,10 +237,11 @@ def _ready(
             f"they cannot serve {net.name} on {task.name}."
         )
     wanted = (recipe.augment, recipe.views, recipe.precision)
-    if wanted != (kept.augment, kept.views, kept.precision):
+    made = (kept.policy.augment, kept.policy.views, kept.policy.precision)
+    if wanted != made:
         raise InputError(
             f"The kept activations were made with augmentation, views and precision "
-            f"{kept.augment}, {kept.views}, {kept.precision}; the recipe asks for "
+            f"{', '.join(map(str, made))}; the recipe asks for "
             f"{', '.join(map(str, wanted))}. Make them with kept_for(net, task, recipe)."
         )
     return kept.advance(place)

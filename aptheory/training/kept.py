@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +28,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from aptheory.devices import DTYPES, autocast
-from aptheory.errors import InputError
 from aptheory.networks.reading import Reading
 from aptheory.tasks.pictures import with_channels
 from aptheory.tasks.resizing import view
 from aptheory.tasks.split import is_random
 from aptheory.training.images import Activations, Images
+from aptheory.training.keeping import Decision, KeepPolicy, Where
 from aptheory.training.memory import free_memory, human, out_of_memory
 
 if TYPE_CHECKING:
@@ -55,49 +55,23 @@ class Kept:
 
     A split that is never read costs nothing.
 
-    Args:
-        layer: the place to start at.
-        keep: "memory", "disk" or "recompute" forces the choice that "auto" makes by itself; each
-            choice is logged (logger "aptheory") and listed by `describe`.
-        keep_dtype: "float32" keeps the values exactly; "bfloat16" and "float16" halve the room.
-        precision: autocast of the frozen pieces.
-        augment, views, seed: random augmentation of the training images (see `Recipe`). With
-            views = 0 fresh ones are drawn for every batch, and the training split is recomputed.
-        passes: how often each split will be read; a split read once is not kept.
-        memory_limit, scratch: bytes that may be kept in memory (default: half of what is free),
-            and the folder for what does not fit (default: the system's temporary one).
+    ``policy`` says how they are kept (see `KeepPolicy`), ``layer`` is the place to start at.
     """
 
     def __init__(
         self,
         net: Network,
         task: Task,
+        policy: KeepPolicy | None = None,
         *,
-        layer: int = 0,
-        keep: str = "auto",
-        keep_dtype: str = "float32",
-        precision: str = "float32",
-        augment: str = "none",
-        views: int = 0,
-        seed: int = 0,
-        passes: Mapping[str, float] | None = None,
-        memory_limit: float | None = None,
-        scratch: str | Path | None = None,
-        channels_last: bool = False,
+        layer: Place = 0,
         log: Callable[[str], None] | None = None,
     ) -> None:
-        if keep not in ("auto", "memory", "disk", "recompute"):
-            raise InputError(f"keep must be auto, memory, disk or recompute; got {keep!r}.")
-        for name in (keep_dtype, precision):
-            if name not in DTYPES:
-                raise InputError(f"the type must be one of {', '.join(DTYPES)}; got {name!r}.")
-        self.net, self.task, self.keep, self.precision = net, task, keep, precision
-        self.dtype = DTYPES[keep_dtype]
+        self.net, self.task, self.policy = net, task, policy or KeepPolicy()
+        self.dtype = DTYPES[self.policy.keep_dtype]
         self.random = is_random(task.train)
+        augment, views = self.policy.augment, self.policy.views
         self.fresh = self.random or (augment != "none" and views == 0)
-        self.views, self.augment, self.seed = views, augment, seed
-        self.passes = dict(passes or {})
-        self.memory_limit, self.channels_last = memory_limit, channels_last
         self.device = net.device
         self.log = log or _log.info
         splits = {"train": task.train, "val": task.val, "test": task.test, "pool": task.drawn_from}
@@ -107,12 +81,12 @@ class Kept:
                 view(split, net),
                 augment if name in _TRAINED_ON else "none",
                 views if name in _TRAINED_ON else 0,
-                seed,
+                self.policy.seed,
             )
             for name, split in splits.items()
         }
         self._stores: dict[str, Images | Activations] = dict(self._images)
-        self._planned: dict[tuple[str, int], str] = {}
+        self._decisions: dict[tuple[str, int], Decision] = {}
         self._features: dict[tuple[str, Reading], Tensor] = {}
         #: Where heads started, by what they read, whether it was standardised, and which images.
         self.probes: dict[tuple[Reading, bool, str, bytes], tuple[Tensor, Tensor]] = {}
@@ -123,7 +97,6 @@ class Kept:
         }
         largest = max(math.prod(place.shape) for place in net.layers)
         self.chunk = max(16, min(256, 2**23 // largest))
-        self._scratch_parent = scratch
         self._scratch: Path | None = None
         self.layer = 0
         self.advance(layer)
@@ -135,9 +108,17 @@ class Kept:
             )
 
     @classmethod
-    def start(cls, net: Network, task: Task, **options: Any) -> Kept:
-        """The images of ``task``; `advance` moves on from there. Options as for the class."""
-        return cls(net, task, **options)
+    def start(
+        cls,
+        net: Network,
+        task: Task,
+        *,
+        layer: Place = 0,
+        log: Callable[[str], None] | None = None,
+        **options: Any,
+    ) -> Kept:
+        """The images of ``task``; `advance` moves on from there. Options as for `KeepPolicy`."""
+        return cls(net, task, KeepPolicy(**options), layer=layer, log=log)
 
     # ---------------------------------------------------------------------------- reading
 
@@ -198,7 +179,7 @@ class Kept:
             images = store.get(rows, generators)
             images = with_channels(images, self.net.input_shape[0], f"network {self.net.name!r}")
             z = self.net.normalize(images.to(self.device, non_blocking=True))
-            if self.channels_last:
+            if self.policy.channels_last:
                 z = z.to(memory_format=torch.channels_last)
         return z if store.layer == stop else self._through(z, store.layer, stop)
 
@@ -206,7 +187,7 @@ class Kept:
     def _through(self, z: Tensor, start: int, stop: int | Reading) -> Tensor:
         """Run on to a place or to what a head reads; in halves when memory runs out."""
         try:
-            with autocast(self.device, self.precision):
+            with autocast(self.device, self.policy.precision):
                 if isinstance(stop, Reading):
                     return stop.features(self.net, z, start=start).float()
                 return self.net.run(z, start=start, stop=stop).float()
@@ -240,26 +221,25 @@ class Kept:
         if store.layer == self.layer and not isinstance(store, Images):
             return
         key = (split, self.layer)
-        if key not in self._planned:
-            self._planned[key] = self._choose(split)
-            self.log(f"{split} at {self._name(self.layer)}: {self._planned[key]}")
-            if self.passes.get(split, math.inf) > 1 and (
-                self.layer == 0 or self._planned[key].startswith("recompute")
-            ):
+        if key not in self._decisions:
+            decision = self._decide(split)
+            self._decisions[key] = decision
+            self.log(f"{split} at {self._name(self.layer)}: {decision}")
+            again = decision.where in (Where.IMAGES, Where.AGAIN)
+            if again and self.policy.passes.get(split, math.inf) > 1:
                 self._images[split].cache(self._limit(torch.device("cpu")))
-        where = self._planned[key].split()[0].strip(",")
-        if where in ("memory", "host", "disk"):
-            self._store(split, where)
+        if self._decisions[key].where.stored:
+            self._store(split, self._decisions[key].where)
 
-    def _store(self, split: str, where: str) -> None:
+    def _store(self, split: str, where: Where) -> None:
         """Run the frozen pieces from the present store to ``layer`` and keep what comes out."""
         old = self._stores[split]
         shape = self.net.layers[self.layer].shape
-        last = self.channels_last and self.net.layers[self.layer].layout == "map"
+        last = self.policy.channels_last and self.net.layers[self.layer].layout == "map"
         images = self._images[split].rows
         same = (
             isinstance(old, Activations)
-            and where == "memory"
+            and where is Where.DEVICE
             and old.kind == "memory"
             and tuple(shape) == tuple(self.net.layers[old.layer].shape)
         )
@@ -273,8 +253,8 @@ class Kept:
                 shape,
                 self.dtype,
                 last=last,
-                device=self.device if where == "memory" else torch.device("cpu"),
-                file=self._new_file(split) if where == "disk" else None,
+                device=self.device if where is Where.DEVICE else torch.device("cpu"),
+                file=self._new_file(split) if where is Where.DISK else None,
             )
         # Until the new rows are complete the old ones, perhaps half overwritten, do not count.
         self._stores[split] = self._images[split]
@@ -292,39 +272,39 @@ class Kept:
         return self._images[split].rows * math.prod(self.net.layers[layer].shape) * size
 
     def _limit(self, device: torch.device) -> float:
-        if self.memory_limit is not None:
+        if self.policy.memory_limit is not None:
             held = sum(
                 self._bytes(name, store.layer)
                 for name, store in self._stores.items()
                 if isinstance(store, Activations) and store.kind == "memory"
             )
-            return self.memory_limit - held
+            return self.policy.memory_limit - held
         return _MEMORY_SHARE * free_memory(device)
 
-    def _choose(self, split: str) -> str:
-        """Where to keep a split: a word, and the reason."""
+    def _decide(self, split: str) -> Decision:
         size = self._bytes(split, self.layer)
+        room = human(size)
         if self.layer == 0:
-            return "images (kept as bytes)"
+            return Decision(Where.IMAGES, "kept as bytes")
         fresh = split in _TRAINED_ON and self.fresh
         if fresh or is_random(self._images[split].split):
-            return "recompute (fresh augmentation)"
-        if self.keep != "auto":
-            return f"{self.keep} (as asked), {human(size)}"
-        if self.passes.get(split, math.inf) <= 1:
-            return "recompute (read only once)"
+            return Decision(Where.AGAIN, "fresh augmentation")
+        if self.policy.keep != "auto":
+            return Decision(Where(self.policy.keep), f"as asked, {room}")
+        if self.policy.passes.get(split, math.inf) <= 1:
+            return Decision(Where.AGAIN, "read only once")
         if size <= self._limit(self.device):
-            return f"memory, {human(size)}"
+            return Decision(Where.DEVICE, room)
         cpu = torch.device("cpu")
         if self.device != cpu and size <= self._limit(cpu):
-            return f"host memory, {human(size)} (too large for the device)"
+            return Decision(Where.HOST, f"{room}, too large for the device")
         reading = size / self._images[split].rows / _DISK_BYTES_PER_SECOND
         again = self._flops(0, self.layer) / _FLOPS_PER_SECOND.get(self.device.type, 2e10)
         if again <= reading:
-            return f"recompute (cheaper than reading {human(size)})"
+            return Decision(Where.AGAIN, f"cheaper than reading {room}")
         if size <= _DISK_SHARE * shutil.disk_usage(self._scratch_folder()).free:
-            return f"disk, {human(size)} (too large for memory)"
-        return f"recompute ({human(size)} fit neither memory nor disk)"
+            return Decision(Where.DISK, f"{room}, too large for memory")
+        return Decision(Where.AGAIN, f"{room} fit neither memory nor disk")
 
     def _flops(self, start: int, stop: int) -> float:
         if (start, stop) not in self._piece_flops:
@@ -341,13 +321,13 @@ class Kept:
 
     def describe(self) -> dict[str, str]:
         """Split -> where it is kept at the present place, as it was decided."""
-        return {s: text for (s, layer), text in self._planned.items() if layer == self.layer}
+        return {s: str(d) for (s, layer), d in self._decisions.items() if layer == self.layer}
 
     # ---------------------------------------------------------------------------- files
 
     def _scratch_folder(self) -> Path:
         if self._scratch is None:
-            self._scratch = Path(tempfile.mkdtemp(prefix="aptheory-", dir=self._scratch_parent))
+            self._scratch = Path(tempfile.mkdtemp(prefix="aptheory-", dir=self.policy.scratch))
             weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
         return self._scratch
 

@@ -186,7 +186,7 @@ class Loop:
             if self._shared:
                 features = kept.features(key, adapted.reading)
             else:
-                views = kept.views or 1 if split == "train" else 1
+                views = kept.policy.views or 1 if split == "train" else 1
                 positions = torch.arange(len(self.progress[0].parts[split].rows) * views)
                 parts = []
                 with torch.no_grad(), autocast(self.device, self.recipe.precision):
@@ -301,8 +301,8 @@ class Loop:
             order = torch.multinomial(chance, number, replacement=True, generator=generator)
         else:
             order = torch.randperm(number, generator=generator)
-        if self.kept.views:
-            views = torch.randint(0, self.kept.views, (number,), generator=generator)
+        if self.kept.policy.views:
+            views = torch.randint(0, self.kept.policy.views, (number,), generator=generator)
             order = order + number * views
         return order
 
