@@ -1,9 +1,9 @@
 """Choose both places, where to prompt and where to read, for a small share of the map's cost.
 
 Where a layer probe reads best is where a prompt should be read as well. All layer probes cost one
-pass through the network, so they choose the reading place k; the prompts before it are then searched
-by successive halving, from kept activations and no further than k. The probe of k is the prompt's
-rival: the answer may be that no prompt is needed. Test images are never read.
+pass through the network, so they choose the reading place k; the prompts before it are then
+searched by successive halving, from kept activations and no further than k. The probe of k is the
+prompt's rival: the answer may be that no prompt is needed. Test images are never read.
 """
 
 from __future__ import annotations
@@ -71,8 +71,10 @@ class PlaceChoice:
 
     def __str__(self) -> str:
         shown = self.table[
-            ["layer", "layer_name", "read", "read_name", "method", "epochs"]
-            + ["val_accuracy", "val_loss"]
+            [
+                *("layer", "layer_name", "read", "read_name", "method", "epochs"),
+                *("val_accuracy", "val_loss"),
+            ]
         ]
         return "\n".join(
             [

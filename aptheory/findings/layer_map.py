@@ -1,4 +1,4 @@
-"""The map of a network and a task: accuracy over the place that is prompted and the one that is read.
+"""The map of a network and a task: accuracy over the prompted place and the one that is read.
 
     chart = layer_map(net, task, layers="blocks", seeds=(0, 1, 2))
     print(chart)
