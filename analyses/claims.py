@@ -71,9 +71,12 @@ METHODS_ON_VITS = replace(
     setting="embedded ViT on 3 tasks and ViT-Tiny on textures; equal epochs and search",
 )
 SAMPLES = Experiment(
-    "frozen two-layer attention networks",
-    "python -m analyses.sample_complexity",
+    "frozen two-layer networks, one, two or a quarter of the tokens discriminative, P from 8 to 64",
+    "python -m analyses.two_layer --full --device cuda",
     "sample_complexity",
+)
+MECHANISM = replace(
+    SAMPLES, setting="every setting of claim 17, and convolutions", figure="flip_test"
 )
 STEPS = Experiment(
     "frozen two-layer attention networks",
@@ -139,6 +142,9 @@ CLAIMS = (
           "2nd", SAMPLES, judges.theory("17")),
     Claim("18", "steps grow with P/η",
           "recalled", STEPS, judges.theory("18")),
+    Claim("M", "the learned prompt removes the patterns without meaning, at a norm that depends on "
+          "the layer",
+          "2nd", MECHANISM, judges.theory("M")),
     # What they cost
     Claim("19", "AP is cheaper than VP on CNNs (paper: 0.57 of the time, 0.52 of the memory)",
           "2nd", STEP_COST, judges.cost("cnn", 0.4, 0.75)),

@@ -1,91 +1,84 @@
-"""Does the preferred layer flip when the ranges of the two layers are exchanged?"""
+"""What becomes of the shallow prompt's advantage when the two layers' ranges are exchanged?"""
+
+from collections import Counter
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analyses import two_layer_findings as found
 from analyses.results import Results
 from aptheory.reporting import plots
-from aptheory.theory.comparison import preference
 from figures import sheet as page
 
-NEEDS = "python analyses/flip_test.py, then python -m analyses.collect"
-COLOR = {"theorem": "blue", "flipped": "orange"}
-LABEL = {"theorem": "layer 1 global, 2 local", "flipped": "layer 2 global, 1 local"}
-DOUBLINGS = "log2 N(layer 2) / N(layer 1)"
+NEEDS = "python -m analyses.two_layer, then python -m analyses.collect"
+COLOR = {"layer 1": "blue", "both": "sky", "layer 2": "orange", "neither": "grey"}
+ADVANTAGE = "error of layer 2 − layer 1,\nN → ∞ (points)"
 
 
 def draw(results: Results) -> Figure:
-    """A row a shape of prompt: preference, dose-response over both ranges, convolutions."""
-    table = page.theory(results, "flip_test")
-    rows = table[table["epsilon"] == 0.05]
-    sheet = plots.figure(2, 3, height=2.4)
-    axes = np.array(sheet.axes).reshape(2, 3)
-    flips, models = 0, 0
+    """Which layers are global, by kind of network; both ranges as a dial; what is removed."""
+    table = page.theory(results, "two_layer")
+    flips = found.flips(table)
+    sheet = plots.figure(1, 3, height=3.0)
     with plots.style():
-        for line, shape in zip(axes, ("shared", "token"), strict=True):
-            some = rows[rows["prompt"] == shape]
-            found = _flip(line[0], some[some["question"] == "flip"])
-            flips, models = flips + found, models + some[some["question"] == "flip"].model.nunique()
-            line[0].set_title(f"{shape} prompt")
-            _dose(line[1], some[some["question"] == "dose"])
-            _convolutions(line[2], some[some["question"] == "cnn"])
-    page.one_legend(sheet, [axes[0, 0]], columns=2)
+        _arrangements(sheet.axes[0], flips)
+        _dose(sheet.axes[1], found.dose(table))
+        _mechanism(sheet.axes[2], found.mechanism(table))
+    page.one_legend(sheet, sheet.axes[:1])
+    counts = Counter(flips["turn"])
+    said = ", ".join(f"a {turn} in {count}" for turn, count in counts.items() if turn != "none")
     return page.title(
-        sheet, f"Exchanging the ranges flips the preferred layer in {flips} of {models} settings"
+        sheet,
+        f"Exchanging the ranges: {said or 'no effect'} of {len(flips)} networks "
+        f"({counts['none']} without an advantage)",
     )
 
 
-def _flip(ax: Axes, rows: pd.DataFrame) -> int:
-    """Preference of each model in both arrangements; returns in how many it turns over."""
-    turned = 0
-    models = list(rows["model"].unique())[::-1]
-    for place, model in enumerate(models):
-        found = {}
-        for shift, arrangement in ((0.12, "theorem"), (-0.12, "flipped")):
-            one = rows[(rows["model"] == model) & (rows["arrangement"] == arrangement)]
-            value, low, high = found[arrangement] = preference(one)
-            color = plots.COLORS[COLOR[arrangement]]
-            ax.plot([low, high], [place + shift] * 2, color=color)
-            label = LABEL[arrangement] if place == 0 else None
-            ax.plot(value, place + shift, "o", color=color, label=label)
-        turned += found["theorem"][1] > 0 > found["flipped"][2]
+def _arrangements(ax: Axes, flips: pd.DataFrame) -> None:
+    """The advantage of layer 1 in each arrangement of the ranges."""
+    for line, row in enumerate(flips.iloc[::-1].to_dict("records")):
+        for shift, (name, color) in zip((0.24, 0.08, -0.08, -0.24), COLOR.items(), strict=True):
+            if name not in row or not np.isfinite(row[name]):
+                continue
+            ends = [row[f"{name} low"], row[f"{name} high"]]
+            ax.plot(ends, [line + shift] * 2, color=plots.COLORS[color])
+            label = f"global: {name}" if line == 0 else None
+            ax.plot(row[name], line + shift, "o", color=plots.COLORS[color], label=label, ms=3)
+    names = [f"{row.model}, {row.prompt}" for row in flips.iloc[::-1].itertuples()]
+    ax.set_yticks(range(len(names)), names, fontsize=5.5)
     ax.axvline(0, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
-    ax.set_yticks(range(len(models)), models)
-    ax.set_xlabel(DOUBLINGS)
-    return turned
+    ax.set_xlabel(ADVANTAGE, fontsize=6)
 
 
 def _dose(ax: Axes, rows: pd.DataFrame) -> None:
-    """Mean preference at each pair of ranges."""
-    keys = ["range 1", "range 2", "repetition"]
-    wide = rows.pivot(index=keys, columns="place", values="samples")
-    doublings = np.log2(wide["layer 2"] / wide["layer 1"]).groupby(["range 1", "range 2"]).mean()
-    heat = doublings.unstack()
+    heat = rows.pivot(index="range_1", columns="range_2", values="advantage")
     limit = float(np.abs(heat.to_numpy()).max()) or 1.0
-    image = ax.imshow(heat, origin="lower", cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
+    ax.imshow(heat, origin="lower", cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
     for (i, j), value in np.ndenumerate(heat.to_numpy()):
         ink = "white" if abs(value) > 0.6 * limit else "black"
-        ax.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=6, color=ink)
+        ax.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=5.5, color=ink)
     ax.grid(False)
-    ax.figure.colorbar(image, ax=ax)
-    ax.set_title(DOUBLINGS, fontsize=7)
+    ax.set_title("the same, softmax, linear", fontsize=7)
     ax.set_xticks(range(heat.shape[1]), [f"{v:g}" for v in heat.columns])
     ax.set_yticks(range(heat.shape[0]), [f"{v:g}" for v in heat.index])
     ax.set(xlabel="range of layer 2 (tokens)", ylabel="range of layer 1 (tokens)")
 
 
-def _convolutions(ax: Axes, rows: pd.DataFrame) -> None:
-    """Preference of each convolutional network against how much more global layer 2 is."""
-    for _, group in rows.groupby("model"):
-        value, low, high = preference(group.drop(columns="network", errors="ignore"))
-        x = float(np.log2(group["distance 2"] / group["distance 1"]).iloc[0])
-        ax.plot([x, x], [low, high], color=plots.COLORS["green"])
-        ax.plot(x, value, "s", color=plots.COLORS["green"])
+def _mechanism(ax: Axes, rows: pd.DataFrame) -> None:
+    """Does the place whose prompt removes more of the nuisance err less?"""
+    for name, color, some in (
+        ("attention", "blue", rows[rows["model"] != "cnn"]),
+        ("convolutions", "green", rows[rows["model"] == "cnn"]),
+    ):
+        ax.scatter(some["more"], some["advantage"], s=7, color=plots.COLORS[color], alpha=0.6)
+        rank = found.rank_interval(some["more"].to_numpy(), some["advantage"].to_numpy())[0]
+        ax.scatter([], [], s=7, color=plots.COLORS[color], label=f"{name}: ρ = {rank:.2f}")
     ax.axhline(0, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
-    ax.set(xlabel="log2 (distance 2 / 1)", ylabel=DOUBLINGS)
-    ax.set_title("convolutional networks", fontsize=7)
+    ax.legend(fontsize=6)
+    ax.set_xlabel("share of the nuisance removed,\nlayer 1 − layer 2", fontsize=6)
+    ax.set_ylabel(ADVANTAGE, fontsize=6)
 
 
 if __name__ == "__main__":

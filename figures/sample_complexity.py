@@ -1,44 +1,68 @@
-"""How many samples does a prompt need, by its place and the number of tokens? (claim 17)"""
+"""Floor and rate: how a prompt's error falls with N, by its place and the number of tokens. (17)"""
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analyses import two_layer_findings as found
 from analyses.results import Results
 from aptheory.reporting import plots
-from aptheory.theory.comparison import preference
 from figures import sheet as page
-from figures.quantiles import band
 
-NEEDS = "python analyses/sample_complexity.py, then python -m analyses.collect"
-COLOR = {"input": "grey", "layer 1": "blue", "layer 2": "orange"}
-DASH = {"input": ":", "layer 1": "-", "layer 2": "--"}  # equal curves stay visible
+NEEDS = "python -m analyses.two_layer, then python -m analyses.collect"
+COLOR = {"layer 1": "blue", "layer 2": "orange"}
 
 
 def draw(results: Results) -> Figure:
-    """Smallest training set with at most 5 % error: median and quartiles over repetitions."""
-    table = page.theory(results, "sample_complexity")
-    rows = table[
-        (table["sweep"] == "tokens") & (table["nuisance"] == "shared") & (table["epsilon"] == 0.05)
+    """Left: floors by P. Right: excess over the floor against N at the largest P."""
+    table = page.theory(results, "two_layer")
+    settings = [
+        (words, each)
+        for words, each in found.by_tokens(table)
+        if min(one.floors[0][0] for one in each) <= 25 and words[1] == "shared"
     ]
-    settings = sorted(rows.groupby(["prompt", "model"]).groups)
-    sheet, axes = page.panels(len(settings), columns=3, height=2.0)
-    shallow = deep = 0
-    for (shape, model), ax in zip(settings, axes, strict=True):
-        one = rows[(rows["prompt"] == shape) & (rows["model"] == model)]
-        for place, group in one.groupby("place"):
-            look = {"color": COLOR[place], "dash": DASH[place]}
-            band(ax, group, x="tokens", y="samples", label=place, base=2, **look)
-        pairs = one[one["place"] != "input"].assign(network=one["tokens"])
-        value, low, high = preference(pairs)
-        shallow, deep = shallow + (low > 0), deep + (high < 0)
+    sheet, axes = page.panels(2 * len(settings), columns=4, height=1.9)
+    lower = 0
+    for number, ((model, _, fraction), each) in enumerate(settings):
+        left, right = axes[2 * number], axes[2 * number + 1]
+        _floors(left, each)
+        _excess(right, each[-1])
+        lower += each[-1].verdict == "layer 1"
         with plots.style():
-            ax.set_title(f"{model}, {shape}: 2^{value:.1f} [{low:.1f}, {high:.1f}]", fontsize=6.5)
-            ax.set(xlabel="tokens P", ylabel="smallest N")
+            left.set_title(f"{model}, {fraction}: floor", fontsize=6.5)
+            right.set_title(f"excess at P = {each[-1].labels['tokens']}", fontsize=6.5)
     page.one_legend(sheet, axes)
     return page.title(
         sheet,
-        f"Layer 2 needs more samples than layer 1 in {shallow} of {len(settings)} settings, fewer "
-        f"in {deep}",
+        f"At N → ∞ layer 1 errs less than layer 2 in {lower} of {len(settings)} settings",
     )
+
+
+def _floors(ax: Axes, each: list[found.Comparison]) -> None:
+    tokens = [one.labels["tokens"] for one in each]
+    with plots.style():
+        for place, name in enumerate(found.PLACES):
+            value, low, high = np.array([one.floors[place] for one in each]).T
+            color = plots.COLORS[COLOR[name]]
+            ax.plot(tokens, value, "o-", color=color, label=name)
+            ax.fill_between(tokens, low, high, color=color, alpha=0.2, linewidth=0)
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(tokens, [f"{count:g}" for count in tokens])
+        ax.minorticks_off()
+        ax.set(xlabel="tokens P", ylabel="error at N → ∞ (%)")
+
+
+def _excess(ax: Axes, one: found.Comparison) -> None:
+    with plots.style():
+        for place, name in enumerate(found.PLACES):
+            curve = one.curves[place]
+            excess = 100 * (curve.errors.mean(0)[:-1] - curve.errors[:, -1].mean())
+            shown = excess > 0.1
+            color = plots.COLORS[COLOR[name]]
+            ax.plot(curve.sizes[:-1][shown], excess[shown], "o-", color=color, label=name)
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log")
+        ax.set(xlabel="training samples N", ylabel="excess (points)")
 
 
 if __name__ == "__main__":

@@ -199,7 +199,7 @@ def doublings(ranges):
     )
     return preference(table)""",
     "# log2 of the samples that layer 2 needs over those of layer 1, with its interval. "
-    "(Three repetitions, so a first look: `analyses/flip_test.py` is the real experiment, and what "
+    "(Three repetitions, so a first look: `analyses/two_layer.py` is the real experiment, and what "
     "it found stands under claim 17 of `paper_repro.md`.)",
     """\
 {"layer 1 global": doublings((4, 1)), "layer 2 global": doublings((1, 4))}""",

@@ -1,8 +1,11 @@
 """The experiment on floors and rates, on five steps of tiny networks."""
 
 import pandas as pd
+import pytest
 
-from analyses import two_layer
+from analyses import theory_verdicts, two_layer
+from analyses import two_layer_findings as found
+from tests.figures.figure_tables import write
 
 
 def test_the_experiment_writes_one_row_a_place_and_repetition_and_resumes(tmp_path, monkeypatch):
@@ -33,3 +36,40 @@ def test_every_setting_of_both_forms_can_be_built():
         for setting in every:
             if setting.model != "trained":
                 assert setting.build().places[-2:] == ("layer 1", "layer 2")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Tables in which layer 1 errs less by 10 points wherever it alone is global."""
+    return write(tmp_path_factory.mktemp("tables")) / "theory"
+
+
+def test_planted_floors_rates_and_turns_come_back(runs):
+    table = theory_verdicts.table(runs, "two_layer")
+    for (_, _, _), each in found.by_tokens(table):
+        for one in each:
+            assert one.verdict == "layer 1"
+            assert one.advantage == pytest.approx((9.85, 9.7, 10.0), abs=0.15)
+            assert one.floors[0][0] == pytest.approx(0.3)
+            assert one.doublings == (0.0, 0.0, 0.0)  # one excess above two floors
+        grown = found.growth(each, [one.labels["tokens"] for one in each])
+        assert grown.difference == pytest.approx((0.0, 0.0, 0.0))
+    assert set(found.flips(table)["turn"]) == {"reversal"}
+    dose = found.dose(table).set_index(["range_1", "range_2"])["advantage"]
+    assert dose[8, 1] > 9 > dose[8, 8] > dose[1, 8]
+    assert found.rank_interval(*found.mechanism(table)[["more", "advantage"]].to_numpy().T)[1] > 0
+    assert found.floor_words((0.0, 0.0, 0.0)) == "no error in any repetition (at most 0.3 %)"
+
+
+def test_verdicts_follow_from_the_tables(runs):
+    number, judged, why = theory_verdicts.shallow_needs_fewer(runs)
+    assert judged == "partly reproduced"  # a lower floor everywhere, no steeper growth anywhere
+    assert "lower floor (N → ∞) in 3, the higher in 0" in why
+    assert "reversal 2" in why
+    assert "1/P discriminative" in number
+    number, judged, _ = theory_verdicts.removes_the_nuisance(runs)
+    assert judged == "reproduced"
+    assert "convolutions (5 settings)" in number
+    _, judged, why = theory_verdicts.steps_grow(runs)
+    assert judged == "reproduced"  # planted: T = P / η for shared prompts too
+    assert "identity" in why

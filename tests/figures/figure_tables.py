@@ -118,28 +118,15 @@ def _steps() -> pd.DataFrame:
 
 
 def _theory(generator: np.random.Generator) -> dict[str, pd.DataFrame]:
-    flip, samples, steps, rate = [], [], [], []
+    steps, rate = [], []
     for repetition in range(4):
-        jitter = 2 ** generator.integers(0, 2)
         for shape in ("shared", "token"):
-            for place, layer in (("layer 1", 0), ("layer 2", 1)):
-                key = {"repetition": repetition, "prompt": shape, "place": place, "epsilon": 0.05}
-                for arrangement, cheap in (("theorem", 0), ("flipped", 1)):
-                    count = jitter * (4 if layer == cheap else 16)
-                    row = {**key, "question": "flip", "model": "soft", "network": 0}
-                    flip.append({**row, "arrangement": arrangement, "samples": count})
-                for ranges in ((1, 1), (1, 4), (4, 1), (4, 4)):
-                    row = {**key, "question": "dose", "samples": jitter * ranges[layer]}
-                    flip.append({**row, "range 1": ranges[0], "range 2": ranges[1]})
-                for kernels, far in (("3, 3", 2.0), ("3, 7", 4.0)):
-                    row = {**key, "question": "cnn", "model": kernels, "samples": jitter * 4}
-                    flip.append({**row, "distance 1": 1.0, "distance 2": far})
+            for place in ("layer 1", "layer 2"):
+                key = {"repetition": repetition, "prompt": shape, "place": place}
                 for tokens in (8, 16):
-                    row = {**key, "sweep": "tokens", "nuisance": "shared", "model": "soft"}
-                    samples.append({**row, "tokens": tokens, "samples": jitter * (4 + 12 * layer)})
                     for eta in (0.1, 0.2):
                         row = {**key, "model": "soft", "tokens": tokens, "rate": eta}
-                        steps.append({**row, "steps": tokens / eta})
+                        steps.append({**row, "steps": tokens / eta, "reached": True})
         for n in (100, 400):
             for measure in ("function_error", "voronoi_loss"):
                 for fit, power in (("exact", -0.5), ("constant", 0.0)):
@@ -148,12 +135,50 @@ def _theory(generator: np.random.Generator) -> dict[str, pd.DataFrame]:
     return {
         f"theory/{name}/{name}": pd.DataFrame(rows)
         for name, rows in (
-            ("flip_test", flip),
-            ("sample_complexity", samples),
+            ("two_layer", _two_layer()),
             ("steps_to_zero_error", steps),
             ("experts_rate", rate),
         )
     }
+
+
+def _two_layer() -> list[dict]:
+    """Layer 1 errs less where it alone is global, layer 2 where it alone is; 4 repetitions."""
+    rows = []
+
+    def add(question: str, ranges: tuple[float, float], **labels: object) -> None:
+        setting = {"model": "softmax, linear", "prompt": "shared", "tokens": 16, "network": 0}
+        setting |= {"discriminative": 1, "listening": 1.5, "question": question} | labels
+        worse = 1 if ranges[0] > ranges[1] else 0 if ranges[1] > ranges[0] else None
+        for repetition in range(4):
+            for place in (0, 1):
+                floor = 100 + repetition if place == worse else 2 * repetition
+                errors = {f"n{n}": floor + 400 // n for n in (2, 8, 32, 128)} | {"n4096": floor}
+                rows.append(
+                    {
+                        **setting, "range_1": ranges[0], "range_2": ranges[1], **errors,
+                        "place": f"layer {place + 1}", "repetition": repetition,
+                        "removed": 0.6 if place == worse else 0.9 + 0.01 * ranges[place],
+                        "norm": 1.0 + place, "untouched": 0.4, "rate": 0.04,
+                    }
+                )  # fmt: skip
+
+    for tokens in (8, 16, 32):
+        for count in {1, 2, tokens // 4}:
+            add("floor and rate", (tokens / 2, 2), tokens=tokens, discriminative=count)
+    for first in (1.0, 8.0):
+        for second in (1.0, 8.0):
+            add("ranges", (first, second))
+    for first, second in ((8, 2), (2, 8), (8, 8), (2, 2)):
+        for model in ("softmax, linear", "hard, ReLU"):
+            add("kinds", (first, second), model=model)
+    for listening in (1.0, 2.0):
+        add("listening", (8, 2), listening=listening)
+    for count in (1, 2, 4):
+        add("fraction", (8, 2), discriminative=count)
+    for first, second in ((3, 3), (3, 7), (7, 3), (7, 7), (5, 3)):
+        add("cnn", (first, second), model="cnn", network=1)
+    return rows
 
 
 def _views(generator: np.random.Generator) -> pd.DataFrame:
