@@ -1,9 +1,11 @@
 """At what rate are adaptive prompts learned, and where do constant prompts stop? (VAPT's theory)
 
 Least squares for prompts-as-experts (`theory.expert_rate`): exactly fitted, over-fitted by an atom,
-and with constant prompts under an adaptive truth; L2 error of the function and Voronoi loss against
-the number of samples n, log-log slopes of the medians with 95 % bootstrap intervals over
-repetitions (each its own frozen layer and its own truth). tanh, GELU and ReLU; one head and two.
+and with constant prompts, under an adaptive truth (which constants cannot express) and under a
+static one (which both classes hold: what does flexibility cost?); from starts away from the truth;
+with the identity for σ; L2 error of the function and Voronoi loss against the number of samples n,
+log-log slopes of the medians with 95 % bootstrap intervals over repetitions (each its own frozen
+layer and its own truth). tanh, GELU, ReLU; one head to four.
 
     python -m analyses.experts_rate --out runs/theory/experts_rate      # minutes
     python -m analyses.experts_rate --full                              # n up to 20,000
@@ -24,11 +26,16 @@ from aptheory.theory.expert_rate import Setting, one_repetition
 from aptheory.theory.slopes import pivot, slope_interval
 
 NAME = "experts_rate"
-SETTINGS = {
-    "tanh, 1 head": Setting(),
-    "gelu, 1 head": Setting(activation="gelu"),
-    "relu, 1 head": Setting(activation="relu"),
-    "tanh, 2 heads": Setting(heads=2),
+FITS = ("exact", "overfitted", "constant")
+SETTINGS: dict[str, tuple[Setting, tuple[str, ...]]] = {
+    "tanh, 1 head": (Setting(), FITS),
+    "gelu, 1 head": (Setting(activation="gelu"), FITS),
+    "relu, 1 head": (Setting(activation="relu"), FITS),
+    "tanh, 2 heads": (Setting(heads=2), FITS),
+    "tanh, 4 heads": (Setting(heads=4), ("exact", "overfitted")),
+    "identity, 1 head": (Setting(activation="identity"), ("exact", "overfitted")),
+    "tanh, 1 head, far starts": (Setting(), ("far",)),
+    "tanh, 1 head, static truth": (Setting(truth="static"), ("exact", "constant")),
 }
 
 
@@ -49,10 +56,10 @@ def main(
     jobs = [(name, n) for n in counts for name in SETTINGS]
     for name, samples in tqdm(jobs, desc=NAME, unit="setting"):
 
-        def compute(setting=SETTINGS[name], samples=samples):
-            rows = []
+        def compute(name=name, samples=samples):
+            (setting, fits), rows = SETTINGS[name], []
             for repetition in range(repetitions):
-                for row in one_repetition(setting, samples, seed=repetition):
+                for row in one_repetition(setting, samples, seed=repetition, fits=fits):
                     rows.append({"repetition": repetition, "n": samples, **row})
             return pd.DataFrame(rows)
 

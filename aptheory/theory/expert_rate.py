@@ -10,20 +10,28 @@ head h with frozen, known M_h = W_Q W_Kᵀ and C_h = W_Vᵀ:
 
     f_h(X) = softmax-average of { C_h x_i with score x_0ᵀ M_h x_i / √d,
                                   C_h P_j(X) with score x_0ᵀ M_h P_j(X) / √d + b_j }
-    P_j(X) = W_2 σ(W_1j X)     (W_1j: rank × N d, W_2: d × rank shared by the prompts)
+    P_j(X) = W_2 σ(W_1j X + c_j)     (W_1j: rank × N d, W_2: d × rank shared by the prompts; c_j = 0
+                                      unless the truth is static)
 
 and Y = (f_1, …, f_H) + normal noise of deviation 0.1. The estimator is least squares inside
 |θ| ≤ 4, started near the truth (tanh has a sign symmetry, so far starts land in its copies), by
 scipy's L-BFGS-B with torch's gradient. Medians over repetitions are reported.
 
+Two truths. *Adaptive*: constants are then misspecified and stop at a floor, which says that they
+cannot express that truth, and nothing of a rate. *Static*: W_1j = 0, the prompts are constants, and
+both classes hold the truth; the constants have fewer parameters, and what the adaptive class loses
+to them is the price of its flexibility. Only this second contrast compares rates.
+
 σ = tanh, GELU (which the theory allows) or ReLU (which the release uses and the theory excludes:
 c W_1, W_2 / c is the same prompt for every c > 0, so parameters are not identified; its Voronoi
-loss is computed after scaling W_2 to norm one, which removes exactly that freedom).
+loss is computed after scaling W_2 to norm one, which removes exactly that freedom). The identity in
+place of σ has the same freedom, and the theory excludes it for more than that: a prompt that is
+linear in X is tied to its own score by the derivatives that the theory needs to be independent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,8 +47,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "gelu": torch.nn.functional.gelu,
     "relu": torch.relu,
+    "identity": lambda x: x,
 }
+_SCALE_IS_FREE = ("relu", "identity")
 BOUND = 4.0
+FAR_STARTS = 3
 
 
 @dataclass(frozen=True)
@@ -53,20 +64,30 @@ class Setting:
     atoms: int = 2
     heads: int = 1
     noise: float = 0.1
-    activation: Literal["tanh", "gelu", "relu"] = "tanh"
+    activation: Literal["tanh", "gelu", "relu", "identity"] = "tanh"
+    truth: Literal["adaptive", "static"] = "adaptive"
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
-            raise InputError(f"activation must be one of {tuple(ACTIVATIONS)}")
+            raise InputError(
+                f"Activation must be one of {tuple(ACTIVATIONS)}, got {self.activation!r}."
+            )
+        if self.truth not in ("adaptive", "static"):
+            raise InputError(f"Truth is 'adaptive' or 'static', got {self.truth!r}.")
         if min(self.tokens, self.width, self.rank, self.atoms, self.heads) < 1:
-            raise InputError("tokens, width, rank, atoms and heads must be at least 1")
+            raise InputError("Tokens, width, rank, atoms and heads must be at least 1.")
+
+    @property
+    def inputs(self) -> int:
+        """Numbers that a prompt sees: the tokens, and a 1 where the truth needs an offset."""
+        return self.tokens * self.width + (self.truth == "static")
 
 
 @dataclass(frozen=True)
 class Prompts:
     """Parameters: `inner` W_1, `outer` W_2 (None for constant prompts, then `inner` is them), `b`.
 
-    inner : (atoms, rank, tokens · width), or (atoms, width) for constants.
+    inner : (atoms, rank, inputs), or (atoms, width) for constants.
     """
 
     inner: Tensor
@@ -106,7 +127,9 @@ class Problem:
             return torch.randn(*shape, generator=g, dtype=torch.float64)
 
         s = setting
-        inner = 0.5 * normal(s.atoms, s.rank, s.tokens * s.width)
+        inner = 0.5 * normal(s.atoms, s.rank, s.inputs)
+        if s.truth == "static":
+            inner = torch.cat([torch.zeros_like(inner[..., :-1]), 2 * inner[..., -1:]], -1)
         outer = normal(s.width, s.rank)
         outer = 2 * outer / outer.norm()
         bias = torch.linspace(0.5, 1.0, s.atoms, dtype=torch.float64)
@@ -130,6 +153,14 @@ class Problem:
         mixed = torch.einsum("nht,nte->nhe", weight, x)
         return direction, torch.einsum("hde,nhe->nhd", self.value, mixed), weight.sum(-1)
 
+    def constants(self) -> Prompts:
+        """The truth as constant prompts; raises InputError where it is adaptive."""
+        if self.setting.truth != "static":
+            raise InputError("An adaptive truth has no form as constants: draw a static one.")
+        assert self.truth.outer is not None
+        hidden = ACTIVATIONS[self.setting.activation](self.truth.inner[..., -1])
+        return Prompts(hidden @ self.truth.outer.T, None, self.truth.bias)
+
     def predict(
         self, x: Tensor, prompts: Prompts, frozen: tuple[Tensor, Tensor, Tensor] | None = None
     ) -> Float[Tensor, "samples heads width"]:
@@ -139,7 +170,10 @@ class Problem:
             values = prompts.inner.expand(len(x), -1, -1)
         else:
             atoms, rank, _ = prompts.inner.shape
-            hidden = (x.flatten(1) @ prompts.inner.flatten(0, 1).T).view(-1, atoms, rank)
+            seen = x.flatten(1)
+            if self.setting.truth == "static":
+                seen = torch.cat([seen, seen.new_ones(len(seen), 1)], 1)
+            hidden = (seen @ prompts.inner.flatten(0, 1).T).view(-1, atoms, rank)
             values = ACTIVATIONS[self.setting.activation](hidden) @ prompts.outer.T
         weight = torch.exp(direction @ values.transpose(1, 2) + prompts.bias)  # (n, h, atoms)
         mixed = weight @ values
@@ -195,13 +229,14 @@ def voronoi_loss(problem: Problem, fitted: Prompts) -> float:
 
     Each fitted atom belongs to the nearest true atom (in W_1). A true atom with one fitted atom
     adds |Σe^b − e^b*| + e^b ‖ΔW_1‖; one with several adds the squares ‖ΔW_1‖² instead; one with
-    none adds its whole weight. ‖ΔW_2‖ is added once. For ReLU the scale is removed first.
+    none adds its whole weight. ‖ΔW_2‖ is added once. Where σ leaves the
+    scale free (ReLU, identity) it is removed first.
     """
     truth = problem.truth
     assert truth.outer is not None
     assert fitted.outer is not None
     inner, outer, inner_true, outer_true = fitted.inner, fitted.outer, truth.inner, truth.outer
-    if problem.setting.activation == "relu":
+    if problem.setting.activation in _SCALE_IS_FREE:
         inner, outer = inner * outer.norm(), outer / outer.norm()
         inner_true, outer_true = inner_true * outer_true.norm(), outer_true / outer_true.norm()
     apart = (inner[:, None] - inner_true[None]).flatten(2).norm(dim=-1)
@@ -243,9 +278,13 @@ def one_repetition(
     for name in fits:
         if name == "constant":
             fitted = _best_constant(problem, x, y, seed=seed)
+        elif name == "far":
+            starts = [start_far(problem, seed=seed + 11 * k) for k in range(FAR_STARTS)]
+            fitted = _best(problem, x, y, starts)
         else:
             atoms = setting.atoms + (name == "overfitted")
             fitted = fit(problem, x, y, start_near_truth(problem, atoms, spread=0.05, seed=seed))
+        if name != "constant":
             rows.append(
                 {"fit": name, "measure": "voronoi_loss", "value": voronoi_loss(problem, fitted)}
             )
@@ -254,19 +293,37 @@ def one_repetition(
     return rows
 
 
+def start_far(problem: Problem, *, seed: int) -> Prompts:
+    """A start that knows nothing of the truth: prompts drawn as the truth is."""
+    other = Problem.draw(problem.setting, seed=seed + 5_000_011).truth
+    return Prompts(other.inner, other.outer, torch.zeros_like(other.bias))
+
+
+def _best(problem: Problem, x: Tensor, y: Tensor, starts: Sequence[Prompts]) -> Prompts:
+    """The fit with the smallest training loss."""
+    fits = [fit(problem, x, y, start) for start in starts]
+    losses = [float((problem.predict(x, each) - y).square().mean()) for each in fits]
+    return fits[int(np.argmin(losses))]
+
+
 def _best_constant(problem: Problem, x: Tensor, y: Tensor, *, seed: int) -> Prompts:
-    """Constant prompts from two random starts, the best by training loss."""
+    """Constant prompts: near a static truth, or the best from two random starts."""
     g = torch.Generator().manual_seed(seed + 7)
-    s, best, lowest = problem.setting, None, float("inf")
-    for _ in range(2):
-        start = Prompts(
-            0.5 * torch.randn(s.atoms, s.width, generator=g, dtype=torch.float64),
+    s = problem.setting
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    if s.truth == "static":
+        true = problem.constants()
+        near = Prompts(
+            true.inner + 0.05 * normal(*true.inner.shape),
             None,
-            torch.zeros(s.atoms, dtype=torch.float64),
+            true.bias + 0.05 * normal(*true.bias.shape),
         )
-        fitted = fit(problem, x, y, start, iterations=100)
-        loss = float((problem.predict(x, fitted) - y).square().mean())
-        if loss < lowest:
-            best, lowest = fitted, loss
-    assert best is not None
-    return best
+        return fit(problem, x, y, near)
+    starts = [
+        Prompts(0.5 * normal(s.atoms, s.width), None, torch.zeros(s.atoms, dtype=torch.float64))
+        for _ in range(2)
+    ]
+    return _best(problem, x, y, starts)

@@ -16,6 +16,7 @@ from aptheory.theory.expert_rate import (
     fit,
     function_error,
     one_repetition,
+    start_far,
     start_near_truth,
     voronoi_loss,
 )
@@ -196,3 +197,25 @@ def test_adaptive_prompts_learn_and_constant_ones_do_not():
 def test_setting_is_checked():
     with pytest.raises(InputError):
         Setting(heads=0)
+
+
+def test_a_static_truth_lies_in_both_classes():
+    problem = Problem.draw(Setting(truth="static"), seed=0)
+    x = problem.inputs(20, seed=1)
+    as_constants = problem.predict(x, problem.constants())
+    assert torch.allclose(problem.predict(x, problem.truth), as_constants)
+    with pytest.raises(InputError, match="static"):
+        Problem.draw(Setting(), seed=0).constants()
+    rows = one_repetition(Setting(truth="static"), 500, seed=0, fits=("exact", "constant"))
+    errors = {r["fit"]: r["value"] for r in rows if r["measure"] == "function_error"}
+    assert errors["constant"] < errors["exact"] < 0.2  # fewer parameters, the same truth
+
+
+def test_the_identitys_free_scale_is_no_loss_and_far_starts_see_nothing_of_the_truth():
+    problem = Problem.draw(Setting(activation="identity"), seed=0)
+    t = problem.truth
+    scaled = Prompts(t.inner * 2, t.outer / 2, t.bias)
+    assert function_error(problem, scaled, seed=1) < 1e-12
+    assert voronoi_loss(problem, scaled) < 1e-12
+    start = start_far(problem, seed=0)
+    assert (start.inner - t.inner).norm() > 0.5
