@@ -253,11 +253,11 @@ def rate_of_adaptive_prompts(runs: Path) -> Row:
         )
     judged = REPRODUCED if all(near) else PARTLY if any(near) else NOT_REPRODUCED
     why = (
-        f"{sum(near)} of {len(near)} slopes of well-specified fits' error in function are where the "
-        "theory puts them (about -1/2); Voronoi losses are reported, not judged. Constants under an "
-        "adaptive truth are misspecified: their floor says what they cannot express, and nothing of "
-        "a rate; under a static truth, which both classes hold, constants are the better estimator "
-        "and the ratio is the price of flexibility"
+        f"{sum(near)} of {len(near)} slopes of well-specified fits' error in function are where "
+        "the theory puts them (about -1/2); Voronoi losses are reported, not judged. Constants "
+        "under an adaptive truth are misspecified: their floor says what they cannot express, and "
+        "nothing of a rate; under a static truth, which both classes hold, the ratio of the errors "
+        "is the price of flexibility"
     )
     return "; ".join(said), judged, why
 

@@ -9,25 +9,23 @@ from figures import sheet as page
 from figures.quantiles import band
 
 NEEDS = "python analyses/experts_rate.py, then python -m analyses.collect"
-COLORS = ("blue", "green", "orange", "purple")
+COLORS = {"constant": "blue", "exact": "green", "overfitted": "orange", "far": "purple"}
 
 
 def draw(results: Results) -> Figure:
-    """A row a measure, a column a setting: median and quartiles over repetitions."""
+    """The function's error by setting: median and quartiles over repetitions."""
     table = page.theory(results, "experts_rate")
-    measures, settings = sorted(table["measure"].unique()), list(table["setting"].unique())
-    sheet = plots.figure(len(measures), len(settings), height=2.1)
-    axes = list(sheet.axes)
+    table = table[table["measure"] == "function_error"]
+    settings = list(table["setting"].unique())
+    sheet, axes = page.panels(len(settings), columns=4, height=2.0)
     slopes: dict[str, list[float]] = {}
-    places = [(measure, setting) for measure in measures for setting in settings]
-    for (measure, setting), ax in zip(places, axes, strict=True):
-        rows = table[(table["measure"] == measure) & (table["setting"] == setting)]
-        for color, (fit, group) in zip(COLORS, rows.groupby("fit"), strict=False):
-            band(ax, group, x="n", y="value", color=color, label=fit)
+    for setting, ax in zip(settings, axes, strict=True):
+        rows = table[table["setting"] == setting]
+        for fit, group in rows.groupby("fit"):
+            band(ax, group, x="n", y="value", color=COLORS[str(fit)], label=str(fit))
             x, y = pivot(group, "n", "value")
-            if measure == "function_error":
-                slope = slope_interval(x, y, summary="median")[0]
-                slopes.setdefault(fit, []).append(round(slope, 2) + 0.0)
+            slope = slope_interval(x, y, summary="median")[0]
+            slopes.setdefault(str(fit), []).append(round(slope, 2) + 0.0)
         start = rows.loc[rows["n"] == rows["n"].min(), "value"].median()
         counts = sorted(rows["n"].unique())
         with plots.style():
@@ -37,7 +35,7 @@ def draw(results: Results) -> Figure:
             ax.set_xlabel("samples n")
             ax.tick_params(axis="x", labelsize=6)
             if setting == settings[0]:
-                ax.set_ylabel(measure.replace("_", " "))
+                ax.set_ylabel("error of the function")
     page.one_legend(sheet, axes)
     said = "; ".join(f"{fit} {min(found):.2f} to {max(found):.2f}" for fit, found in slopes.items())
     return page.title(sheet, f"Slopes of the function's error in n: {said}")
