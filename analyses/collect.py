@@ -19,6 +19,7 @@ TABLES = {
     "layer_choice/summary.csv": None,
     "layer_choice/regret.csv": None,
     "layer_choice/searches.csv": None,
+    "predicted_curves/predicted_curves.csv": None,
     "methods/accuracy.csv": None,
     "methods/comparison.csv": None,
     "cka_between/cka.csv": None,

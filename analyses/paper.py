@@ -169,6 +169,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("-m", "analyses.cka_between"),
     ("-m", "analyses.method_comparison"),
     ("-m", "analyses.layer_choice"),
+    ("-m", "analyses.predicted_curves"),
     ("-m", "analyses.prompt_views"),
     ("-m", "analyses.two_layer"),
     ("-m", "analyses.steps_to_zero_error"),

@@ -38,9 +38,18 @@ def table(runs: Path, name: str) -> pd.DataFrame:
     raise FileNotFoundError(name)
 
 
+def two_layers(runs: Path) -> pd.DataFrame:
+    """Both forms of `two_layer`, the full one first."""
+    paths = [runs / folder / "two_layer.csv" for folder in ("two_layer_full", "two_layer")]
+    tables = [pd.read_csv(path) if path.is_file() else None for path in paths]
+    if tables == [None, None]:
+        raise FileNotFoundError("two_layer")
+    return found.joined(*tables)
+
+
 def shallow_needs_fewer(runs: Path) -> Row:
     """Claim 17: floor apart from rate, by P and by the discriminative fraction; and the flip."""
-    rows = table(runs, "two_layer")
+    rows = two_layers(runs)
     said, floors, rates = [], [], []
     for (model, prompt, fraction), each in found.by_tokens(rows):
         largest, tokens = each[-1], [one.labels["tokens"] for one in each]
@@ -98,7 +107,7 @@ def _fractions(rows: pd.DataFrame) -> Iterator[tuple[int, list[found.Comparison]
 
 def removes_the_nuisance(runs: Path) -> Row:
     """M: the share of the nuisance that learned prompts remove, their norms, what it is worth."""
-    rows = table(runs, "two_layer")
+    rows = two_layers(runs)
     each = found.mechanism(rows)
     cnn = each["model"] == "cnn"
     said, ranks = [], []

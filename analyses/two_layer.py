@@ -11,15 +11,15 @@ fraction at fixed P; and convolutions.
     python -m analyses.two_layer --full --device cuda --out runs/theory/two_layer_full
 
 Writes two_layer.csv: a row a setting, place and repetition; column nN holds the number of wrong
-test samples at N. It resumes, and ``--minutes`` ends it in good order. `two_layer_findings` says
-what the table means.
+test samples at N. It resumes, ``--minutes`` ends it in good order, and ``--only`` limits it to some
+of the questions. `two_layer_findings` says what the table means.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -116,10 +116,10 @@ class Form:
 
 SHORT = Form(
     tokens=(8, 16, 32),
-    sizes=(2, 4, 8, 16, 32, 64, 128, 4096),
+    sizes=(2, 4, 8, 16, 64, 4096),
     rates=(0.0125, 0.04, 0.125),
     repetitions=4,
-    steps=300,
+    steps=200,
     models=("softmax, linear", "hard, ReLU"),
     prompts=("shared",),
     wide=16,
@@ -221,10 +221,15 @@ def main(
     full: bool = False,
     device: str = "cpu",
     minutes: float = float("inf"),
+    only: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Measure what is missing, for so many minutes at most; write and return the table."""
+    """Measure what is missing, for so many minutes at most; write and return the table.
+
+    only : questions to which the run is limited.
+    """
     out, form, start = Path(out), FULL if full else SHORT, time.monotonic()
-    jobs, frames = list(settings(form)), []
+    jobs = [setting for setting in settings(form) if not only or setting.question in only]
+    frames = []
     for setting in tqdm(jobs, desc=NAME, unit="setting"):
         name = f"{'full' if full else 'short'}_{setting.words()}"
         if time.monotonic() - start > 60 * minutes and not (out / "parts" / f"{name}.csv").exists():
@@ -245,5 +250,12 @@ if __name__ == "__main__":
     parser.add_argument("--full", action="store_true", help="every setting, 16 repetitions")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many")
+    parser.add_argument("--only", action="append", default=[], help="one of the questions")
     given = parser.parse_args()
-    main(given.out, full=given.full, device=given.device, minutes=given.minutes)
+    main(
+        given.out,
+        full=given.full,
+        device=given.device,
+        minutes=given.minutes,
+        only=given.only,
+    )

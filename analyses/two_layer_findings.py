@@ -26,10 +26,25 @@ MARGIN = 0.02
 """How near its own floor a curve must come for its number of samples to count."""
 
 
+def joined(full: pd.DataFrame | None, short: pd.DataFrame | None) -> pd.DataFrame:
+    """The full form's rows, and the short form's of the questions and models that it lacks.
+
+    The column ``form`` says which is which. One of the two may be missing.
+    """
+    tables = [
+        (name, table) for name, table in (("full", full), ("short", short)) if table is not None
+    ]
+    every = pd.concat([table.assign(form=name) for name, table in tables], ignore_index=True)
+    if len(tables) < 2:
+        return every
+    key = every["question"] + ", " + every["model"]
+    return every[(every["form"] == "full") | ~key.isin(key[every["form"] == "full"])]
+
+
 def curve(rows: pd.DataFrame) -> LearningCurve:
     """The learning curve of one setting and place, a row a repetition."""
     columns = [name for name in rows.columns if name[0] == "n" and name[1:].isdigit()]
-    wide = rows.sort_values("repetition")[columns].dropna(axis=1)
+    wide = rows.sort_values("repetition")[columns].dropna(axis=1)  # the other form's sizes
     sizes = np.array([float(name[1:]) for name in wide.columns])
     return LearningCurve(sizes, wide.to_numpy(float) / TEST_SAMPLES, TEST_SAMPLES)
 

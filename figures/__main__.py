@@ -27,6 +27,7 @@ FIGURES = (
     "prompt_views",
     "relation",
     "layer_choice",
+    "predicted_curves",
     "flip_test",
     "sample_complexity",
     "steps_to_zero_error",

@@ -19,7 +19,7 @@ ADVANTAGE = "error of layer 2 − layer 1,\nN → ∞ (points)"
 
 def draw(results: Results) -> Figure:
     """Which layers are global, by kind of network; both ranges as a dial; what is removed."""
-    table = page.theory(results, "two_layer")
+    table = page.two_layers(results)
     flips = found.flips(table)
     sheet = plots.figure(1, 3, height=3.0)
     with plots.style():

@@ -15,7 +15,7 @@ COLOR = {"layer 1": "blue", "layer 2": "orange"}
 
 def draw(results: Results) -> Figure:
     """Left: floors by P. Right: excess over the floor against N at the largest P."""
-    table = page.theory(results, "two_layer")
+    table = page.two_layers(results)
     settings = [
         (words, each)
         for words, each in found.by_tokens(table)

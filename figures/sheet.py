@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses.results import Results
+from analyses.two_layer_findings import joined
 from aptheory.findings.statistics import mean_interval
 from aptheory.reporting import plots
 
@@ -83,6 +84,13 @@ def theory(results: Results, name: str) -> pd.DataFrame:
     """The table of an analysis of the theory, the full run's where there is one."""
     full = f"theory/{name}_full/{name}"
     return results.table(full if results.has(full) else f"theory/{name}/{name}")
+
+
+def two_layers(results: Results) -> pd.DataFrame:
+    """Both forms of the theory's two-layer experiment, as the verdicts read them."""
+    names = [f"theory/{folder}/two_layer" for folder in ("two_layer_full", "two_layer")]
+    there = [results.table(name) if results.has(name) else None for name in names]
+    return joined(*there) if any(t is not None for t in there) else results.table(names[-1])
 
 
 def mean_of_tasks(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

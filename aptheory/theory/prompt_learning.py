@@ -220,8 +220,11 @@ def _logits(
 
 
 def _error(logits: Tensor, labels: Tensor) -> np.ndarray:
-    """Share of the samples on the wrong side, a number a run; float64, so that counts come back."""
-    return (logits * labels <= 0).double().mean(-1).cpu().numpy()
+    """Share of the samples not on the right side, a number a run; float64: counts come back.
+
+    A training that diverged has logits that are no numbers: it errs on every sample.
+    """
+    return (~(logits * labels > 0)).double().mean(-1).cpu().numpy()
 
 
 def _spread(logits: Tensor, labels: Tensor) -> Float[Tensor, " runs"]:
@@ -246,6 +249,6 @@ def _train_error(
     index = torch.arange(min(64, pool.labels.shape[1]), device=prompt.device)
     chosen = pool.take((repetition[:, None], index.expand(len(repetition), -1)))
     with torch.no_grad():
-        wrong = network.logits(chosen, place=place, prompt=prompt) * chosen.labels <= 0
+        wrong = ~(network.logits(chosen, place=place, prompt=prompt) * chosen.labels > 0)
     seen = index < limit
     return ((wrong & seen).sum(1).double() / seen.sum(1)).cpu().numpy()

@@ -45,7 +45,7 @@ def runs(tmp_path_factory):
 
 
 def test_planted_floors_rates_and_turns_come_back(runs):
-    table = theory_verdicts.table(runs, "two_layer")
+    table = theory_verdicts.two_layers(runs)
     for (_, _, _), each in found.by_tokens(table):
         for one in each:
             assert one.verdict == "layer 1"
@@ -59,6 +59,17 @@ def test_planted_floors_rates_and_turns_come_back(runs):
     assert dose[8, 1] > 9 > dose[8, 8] > dose[1, 8]
     assert found.rank_interval(*found.mechanism(table)[["more", "advantage"]].to_numpy().T)[1] > 0
     assert found.floor_words((0.0, 0.0, 0.0)) == "no error in any repetition (at most 0.3 %)"
+
+
+def test_what_the_full_form_lacks_the_short_one_answers(runs):
+    table = theory_verdicts.two_layers(runs)
+    full = table[table["question"] == "floor and rate"].drop(columns="n2").assign(n3=500)
+    both = found.joined(full, table)
+    assert set(both[both["form"] == "full"]["question"]) == {"floor and rate"}
+    assert len(both) == len(table)
+    one = next(each for _, each in found.by_tokens(both))[0]
+    assert sorted(one.curves[0].sizes) == [3, 8, 32, 128, 4096]  # the other form's sizes left out
+    assert found.joined(None, table)["form"].eq("short").all()
 
 
 def test_verdicts_follow_from_the_tables(runs):

@@ -47,6 +47,20 @@ def write(folder: Path) -> Path:
         ),
         "layer_choice/regret": pd.DataFrame({"way": ["rule", "rule"], "regret": [0.2, 0.8]}),
         **_theory(generator),
+        "predicted_curves/predicted_curves": pd.DataFrame(
+            {
+                "network": network,
+                "task": task,
+                "layer": layer,
+                "depth": layer / 6,
+                "predicted": layer - 2.0,
+                "measured": 2.0 * layer - 3,
+                "norm": 0.1,
+            }
+            for network in (VIT, CNN)
+            for task in ("digits", "objects")
+            for layer in range(7)
+        ),
         "prompt_views/views": _views(generator),
     }
     for name, table in tables.items():

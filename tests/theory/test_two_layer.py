@@ -224,6 +224,19 @@ def test_runs_do_not_mix():
     assert (both[both.rate > 0].norm > 0).all()
 
 
+def test_a_training_that_diverged_errs_on_every_sample():
+    data = Patterns(8)
+    network = TwoLayerViT.for_data(data)
+    learning = Learning(steps=40, batch=8)
+    runs = learn(
+        network, data, "layer 1", sizes=[8], rates=[0.02, 1e20], repetitions=1, learning=learning
+    )
+    wild = runs[runs.rate == 1e20].iloc[0]
+    assert np.isnan(wild.norm)
+    assert (wild.val_error, wild.test_error, wild.train_error) == (1.0, 1.0, 1.0)
+    assert set(with_best_rate(runs).rate) == {0.02}
+
+
 def test_same_seed_same_table():
     data = Patterns(8)
     network = TwoLayerViT.for_data(data)
