@@ -25,10 +25,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from analyses import evidence, layer_preference, real_weights
-from analyses.evidence import Evidence, NotMeasured
+from analyses.evidence import NotMeasured
 from analyses.results import Results
 from analyses.theory_output import part
-from aptheory.findings.relate import mean_interval, spearman
+from aptheory.findings.relate import spearman
+from aptheory.findings.statistics import Interval, mean_correlation
 from aptheory.networks.network import Network
 from aptheory.studies.sources import load_network, load_task
 from aptheory.tasks import Split, Task, loader
@@ -188,15 +189,13 @@ def agreement(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def summary(pairs_table: pd.DataFrame, by: str | None = None) -> dict[str, Evidence]:
-    """Mean rank correlation over pairs (Fisher's z, t interval): of all, or by a column."""
-    groups = pairs_table.groupby(by) if by else [("all pairs", pairs_table)]
-    found = {}
-    for name, group in groups:
-        z = np.arctanh(group["spearman"].clip(-0.999, 0.999).to_numpy())
-        low, high = np.tanh(mean_interval(z))
-        found[str(name)] = Evidence(float(np.tanh(z.mean())), low, high, len(z), what=str(name))
-    return found
+def summary(each: pd.DataFrame, by: str | None = None) -> dict[str, Interval]:
+    """Mean rank correlation over pairs, networks as the units: of all, or by a column."""
+    groups = each.groupby(by) if by else [("all pairs", each)]
+    return {
+        str(name): mean_correlation(group["spearman"], group["network"], group["task"])
+        for name, group in groups
+    }
 
 
 def findings(table: pd.DataFrame) -> list[str]:
@@ -209,7 +208,7 @@ def findings(table: pd.DataFrame) -> list[str]:
     ]
     for by in (None, "kind", *(["shift"] if "shift" in each else [])):
         for name, found in summary(each, by).items():
-            lines.append(f"{name}: mean Spearman {found} over {found.count} pairs")
+            lines.append(f"{name}: mean Spearman {found:+.2f} over {found.n} {found.unit}")
     lines.append(
         f"Median R² {each['r2'].median():.2f}; median prompt norm {each['norm'].median():.2f} of "
         f"the activation's; the predicted best place loses {each['regret'].mean():.2f} points."

@@ -42,7 +42,7 @@ def two_layers(runs: Path) -> pd.DataFrame:
     """Both forms of `two_layer`, the full one first."""
     paths = [runs / folder / "two_layer.csv" for folder in ("two_layer_full", "two_layer")]
     tables = [pd.read_csv(path) if path.is_file() else None for path in paths]
-    if tables == [None, None]:
+    if all(each is None for each in tables):
         raise FileNotFoundError("two_layer")
     return found.joined(*tables)
 
@@ -77,14 +77,20 @@ def shallow_needs_fewer(runs: Path) -> Row:
         judged = PARTLY
     elif flatter or higher:
         judged = NOT_REPRODUCED
-    turns = found.flips(rows)["turn"].value_counts()
-    turned = ", ".join(f"{name} {count}" for name, count in turns.items())
+    flips, dose = found.flips(rows), found.dose(rows)
+    turned = ", ".join(f"{name} {count}" for name, count in flips["turn"].value_counts().items())
+    best = dose.loc[dose["advantage"].idxmax()]
+    turned += (
+        f"; over the ranges as a dial layer 1's advantage is largest, "
+        f"{interval(tuple(best[['advantage', 'low', 'high']]), 1)} points, at range "
+        f"{best['range_1']:g} of layer 1 and {best['range_2']:g} of layer 2, and layer 2 is "
+        f"clearly better at {(dose['better'] == found.PLACES[1]).sum()} of {len(dose)} pairs of ranges"
+    )
     why = (
         f"of {len(rates)} settings in which a prompt helps, layer 1 has the lower floor (N → ∞) in "
         f"{lower}, the higher in {higher}; counted from each place's own floor, layer 2's samples "
-        f"grow faster with P in {steeper}, slower in {flatter}: where the shallow prompt is better "
-        "it is by what a prompt can express there"
-        + (", not by the rate at which it is learned" if steeper < lower else "")
+        f"grow faster with P in {steeper}, slower in {flatter}. A floor is a matter of what a "
+        "prompt can express in the steps that it is given, growth one of samples"
         + f". No error on {two_layer.TEST_SAMPLES} samples is at most "
         f"{300 / two_layer.TEST_SAMPLES:.1f} %. Exchanging the ranges: {turned}"
     )
@@ -112,14 +118,13 @@ def removes_the_nuisance(runs: Path) -> Row:
     cnn = each["model"] == "cnn"
     said, ranks = [], []
     for name, some in (("attention", each[~cnn]), ("convolutions", each[cnn])):
-        removed = [
-            interval(bootstrap_mean(some[f"removed {place}"].to_numpy())) for place in (1, 2)
-        ]
-        norm = [interval(bootstrap_mean(some[f"norm {place}"].to_numpy())) for place in (1, 2)]
+        removed = [found.spread_words(some[f"removed {place}"]) for place in (1, 2)]
+        norm = [found.spread_words(some[f"norm {place}"]) for place in (1, 2)]
         rank = found.rank_interval(some["more"].to_numpy(), some["advantage"].to_numpy())
         ranks.append(rank)
         said.append(
-            f"{name} ({len(some)} settings): share of the label-free spread removed {removed[0]} "
+            f"{name} ({len(some)} settings): share of the label-free spread removed, median and "
+            f"quartiles: {removed[0]} "
             f"at layer 1, {removed[1]} at layer 2, by prompts of norm {norm[0]} and {norm[1]}; "
             f"Spearman (more removed at layer 1, lower error at layer 1) {interval(rank)}"
         )

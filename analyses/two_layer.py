@@ -36,7 +36,6 @@ from aptheory.theory.two_layer_vit import TwoLayerViT
 
 NAME = "two_layer"
 TEST_SAMPLES = 1000
-LOCAL = 2.0
 MODELS = ("softmax, linear", "softmax, ReLU", "hard, ReLU", "hard, linear")
 
 
@@ -107,6 +106,7 @@ class Form:
     models: tuple[str, ...]
     prompts: tuple[str, ...]
     wide: int  # tokens of the questions that hold P fixed
+    local: float  # range of the layer that attends locally
     fractions_at: tuple[int, ...]  # tokens at which the discriminative fraction is swept
     ranges: tuple[float, ...]
     listening: tuple[float, ...]
@@ -123,6 +123,7 @@ SHORT = Form(
     models=("softmax, linear", "hard, ReLU"),
     prompts=("shared",),
     wide=16,
+    local=1.0,
     fractions_at=(16,),
     ranges=(1, 2, 4, 8),
     listening=(0.75, 1.5, 3.0),
@@ -138,6 +139,7 @@ FULL = Form(
     models=MODELS,
     prompts=("shared", "token"),
     wide=32,
+    local=2.0,
     fractions_at=(32, 64),
     ranges=(1, 1.5, 2.5, 4, 6, 10, 16),
     listening=(0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0),
@@ -153,15 +155,15 @@ def settings(form: Form) -> Iterator[Setting]:
             for tokens in form.tokens:
                 for count in sorted({1, 2, tokens // 4}):
                     yield Setting(
-                        "floor and rate", model, prompt, tokens, count, tokens // 2, LOCAL
+                        "floor and rate", model, prompt, tokens, count, tokens // 2, form.local
                     )
-    wide, far = form.wide, float(form.wide // 2)
-    decisive = Setting("ranges", "softmax, linear", "shared", wide, 1, far, LOCAL)
+    wide, far, local = form.wide, float(form.wide // 2), form.local
+    decisive = Setting("ranges", "softmax, linear", "shared", wide, 1, far, local)
     for first in form.ranges:
         for second in form.ranges:
             yield replace(decisive, range_1=first, range_2=second)
     for listening in form.listening:
-        for ranges in ((far, LOCAL), (LOCAL, far)):
+        for ranges in ((far, local), (local, far)):
             yield replace(
                 decisive, question="listening", listening=listening,
                 range_1=ranges[0], range_2=ranges[1],
@@ -173,7 +175,7 @@ def settings(form: Form) -> Iterator[Setting]:
                 range_1=float(tokens // 2),
             )  # fmt: skip
     for prompt in form.prompts:
-        for first, second in ((far, LOCAL), (LOCAL, far), (far, far), (LOCAL, LOCAL)):
+        for first, second in ((far, local), (local, far), (far, far), (local, local)):
             kind = replace(decisive, question="kinds", prompt=prompt, range_1=first, range_2=second)
             for model in ("softmax, linear", "softmax, ReLU", "hard, ReLU", "even, ReLU"):
                 yield replace(kind, model=model)

@@ -17,6 +17,9 @@ from aptheory.profiling.profile import profile
 from aptheory.theory.joint import Joint, best_ridge, sketch_error
 from aptheory.theory.tangent import tangent_features
 
+#: What a profile of any network can hold.
+MEASURES = ("cka", "effective_rank", "globality")
+
 
 def main() -> None:
     given = arguments(__doc__ or "", classes=10, width=256)
@@ -43,7 +46,7 @@ def main() -> None:
 
         derived, plain, once = ratio(bare, derivatives, repeats=given.repeats)
         looked = statistics.median(
-            cpu_seconds(lambda net=net, images=images: profile(net, images))
+            cpu_seconds(lambda net=net, images=images: profile(net, images, measures=MEASURES))
             for _ in range(given.repeats)
         )
         labels = torch.arange(given.images) % given.classes

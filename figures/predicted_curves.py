@@ -38,13 +38,12 @@ def draw(results: Results) -> Figure:
         page.forest(right, rows, label="pair")
         right.tick_params(axis="y", labelsize=5)
         right.axvline(0, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
-        right.set_xlabel("Spearman of predicted and measured gain over layers")
+        right.set_xlabel("Spearman over layers")
     mean = predicted_curves.summary(each)["all pairs"]
     return page.title(
         sheet,
-        f"Predicted and measured gain by layer: mean rank correlation {mean.value:.2f} "
-        f"[{mean.low:.2f}, {mean.high:.2f}] over {mean.count} pairs, median R² "
-        f"{each['r2'].median():.2f}",
+        f"Predicted and measured gain by layer: mean rank correlation {mean:.2f} over "
+        f"{len(each)} pairs, median R² {each['r2'].median():.2f}",
     )
 
 

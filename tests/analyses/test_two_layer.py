@@ -11,7 +11,7 @@ from tests.figures.figure_tables import write
 def test_the_experiment_writes_one_row_a_place_and_repetition_and_resumes(tmp_path, monkeypatch):
     form = two_layer.Form(
         tokens=(8,), sizes=(2, 8, 64), rates=(0.04,), repetitions=2, steps=5,
-        models=("softmax, linear",), prompts=("shared",), wide=8, fractions_at=(8,),
+        models=("softmax, linear",), prompts=("shared",), wide=8, local=1.0, fractions_at=(8,),
         ranges=(1.5,), listening=(1.5,), trained=0, widths=(3,),
     )  # fmt: skip
     monkeypatch.setattr(two_layer, "SHORT", form)
