@@ -79,12 +79,12 @@ def shallow_needs_fewer(runs: Path) -> Row:
         judged = NOT_REPRODUCED
     flips, dose = found.flips(rows), found.dose(rows)
     turned = ", ".join(f"{name} {count}" for name, count in flips["turn"].value_counts().items())
-    best = dose.loc[dose["advantage"].idxmax()]
+    best, deep = dose.loc[dose["advantage"].idxmax()], (dose["better"] == found.PLACES[1]).sum()
     turned += (
         f"; over the ranges as a dial layer 1's advantage is largest, "
         f"{interval(tuple(best[['advantage', 'low', 'high']]), 1)} points, at range "
         f"{best['range_1']:g} of layer 1 and {best['range_2']:g} of layer 2, and layer 2 is "
-        f"clearly better at {(dose['better'] == found.PLACES[1]).sum()} of {len(dose)} pairs of ranges"
+        f"clearly better at {deep} of {len(dose)} pairs of ranges"
     )
     why = (
         f"of {len(rates)} settings in which a prompt helps, layer 1 has the lower floor (N → ∞) in "
