@@ -160,7 +160,8 @@ def flips(table: pd.DataFrame) -> pd.DataFrame:
 
     theorem, flipped : the advantage of layer 1 in either arrangement; turn : "reversal" where layer
     1 is better in the theorem's network and layer 2 in the flipped one, "loss" where the advantage
-    only vanishes, "kept" where it stays, "none" where there was none, "gain" where it appears.
+    only vanishes, "kept" where it stays, "gain" where it appears, "reversal against the theory"
+    where it is the other way round, and "none" otherwise.
     """
     rows = []
     kinds = list(comparisons(table, "kinds"))
@@ -180,6 +181,7 @@ def flips(table: pd.DataFrame) -> pd.DataFrame:
             ("layer 1", "neither"): "loss",
             ("layer 1", "layer 1"): "kept",
             ("neither", "layer 1"): "gain",
+            ("layer 2", "layer 1"): "reversal against the theory",
         }
         rows.append(
             {

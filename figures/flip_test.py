@@ -44,8 +44,8 @@ def _arrangements(ax: Axes, flips: pd.DataFrame) -> None:
                 continue
             ends = [row[f"{name} low"], row[f"{name} high"]]
             ax.plot(ends, [line + shift] * 2, color=plots.COLORS[color])
-            label = f"global: {name}" if line == 0 else None
-            ax.plot(row[name], line + shift, "o", color=plots.COLORS[color], label=label, ms=3)
+            look = {"color": plots.COLORS[color], "label": f"global: {name}", "ms": 3}
+            ax.plot(row[name], line + shift, "o", **look)
     names = [f"{row.model}, {row.prompt}" for row in flips.iloc[::-1].itertuples()]
     ax.set_yticks(range(len(names)), names, fontsize=5.5)
     ax.axvline(0, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
@@ -77,6 +77,7 @@ def _mechanism(ax: Axes, rows: pd.DataFrame) -> None:
         ax.scatter([], [], s=7, color=plots.COLORS[color], label=f"{name}: ρ = {rank:.2f}")
     ax.axhline(0, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
     ax.legend(fontsize=6)
+    ax.set_xscale("symlog", linthresh=0.1)  # a prompt that wipes the gap out has no share
     ax.set_xlabel("share of the nuisance removed,\nlayer 1 − layer 2", fontsize=6)
     ax.set_ylabel(ADVANTAGE, fontsize=6)
 
