@@ -1,55 +1,25 @@
 """Numbers for the claims: small functions from tidy tables to a value with its interval.
 
-Every function takes tables as the toolkit writes them and returns an `Evidence`: a value, its
-95 % interval, and how many observations stand behind it. Nothing here trains or loads a network.
+Every function takes tables as the toolkit writes them and returns an `Interval`, with networks as
+its units: tasks of one network share it and are no further evidence. Nothing here trains or loads
+a network.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from aptheory.findings.chosen import chosen_layer
 from aptheory.findings.relate import spearman
-from aptheory.findings.statistics import mean_interval
+from aptheory.findings.statistics import Interval, clustered_mean, mean_correlation
 
 
 class NotMeasured(LookupError):
     """The tables hold nothing about this: its analysis was not run, or not on such networks."""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """A number with its interval; ``unit`` follows it in print."""
-
-    value: float
-    low: float = float("nan")
-    high: float = float("nan")
-    count: int = 1
-    unit: str = ""
-    what: str = ""
-
-    def __str__(self) -> str:
-        said = f"{self.value:+.2f}" if self.unit == "points" else f"{self.value:.3g}"
-        if np.isfinite(self.low):
-            low, high = (
-                f"{v:+.2f}" if self.unit == "points" else f"{v:.3g}" for v in (self.low, self.high)
-            )
-            said += f" [{low}, {high}]"
-        said += f" {self.unit}" if self.unit else ""
-        return f"{said} ({self.what})" if self.what else said
-
-    @property
-    def above_zero(self) -> bool:
-        """The whole interval lies above zero."""
-        return self.low > 0
-
-    @property
-    def below_zero(self) -> bool:
-        """The whole interval lies below zero."""
-        return self.high < 0
 
 
 def pretrained(table: pd.DataFrame) -> pd.DataFrame:
@@ -57,9 +27,28 @@ def pretrained(table: pd.DataFrame) -> pd.DataFrame:
     return table[~table["network"].str.contains("random")]
 
 
+KINDS: Mapping[str, str] = {
+    "aptheory_vit_mini": "vit",
+    "aptheory_vit_gap_mini": "vit",
+    "vit_tiny_patch16_224": "vit",
+    "aptheory_resnet_mini": "cnn",
+    "aptheory_resnet_deep_mini": "cnn",
+    "mobilenetv2_035": "cnn",
+    "resnet56": "cnn",
+}
+"""What the networks of the sweeps and of the method comparisons are."""
+
+
 def is_vit(network: str) -> bool:
-    """Whether a network of our evidence is a vision transformer, by its name."""
-    return "vit" in network.lower()
+    """Whether a network of our evidence is a vision transformer, as `KINDS` says.
+
+    Raises:
+        LookupError: the network is not in `KINDS`.
+    """
+    name = network.removesuffix(" (random)")
+    if name not in KINDS:
+        raise LookupError(f"{name} has no kind; add it to analyses.evidence.KINDS as vit or cnn.")
+    return KINDS[name] == "vit"
 
 
 def chosen(accuracy: pd.DataFrame, method: str = "ap") -> pd.DataFrame:
@@ -89,34 +78,40 @@ def at_layer(accuracy: pd.DataFrame, method: str, layer: int | None = None) -> p
     return rows.groupby(["network", "task", "seed"], as_index=False)["value"].mean()
 
 
-def gap(a: pd.DataFrame, b: pd.DataFrame, what: str) -> Evidence:
-    """Mean of a − b in points, paired by (network, task, seed); interval over (network, task).
+def gap(a: pd.DataFrame, b: pd.DataFrame, what: str) -> Interval:
+    """Mean of a − b in points, paired by (network, task, seed); the units are networks.
 
-    Seeds of one pair share its images, so they are averaged before the interval is taken.
+    Raises:
+        NotMeasured: no network, task and seed has both; ``what`` names the difference.
     """
     both = a.merge(b, on=["network", "task", "seed"], suffixes=("_a", "_b"))
     if both.empty:
         raise NotMeasured(what)
-    both["gap"] = 100 * (both["value_a"] - both["value_b"])
-    means = both.groupby(["network", "task"])["gap"].mean().to_numpy(float)
-    if len(means) == 1:
-        means = both["gap"].to_numpy(float)
-        what += ", interval over seeds"
-    low, high = mean_interval(means)
-    return Evidence(float(means.mean()), low, high, len(means), "points", what)
+    return clustered_mean(100 * (both["value_a"] - both["value_b"]), both["network"], both["task"])
 
 
-def depth_correlation(accuracy: pd.DataFrame, what: str) -> Evidence:
-    """Mean Spearman correlation of depth and AP's accuracy over (network, task)."""
+def depth_correlation(accuracy: pd.DataFrame) -> Interval:
+    """Mean Spearman correlation of depth and AP's test accuracy; the units are networks."""
     rows = accuracy[(accuracy["method"] == "ap") & (accuracy["measure"] == "test_accuracy")]
-    values = []
-    for _, group in rows.groupby(["network", "task"]):
+    values = slopes(rows)
+    return mean_correlation(values["value"], values["network"], values["task"])
+
+
+def slopes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Spearman correlation of depth and ``value`` for each network and task with four layers.
+
+    Raises:
+        NotMeasured: there is none.
+    """
+    found = []
+    for (network, task), group in rows.groupby(["network", "task"]):
         curve = group.groupby("layer")["value"].mean()
-        values.append(spearman(curve.index.to_numpy(float), curve.to_numpy(float)))
-    if not values:
-        raise NotMeasured(what)
-    low, high = mean_interval(np.asarray(values))
-    return Evidence(float(np.mean(values)), low, high, len(values), "", what)
+        if len(curve) >= 4:
+            rho = spearman(curve.index.to_numpy(float), curve.to_numpy(float))
+            found.append((network, task, rho))
+    if not found:
+        raise NotMeasured("a curve over four layers or more")
+    return pd.DataFrame(found, columns=["network", "task", "value"])
 
 
 def best_depths(accuracy: pd.DataFrame) -> pd.DataFrame:
@@ -130,32 +125,43 @@ def best_depths(accuracy: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["network", "task", "layer", "depth"])
 
 
-def spread_over_seeds(accuracy: pd.DataFrame) -> Evidence:
-    """Median over (network, task, layer) of AP's standard deviation over seeds, in points."""
+def share_between_networks(depths: pd.DataFrame) -> Interval:
+    """Share of the variance of ``depth`` that lies between networks, and not between their tasks.
+
+    The intraclass correlation of one-way analysis of variance, with the interval that the F
+    distribution gives it (Shrout and Fleiss 1979, with the usual mean group size where networks
+    have unequally many tasks). It is below 0 where networks differ less than chance would have it.
+
+    Raises:
+        NotMeasured: one network, or no network with several tasks.
+    """
+    groups = [group.to_numpy(float) for _, group in depths.groupby("network")["depth"]]
+    sizes = np.array([len(group) for group in groups])
+    networks, total = len(groups), int(sizes.sum())
+    if networks < 2 or total == networks:
+        raise NotMeasured("several networks and several tasks of a network")
+    middle = np.concatenate(groups).mean()
+    between = sum(len(group) * (group.mean() - middle) ** 2 for group in groups) / (networks - 1)
+    within = sum(((group - group.mean()) ** 2).sum() for group in groups) / (total - networks)
+    size = (total - (sizes**2).sum() / total) / (networks - 1)
+    f = stats.f(networks - 1, total - networks)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.float64(between) / within
+    share, low, high = (
+        float(1 - size / (ratio / quantile + size - 1))
+        for quantile in (1, f.ppf(0.975), f.ppf(0.025))
+    )
+    return Interval(share, low, high, networks, "networks")
+
+
+def spread_over_seeds(accuracy: pd.DataFrame) -> Interval:
+    """Median over (network, task, layer) of AP's standard deviation over seeds, in points.
+
+    The bounds hold 95 % of the cells.
+    """
     rows = accuracy[(accuracy["method"] == "ap") & (accuracy["measure"] == "test_accuracy")]
     spread = 100 * rows.groupby(["network", "task", "layer"])["value"].std().dropna()
     if spread.empty:
         raise NotMeasured("several seeds of AP")
     low, high = np.percentile(spread, [2.5, 97.5])
-    return Evidence(
-        float(spread.median()),
-        float(low),
-        float(high),
-        len(spread),
-        "points",
-        "median, 95 % of cells",
-    )
-
-
-def metric_slope(profile: pd.DataFrame, measure: str, what: str) -> Evidence:
-    """Mean Spearman correlation of depth and a metric over the block layers of (network, task)."""
-    rows = profile[profile["measure"] == measure]
-    values = []
-    for _, group in rows.groupby(["network", "task"]):
-        curve = group.groupby("layer")["value"].mean()
-        if len(curve) >= 4:
-            values.append(spearman(curve.index.to_numpy(float), curve.to_numpy(float)))
-    if not values:
-        raise NotMeasured(what)
-    low, high = mean_interval(np.asarray(values))
-    return Evidence(float(np.mean(values)), low, high, len(values), "", what)
+    return Interval(float(spread.median()), float(low), float(high), len(spread), "cells")

@@ -18,12 +18,24 @@ import numpy as np
 
 from analyses.campaign_section import section
 from analyses.claims import CLAIMS, NOT_RUN, Claim, judge
-from analyses.judges import Finding
+from analyses.judges import (
+    NOT_REPRODUCED,
+    NOT_TESTABLE,
+    NOT_WITH_THESE,
+    PARTLY,
+    REPRODUCED,
+    UNDECIDED,
+    Finding,
+)
 from analyses.results import Results
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 PAGE = ROOT / "paper_repro.md"
+VERDICTS = (
+    *(REPRODUCED, PARTLY, NOT_REPRODUCED, UNDECIDED),
+    *(NOT_WITH_THESE, NOT_TESTABLE, NOT_RUN),
+)
 
 
 def page(results: Results) -> str:
@@ -34,13 +46,16 @@ def page(results: Results) -> str:
         [
             "# What of the papers could be reproduced",
             "Written by `python -m analyses.paper --write` from the tables in `results/`; a test "
-            "fails when the two differ. Intervals are 95 %. A claim is *reproduced* when the whole "
-            "interval agrees with it, *not reproduced* when the whole interval contradicts it, and "
-            "*undecided* in between.",
+            "fails when the two differ. Intervals are 95 %; what is said of networks has networks "
+            "as its units, however many tasks each was run on. A claim with an interval is "
+            "*reproduced* when the whole interval agrees with it, *not reproduced* when the whole "
+            "interval contradicts it, and *undecided* in between; any other rule stands in the "
+            "claim's section.",
             _summary(found),
             "## Claims",
             _table(found),
-            _reasons(found),
+            "## Settings, further numbers and reasons",
+            *_sections(found),
             section(results),
             _costs(results),
             notes.read_text(encoding="utf-8").strip(),
@@ -53,7 +68,7 @@ def _summary(found: list[tuple[Claim, Finding]]) -> str:
     counts = Counter(finding.verdict for _, finding in found)
     said = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
     lines = [f"**{len(found)} claims: {said}.**", ""]
-    for verdict in ("reproduced", "partly reproduced", "not reproduced", "undecided", NOT_RUN):
+    for verdict in VERDICTS:
         rows = [f"{claim.n} ({claim.says})" for claim, one in found if one.verdict == verdict]
         if rows:
             lines.append(f"- {verdict}: " + "; ".join(rows))
@@ -61,34 +76,49 @@ def _summary(found: list[tuple[Claim, Finding]]) -> str:
 
 
 def _table(found: list[tuple[Claim, Finding]]) -> str:
-    rows: list[tuple[str, ...]] = []
+    rows = [
+        (
+            claim.n,
+            claim.says,
+            finding.number,
+            str(finding.n or "–"),
+            finding.unit or "–",
+            f"**{finding.verdict}**",
+        )
+        for claim, finding in found
+    ]
+    return _markdown(("claim", "what it says", "number", "n", "unit", "verdict"), rows)
+
+
+def _sections(found: list[tuple[Claim, Finding]]) -> list[str]:
+    """A section a claim: its setting, its reason, further numbers, and its figure.
+
+    A figure is shown once, under the first of the claims that it belongs to.
+    """
+    parts: list[str] = []
+    shown: dict[str, str] = {}
     for claim, finding in found:
         done = claim.experiment
-        rows.append(
-            (
-                claim.n,
-                claim.says,
-                f"[{claim.mark}]",
-                done.setting,
-                finding.number,
-                f"`{done.command}`",
-                f"`results/figures/{done.figure}.png`" if done.figure else "–",
-                f"**{finding.verdict}**",
-            )
-        )
-    header = ("n", "claim", "known by", "our setting", "number", "command", "figure", "verdict")
-    return _markdown(header, rows)
+        parts.append(f"### {claim.n}: {claim.says}")
+        number = f"**{finding.verdict}**: {finding.number}"
+        parts.append(f"{number}." if finding.number != "–" else f"**{finding.verdict}**.")
+        if finding.why:
+            parts.append(f"{finding.why[0].upper()}{finding.why[1:]}.")
+        if finding.further:
+            parts.append("\n".join(f"- {number}" for number in finding.further))
+        parts.append(f"Known by [{claim.mark}]. Setting: {done.setting} (`{done.command}`).")
+        if done.figure in shown:
+            parts.append(f"Its figure is that of claim {shown[done.figure]}.")
+        elif done.figure:
+            shown[done.figure] = claim.n
+            parts.append(f"![{claim.says}](results/figures/{done.figure}.png)")
+    return parts
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += ["| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |" for cells in rows]
     return "\n".join(lines)
-
-
-def _reasons(found: list[tuple[Claim, Finding]]) -> str:
-    rows = [f"- {claim.n}: {one.why}." for claim, one in found if one.why]
-    return "Reasons and readings:\n\n" + "\n".join(rows) if rows else ""
 
 
 def _costs(results: Results) -> str:

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from analyses import evidence
 from analyses.results import Results
-from aptheory.findings.statistics import mean_interval
+from aptheory.findings.statistics import clustered_mean, mean_interval
 from aptheory.reporting import plots
 from figures import sheet as page
 
@@ -30,12 +30,14 @@ def draw(results: Results) -> Figure:
             said = ax.get_title(loc="left").replace(network, page.short(network))
             ax.set_title(said, loc="left", fontsize=7.5)
     page.one_legend(sheet, axes)
-    slope = evidence.metric_slope(rows, "attention_distance", "")
-    everywhere = abs(slope.value) == 1  # at every step of every network: no spread, and clear
+    trend = evidence.slopes(rows)
+    slope = clustered_mean(trend["value"], trend["network"], trend["task"])
+    # At every step of every network: no spread, and clear.
+    everywhere = abs(slope.value) == 1
     clear = everywhere or slope.low > 0 or slope.high < 0
     way = "rises" if slope.value > 0 else "falls"
     finding = f"Attention distance {way if clear else 'has no clear trend'} with depth"
-    return page.title(sheet, f"{finding}: rank correlation {slope} over networks and tasks")
+    return page.title(sheet, f"{finding}: rank correlation {slope:.2g}, networks as units")
 
 
 def _bounds(rows: pd.DataFrame) -> pd.Series:
