@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from aptheory.errors import InputError
 from aptheory.networks.configuration import configuration, transform_for
 from aptheory.networks.fitting import Fitted, check_unset, load_weights
@@ -19,7 +17,7 @@ from aptheory.networks.wrappers import unwrap
 
 
 def load(
-    name_or_module: str | nn.Module,
+    name_or_module: Any,
     weights: str | Path | None = "pretrained",
     *,
     granularity: str = "block",

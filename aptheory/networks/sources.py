@@ -370,7 +370,9 @@ def _sentences(
         raise
     except Exception as error:  # each package raises kinds of its own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        if fetches and (not online or not isinstance(error, (TypeError, AssertionError))):
+        # The arguments are at fault, whether or not there is a connection.
+        odd = isinstance(error, (TypeError, AssertionError)) or "state_dict" in str(error)
+        if fetches and not odd:
             reason = reason if online else "there is no connection, and they are not in the cache"
             how = f": fetch it where there is one ({bring}) and" if bring else ":"
             raise InputError(

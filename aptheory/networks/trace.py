@@ -25,13 +25,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import jaxtyping
 import torch
 from torch import Tensor, fx, nn
 
 from aptheory.networks.wrappers import inner_module
 
 BATCHES = (7, 11)  # images of the two examples: seldom the size of anything else
-_INTERNAL = (str(Path(torch.__file__).parent), __file__)
+# What stands between a forward and its own lines: torch, this file, run-time type checks.
+_INTERNAL = (
+    *(str(Path(torch.__file__).parent), __file__),
+    *(str(Path(jaxtyping.__file__).parent), "<@beartype"),
+)
 
 
 class SplitError(Exception):
