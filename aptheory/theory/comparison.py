@@ -73,4 +73,4 @@ def preference(
     """
     keys = ["repetition"] + (["network"] if "network" in table.columns else [])
     wide = table.pivot(index=keys, columns="place", values="samples")
-    return bootstrap_mean(np.log2(wide[second] / wide[first]).to_numpy(), seed=seed)
+    return bootstrap_mean(np.log2((wide[second] / wide[first]).to_numpy()), seed=seed)

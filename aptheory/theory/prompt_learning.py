@@ -196,7 +196,7 @@ def with_best_rate(runs: pd.DataFrame) -> pd.DataFrame:
     Places are compared each at its own best step size, at every size: otherwise a place that merely
     needs another scale would look as if it needed more samples. Ties go to the smallest rate.
     """
-    means = runs.groupby(["samples", "rate"], as_index=False).val_error.mean()
+    means = runs.groupby(["samples", "rate"])["val_error"].mean().reset_index()
     best = means.sort_values(["samples", "val_error", "rate"]).drop_duplicates("samples")
     return runs.merge(best[["samples", "rate"]], on=["samples", "rate"]).reset_index(drop=True)
 
