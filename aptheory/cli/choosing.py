@@ -37,7 +37,7 @@ def recommend(
             "--read/--no-read",
             help="choose the place to read as well, from trained layer probes and a few prompts",
         ),
-    ] = True,
+    ] = False,
     seed: Seed = 0,
 ) -> None:
     """Name the layer to prompt without a sweep, and where to prompt and read for a small one."""
