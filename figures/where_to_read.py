@@ -43,7 +43,7 @@ def draw(results: Results) -> Figure:
     )
     return page.title(
         sheet,
-        f"On far tasks a prompt and an earlier reading add up: {gap:+.1f points} over the best "
+        f"On far tasks a prompt that is read early: {gap:+.1f points} over the best "
         f"layer's probe; over the probe of all layers {rival:+.1f points}",
     )
 
