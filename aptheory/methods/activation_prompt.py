@@ -112,6 +112,7 @@ class ActivationPrompt(Method):
     role: ClassVar[str] = "prompt"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.shape not in SHAPES:
             raise InputError(f"shape must be one of {', '.join(SHAPES)}, got {self.shape!r}")
         if self.rank is not None and (self.rank < 1 or self.shape != "full"):
@@ -119,8 +120,6 @@ class ActivationPrompt(Method):
                 f"rank must be at least 1 and goes with shape='full', got rank={self.rank}, "
                 f"shape={self.shape!r}"
             )
-        if isinstance(self.layer, list):
-            object.__setattr__(self, "layer", tuple(self.layer))
 
     @classmethod
     def default(cls, net: Network) -> ActivationPrompt:
@@ -231,6 +230,7 @@ class VisualPrompt(Method):
     short: ClassVar[str] = "VP"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.shrink and self.frame is None:
             raise InputError("shrink=True needs a frame: give its width in pixels, frame=...")
 

@@ -97,6 +97,7 @@ class Adapter(Method):
     size: ClassVar[str | None] = "bottleneck"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.bottleneck < 1:
             raise InputError(f"bottleneck must be at least 1, got {self.bottleneck}")
 

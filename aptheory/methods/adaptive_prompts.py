@@ -143,6 +143,7 @@ class VAPT(Method):
     size: ClassVar[str | None] = "tokens"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.variant not in ("release", "paper"):
             raise InputError(f"variant must be 'release' or 'paper', got {self.variant!r}")
         if min(self.tokens, self.hidden, self.kernel) < 1:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from aptheory.errors import InputError
 from aptheory.methods.per_run import PerRun, RunDropout, by_run, merged, normal
 from aptheory.networks.fast_path import fast_path_off
-from aptheory.networks.reading import Reading
+from aptheory.networks.reading import Reading, check_pooling
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Layer, Network
@@ -64,6 +64,21 @@ class Method:
     size: ClassVar[str | None] = None
     stackable: ClassVar[bool] = True
     batchnorm: ClassVar[str] = "frozen"
+
+    def __post_init__(self) -> None:
+        """What can be refused before a network is known: no pooling, no fraction of a depth."""
+        check_pooling(self.pooling)
+        for setting in ("layer", "read"):
+            value = getattr(self, setting, None)
+            if isinstance(value, list):
+                value = tuple(value)
+                object.__setattr__(self, setting, value)
+            for place in value if isinstance(value, tuple) else (value,):
+                if isinstance(place, float) and not 0 <= place <= 1:
+                    raise InputError(
+                        f"{setting}={place!r} is no place: a number with a point is a fraction of "
+                        "the depth, from 0.0 to 1.0, and a place's index is a whole number."
+                    )
 
     def reading(self, net: Network) -> Reading:
         """Where the head reads in this network."""

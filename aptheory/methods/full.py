@@ -33,6 +33,7 @@ class Partial(Method):
     stackable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.blocks < 1:
             raise InputError(f"blocks must be at least 1, got {self.blocks}")
 
@@ -87,7 +88,7 @@ class FullFineTuning(Partial):
     batchnorm: ClassVar[str] = "trained"
 
     def __post_init__(self) -> None:
-        """Nothing to check."""
+        Method.__post_init__(self)  # not Partial's, which counts blocks
 
     def first(self, net: Network) -> int:
         return 0

@@ -54,6 +54,7 @@ class LoRA(Method):
     stackable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.rank < 1:
             raise InputError(f"rank must be at least 1, got {self.rank}")
         if isinstance(self.targets, (str, list)):

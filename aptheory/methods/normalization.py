@@ -64,6 +64,7 @@ class NormTuning(Method):
     short: ClassVar[str] = "norm tuning"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         kinds = (*KINDS, "rms", "any")
         if self.kind not in kinds:
             raise InputError(f"kind must be one of {', '.join(kinds)}, got {self.kind!r}")

@@ -61,6 +61,7 @@ class LayerProbe(Method):
     role: ClassVar[str] = "probe"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.read is not None:
             raise InputError(
                 f"layer_probe reads at its layer: give layer={self.read!r} instead of read."
@@ -70,8 +71,6 @@ class LayerProbe(Method):
                 f"select is the share of features that the head keeps, above 0 and up to 1; got "
                 f"{self.select!r}."
             )
-        if isinstance(self.layer, list):
-            object.__setattr__(self, "layer", tuple(self.layer))
 
     @classmethod
     def default(cls, net: Network) -> LayerProbe:

@@ -177,6 +177,7 @@ class VPT(Method):
     size: ClassVar[str | None] = "tokens"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.tokens < 1:
             raise InputError(f"tokens must be at least 1, got {self.tokens}")
 

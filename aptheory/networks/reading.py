@@ -19,6 +19,12 @@ from aptheory.networks.layer import POOLINGS, Layer
 from aptheory.networks.network import Network, Places
 
 
+def check_pooling(pooling: str) -> None:
+    """Raises InputError where ``pooling`` is none."""
+    if pooling not in POOLINGS:
+        raise InputError(f"pooling must be one of {', '.join(POOLINGS)}; got {pooling!r}.")
+
+
 @dataclass(frozen=True)
 class Reading:
     """The places that a head reads, in order, and the pooling of each that is not a vector.
@@ -31,8 +37,7 @@ class Reading:
     select: float | None = None
 
     def __post_init__(self) -> None:
-        if self.pooling not in POOLINGS:
-            raise InputError(f"pooling must be one of {', '.join(POOLINGS)}; got {self.pooling!r}.")
+        check_pooling(self.pooling)
 
     @classmethod
     def of(

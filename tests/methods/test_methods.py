@@ -249,7 +249,7 @@ def test_what_makes_no_sense_says_so(nets32, name, text, words):
         ("vpt:tokens=1.5", "tokens of type int, got 1.5"),
         ("vpt:tokens=many", "tokens of type int"),
         ("vpt:deep=1", "deep of type bool"),
-        ("ap:layer=2.5", "layer of type"),
+        ("ap:layer=2.5", "a fraction of the depth"),
         ("ap:layer=None", "layer of type"),
         ("adapter:bottleneck=True", "bottleneck of type int"),
     ],
