@@ -55,7 +55,9 @@ def test_a_name_that_looks_like_a_formula_is_drawn_as_it_is_spelt(finished):
 def test_an_empty_profile_is_never_kept(tmp_path):
     """A network without attention has no attention distance: said, and said again, not stored."""
     for _ in range(2):
-        with pytest.raises(ap.InputError, match="ask for measures that they have"):
+        with pytest.raises(
+            ap.InputError, match="no attention that can be seen: leave out attention_distance"
+        ):
             profile_study(STUDY, tmp_path, measures=("attention_distance",), images=16)
     assert not list((tmp_path / "profile").glob("*.csv"))
 

@@ -79,8 +79,10 @@ class _Proxy(fx.Proxy):
 
     tracer: _Tracer
 
-    def __getattr__(self, name: str) -> fx.Proxy:
-        return _Attribute(self, name)
+    def __getattr__(self, name: str) -> fx.Proxy | None:
+        # What the example lacks, or has as None, a forward may ask for with a default.
+        absent = getattr(self.tracer.values[self.node], name) is None
+        return None if absent else _Attribute(self, name)
 
     def __index__(self) -> int:
         return self.tracer.number(self.node).__index__()

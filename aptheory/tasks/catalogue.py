@@ -234,7 +234,7 @@ def _grouped(scheme: str, reader: Callable[..., Task], group: Any) -> dict[str, 
     raise InputError(f"{scheme}: takes {kind} as group; got {group!r}.")
 
 
-def _guarded(where: str, read: Callable[[], Task]) -> Task:
+def _guarded(where: str, read: Callable[[], Any]) -> Any:
     """What is read, or one sentence: damaged data may raise anything in whoever parses them."""
     try:
         return read()

@@ -341,3 +341,4 @@ class Kept:
                 store.drop()
             self._stores[split] = self._images[split]
         self._features.clear()
+        self.probes.clear()

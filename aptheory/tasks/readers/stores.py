@@ -244,14 +244,14 @@ def file_stamp(path: Path) -> str:
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
-def listed_path(folder: Path, key: str, where: str) -> str:
-    """``key`` of a list as it is on disk below ``folder``; `InputError` for a path that leads out
-    of it, and for one that is not there."""
+def listed_path(folder: Path, key: str, where: str, *, below: str = "") -> str:
+    """``key`` of a list, counted from ``below``, as it is on disk below ``folder``; `InputError`
+    for a path that leads out of it, and for one that is not there."""
     if os.path.isabs(key) or ".." in key.replace("\\", "/").split("/"):
         raise InputError(
             f"{where} lists {key}, which leads out of {folder}; write the path relative to it."
         )
-    return found_spelling(folder, key, where)
+    return found_spelling(folder, below + key, where)
 
 
 def found_spelling(folder: Path, key: str, where: str) -> str:

@@ -99,7 +99,7 @@ def _found(root: Path, key: str, file: str) -> str:
     except InputError:
         if not (root / "images" / key).is_file():
             raise
-    return listed_path(root, f"images/{key}", str(root / file))
+    return listed_path(root, key, str(root / file), below="images/")
 
 
 def _lacking(labels: dict[str, np.ndarray], classes: tuple[str, ...]) -> tuple[str, ...]:
