@@ -1,8 +1,8 @@
 """Split a model into layers, and refuse the result unless it is the model itself.
 
-The trace runs on shapes without numbers, so it costs no arithmetic; the finished chain is then run
-beside the model itself, on batches of several sizes and scales, and refused on the smallest
-difference.
+The trace of a large model runs on shapes without numbers, so it costs no arithmetic; the finished
+chain is then run beside the model itself, on batches of several sizes and scales, and refused on
+the smallest difference.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ from aptheory.networks.layer import Layer
 from aptheory.networks.outputs import Pick, tensors_of
 from aptheory.networks.overrides import HEADLESS, Overrides
 from aptheory.networks.pieces import Piece, build_piece
+
+
+SMALL = 2**31
+"""Parameters times pixels of an image, below which a trace with numbers is the quicker one."""
 
 
 @dataclass
@@ -94,7 +98,7 @@ def _analyse(
 ) -> _Cuts:
     parameter = next(module.parameters(), torch.zeros(()))
     unrolled = any(isinstance(m, nn.RNNBase) for m in module.modules())  # slow without numbers
-    if not unrolled:
+    if not unrolled and not _is_small(module, shape):
         try:  # shapes alone, on the meta device; a copy, as some models keep what they computed
             twin = structural_copy(module).to("meta")
             images = [
@@ -110,6 +114,12 @@ def _analyse(
     batch = torch.randn(5, *shape, generator=generator).to(parameter.device, parameter.dtype)
     twin = structural_copy(module)
     return _cut(twin, [batch[:3], batch], granularity, overrides, keep_constants=module)
+
+
+def _is_small(module: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Whether arithmetic costs less than the rules by which the meta device follows shapes."""
+    numbers = sum(parameter.numel() for parameter in module.parameters())
+    return numbers * math.prod(shape[1:]) < SMALL
 
 
 def structural_copy(module: nn.Module) -> nn.Module:

@@ -28,6 +28,7 @@ from typing import Any
 import jaxtyping
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
 from aptheory.networks.wrappers import inner_module
 
@@ -242,17 +243,11 @@ def _traced_functions(functions: set[int], *scopes: dict[str, Any]) -> Iterator[
 
     def wrap(function: Callable) -> Callable:
         def traced(*args: Any, **kwargs: Any) -> Any:
-            found: list[fx.Proxy] = []
-
-            def note(value: Any) -> Any:
-                if isinstance(value, fx.Proxy):
-                    found.append(value)
-                return value
-
-            fx.node.map_aggregate((args, kwargs), note)
-            if not found:
+            leaves = tree_leaves((args, kwargs))
+            proxy = next((leaf for leaf in leaves if isinstance(leaf, fx.Proxy)), None)
+            if proxy is None:
                 return function(*args, **kwargs)
-            return found[0].tracer.create_proxy("call_function", function, args, kwargs)
+            return proxy.tracer.create_proxy("call_function", function, args, kwargs)
 
         return traced
 
