@@ -30,7 +30,6 @@ from aptheory.networks.outputs import Pick, tensors_of
 from aptheory.networks.overrides import HEADLESS, Overrides
 from aptheory.networks.pieces import Piece, build_piece
 
-
 SMALL = 2**31
 """Parameters times pixels of an image, below which a trace with numbers is the quicker one."""
 

@@ -84,7 +84,9 @@ def smooth_curves(kind, n, generator):
     return noise @ np.linalg.cholesky(covariance).T
 
 
-@pytest.mark.parametrize("kind", ["1.5", "3", "6", "walk"])
+@pytest.mark.parametrize(
+    "kind", ["3", *(pytest.param(k, marks=pytest.mark.slow) for k in ("1.5", "6", "walk"))]
+)
 def test_the_shift_test_keeps_its_level_on_smooth_curves(kind):
     """Nominal 2/16: the textbook rejects most of the time, plain rotation up to four times."""
     generator = np.random.default_rng(0)
@@ -99,6 +101,7 @@ def test_the_shift_test_keeps_its_level_on_smooth_curves(kind):
     assert np.mean(textbook) > np.mean(ours)
 
 
+@pytest.mark.slow
 def test_the_mean_over_networks_keeps_its_level_and_its_coverage():
     """Networks of smooth curves without a relation: p of `across` is near nominal."""
     generator = np.random.default_rng(1)

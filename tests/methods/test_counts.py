@@ -87,6 +87,7 @@ def test_several_runs_count_as_one(vit_base):
     assert stack.count(head=False) == 46_080
 
 
+@pytest.mark.slow
 def test_resnet101_activation_prompts():
     net = random_network("resnet101", num_classes=0)
     names = {layer.name: layer.index for layer in net.layers}
@@ -102,6 +103,7 @@ def test_resnet101_activation_prompts():
     assert count(net, "bitfit") == 105_344 // 2
 
 
+@pytest.mark.slow
 def test_normalisation_of_the_other_large_networks():
     assert count(random_network("resnet50", num_classes=0, size=64), "norm_tuning") == 53_120
     # The number of normalisation parameters does not depend on the image.

@@ -6,6 +6,7 @@ import pytest
 
 import aptheory as ap
 from aptheory.errors import InputError
+from aptheory.studies import sources
 from aptheory.studies.plan import make_plan
 from aptheory.studies.study import Study
 from aptheory.studies.sweep import dry_run
@@ -13,6 +14,21 @@ from aptheory.studies.sweep import dry_run
 VIT = {"name": "aptheory_vit_mini", "weights": "random"}
 RESNET = {"name": "aptheory_resnet_mini", "weights": "random"}
 DIGITS = {"name": "digits", "train": 40, "val": 20, "test": 20}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def networks_loaded_once():
+    """What is planned here is planned many times, with the same networks."""
+    known, load = {}, sources.load_network
+
+    def load_once(spec, **options):
+        if repr(spec) not in known:
+            known[repr(spec)] = load(spec, **options)
+        return known[repr(spec)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "load_network", load_once)
+        yield
 
 
 def study(**changes):
