@@ -35,16 +35,12 @@ lint: $(VENV)/.ready-dev
 paper: setup
 	$(BIN)/python -m analyses.paper
 
-# By name: pdoc looks into a package by itself only where no __all__ closes it, and warns of what it
-# then meets twice.
-CLOSED = aptheory $(shell grep -l '^__all__' aptheory/*/__init__.py | sort | sed 's,/__init__\.py$$,,')
-MODULES = $(shell find $(CLOSED) -maxdepth 1 -name '*.py' ! -name '__*__.py' | sort | sed 's/\.py$$//')
-ROOMS = $(shell find aptheory -name '__init__.py' | sort | sed 's,/__init__\.py$$,,')
+# The site, in site/: read it from the folder, no server needed.
 docs: $(VENV)/.ready-dev
-	$(BIN)/python -W 'ignore:The module specification' -m pdoc --docformat google --output-directory docs/api $(subst /,.,$(ROOMS) $(MODULES))
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 wheel: $(VENV)/.ready-dev
 	$(BIN)/python -m build --wheel
 
 clean:
-	rm -rf build dist docs/api .pytest_cache .ruff_cache .mypy_cache
+	rm -rf build dist site .pytest_cache .ruff_cache .mypy_cache

@@ -48,7 +48,9 @@ def api_pages() -> dict[str, str]:
     pages, table = {}, []
     for room in rooms:
         pages |= room_pages(room)
-        table.append(f"| [{room.name}]({room.name}/index.md) | {sentence_of(room / '__init__.py')} |")
+        table.append(
+            f"| [{room.name}]({room.name}/index.md) | {sentence_of(room / '__init__.py')} |"
+        )
     loose = [path for path in sorted(PACKAGE.glob("*.py")) if not path.name.startswith("__")]
     for path in loose:
         pages[f"api/{path.stem}.md"] = module_page(path)
@@ -104,7 +106,9 @@ def room_pages(room: Path) -> dict[str, str]:
             continue
         where = path.relative_to(PACKAGE).with_suffix("")
         pages[f"api/{where}.md"] = module_page(path)
-        table.append(f"| [{where.name}]({path.relative_to(room).with_suffix('.md')}) | {sentence_of(path)} |")
+        table.append(
+            f"| [{where.name}]({path.relative_to(room).with_suffix('.md')}) | {sentence_of(path)} |"
+        )
     text = ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8"))) or ""
     pages[f"api/{room.name}/index.md"] = "\n".join(
         [f"# {room.name}", "", text, "", "| module | what is in it |", "|---|---|", *table]

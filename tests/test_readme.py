@@ -46,16 +46,21 @@ def test_a_python_snippet_runs_by_itself(text, capsys):
     plt.close("all")
 
 
+def write_pictures(folder):
+    """Fifteen small pictures of each of two classes."""
+    generator = np.random.default_rng(0)
+    for name, shade in (("dark", 40), ("light", 200)):
+        (folder / name).mkdir(parents=True)
+        for number in range(15):
+            pixels = generator.integers(0, 50, (8, 8, 3), dtype=np.uint8) + np.uint8(shade)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Where a reader of the README would stand: some images and the study file."""
     place = tmp_path_factory.mktemp("reader")
-    generator = np.random.default_rng(0)
-    for name, shade in (("dark", 40), ("light", 200)):
-        (place / "my_images" / name).mkdir(parents=True)
-        for number in range(15):
-            pixels = generator.integers(0, 50, (8, 8, 3), dtype=np.uint8) + np.uint8(shade)
-            Image.fromarray(pixels).save(place / "my_images" / name / f"{number}.png")
+    write_pictures(place / "my_images")
     (study,) = [text for language, text in BLOCKS if language == "toml"]
     (place / "study.toml").write_text(study)
     return place
