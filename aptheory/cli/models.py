@@ -16,6 +16,7 @@ from aptheory.cli.options import (
     NetworkOptions,
     Task,
     TaskOptions,
+    Tracker,
 )
 from aptheory.errors import InputError
 
@@ -105,6 +106,7 @@ def fit(
     ] = None,
     read: Annotated[str | None, typer.Option(help="place at which the head reads")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    tracker: Tracker = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="file of the model")] = Path(
         "model.safetensors"
     ),
@@ -113,13 +115,16 @@ def fit(
     from aptheory.devices import device_of
     from aptheory.models.fitting import fit_model
     from aptheory.studies.sources import load_network, load_task
+    from aptheory.studies.trackers import named
 
     _writable(out)
+    track = named(tracker) if tracker else None
     recipe = training.recipe_of(on.precision)
     place = device_of(on.device)
     net = load_network(network_options.spec(network)).to(place)
     images = load_task(images_of.spec(task))
     _log.info("%s on %s (%s), %d classes", net.name, images.name, place, len(images.classes))
+    curve: list[dict[str, float]] = []
     model = fit_model(
         net,
         images,
@@ -128,19 +133,22 @@ def fit(
         read=read,
         recipe=recipe,
         seed=seed,
-        on_epoch=_epochs(recipe.epochs),
+        on_epoch=_epochs(recipe.epochs, curve),
     )
     model.save(out)
+    if track is not None:
+        track(model.card.record(curve))
     if stopped := model.card.training["stopped"]:
         _log.info("stopped early: %s", stopped)
     typer.echo(f"{model}\n{out}")
 
 
-def _epochs(total: int) -> Callable[[dict[str, float]], None]:
-    """Says each epoch, or every so many that fifty lines are enough."""
+def _epochs(total: int, curve: list[dict[str, float]]) -> Callable[[dict[str, float]], None]:
+    """Says each epoch, or every so many that fifty lines are enough, and adds it to ``curve``."""
     every = max(1, total // 50)
 
     def say(point: dict[str, float]) -> None:
+        curve.append(point)
         epoch = int(point["epoch"])
         if epoch % every and epoch != total:
             return

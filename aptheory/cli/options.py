@@ -173,6 +173,12 @@ class TrainingOptions:
         return Recipe.named(self.recipe, precision=precision, **changes)
 
 
+Tracker = Annotated[
+    str | None,
+    typer.Option(help="tensorboard[:FOLDER], mlflow[:EXPERIMENT] or wandb[:PROJECT]"),
+]
+
+
 @dataclass(kw_only=True)
 class EngineOptions:
     """Who trains the runs of a study; decides no result."""
@@ -185,6 +191,13 @@ class EngineOptions:
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="run again what failed before")
     ] = False
+    tracker: Tracker = None
+
+    def settings(self) -> dict[str, Any]:
+        """The options as `sweep` takes them; refuses a tracker that is not there."""
+        from aptheory.studies.trackers import named
+
+        return {**vars(self), "tracker": named(self.tracker) if self.tracker else None}
 
 
 def study(

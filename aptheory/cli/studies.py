@@ -133,7 +133,7 @@ def sweep(
         return
     if out is None:
         out = Path("runs") / planned.name
-    if not train(planned, out, **vars(engine)).empty:
+    if not train(planned, out, **engine.settings()).empty:
         comparison = compare(out)
         write_table(comparison, out / "comparison.csv")
         typer.echo(comparison.to_string(index=False))
@@ -181,7 +181,7 @@ def run(
         return
     _log.info("%s", search.left_out() if task else "the study of the file")
     out = out if out is not None else Path("runs") / planned.name
-    _explore(planned, out, measures=measures, images=images, **vars(engine))
+    _explore(planned, out, measures=measures, images=images, **engine.settings())
 
 
 @verb

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,6 +114,22 @@ class Card:
         if not names or not all(isinstance(name, str) for name in names):
             raise TypeError(f"classes are {names!r}")
         return cls(**{**values, "classes": tuple(names)})
+
+    def record(self, curve: Sequence[Mapping[str, float]] = ()) -> dict[str, Any]:
+        """The plain values of a finished run, as a tracker takes them (`studies.trackers`)."""
+        identity = {
+            "network": {"name": self.name, "digest": self.digest},
+            "task": dict(self.task),
+            "seed": self.training.get("seed", 0),
+            "layer": {},
+            "method": self.method,
+            "recipe": self.training.get("recipe") or {},
+        }
+        outcome = {**self.training, **self.scores, "curve": [dict(point) for point in curve]}
+        key = hashlib.sha256(json.dumps(identity, default=str, sort_keys=True).encode()).hexdigest()
+        made_by = {"seconds": self.training.get("seconds")}
+        values = {"identity": identity, "outcome": outcome, "made_by": made_by}
+        return {"key": key, "status": "done", **values}
 
     def __str__(self) -> str:
         """A few lines for a terminal."""

@@ -26,6 +26,7 @@ from aptheory.studies.status import Status, duration, status
 from aptheory.studies.store import Store
 from aptheory.studies.study import Opened, Study
 from aptheory.studies.tables import export, save_table, table
+from aptheory.studies.trackers import Tracker
 from aptheory.studies.worker import Trainer, finished, store_failure, work
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def sweep(
     address: str | None = None,
     retry_failed: bool = False,
     progress: bool = True,
-    tracker: Callable[[dict[str, Any]], None] | None = None,
+    tracker: Tracker | None = None,
 ) -> pd.DataFrame:
     """Run every run of a study that is not finished yet; the tidy table of all of them.
 
@@ -107,7 +108,7 @@ def execute(
     trainer: Callable[[Job], Trainer] | None = None,
     retry_failed: bool = False,
     progress: bool = True,
-    tracker: Callable[[dict[str, Any]], None] | None = None,
+    tracker: Tracker | None = None,
 ) -> pd.DataFrame:
     """`sweep` for a plan that is made already; ``trainer(job)`` gives what trains its batches.
 
@@ -138,7 +139,7 @@ def _drive(
     token: str,
     retry_failed: bool,
     progress: bool,
-    tracker: Callable[[dict[str, Any]], None] | None,
+    tracker: Tracker | None,
 ) -> None:
     from tqdm.auto import tqdm
 
@@ -188,9 +189,7 @@ def _left(store: Store, job: Job, options: dict[str, Any]) -> list[Batch]:
 class _Watch:
     """Follows a folder while workers write into it: how many are new, and how long it will take."""
 
-    def __init__(
-        self, plan: Plan, store: Store, tracker: Callable[[dict[str, Any]], None] | None
-    ) -> None:
+    def __init__(self, plan: Plan, store: Store, tracker: Tracker | None) -> None:
         self.store, self.tracker = store, tracker
         self.keys = set(plan.run_keys)
         self.seconds = {
@@ -226,7 +225,7 @@ class _Watch:
         return f"about {duration(todo * pace)} left"
 
 
-def _tell(tracker: Callable[[dict[str, Any]], None], store: Store, key: str) -> None:
+def _tell(tracker: Tracker, store: Store, key: str) -> None:
     try:
         record = store.read(key)
         if record is not None:

@@ -140,31 +140,3 @@ def test_sized_comes_as_near_as_the_size_allows():
     ]
     best = min(counts, key=lambda count: abs(count - 20_000))
     assert adapter.attach(net, classes=3).count(head=False) == best
-
-
-def test_mlflow_gets_each_run(tmp_path, monkeypatch):
-    pytest.importorskip("mlflow")
-    from mlflow.tracking import MlflowClient
-
-    from aptheory.studies.engines import Here
-    from aptheory.studies.sweep import execute
-    from aptheory.studies.trackers import mlflow_tracker
-    from tests.studies import sweep_fakes as fakes
-
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # the slim MLflow has no database
-    uri = (tmp_path / "mlruns").as_uri()
-    tracker = mlflow_tracker("mine", uri=uri)
-    execute(
-        fakes.plan(tasks=1, layers=1, seconds=0.0),
-        tmp_path / "out",
-        engine=Here(),
-        trainer=fakes.trainer,
-        progress=False,
-        tracker=tracker,
-    )
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name("mine")
-    runs = client.search_runs([experiment.experiment_id])
-    assert len(runs) == 4
-    assert {run.data.params["method"] for run in runs} == {"ap", "random_perturbation"}
-    assert all(0 <= run.data.metrics["test_accuracy"] <= 1 for run in runs)
