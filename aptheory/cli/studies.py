@@ -158,6 +158,10 @@ def run(
         typer.Option("--task", "-t", help="a task's name, folder:PATH or npz:PATH; repeat"),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="default: runs/NAME")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="file of the best model; a folder for several networks or tasks"),
+    ] = None,
     method: Methods = ["ap"],  # noqa: B006 - typer reads the default, nothing mutates it
     measures: Measures = None,
     images: Images = 512,
@@ -181,7 +185,25 @@ def run(
         return
     _log.info("%s", search.left_out() if task else "the study of the file")
     out = out if out is not None else Path("runs") / planned.name
-    _explore(planned, out, measures=measures, images=images, **engine.settings())
+    kept = {"save_models": save is not None}
+    _explore(planned, out, measures=measures, images=images, **engine.settings(), **kept)
+    if save is not None:
+        _save_winners(planned, out, save)
+
+
+def _save_winners(planned: Any, out: Path, to: Path) -> None:
+    """Write the best model of each network and task, and say what it is."""
+    from aptheory.checked import safe_stem
+    from aptheory.models.winner import winner
+
+    opened = planned.open()
+    pairs = [(each.net, every.task) for each in opened.networks for every in opened.tasks]
+    for net, task in pairs:
+        path = to if len(pairs) == 1 else to / f"{safe_stem(net.name, task.name)}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model = winner(out, net, task)
+        model.save(path)
+        typer.echo(f"{model}\n{path}")
 
 
 @verb

@@ -14,13 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from aptheory.devices import device_name, device_of
 from aptheory.errors import InputError
-from aptheory.methods import from_settings, register
+from aptheory.methods import from_settings, register, save
 from aptheory.studies.plan import Batch, Job
 from aptheory.studies.records import Record, canonical
 from aptheory.studies.sources import (
@@ -67,6 +68,7 @@ class JobTrainer:
             self.net = opened.net(job.network).to(self.device)
             self.task = opened.task(job.task)
         self._kept: dict[tuple[Any, ...], Kept] = {}
+        self.models = Path(job.models) if job.models else None
 
     def __call__(self, batch: Batch, lead: Sequence[Record]) -> list[dict[str, Any]]:
         """One outcome a run of ``batch``; ``lead`` are the records of the runs that it follows."""
@@ -105,8 +107,8 @@ class JobTrainer:
         found = self._fit(each, runs, self.task, recipe, batch)
         size = len(candidates)
         return [
-            self._outcome(found[start : start + size], batch)
-            for start in range(0, len(found), size)
+            self._outcome(found[k * size : (k + 1) * size], batch, key)
+            for k, key in enumerate(batch.run_keys)
         ]
 
     def _vtab(
@@ -125,8 +127,9 @@ class JobTrainer:
             for seed in batch.seeds
         ]
         outcomes = []
-        for found in self._fit(methods, runs, self._whole, final, batch):
-            outcome = self._outcome([found], batch)
+        trained = self._fit(methods, runs, self._whole, final, batch)
+        for found, key in zip(trained, batch.run_keys, strict=True):
+            outcome = self._outcome([found], batch, key)
             for measure in (
                 "val_accuracy",
                 "val_loss",
@@ -152,14 +155,16 @@ class JobTrainer:
     ) -> list[Outcome]:
         kept = self._activations(task, recipe, batch.place)
         prompted = methods[0].role == "prompt"
+        wanted = prompted or self.models is not None
         found = fit_many(
-            methods, self.net, task, runs=runs, recipe=recipe, kept=kept, keep_models=prompted
+            methods, self.net, task, runs=runs, recipe=recipe, kept=kept, keep_models=wanted
         )
         for outcome in found:
             if prompted and outcome.adapted is not None:
                 control = outcome.adapted.method.control(outcome.adapted)
                 if control is not None and hasattr(control, "norm"):
                     outcome.method["prompt_norm"] = control.norm
+            if self.models is None:
                 outcome.adapted = None
         return found
 
@@ -182,10 +187,13 @@ class JobTrainer:
         kept.policy = replace(kept.policy, keep=keep)
         return kept
 
-    def _outcome(self, tried: Sequence[Outcome], batch: Batch) -> dict[str, Any]:
+    def _outcome(
+        self, tried: Sequence[Outcome], batch: Batch, key: str | None = None
+    ) -> dict[str, Any]:
         """The plain values of the candidate that is best by the recipe's judge.
 
-        Ties go to the other measure (accuracy, loss), then to the earlier candidate.
+        Ties go to the other measure (accuracy, loss), then to the earlier candidate. What that one
+        has learned is kept under ``key``, where models are kept.
         """
         search = [
             {
@@ -210,6 +218,8 @@ class JobTrainer:
             return {"failed": reason, "search": search, "costs": costs}
         judge = batch.recipe.get("judge", "accuracy")
         best = min(usable, key=lambda outcome: outcome.score.cost(judge))
+        if self.models is not None and key is not None and best.adapted is not None:
+            save(best.adapted, self.models / f"{key}.safetensors")
         values = best.record()
         for word in ("network", "task", "recipe", "seed"):  # the identity says them
             del values[word]

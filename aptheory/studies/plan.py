@@ -74,6 +74,8 @@ class Job:
 
     ``beside`` are the folders in which the user's modules may lie; ``classes`` are methods that
     were defined in the user's script or notebook, where no other process can import them.
+    ``models`` is the folder in which what a run has learned is kept, KEY.safetensors; None keeps
+    nothing.
     """
 
     network: Any
@@ -82,6 +84,7 @@ class Job:
     runtime: Runtime = field(default_factory=Runtime)
     beside: tuple[str, ...] = ()
     classes: tuple[type, ...] = ()
+    models: str | None = None
 
     @property
     def key(self) -> str:

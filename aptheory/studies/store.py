@@ -35,6 +35,10 @@ from aptheory.studies.records import FORMAT, DamagedError, Record, checksum, pla
 _ABANDONED_SECONDS = 3600.0
 
 
+MODELS = "models"
+"""The folder, beside the outcomes, of what runs have learned, where that is kept."""
+
+
 class Store:
     """A study's folder: ``runs/`` (outcomes), ``journal/`` and ``claims/`` (work in progress)."""
 

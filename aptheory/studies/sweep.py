@@ -13,6 +13,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from aptheory.studies.plan import Batch, Job, Plan, make_plan
 from aptheory.studies.presence import presence
 from aptheory.studies.records import canonical
 from aptheory.studies.status import Status, duration, status
-from aptheory.studies.store import Store
+from aptheory.studies.store import MODELS, Store
 from aptheory.studies.study import Opened, Study
 from aptheory.studies.tables import export, save_table, table
 from aptheory.studies.trackers import Tracker
@@ -48,6 +49,7 @@ def sweep(
     retry_failed: bool = False,
     progress: bool = True,
     tracker: Tracker | None = None,
+    save_models: bool = False,
 ) -> pd.DataFrame:
     """Run every run of a study that is not finished yet; the tidy table of all of them.
 
@@ -62,6 +64,8 @@ def sweep(
         retry_failed: run again what is recorded as failed.
         tracker: called with each newly finished run, as plain values: see
             `aptheory.studies.trackers`.
+        save_models: keep what each run has learned, ``models/<key>.safetensors``, for
+            `aptheory.models.winner`.
 
     Raises:
         InputError: a study that makes no sense, or a folder that cannot be written.
@@ -77,6 +81,7 @@ def sweep(
         retry_failed=retry_failed,
         progress=progress,
         tracker=tracker,
+        save_models=save_models,
     )
 
 
@@ -109,6 +114,7 @@ def execute(
     retry_failed: bool = False,
     progress: bool = True,
     tracker: Tracker | None = None,
+    save_models: bool = False,
 ) -> pd.DataFrame:
     """`sweep` for a plan that is made already; ``trainer(job)`` gives what trains its batches.
 
@@ -120,6 +126,9 @@ def execute(
         trainer = partial(JobTrainer, opened=opened)
     if not isinstance(store, Store):
         store = Store(store).create()
+    if save_models:
+        folder = str(store.folder / MODELS)
+        plan = replace(plan, jobs=tuple(replace(job, models=folder) for job in plan.jobs))
     with presence(store, plan) as token:
         about = {**plan.to_dict(), "workers": engine.workers}
         write_atomically(store.folder / "plan.json", canonical(about))
