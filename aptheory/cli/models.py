@@ -61,6 +61,7 @@ class FitOptions:
         int, typer.Option(min=0, help="epochs without a better validation; 0 never stops early")
     ] = 10
     augment: Annotated[str, typer.Option(help="none, flip, crop or crop_flip")] = "none"
+    mix: Annotated[str, typer.Option(help="none, mixup or cutmix: blends of two images")] = "none"
     label_smoothing: Annotated[float | None, typer.Option(min=0, max=1)] = None
     balance: Annotated[
         bool, typer.Option("--balance", help="weigh rare classes up, so that all count alike")
@@ -82,6 +83,7 @@ class FitOptions:
             self.recipe,
             **given,
             augment=self.augment,
+            mix=self.mix,
             balance="weights" if self.balance else "none",
             precision=precision,
             validate_every=1,

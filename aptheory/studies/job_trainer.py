@@ -171,7 +171,7 @@ class JobTrainer:
     def _activations(self, task: Task, recipe: Recipe, place: int) -> Kept:
         """What enters ``place``, carried on from the place before where that changes no bit."""
         key = (
-            *(task is self.task, recipe.augment, recipe.views, recipe.precision),
+            *(task is self.task, recipe.augment, recipe.views, recipe.mix, recipe.precision),
             *(recipe.keep, recipe.keep_dtype, recipe.channels_last),
         )
         if key not in self._kept:

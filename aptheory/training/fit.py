@@ -193,6 +193,7 @@ def kept_for(net: Network, task: Task, recipe: Recipe, *, layer: int = 0, **opti
         "precision": recipe.precision,
         "augment": recipe.augment,
         "views": recipe.views,
+        "mix": recipe.mix,
         "channels_last": use_channels_last(net, recipe),
     }
     return Kept.start(net, task, layer=layer, **{**values, **options})

@@ -51,6 +51,7 @@ class KeepPolicy:
         precision: autocast of the frozen pieces.
         augment, views, seed: random augmentation of the training images (see `Recipe`). With
             views = 0 fresh ones are drawn for every batch, and the training split is recomputed.
+        mix: whether training images are blended, "none", "mixup" or "cutmix"; recomputed as well.
         passes: how often each split will be read; a split read once is not kept.
         memory_limit, scratch: bytes that may be kept in memory (default: half of what is free),
             and the folder for what does not fit (default: the system's temporary one).
@@ -62,6 +63,7 @@ class KeepPolicy:
     precision: str = "float32"
     augment: str = "none"
     views: int = 0
+    mix: str = "none"
     seed: int = 0
     passes: Mapping[str, float] = field(default_factory=dict)
     memory_limit: float | None = None

@@ -35,6 +35,7 @@ from aptheory.tasks.split import is_random
 from aptheory.training.images import Activations, Images
 from aptheory.training.keeping import Decision, KeepPolicy, Where
 from aptheory.training.memory import free_memory, human, out_of_memory
+from aptheory.training.mixing import Mix
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Network, Place
@@ -71,7 +72,8 @@ class Kept:
         self.dtype = DTYPES[self.policy.keep_dtype]
         self.random = is_random(task.train)
         augment, views = self.policy.augment, self.policy.views
-        self.fresh = self.random or (augment != "none" and views == 0)
+        mix = self.policy.mix
+        self.fresh = self.random or mix != "none" or (augment != "none" and views == 0)
         self.device = net.device
         self.log = log or _log.info
         splits = {"train": task.train, "val": task.val, "test": task.test, "pool": task.drawn_from}
@@ -101,7 +103,7 @@ class Kept:
         self.layer = 0
         self.advance(layer)
         if self.fresh:
-            how = "of the task" if self.random else augment
+            how = "of the task" if self.random else augment if mix == "none" else mix
             self.log(
                 f"random augmentation ({how}) is drawn afresh for every batch: the training "
                 "split cannot be kept before the prompt; views=V would keep V views an image"
@@ -135,13 +137,15 @@ class Kept:
         split: str,
         rows: Int64[Tensor, " batch"],
         generators: Sequence[torch.Generator] = (),
+        mix: Mix | None = None,
     ) -> Float[Tensor, "batch ..."]:
         """What enters place ``layer`` for the images ``rows`` (CPU indices), float32.
 
         ``generators`` augment afresh where that is on: one for each equal part of ``rows``.
+        ``mix`` blends the images, which must not be kept further on.
         """
         self._prepare(split)
-        return self._read(self._stores[split], rows, self.layer, generators)
+        return self._read(self._stores[split], rows, self.layer, generators, mix)
 
     def features(self, split: str, reading: Reading | None = None) -> Float[Tensor, "rows width"]:
         """Clean features: what a head reads, by default the classifier's input.
@@ -172,6 +176,7 @@ class Kept:
         rows: Tensor,
         stop: int,
         generators: Sequence[torch.Generator] = (),
+        mix: Mix | None = None,
     ) -> Tensor:
         if isinstance(store, Activations):
             z = store.get(rows).to(self.device, non_blocking=True)
@@ -179,6 +184,7 @@ class Kept:
             images = store.get(rows, generators)
             images = with_channels(images, self.net.input_shape[0], f"network {self.net.name!r}")
             z = self.net.normalize(images.to(self.device, non_blocking=True))
+            z = z if mix is None else mix(z)
             if self.policy.channels_last:
                 z = z.to(memory_format=torch.channels_last)
         return z if store.layer == stop else self._through(z, store.layer, stop)

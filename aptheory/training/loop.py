@@ -28,6 +28,7 @@ from aptheory.training.judging import WORST, Score
 from aptheory.training.kept import Kept
 from aptheory.training.losses import Loss, class_weights, cross_entropy
 from aptheory.training.memory import out_of_memory
+from aptheory.training.mixing import Mix
 from aptheory.training.recipe import Recipe, Run
 
 if TYPE_CHECKING:
@@ -335,8 +336,9 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         for part in rows.split(-(-total // self.micro), dim=1):
             y = labels.gather(1, part.to(labels.device) % labels.shape[1]).flatten()
-            logits = self._logits("train", part)
-            loss = self.loss(logits, y).view(runs, -1)
+            mix = self._mix(y)
+            logits = self._logits("train", part, mix)
+            loss = self.loss(logits, y if mix is None else mix.targets).view(runs, -1)
             if recipe.balance == "weights":
                 loss = loss * self._weights.gather(1, y.view(runs, -1))
             loss = loss.sum(1) / total
@@ -350,13 +352,22 @@ class Loop:
         self.optimizer.step()
         return torch.stack(losses).sum(0).double(), torch.stack(rights).sum(0).double()
 
-    def _logits(self, split: str, positions: Int64[Tensor, "runs batch"]) -> Tensor:
+    def _mix(self, labels: Int64[Tensor, " samples"]) -> Mix | None:
+        """How the images of a batch are blended, if they are."""
+        if self.recipe.mix == "none":
+            return None
+        generators = [progress.order for progress in self.progress]
+        return Mix(self.recipe.mix, labels, self.adapted.classes, generators)
+
+    def _logits(
+        self, split: str, positions: Int64[Tensor, "runs batch"], mix: Mix | None = None
+    ) -> Tensor:
         """(K*B, classes) in float32 for positions among each run's own images."""
         if self._features is not None:
             return self.adapted.head(self._fixed_at(split, positions))
         generators = [p.order for p in self.progress] if self.kept.fresh else ()
         rows = self._rows(split, positions)
-        z = self.kept.batch(self._store(split), rows.flatten(), generators)
+        z = self.kept.batch(self._store(split), rows.flatten(), generators, mix)
         if self.recipe.cuda_graph and z.is_cuda:
             return self._replay(z)
         with autocast(self.device, self.recipe.precision):

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Logits (images, classes) and labels (images,) to the loss of each image, (images,)."""
+"""Logits (images, classes) and labels (images,), or shares of classes (images, classes) where
+images are blended, to the loss of each image, (images,)."""
 
 BALANCES = ("none", "weights", "sampler")
 

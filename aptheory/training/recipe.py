@@ -14,6 +14,7 @@ from typing import Any
 from aptheory.errors import InputError
 from aptheory.training.judging import JUDGES
 from aptheory.training.losses import BALANCES
+from aptheory.training.mixing import MIXES
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "optimizer": ("adamw", "adam", "sgd"),
@@ -26,9 +27,10 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "compile": ("none", "default", "reduce-overhead", "max-autotune"),
     "judge": JUDGES,
     "balance": BALANCES,
+    "mix": MIXES,
     "redraw": (False, True),
 }
-_LATER = ("judge", "redraw", "balance")
+_LATER = ("judge", "redraw", "balance", "mix")
 """Settings that came after runs had been recorded; at their default they stand in no identity, so
 that the keys of those runs stay what they were."""
 
@@ -65,6 +67,8 @@ class Recipe:
             training set. Test images stay. Without it every seed sees the task's own splits.
         balance: how classes of unequal size count alike: "weights" in the loss, n / (C n_c) of its
             class on an image, or "sampler", which draws images with such weights, with replacement.
+        mix: blends of two training images, "mixup" or "cutmix", with blended labels. Nothing of the
+            training images is kept then, and it goes with no ``balance="weights"``.
         precision: "float32", "bfloat16" or "float16", the type of the autocast; weights, gradients
             and optimiser state stay float32.
         keep, keep_dtype: where the activations entering the first trained place are kept ("auto",
@@ -115,6 +119,7 @@ class Recipe:
     judge: str = "accuracy"
     balance: str = "none"
     redraw: bool = False
+    mix: str = "none"
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -134,6 +139,16 @@ class Recipe:
         for name in ("together", "patience", "lr_reference_batch"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), least=1)
+        if self.mix != "none" and self.balance == "weights":
+            raise InputError(
+                f"mix={self.mix!r} blends the labels, so that no image has one class to weigh; "
+                "take balance='sampler'."
+            )
+        if self.views and self.mix != "none":
+            raise InputError(
+                f"views={self.views} keeps augmented images, but mix={self.mix!r} blends them anew "
+                "in every batch; leave views at 0."
+            )
         if self.views and self.augment == "none":
             raise InputError(
                 f"views={self.views} needs random augmentation; set augment or leave views at 0."
