@@ -94,7 +94,7 @@ def map(
         load_task(images_of.spec(task)),
         layers=places(training.layers),
         reads=None if reads is None else places(reads),
-        recipe=training.recipe_of(on.precision),
+        recipe=training.recipe_of(on.measured(net).precision),
         seeds=range(training.seeds),
         halving=halving,
     )

@@ -38,7 +38,7 @@ def extract(
 
     how: Any = None if pooled == "none" else pooled
     net = load_network(network_options.spec(network)).to(device_of(on.device))
-    with autocast(net.device, on.precision):
+    with autocast(net.device, on.measured(net).precision):
         files = extract_to(
             net,
             load_task(images_of.spec(task)),

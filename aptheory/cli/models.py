@@ -44,8 +44,9 @@ class ModelOptions:
         network: Any = self.network
         if network is not None:
             network = NetworkOptions().spec(network)
-        options: dict[str, Any] = {"device": on.device, "precision": on.precision}
-        return load_model(path, network=network, weights=self.weights, **options)
+        model = load_model(path, network=network, weights=self.weights, device=on.device)
+        model.precision = on.measured(model.network).precision
+        return model
 
 
 @dataclass(kw_only=True)
@@ -121,9 +122,9 @@ def fit(
 
     _writable(out)
     track = named(tracker) if tracker else None
-    recipe = training.recipe_of(on.precision)
     place = device_of(on.device)
     net = load_network(network_options.spec(network)).to(place)
+    recipe = training.recipe_of(on.measured(net).precision)
     images = load_task(images_of.spec(task))
     _log.info("%s on %s (%s), %d classes", net.name, images.name, place, len(images.classes))
     curve: list[dict[str, float]] = []

@@ -46,6 +46,7 @@ def profile(
     from aptheory.exploration import MEASURES, profile_study
 
     wanted = tuple(measures.split(",")) if measures else MEASURES
+    on = on.measured_on(options.spec(networks[0]))
     planned = study(networks, task, options, images_of, on)
     with autocast(device_of(on.device), on.precision):
         table = profile_study(planned, out, measures=wanted, images=images, seed=seed)
@@ -74,7 +75,7 @@ def cost(
         [parse(method) for method in methods],
         batch_size=batch_size,
         classes=classes,
-        precision=on.precision,
+        precision=on.measured(net).precision,
     )
     if out is not None:
         from aptheory.exploration import write_table
