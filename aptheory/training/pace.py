@@ -22,7 +22,7 @@ def fastest_precision(
     repeats: int = 3,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[str, float]:
-    """ "bfloat16" where it pays on the network's device, else "float32"; and the ratio of the times.
+    """The name of the faster one on the network's device, and bfloat16's time over float32's.
 
     A step is one pass forward and backward through the whole network, as a prompt at the image
     takes it; the best of ``repeats`` counts, the two taking turns, after one that is not counted.
