@@ -22,9 +22,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from aptheory.errors import InputError
+from aptheory.metrics.inputs import arrays
 from aptheory.metrics.intervals import Estimate, deal, group_jackknife
 
 
+@arrays
 def token_survival(
     versions: Float[Tensor, "images 3 *features"], *, share: float
 ) -> Float[Tensor, ""]:

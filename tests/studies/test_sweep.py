@@ -366,6 +366,7 @@ def check_after_kills(folder, expected, killed):
     assert not list((folder / "journal").iterdir())
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_the_table_is_the_same(tmp_path, undisturbed):
     killed = disturb(tmp_path, seed=1, seconds=0.2, kills=5)
     check_after_kills(tmp_path, undisturbed, killed)
