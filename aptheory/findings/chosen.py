@@ -55,7 +55,8 @@ def best_layers(
     ``method`` is the prompt that the table is about, where it is not given.
     The choice is `chosen_layer` and never sees the test split. ``low`` and ``high`` are Student's
     t interval of the mean test accuracy over seeds (95 %), nan where the seeds agree; ``regret`` is
-    what the layer best on *test* would have brought more.
+    what the layer best on *test* would have brought more. ``depth`` is nan where the table does not
+    tell how many places the network has.
     """
     rows = []
     method = method or swept_prompt(accuracy)
@@ -76,8 +77,8 @@ def best_layers(
                 "task": task,
                 "method": method,
                 "layer": layer,
-                "layer_name": _name(group, layer),
-                "depth": layer / max(1, int(group["layer"].max())),
+                "layer_name": layer_name(group, layer),
+                "depth": depth_of(layer, last_place(accuracy[accuracy["network"] == network])),
                 "value": float(values.mean()),
                 "low": low,
                 "high": high,
@@ -88,7 +89,28 @@ def best_layers(
     return pd.DataFrame(rows)
 
 
-def _name(group: pd.DataFrame, layer: int) -> str:
-    if "layer_name" not in group:
-        return str(layer)
-    return str(group.loc[group["layer"] == layer, "layer_name"].iloc[0])
+def last_place(rows: pd.DataFrame) -> int | None:
+    """The index of a network's last place, the classifier's input; None where no row tells it.
+
+    A row's ``depth`` tells it, else the linear probe, which always stands there: layers that were
+    not swept are not forgotten.
+    """
+    if "depth" in rows:
+        within = rows[rows["depth"] > 0]
+        if len(within):
+            deepest = within.loc[within["depth"].idxmax()]
+            return round(deepest["layer"] / deepest["depth"])
+    at_end = rows.loc[rows["method"] == "linear_probe", "layer"]
+    return int(at_end.max()) if len(at_end) else None
+
+
+def depth_of(layer: int, last: int | None) -> float:
+    """The share of the network that lies before a layer; nan where its last place is unknown."""
+    return layer / last if last else float("nan")
+
+
+def layer_name(rows: pd.DataFrame, layer: int) -> str:
+    """The name of a layer as the table spells it, else its index."""
+    at_layer = rows[rows["layer"] == layer]
+    named = at_layer["layer_name"].dropna() if "layer_name" in rows else at_layer["layer"]
+    return str(named.iloc[0]) if len(named) else str(layer)

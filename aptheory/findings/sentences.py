@@ -1,156 +1,199 @@
-"""What a run's tables say: one row a network and task, and plain sentences.
+"""What a run's tables say, in plain sentences; the verdicts are `aptheory.findings.cases`'s.
 
-Differences are paired over seeds: run 0 of the prompt against run 0 of the linear probe. A gain is
-called clear where the 95 % t interval of that difference lies on one side of zero.
+A gain is said where the 95 % interval of the difference from the linear probe lies above zero and
+the controls move less. What the runs cannot tell (one seed, seeds that changed nothing, a rival
+that was not run) is said to be unknown.
 """
+
+from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from aptheory.findings.chosen import best_layers
-from aptheory.findings.relate import spearman
-from aptheory.findings.statistics import mean_interval
-
-Interval = tuple[float, float, float]
-NOTHING: Interval = (float("nan"), float("nan"), float("nan"))
-
-
-def cases(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """The place chosen on validation data for each network and task, and what it brings.
-
-    Returns:
-        `best_layers` with, in points of test accuracy, ``gain, gain_low, gain_high`` over the
-        linear probe and ``image, image_low, image_high`` over a prompt on the image (NaN where the
-        image itself was chosen or was not run), and ``layers``, the index of the last place.
-    """
-    chosen = best_layers(accuracy) if len(accuracy) else pd.DataFrame()
-    rows = []
-    for row in chosen.to_dict("records"):
-        curves = by_seed(accuracy, str(row["network"]), str(row["task"]))
-        prompt = curves[str(row["method"])]
-        here = prompt.loc[row["layer"]]
-        probe = curves["linear_probe"].mean() if "linear_probe" in curves else None
-        gain = paired(here, probe)
-        image = NOTHING
-        if row["layer"] != 0 and 0 in prompt.index:
-            image = paired(here, prompt.loc[0])
-        row |= dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))
-        row |= dict(zip(("image", "image_low", "image_high"), image, strict=True))
-        rows.append(row | {"layers": int(prompt.index.max())})
-    return pd.DataFrame(rows)
-
-
-def by_seed(accuracy: pd.DataFrame, network: str, task: str) -> dict[str, pd.DataFrame]:
-    """Test accuracy of each method: layers down, seeds across."""
-    rows = accuracy[(accuracy["network"] == network) & (accuracy["task"] == task)]
-    rows = rows[rows["measure"] == "test_accuracy"]
-    return {
-        str(method): group.pivot_table(index="layer", columns="seed", values="value")
-        for method, group in rows.groupby("method")
-    }
-
-
-def by_layer(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds and its interval at each layer."""
-    return mean_by(rows, "layer")
-
-
-def mean_by(rows: pd.DataFrame, column: str, value: str = "value") -> pd.DataFrame:
-    """``value, low, high`` for each entry of a column: the mean and its 95 % t interval."""
-    groups = rows.groupby(column)[value]
-    bounds = {at: mean_interval(one.to_numpy(float)) for at, one in groups}
-    table = pd.DataFrame.from_dict(bounds, orient="index", columns=["low", "high"])
-    table.insert(0, "value", groups.mean())
-    return table
-
-
-def paired(ours: pd.Series, theirs: pd.Series | None) -> Interval:
-    """Mean difference in points over the seeds that both have, with its 95 % t interval."""
-    if theirs is None:
-        return NOTHING
-    gaps = (100 * (ours - theirs)).dropna().to_numpy(float)
-    if not len(gaps):
-        return NOTHING
-    return (float(gaps.mean()), *mean_interval(gaps))
-
-
-def clear(low: float, high: float) -> bool:
-    """Whether an interval lies on one side of zero."""
-    return bool(low > 0 or high < 0)
+from aptheory.findings.cases import LINEAR_PROBE, Case, average, cases, groups
+from aptheory.findings.gaps import gap, mean_accuracy, runs_of
+from aptheory.findings.labels import method_name
+from aptheory.findings.statistics import Interval
+from aptheory.findings.verdict import Verdict, unknown_because, verdict
 
 
 def sentences(accuracy: pd.DataFrame, relation: pd.DataFrame) -> list[str]:
-    """What the tables say, in plain sentences, the most important first."""
-    table = cases(accuracy)
-    said = _overview(table)
-    said += [_case(row, accuracy) for row in table.to_dict("records")]
-    return said + checks(accuracy, relation)
+    """What the tables say, the most important first."""
+    found = cases(accuracy)
+    words = overview(found)
+    for case in found:
+        words += case_sentences(case)
+    return words + without_prompt(accuracy, found) + checks(found, relation)
 
 
-def overview(accuracy: pd.DataFrame) -> list[str]:
-    """The same over all networks and tasks of the table: a sentence a network."""
-    return _overview(cases(accuracy))
-
-
-def checks(accuracy: pd.DataFrame, relation: pd.DataFrame) -> list[str]:
-    """The control that must hold, and whether a metric explains the preference."""
-    return (_control(accuracy) if len(accuracy) else []) + _relations(relation)
-
-
-def _overview(table: pd.DataFrame) -> list[str]:
-    if len(table) < 2:
+def overview(found: list[Case]) -> list[str]:
+    """The same over all cases, a sentence a network; none where there is one case."""
+    if len(found) < 2:
         return []
-    said = []
-    for network, rows in table.groupby("network", sort=False):
-        better = int((rows["gain_low"] > 0).sum())
-        depths = rows["depth"]
-        where = f"{depths.median():.2f} of its depth"
-        if len(rows) > 1:
-            where += f" in the median ({depths.min():.2f} to {depths.max():.2f})"
-        tasks = f"{len(rows)} tasks" if len(rows) > 1 else "one task"
-        said.append(
-            f"{network}, {tasks}: the best place for a prompt lies at {where}; it clearly beats "
-            f"the linear probe on {better} of {len(rows)}, by {rows['gain'].mean():+.1f} points "
-            "on average."
+    words = []
+    for network in dict.fromkeys(case.network for case in found):
+        own = [case for case in found if case.network == network]
+        several = f"{len(own)} tasks" if len({case.task for case in own}) > 1 else "one task"
+        depths = np.array([case.depth for case in own])
+        sentence = f"{network}, {several}:"
+        if np.isfinite(depths).all():
+            where = f"{np.median(depths):.2f} of its depth"
+            if len(own) > 1:
+                where += f" in the median ({depths.min():.2f} to {depths.max():.2f})"
+            sentence += f" the best place for a prompt lies at {where};"
+        gains = sum(case.verdict is Verdict.GAIN for case in own)
+        sentence += f" a prompt clearly beats the linear probe on {gains} of {len(own)}"
+        by = average([case.gain for case in own])
+        sentence += f", by {by:+.1f} points on average" if np.isfinite(by) else ""
+        rivals = [verdict(case.over_probe) for case in own if case.probe is not None]
+        if rivals:
+            sentence += (
+                f"; against the best earlier probe it clearly wins on {rivals.count(Verdict.GAIN)} "
+                f"and clearly loses on {rivals.count(Verdict.LOSS)} of {len(rivals)}"
+            )
+        words.append(sentence + ".")
+    return words
+
+
+def case_sentences(case: Case) -> list[str]:
+    """One network on one task: the prompt and its controls, then its strongest rival."""
+    return [_gain(case), *_rival(case)]
+
+
+def headline(case: Case) -> str:
+    """A case in the few words that fit above a chart."""
+    words = f"prompt at {case.prompt}: {_percent(case.prompt.accuracy)}"
+    if case.probe is not None:
+        words += f"; probe of {case.probe}: {_percent(case.probe.accuracy)}"
+    return words
+
+
+def without_prompt(accuracy: pd.DataFrame, found: list[Case]) -> list[str]:
+    """What was trained where no prompt was, or none whose layer can be chosen."""
+    told = {(case.network, case.task) for case in found}
+    words = []
+    for rows in groups(accuracy):
+        network, task = (str(rows[name].iloc[0]) for name in ("network", "task"))
+        runs = runs_of(rows)
+        if (network, task) in told or not runs:
+            continue
+        scores = [
+            f"{method_name(name)} {_percent(mean_accuracy(of_layer))}"
+            + (f" at layer {layer}" if len([n for n, _ in runs if n == name]) > 1 else "")
+            for (name, layer), of_layer in runs.items()
+        ]
+        words.append(
+            f"On {task}, {network} has no prompt whose layer validation data could choose, so "
+            f"nothing is said of layers. Test accuracy: {', '.join(scores)}."
         )
-    return said
+    return words
 
 
-def _case(row: dict[str, object], accuracy: pd.DataFrame) -> str:
-    gain, low, high = (float(str(row[key])) for key in ("gain", "gain_low", "gain_high"))
-    place = f"layer {row['layer']} of {row['layers']} ({row['layer_name']})"
-    value = percent(*(float(str(row[key])) for key in ("value", "low", "high")))
-    told = f"{value} test accuracy over {row['seeds']} seeds"
-    head = f"On {row['task']}, {row['network']}"
-    if low <= 0 or gain <= 0:  # never true of what is unknown
-        sentence = f"{head} has no clear gain: validation data choose {place}, {told}"
-    else:
-        sentence = f"{head} gains from a prompt at {place}, chosen on validation data: {told}"
-    against = []
-    curves = by_seed(accuracy, str(row["network"]), str(row["task"]))
-    if np.isfinite(gain):
-        probe = 100 * float(curves["linear_probe"].mean().mean())
-        against.append(f"{probe:.1f} % for the linear probe ({points(gain, low, high)})")
-    image = [float(str(row[key])) for key in ("image", "image_low", "image_high")]
-    if np.isfinite(image[0]):
-        shown = 100 * float(curves[str(row["method"])].loc[0].mean())
-        against.append(f"{shown:.1f} % for a prompt on the image ({points(*image)})")
-    sentence += f", against {' and '.join(against)}." if against else "."
-    curve = curves[str(row["method"])].mean(axis=1)
-    if len(curve) >= 4:
-        depth = spearman(curve.index.to_numpy(float), curve.to_numpy(float))
-        sentence += f" Accuracy and depth correlate at {depth:+.2f} over {len(curve)} layers."
-    return sentence
+def checks(found: list[Case], relation: pd.DataFrame) -> list[str]:
+    """The control that must hold, what the intervals hold, and whether a metric explains it."""
+    return _control(found) + _intervals(found) + _relations(relation)
 
 
-def _control(accuracy: pd.DataFrame) -> list[str]:
-    """Whether AP at the classifier's input equals the linear probe, as it must."""
-    gaps: list[float] = []
-    for network, task in accuracy[["network", "task"]].drop_duplicates().itertuples(index=False):
-        curves = by_seed(accuracy, network, task)
-        if {"ap", "linear_probe"} <= set(curves):
-            last = curves["ap"].iloc[-1]
-            gaps += list((100 * (last - curves["linear_probe"].mean())).dropna())
+def percent(value: float, low: float, high: float) -> str:
+    """``59.8 % [57.2, 62.3]`` of fractions; the interval where there is one."""
+    return f"{Interval(value, low, high).times(100):.1f %}"
+
+
+def points(value: float, low: float, high: float) -> str:
+    """``+1.2 points [-0.3, +2.7]``; the interval where there is one."""
+    return f"{Interval(value, low, high):+.1f points}"
+
+
+def _percent(accuracy: Interval) -> str:
+    return f"{replace(accuracy, note=''):.1f %}"
+
+
+def _points(difference: Interval) -> str:
+    return f"{replace(difference, note=''):+.1f points}"
+
+
+def _head(case: Case) -> str:
+    return f"On {case.task}{f' with recipe {case.recipe}' if case.recipe else ''}, {case.network}"
+
+
+def _where(case: Case) -> str:
+    of = "" if case.last is None else f" of {case.last}"
+    return f"layer {case.prompt.layer}{of} ({case.prompt.name})"
+
+
+def _seeds(count: int) -> str:
+    return f"over {count} seeds" if count > 1 else "from one seed"
+
+
+def _gain(case: Case) -> str:
+    place, chosen = _where(case), len([layer for name, layer in case.runs if name == case.method])
+    how = ", chosen on validation data" if chosen > 1 else ""
+    value = f"{_percent(case.prompt.accuracy)} test accuracy {_seeds(case.seeds)}"
+    against = [
+        f"{_percent(runs)} for {name} ({_points(difference)})"
+        for name, runs, difference in _rivals(case)
+    ]
+    facts = f"{value}{f', against {_listed(against)}' if against else ''}"
+    match case.verdict:
+        case Verdict.GAIN:
+            return f"{_head(case)} gains from a prompt at {place}{how}: {facts}."
+        case Verdict.LOSS:
+            return f"{_head(case)} loses by a prompt, even at {place}{how}: {facts}."
+        case Verdict.UNCLEAR:
+            why = f" ({'; '.join(case.doubts)})" if verdict(case.gain) is Verdict.GAIN else ""
+            chosen_here = "validation data choose " if how else "a prompt at "
+            return f"{_head(case)} has no clear gain{why}: {chosen_here}{place}, {facts}."
+        case _:
+            why = unknown_because(case.gain, "the linear probe")
+            return f"{_head(case)}: whether a prompt gains is unknown ({why}); {place}{how}: {facts}."
+
+
+def _rivals(case: Case) -> list[tuple[str, Interval, Interval]]:
+    """Name, accuracy and difference of what the prompt is compared with, where it was run."""
+    at_place = case.runs.get(("random_perturbation", case.prompt.layer))
+    image = case.runs.get((case.method, 0))
+    rivals = [("the linear probe", case.linear_probe, case.gain)]
+    if at_place is not None:
+        name = "a random pattern of the same norm there"
+        rivals.append((name, mean_accuracy(at_place), case.over_random))
+    if image is not None:
+        rivals.append(("a prompt on the image", mean_accuracy(image), case.over_image))
+    return [rival for rival in rivals if np.isfinite(rival[2].value)]
+
+
+def _rival(case: Case) -> list[str]:
+    if case.probe is None:
+        return []
+    head = (
+        f"Its strongest rival, a probe of {case.probe} chosen on validation data, has "
+        f"{_percent(case.probe.accuracy)}: the prompt's accuracy minus that probe's is "
+        f"{_points(case.over_probe)}"
+    )
+    match verdict(case.over_probe):
+        case Verdict.GAIN:
+            end = "the prompt beats it"
+        case Verdict.LOSS:
+            end = "the probe wins, and it is cheaper"
+        case Verdict.UNCLEAR:
+            end = "which of the two is better is not decided; the probe is cheaper"
+        case _:
+            why = unknown_because(case.over_probe, "the probe")
+            end = f"which of the two is better is unknown ({why})"
+    return [f"{head}; {end}. Advice for {case.network} on {case.task}: {case.advice}."]
+
+
+def _control(found: list[Case]) -> list[str]:
+    """Whether a prompt at the classifier's input equals the linear probe, as it must."""
+    gaps = []
+    for case in found:
+        at_end = case.runs.get((case.method, -1 if case.last is None else case.last))
+        probe = next((r for (name, _), r in case.runs.items() if name == LINEAR_PROBE), None)
+        if at_end is not None and probe is not None:
+            seeds = sorted(set(at_end["seed"]) & set(probe["seed"]))
+            each = [gap(at_end[at_end["seed"] == seed], probe[probe["seed"] == seed]).value for seed in seeds]
+            gaps += each
     if not gaps:
         return []
     return [
@@ -159,6 +202,34 @@ def _control(accuracy: pd.DataFrame) -> list[str]:
         f"probe's on average, and at most {np.abs(gaps).max():.2f} in one run. Differences of this "
         "size are the optimiser's, not the layer's."
     ]
+
+
+def _intervals(found: list[Case]) -> list[str]:
+    """What the printed intervals hold."""
+    intervals = [case.prompt.accuracy for case in found]
+    if not intervals:
+        return []
+    pictures = all("test pictures" in one.errors for one in intervals)
+    same = [case for case in found if not case.prompt.accuracy.spread]
+    words = []
+    if pictures and all(case.seeds > 1 and case.prompt.accuracy.spread for case in found):
+        words.append("Intervals (95 %) hold the test pictures and the training (seeds).")
+    elif pictures:
+        words.append(
+            "Intervals (95 %) of runs with one seed, or whose seeds changed nothing, hold the test "
+            "pictures alone; all others hold the training (seeds) as well."
+        )
+    elif any(one.known for one in intervals):
+        words.append("Intervals (95 %) hold the training (seeds) alone, not the test pictures.")
+    else:
+        words.append("There are no intervals: the runs do not tell how much a seed changes.")
+    for case in same:
+        words.append(
+            f"No spread on {case.task}: the {case.seeds} seeds of {case.network} gave the same "
+            "result, as when all training images are one batch; draw the images anew for each "
+            "seed (redraw) to learn what training changes."
+        )
+    return words
 
 
 def _relations(relation: pd.DataFrame) -> list[str]:
@@ -179,30 +250,21 @@ def _relations(relation: pd.DataFrame) -> list[str]:
             "networks."
         ]
     found = rows[rows["q"] <= 0.05]
-    said = [
+    words = [
         f"{row.measure.replace('_', ' ').capitalize()} correlates with AP's accuracy over layers "
         f"at {row.value:+.2f} [{row.low:+.2f}, {row.high:+.2f}] for {row.network} on {row.task}."
         for row in found.itertuples()
     ]
     if found.empty:
         strongest = rows.loc[rows["value"].abs().idxmax()]
-        said.append(
+        words.append(
             f"No metric explains the layer preference beyond chance after {looks} looks; the "
             f"strongest rank correlation is {strongest['value']:+.2f} "
             f"({str(strongest['measure']).replace('_', ' ')}, {strongest['network']} on "
             f"{strongest['task']})."
         )
-    return said
+    return words
 
 
-def percent(value: float, low: float, high: float) -> str:
-    """``59.8 % [57.2, 62.3]`` of fractions; the interval where there is one."""
-    if np.isnan(low):
-        return f"{100 * value:.1f} %"
-    return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def points(value: float, low: float, high: float) -> str:
-    """``+1.2 points [-0.3, +2.7]``; the interval where there is one."""
-    said = f"{value:+.1f} points"
-    return said if np.isnan(low) else f"{said} [{low:+.1f}, {high:+.1f}]"
+def _listed(parts: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))

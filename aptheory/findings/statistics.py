@@ -40,8 +40,9 @@ SAME = 1e-12
 class Interval:
     """A value, its bounds, and what they stand on; it prints itself.
 
-    ``n`` counts the independent ``unit``s behind the bounds. Where nothing can be said (one unit,
-    no spread) the bounds are nan, and only they, and ``note`` says why. ``errors`` are standard
+    ``n`` counts the ``unit``s behind the bounds. Where nothing can be said (one unit, no spread)
+    the bounds are nan, and ``note`` says why; a value that is nan prints as "unknown". ``spread``
+    is False where the units are all the same: nothing was drawn anew. ``errors`` are standard
     errors by source, where several were told apart.
 
     >>> gain = Interval(0.067, 0.012, 0.122, n=3, unit="seeds")
@@ -56,6 +57,7 @@ class Interval:
     unit: str = ""
     note: str = ""
     errors: Mapping[str, float] = field(default_factory=dict)
+    spread: bool = True
 
     @property
     def known(self) -> bool:
@@ -81,6 +83,8 @@ class Interval:
     def __format__(self, spec: str) -> str:
         """A number's format, then perhaps a space and a unit: ``.1f %`` or ``+.1f points``."""
         number, _, unit = (spec or ".3g").partition(" ")
+        if np.isnan(self.value):
+            return f"unknown ({self.note})" if self.note else "unknown"
         value = f"{self.value:{number}}" + (f" {unit}" if unit else "")
         if self.known:
             value += f" [{self.low:{number}}, {self.high:{number}}]"
@@ -113,7 +117,8 @@ def mean_over(
     if count == 1:
         return Interval(value, n=1, unit=unit, note=f"one of {unit}: no spread is known")
     if np.ptp(numbers) <= SAME * np.abs(numbers).max():
-        return Interval(value, n=count, unit=unit, note=f"no spread: the {count} {unit} agree")
+        note = f"no spread: the {count} {unit} agree"
+        return Interval(value, n=count, unit=unit, note=note, spread=False)
     half = stats.t.ppf((1 + confidence) / 2, count - 1) * stats.sem(numbers)
     return Interval(value, float(value - half), float(value + half), count, unit)
 
@@ -231,10 +236,11 @@ def two_source_interval(correct: Correct, *, confidence: float = 0.95) -> Interv
     share = float(table.mean())
     half, quantile, errors = _crossed(table, confidence)
     equal = equal_runs(correct)
+    spread = runs == 1 or bool(table.std(0).any())
     note = ""
     if runs == 1:
         note = "one seed: the interval is that of the test pictures alone"
-    elif not table.std(0).any():
+    elif not spread:
         note = "no spread over seeds: the runs are the same"
     elif equal:
         note = "the same predictions from runs " + ", ".join(f"{a} and {b}" for a, b in equal)
@@ -242,7 +248,7 @@ def two_source_interval(correct: Correct, *, confidence: float = 0.95) -> Interv
     if half > 0:
         effective = pictures * share * (1 - share) / (pictures - 1) / (half / quantile) ** 2
     low, high = wilson(share, effective, quantile=float(stats.norm.ppf((1 + confidence) / 2)))
-    return Interval(share, low, high, runs, "seeds", note, errors)
+    return Interval(share, low, high, runs, "seeds", note, errors, spread)
 
 
 def paired_pictures(
@@ -273,10 +279,11 @@ def paired_pictures(
     half, _, errors = _crossed(added, confidence)
     middle = added.mean()
     note = "one seed: the interval is that of the test pictures alone" if runs == 1 else ""
-    if runs > 1 and not table.std(0).any():
+    spread = runs == 1 or bool(table.std(0).any())
+    if not spread:
         note = "no spread over seeds: the runs are the same"
     low, high = max(-1.0, float(middle - half)), min(1.0, float(middle + half))
-    return Interval(float(table.mean()), low, high, runs, "seeds", note, errors)
+    return Interval(float(table.mean()), low, high, runs, "seeds", note, errors, spread)
 
 
 def mcnemar(first: Bool[np.ndarray, " pictures"], second: Bool[np.ndarray, ...]) -> float:

@@ -8,12 +8,15 @@ Both are made in `aptheory.reporting.sections`.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from html import escape
 
 import numpy as np
-import pandas as pd
 
-from aptheory.findings.sentences import cases, checks, clear, overview, percent, points, sentences
+from aptheory.findings.cases import Case, cases
+from aptheory.findings.sentences import case_sentences, checks, overview, sentences, without_prompt
+from aptheory.findings.statistics import Interval
+from aptheory.findings.verdict import Verdict, verdict
 from aptheory.reporting import svg as charts
 from aptheory.reporting.run_folder import Tables, pairs
 from aptheory.reporting.sections import (
@@ -27,21 +30,26 @@ from aptheory.reporting.sections import (
 )
 
 STYLE = """
-:root{color-scheme:light}*{box-sizing:border-box}
-body{font:16px/1.55 system-ui,sans-serif;color:#1c1c1c;background:#fff;max-width:64rem;
+:root{color-scheme:light dark;--ink:#1c1c1c;--soft:#555;--line:#ddd;--paper:#fff;--shade:#f4f4f4;
+ --link:#0b5394}
+@media(prefers-color-scheme:dark){:root{--ink:#e8e8e8;--soft:#b4b4b4;--line:#444;--paper:#161616;
+ --shade:#262626;--link:#8ab8e6}}
+*{box-sizing:border-box}
+body{font:16px/1.55 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:64rem;
  margin:0 auto;padding:1rem;overflow-wrap:break-word}
 h1{font-size:1.7rem;line-height:1.2;margin:.4rem 0}h2{font-size:1.25rem;margin-top:2.4rem;
- border-top:1px solid #ddd;padding-top:1rem}h3{font-size:1rem}
-.lead,ul{max-width:46rem}.lead{color:#555;margin-top:0}ul{padding-left:1.2rem}li{margin:.45rem 0}
-a{color:#0b5394}.grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));
+ border-top:1px solid var(--line);padding-top:1rem}h3{font-size:1rem}
+.lead,ul{max-width:46rem}.lead{color:var(--soft);margin-top:0}ul{padding-left:1.2rem}
+li{margin:.45rem 0}a{color:var(--link)}
+.grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));
  gap:.6rem 2.2rem;margin-top:1rem}
 table{border-collapse:collapse;font-size:.85rem}
-th,td{text-align:right;padding:.25rem .6rem;border-bottom:1px solid #eee;vertical-align:top;
+th,td{text-align:right;padding:.25rem .6rem;border-bottom:1px solid var(--line);vertical-align:top;
  font-variant-numeric:tabular-nums}
 th{font-weight:600}th:first-child,td:first-child{text-align:left;padding-left:0}
 .sure{font-weight:600}.scroll{overflow-x:auto}details{margin:.6rem 0}
-summary{cursor:pointer;color:#0b5394}.note{font-size:.85rem;color:#444;max-width:46rem}
-code{font-size:.9em;background:#f4f4f4;padding:0 .2em;overflow-wrap:anywhere}
+summary{cursor:pointer;color:var(--link)}.note{font-size:.85rem;color:var(--soft);max-width:46rem}
+code{font-size:.9em;background:var(--shade);padding:0 .2em;overflow-wrap:anywhere}
 .settings td{text-align:left}.settings td:first-child{white-space:nowrap}
 @media(min-width:50rem){.cases td{white-space:nowrap}}
 @media(max-width:36rem){h1{font-size:1.4rem}.cases :is(th,td):nth-child(n+5){display:none}
@@ -52,26 +60,27 @@ code{font-size:.9em;background:#f4f4f4;padding:0 .2em;overflow-wrap:anywhere}
 
 def html(tables: Tables) -> str:
     """The whole page."""
-    table = cases(tables.accuracy)
-    said = sentences(tables.accuracy, tables.relation)
-    if len(table) > 1:  # the table of cases says the rest
-        said = overview(tables.accuracy) + checks(tables.accuracy, tables.relation)
-    said = said or ["The folder holds metrics but no accuracies yet."]
+    found = cases(tables.accuracy)
+    words = sentences(tables.accuracy, tables.relation)
+    if len(found) > 1:  # the table of cases says the rest
+        words = overview(found) + without_prompt(tables.accuracy, found)
+        words += checks(found, tables.relation)
+    words = words or ["The folder holds metrics but no accuracies yet."]
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width,initial-scale=1'>",
         f"<title>Layer preference</title><style>{STYLE}{charts.STYLE}</style></head><body>",
         "<h1>Where does the prompt do its work?</h1>",
         f"<p class='lead'>{escape(_scope(tables))}</p>",
-        "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in said) + "</ul>",
+        "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in words) + "</ul>",
     ]
-    if len(table) > 1:
-        parts += _cases_section(table, sentences(tables.accuracy, pd.DataFrame()))
+    parts += _cases_section(found)
+    by_pair = {(case.network, case.task): case for case in reversed(found)}
     for network, task in pairs(tables):
         name = _anchor(network, task)
         parts.append(f"<h2 id='{name}'>{escape(network)} on {escape(task)}</h2>")
         parts.append("<div class='grid2'>")
-        parts += accuracy_charts(tables, network, task, table)
+        parts += accuracy_charts(tables, network, task, by_pair.get((network, task)))
         parts += metric_charts(tables, network, task)
         parts.append("</div>")
         parts += numbers(tables, network, task)
@@ -101,34 +110,56 @@ def _scope(tables: Tables) -> str:
     return said + "."
 
 
-def _cases_section(table: pd.DataFrame, said: list[str]) -> list[str]:
+def _cases_section(found: list[Case]) -> list[str]:
+    if not found:
+        return []
     rows = []
-    for row in table.to_dict("records"):
-        gain = (row["gain"], row["gain_low"], row["gain_high"])
-        image = (row["image"], row["image_low"], row["image_high"])
-        link = f"<a href='#{_anchor(row['network'], row['task'])}'>"
+    for case in found:
+        link = f"<a href='#{_anchor(case.network, case.task)}'>"
+        last = "" if case.last is None else f" of {case.last}"
+        probe = f"{case.probe}: {_value(case.probe.accuracy)}" if case.probe else "–"
+        cells = [
+            f"{link}{escape(case.network)} on {escape(case.task)}</a> {escape(case.recipe)}",
+            f"{case.prompt.layer}{last} ({escape(case.prompt.name)})",
+            _value(case.prompt.accuracy),
+            case.verdict.value,
+        ]
+        gaps = [case.gain, case.over_random, case.over_probe, case.over_image]
         rows.append(
-            f"<tr><td>{link}{escape(row['network'])} on {escape(row['task'])}</a></td>"
-            f"<td>{row['layer']} of {row['layers']}</td>"
-            f"<td>{percent(row['value'], row['low'], row['high'])}</td>"
-            f"{_gain(*gain)}{_gain(*image)}<td>{escape(str(row['layer_name']))}</td></tr>"
+            "<tr>"
+            + "".join(f"<td>{cell}</td>" for cell in cells)
+            + "".join(_difference(gap) for gap in gaps)
+            + f"<td>{escape(probe)}</td></tr>"
         )
-    head = "case, best layer, test accuracy, over the linear probe, over a prompt on the image"
-    cells = "".join(f"<th>{name}</th>" for name in (*head.split(", "), "the layer's name"))
-    listed = "".join(f"<li>{escape(sentence)}</li>" for sentence in said)
-    return [
+    head = (
+        *("case", "best layer", "test accuracy (%)", "verdict", "over the linear probe"),
+        *("over a random pattern", "over the best earlier probe", "over a prompt on the image"),
+        "best earlier probe (%)",
+    )
+    cells = "".join(f"<th>{name}</th>" for name in head)
+    parts = [
         f"<div class='scroll'><table class='cases'><tr>{cells}</tr>{''.join(rows)}</table></div>",
-        "<p class='note'>Means over seeds with 95 % intervals; differences in points, paired over "
-        "seeds. Bold: the interval lies on one side of zero.</p>",
-        f"<details><summary>The same in words</summary><ul>{listed}</ul></details>",
+        "<p class='note'>Means with 95 % intervals; differences in points, paired over seeds. "
+        "Layers of prompts and probes are chosen on validation data. Bold: the interval lies on "
+        "one side of zero. The verdict also asks what the controls move: a random pattern, and a "
+        "prompt at the last place. A dash: not run.</p>",
     ]
+    if len(found) > 1:
+        words = [sentence for case in found for sentence in case_sentences(case)]
+        listed = "".join(f"<li>{escape(sentence)}</li>" for sentence in words)
+        parts.append(f"<details><summary>The same in words</summary><ul>{listed}</ul></details>")
+    return parts
 
 
-def _gain(value: float, low: float, high: float) -> str:
-    if np.isnan(value):
+def _value(accuracy: Interval) -> str:
+    return f"{replace(accuracy, note=''):.1f}"
+
+
+def _difference(gap: Interval) -> str:
+    if np.isnan(gap.value):
         return "<td>–</td>"
-    mark = " class='sure'" if clear(low, high) else ""
-    return f"<td{mark}>{points(value, low, high).replace(' points', '')}</td>"
+    sure = verdict(gap) in (Verdict.GAIN, Verdict.LOSS)
+    return f"<td{' class=' + repr('sure') if sure else ''}>{replace(gap, note=''):+.1f}</td>"
 
 
 def _settings(settings: dict[str, object]) -> str:

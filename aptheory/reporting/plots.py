@@ -6,6 +6,7 @@ finding, read from the table as well. Names and colours are those of `aptheory.r
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import wraps
 from itertools import cycle
 from pathlib import Path
@@ -22,39 +23,25 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter, MaxNLocator
 
 from aptheory.errors import InputError
-from aptheory.findings.chosen import best_layers, swept_prompt
-from aptheory.findings.sentences import by_layer, mean_by
-from aptheory.findings.statistics import mean_interval
+from aptheory.findings.gaps import mean_by
+from aptheory.findings.sentences import headline
 from aptheory.methods import role_of
-from aptheory.reporting.legend import (
-    COLORS,
-    MEASURES,
-    METHODS,
-    NAMES,
-    SHORT,
-    drawn,
-    measure_name,
-    method_name,
-)
+from aptheory.reporting.curves import Curve, accuracy_curves, case_of, metric_curves
+from aptheory.reporting.legend import COLORS, measure_label, method_name
 
 __all__ = [
     "COLORS",
     "COLUMN",
-    "MEASURES",
-    "METHODS",
-    "NAMES",
     "PAGE",
-    "SHORT",
     "accuracy_by_layer",
     "attention_distance",
-    "by_layer",
     "cka_map",
     "cost_front",
     "curves",
     "figure",
     "figure_of",
     "layer_map",
-    "measure_name",
+    "measure_label",
     "method_comparison",
     "method_name",
     "metric_by_layer",
@@ -163,46 +150,25 @@ def accuracy_by_layer(
     focus: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
-    """Accuracy of AP against the layer that it stands at, with the controls (paper, Figure 4).
+    """Accuracy against the layer that a prompt or a probe stands at (paper, Figure 4).
 
-    Points are means over seeds, bands are Student's 95 % intervals of that mean. The star marks
-    the layer chosen on validation accuracy. ``focus`` gives the height to the prompt and what it
-    must beat: probes of single layers that are far below leave the frame.
+    Points are means over seeds, bands their 95 % intervals. The stars mark the layers that
+    validation accuracy chooses for the prompt and for the probe. ``focus`` gives the height to the
+    prompt and what it must beat: probes of single layers that are far below leave the frame.
     """
     rows = _rows(accuracy, network=network, task=task, measure=measure)
     ax = _axes(ax)
-    for method, (label, color, line, marker) in drawn(rows).items():
-        one = rows[rows["method"] == method]
-        if method == "linear_probe":
-            value = 100 * one["value"].mean()
-            low, high = mean_interval(one["value"].to_numpy(float))
-            ax.axhline(value, color=COLORS[color], linestyle=line, label=label)
-            if np.isfinite(low):
-                ax.axhspan(100 * low, 100 * high, color=COLORS[color], alpha=0.12, linewidth=0)
-            continue
-        table = by_layer(one)
-        ax.plot(
-            table.index,
-            100 * table["value"],
-            color=COLORS[color],
-            linestyle=line,
-            marker=marker,
-            label=label,
-        )
-        _band(ax, 100 * table, COLORS[color])
-    chosen = best_layers(_rows(accuracy, network=network, task=task))
-    if len(chosen):
-        layer = int(chosen["layer"].iloc[0])
-        ap = by_layer(rows[rows["method"] == swept_prompt(rows)])
-        if layer in ap.index:
-            ax.plot(layer, 100 * ap.loc[layer, "value"], "*", color=COLORS["orange"], markersize=9)
-            name = chosen["layer_name"].iloc[0]
-            ax.set_title(f"{network} on {task}: best at layer {layer} ({name})")
+    drawn = accuracy_curves(accuracy, network, task, measure=measure)
+    for curve in drawn:
+        _draw(ax, curve)
+    case = case_of(accuracy, network, task)
+    if case is not None:
+        ax.set_title(f"{network} on {task}\n{headline(case).replace('; ', chr(10))}")
     compared = rows.loc[rows["method"] != "layer_probe", "value"]
     if focus and len(compared):
         ax.set_ylim(bottom=100 * (compared.min() - 0.6 * np.ptp(compared)))
     _layer_axis(ax)
-    ax.set_ylabel(measure_name(measure))
+    ax.set_ylabel(measure_label(measure))
     _legend(ax)
     return ax
 
@@ -218,15 +184,12 @@ def metric_by_layer(
     ax: Axes | None = None,
 ) -> Axes:
     """One metric against depth, with its interval where the table has one; heads are averaged."""
-    rows = _rows(profile, network=network, task=task, measure=measure)
+    _rows(profile, network=network, task=task, measure=measure)
     ax = _axes(ax)
-    columns = [name for name in ("value", "low", "high") if name in rows]
-    table = rows.groupby("layer")[columns].mean()
-    ax.plot(table.index, table["value"], marker="o", color=COLORS[color])
-    if {"low", "high"} <= set(table) and table["low"].notna().any():
-        _band(ax, table, COLORS[color])
+    curve = metric_curves(profile, network, task)[measure]
+    _draw(ax, replace(curve, color=COLORS[color]))
     _layer_axis(ax)
-    ax.set_ylabel(measure_name(measure))
+    ax.set_ylabel(curve.label)
     return ax
 
 
@@ -246,9 +209,10 @@ def attention_distance(
     mean = rows.groupby("layer")["value"].mean()
     ax.plot(mean.index, mean, color=COLORS["blue"], label="mean of heads")
     way = "falls" if mean.iloc[-1] < mean.iloc[0] else "rises"
-    ax.set_title(f"{network}, {task}: {way} from {mean.iloc[0]:.1f} to {mean.iloc[-1]:.1f}")
+    found = f"{way} from {mean.iloc[0]:.1f} to {mean.iloc[-1]:.1f} pixels"
+    ax.set_title(f"{network} on {task}\n{found} over the blocks")
     _layer_axis(ax)
-    ax.set_ylabel(measure_name("attention_distance"))
+    ax.set_ylabel(measure_label("attention_distance"))
     _legend(ax)
     return ax
 
@@ -326,7 +290,7 @@ def layer_map(
             way = f"probe {best['read_name']}"
         ax.set_title(f"{best['network']} on {best['task']}: {way}")
     if scale:
-        ax.figure.colorbar(image, ax=ax, label=measure_name(measure))
+        ax.figure.colorbar(image, ax=ax, label=measure_label(measure))
     ax.set_xlabel("prompted layer (diagonal: none, a probe)")
     ax.set_ylabel("layer that the head reads")
     names = [str(place) for place in places]
@@ -451,6 +415,18 @@ def curves(
     ax.set_xlabel(x.replace("_", " "))
     _legend(ax)
     return ax
+
+
+def _draw(ax: Axes, curve: Curve) -> None:
+    """A curve with its interval and its star."""
+    look = {"color": curve.color, "linestyle": curve.line, "marker": curve.marker}
+    ax.plot(curve.x, curve.y, label=curve.label, **look)
+    for places in curve.stretches:
+        x, low, high = ([side[i] for i in places] for side in (curve.x, curve.low, curve.high))
+        ax.fill_between(x, low, high, color=curve.color, alpha=0.2, linewidth=0)
+    if curve.star is not None:
+        at = curve.x[curve.star], curve.y[curve.star]
+        ax.plot(*at, "*", color=curve.color, markersize=10, markeredgecolor="white", zorder=4)
 
 
 def _band(ax: Axes, table: pd.DataFrame, color: str) -> None:

@@ -13,8 +13,9 @@ from aptheory.findings.sentences import sentences
 from aptheory.reporting import plots
 from aptheory.reporting.legend import method_name
 from aptheory.reporting.page import html
-from aptheory.reporting.run_folder import Tables, at, pairs
-from aptheory.reporting.sections import OVERLAYS, priced
+from aptheory.reporting.curves import at, metric_curves
+from aptheory.reporting.run_folder import Tables, pairs
+from aptheory.reporting.sections import priced
 from aptheory.studies.files import write_atomically
 from aptheory.studies.records import key_of
 from aptheory.version import __version__
@@ -58,7 +59,7 @@ def draw(tables: Tables, folder: Path) -> list[Path]:
         stem = safe_stem(network, task)
         profile = at(tables.profile, network, task)
         measures = set(profile["measure"]) if len(profile) else set()
-        shown = [measure for measure in OVERLAYS if measure in measures]
+        shown = list(metric_curves(profile, network, task))
         has_accuracy = len(at(tables.accuracy, network, task)) > 0
         panels = int(has_accuracy) + len(shown)
         if panels:

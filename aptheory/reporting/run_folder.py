@@ -10,7 +10,7 @@ import pandas as pd
 from aptheory.checked import json_table, read_text
 from aptheory.errors import InputError
 from aptheory.studies.status import status
-from aptheory.studies.tables import read_csv, with_roles
+from aptheory.studies.tables import read_csv, with_pictures, with_roles
 
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "profile": ("network", "task", "measure", "layer", "value"),
@@ -63,6 +63,7 @@ class Tables:
             found[name] = with_roles(found[name])
         path = folder / "settings.json"
         settings = json_table(read_text(path), name=str(path)) if path.is_file() else {}
+        found["accuracy"] = with_pictures(found["accuracy"], folder)
         failed = status(folder).failures if (folder / "plan.json").is_file() else []
         return cls(**found, settings=settings, failed=failed)
 
@@ -109,10 +110,3 @@ def pairs(tables: Tables) -> list[tuple[str, str]]:
     """Every (network, task) of the folder, in the order of its tables."""
     both = [t[["network", "task"]] for t in (tables.accuracy, tables.profile) if len(t)]
     return [(str(n), str(t)) for n, t in pd.concat(both).drop_duplicates().itertuples(index=False)]
-
-
-def at(table: pd.DataFrame, network: str, task: str) -> pd.DataFrame:
-    """The rows of one network on one task."""
-    if table.empty:
-        return table
-    return table[(table["network"] == network) & (table["task"] == task)]

@@ -2,147 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from html import escape
 
 import numpy as np
 import pandas as pd
 
-from aptheory.findings.chosen import swept_prompt
-from aptheory.findings.sentences import by_layer, by_seed, paired, percent, points
-from aptheory.findings.statistics import mean_interval
+from aptheory.findings.cases import Case
+from aptheory.findings.sentences import headline, percent, points
 from aptheory.methods import role_of
 from aptheory.reporting import svg as charts
-from aptheory.reporting.legend import (
-    COLORS,
-    METHODS,
-    SHORT,
-    drawn,
-    measure_name,
-    method_name,
-)
-from aptheory.reporting.run_folder import Tables, at
-from aptheory.studies.tables import with_roles
+from aptheory.reporting.curves import accuracy_curves, at, gain_curves, metric_curves
+from aptheory.reporting.legend import COLORS, method_label, method_name
+from aptheory.reporting.run_folder import Tables
 
-OVERLAYS = ("attention_distance", "receptive_field", "globality", "effective_rank")
+LAYER = "layer (0 is the image)"
 
 
-def accuracy_charts(tables: Tables, network: str, task: str, cases: pd.DataFrame) -> list[str]:
+def accuracy_charts(tables: Tables, network: str, task: str, case: Case | None) -> list[str]:
     """Gain over the linear probe, and accuracy with its controls, by layer."""
-    rows = at(tables.accuracy, network, task)
-    rows = rows[rows["measure"] == "test_accuracy"] if len(rows) else rows
-    if rows.empty:
-        return []
-    chosen = at(cases, network, task)
-    best = int(chosen["layer"].iloc[0]) if len(chosen) else None
-    prompt, styles = swept_prompt(rows), drawn(rows)
-    layers = sorted(int(layer) for layer in rows.loc[rows["method"] == prompt, "layer"].unique())
-    names = _names(rows)
-    curves = by_seed(tables.accuracy, network, task)
     parts = []
-    probe = curves["linear_probe"].mean() if "linear_probe" in curves else None
-    gains = []
-    of_role = with_roles(rows).drop_duplicates("method").set_index("method")["role"]
-    for method in styles if probe is not None else ():
-        if of_role[method] not in ("prompt", "control"):
-            continue
-        bounds = {int(layer): paired(row, probe) for layer, row in curves[method].iterrows()}
-        star = best if method == prompt else None
-        gains.append(_line(method, styles[method], bounds, names, star))
+    gains = gain_curves(tables.accuracy, network, task)
     if gains:
         parts.append(
             charts.line_chart(
                 gains,
                 title="What a prompt gains over the linear probe",
-                x_label="layer (0 is the image)",
+                x_label=LAYER,
                 y_label="test accuracy minus the linear probe's, in points, paired over seeds",
                 summary=f"Gain over the linear probe by layer for {network} on {task}",
                 zero=True,
             )
         )
-    lines = []
-    for method, style in styles.items():
-        one = rows[rows["method"] == method]
-        if method == "linear_probe":
-            values = one["value"].to_numpy(float)
-            flat = (100 * values.mean(), *(100 * np.array(mean_interval(values))))
-            bounds = dict.fromkeys(layers or [int(one["layer"].iloc[0])], flat)
-        else:
-            found = 100 * by_layer(one)
-            bounds = {int(layer): tuple(row) for layer, row in found.iterrows()}
-        lines.append(_line(method, style, bounds, names, best if method == prompt else None))
-    parts.append(
-        charts.line_chart(
-            lines,
-            title="Accuracy of a prompt at each layer, with its controls",
-            x_label="layer (0 is the image)",
-            y_label="test accuracy (%); bands are 95 % intervals of the mean over seeds",
-            summary=f"Test accuracy by layer for {network} on {task}",
+    curves = accuracy_curves(tables.accuracy, network, task)
+    if curves:
+        parts.append(
+            charts.line_chart(
+                curves,
+                title=headline(case) if case else "Accuracy of each method",
+                x_label=LAYER,
+                y_label="test accuracy (%), bands are 95 % intervals; ★ chosen on validation data",
+                summary=f"Test accuracy by layer for {network} on {task}",
+            )
         )
-    )
     return parts
-
-
-def _line(
-    method: str,
-    style: tuple[str, str, str, str],
-    bounds: Mapping[int, tuple[float, ...]],
-    names: dict[int, str],
-    best: int | None,
-) -> charts.Line:
-    label, color, line, _ = style
-    layers = list(bounds)
-    value, low, high = (list(column) for column in zip(*bounds.values(), strict=True))
-    return charts.Line(
-        label,
-        layers,
-        value,
-        COLORS[color],
-        low,
-        high,
-        {"-": "", "--": "6 4", ":": "2 4", "-.": "8 3 2 3"}[line],
-        [names.get(layer, "") for layer in layers],
-        layers.index(best) if best in layers else None,
-        SHORT.get(method, method_name(method)),
-        dots=method != "linear_probe",
-    )
 
 
 def metric_charts(tables: Tables, network: str, task: str) -> list[str]:
     """Each metric by layer, and the similarity of the layers."""
+    parts = [
+        charts.line_chart(
+            [curve],
+            title=curve.short.capitalize(),
+            x_label=LAYER,
+            y_label=curve.label,
+            summary=f"{curve.label} by layer for {network} on {task}",
+        )
+        for curve in metric_curves(tables.profile, network, task).values()
+    ]
     rows = at(tables.profile, network, task)
-    if rows.empty:
-        return []
-    parts = []
-    names = _names(rows)
-    for measure in [m for m in OVERLAYS if m in set(rows["measure"])]:
-        one = rows[rows["measure"] == measure]
-        if "head" in one and (one["head"].astype(str) == "mean").any():
-            one = one[one["head"].astype(str) == "mean"]  # its interval is that of the mean
-        columns = [name for name in ("value", "low", "high") if name in one]
-        found = one.groupby("layer")[columns].mean()
-        label = measure_name(measure)
-        layers = [int(layer) for layer in found.index]
-        line = charts.Line(
-            label,
-            layers,
-            list(found["value"]),
-            COLORS["purple"],
-            low=list(found["low"]) if "low" in found else None,
-            high=list(found["high"]) if "high" in found else None,
-            names=[names.get(layer, "") for layer in layers],
-            short=measure.replace("_", " "),
-        )
-        parts.append(
-            charts.line_chart(
-                [line],
-                title=measure.replace("_", " ").capitalize(),
-                x_label="layer (0 is the image)",
-                y_label=label,
-                summary=f"{label} by layer for {network} on {task}",
-            )
-        )
-    cka = rows[rows["measure"] == "cka"]
+    cka = rows[rows["measure"] == "cka"] if len(rows) else rows
     if len(cka):
         wide = cka.pivot_table(index="layer", columns="other_layer", values="value")
         wide = wide.combine_first(wide.T)
@@ -295,19 +213,11 @@ def front_section(tables: Tables) -> list[str]:
     return ["<h2>Accuracy against cost</h2>", note, "<div class='grid2'>", *parts, "</div>"]
 
 
-def _names(rows: pd.DataFrame) -> dict[int, str]:
-    if "layer_name" not in rows:
-        return {}
-    named = rows.dropna(subset=["layer_name"]).groupby("layer")["layer_name"].first()
-    return {int(layer): str(name) for layer, name in named.items()}
-
-
 def _named(table: pd.DataFrame) -> pd.DataFrame:
     """Columns in a reader's words, the layer as a column."""
     table = table.reset_index()
     table["layer"] = table["layer"].astype(int)
-    words = {name: said[0] for name, said in METHODS.items()}
-    return table.rename(columns=lambda name: words.get(name, str(name).replace("_", " ")))
+    return table.rename(columns=lambda name: "layer" if name == "layer" else method_label(name))
 
 
 def _details(title: str, table: pd.DataFrame) -> str:

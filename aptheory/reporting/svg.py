@@ -7,70 +7,52 @@ hover is shown on touch as well (an element with a ``tabindex`` takes the focus 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
+from aptheory.reporting.curves import Curve
+
 HEIGHT = 230
 """Of the plot area, in CSS pixels."""
 SPAN = 1000
 """Of a stretched curve's own horizontal axis."""
 
+DASHES = {"-": "", "--": "6 4", ":": "2 4", "-.": "8 3 2 3"}
+"""matplotlib's lines as SVG writes them."""
+
 STYLE = """
 .chart{margin:0 0 1.2rem;min-width:0;container-type:inline-size}
-.chart h3{font-size:1rem;margin:0 0 .1rem}.unit{font-size:.8rem;color:#555;margin:0 0 .5rem}
+.chart h3{font-size:1rem;margin:0 0 .1rem}.unit{font-size:.8rem;color:var(--soft);margin:0 0 .5rem}
 .plot{display:block;overflow:visible;margin:1.2rem .8rem 2.9rem 2.9rem;width:calc(100% - 3.7rem)}
-.plot text{font-size:12px;fill:#444}.plot .grid{stroke:#e3e3e3}.plot .base{stroke:#555}
+.plot text{font-size:12px}.plot text:not(.star){fill:var(--soft)}.grid{stroke:var(--line)}.base{stroke:var(--soft)}
 .plot svg{overflow:visible}.plot polyline{fill:none;stroke-width:2;stroke-linejoin:round}
 .plot polyline,.plot polygon{vector-effect:non-scaling-stroke}.plot polygon{stroke:none}
-.plot .star{font-size:20px;fill:#D55E00;stroke:#fff;stroke-width:3px;paint-order:stroke}
-.plot .hit{fill:#fff;fill-opacity:0;stroke:none}.plot .guide{stroke:#999;stroke-dasharray:2 2}
-.plot .box{fill:#fff;fill-opacity:.95;stroke:#bbb}
+.plot .star{font-size:20px;stroke:var(--paper);stroke-width:3px;paint-order:stroke}
+.plot .hit{fill:#fff;fill-opacity:0;stroke:none}.plot .guide{stroke:var(--soft);stroke-dasharray:2 2}
+.plot .box{fill:var(--paper);fill-opacity:.95;stroke:var(--line)}
 .plot .box,.plot .guide,.plot .tip{visibility:hidden}
 .plot .at{outline:none}.plot .at:hover :is(.box,.guide,.tip),.plot .at:focus :is(.box,.guide,.tip){
  visibility:visible}
-.map{max-width:24rem}.map rect{shape-rendering:crispEdges}.map .at:hover rect{stroke:#000}
-.map .at:focus rect{stroke:#000}
-.legend{font-size:.8rem;margin:0;color:#333}.legend span{margin-right:1rem;white-space:nowrap}
+.map{max-width:24rem}.map rect{shape-rendering:crispEdges}.map .at:hover rect{stroke:var(--ink)}
+.map .at:focus rect{stroke:var(--ink)}
+.front{stroke:#D55E00}.hollow{fill:var(--paper)}
+.legend{font-size:.8rem;margin:0;color:var(--ink)}.legend span{margin-right:1rem;white-space:nowrap}
 .legend svg{vertical-align:middle;margin-right:.35em}
 .forest{display:grid;grid-template-columns:minmax(6rem,max-content) 1fr max-content;
  column-gap:.8rem;font-size:.85rem;align-items:center}
 .forest .row{display:contents}.forest svg{display:block;width:100%;overflow:visible}
 .forest .number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.forest text{font-size:12px;fill:#444}
+.forest text{font-size:12px;fill:var(--soft)}
 @container(max-width:36rem){.forest{grid-template-columns:1fr max-content;grid-auto-flow:dense}
  .forest svg{grid-column:1/-1}.forest .row.axis span{display:none}}
 """
 
 
-@dataclass
-class Line:
-    """One curve: x, y and maybe an interval around y."""
-
-    label: str
-    x: Sequence[float]
-    y: Sequence[float]
-    color: str
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
-    dash: str = ""
-    names: Sequence[str] = field(default_factory=list)
-    star: int | None = None  # index of the point to mark
-    short: str = ""  # the label where there is little room: beside a value
-    dots: bool = True
-
-    @property
-    def banded(self) -> bool:
-        """Whether every point has an interval."""
-        bounds = (self.low, self.high)
-        return all(b is not None and bool(np.isfinite(b).all()) for b in bounds)
-
-
 def line_chart(
-    lines: Sequence[Line],
+    lines: Sequence[Curve],
     *,
     x_label: str,
     y_label: str,
@@ -113,25 +95,23 @@ def line_chart(
         f' height="{HEIGHT}">'
     )
     for line in lines:
-        if line.banded:
-            upper = [
-                (SPAN * across(x), down(y)) for x, y in zip(line.x, line.high or (), strict=True)
-            ]
-            lower = [
-                (SPAN * across(x), down(y)) for x, y in zip(line.x, line.low or (), strict=True)
-            ]
+        for places in line.stretches:
+            upper, lower = (
+                [(SPAN * across(line.x[i]), down(bound[i])) for i in places]
+                for bound in (line.high or (), line.low or ())
+            )
             band = _points(upper + lower[::-1])
             parts.append(f'<polygon points="{band}" fill="{line.color}" opacity="0.15"/>')
     for line in lines:
         points = _points([(SPAN * across(x), down(y)) for x, y in zip(line.x, line.y, strict=True)])
-        dash = f' stroke-dasharray="{line.dash}"' if line.dash else ""
+        dash = f' stroke-dasharray="{DASHES[line.line]}"' if DASHES[line.line] else ""
         parts.append(f'<polyline points="{points}" stroke="{line.color}"{dash}/>')
     parts.append("</svg>")
     for line in lines:
         for i, (x, y) in enumerate(zip(line.x, line.y, strict=True)):
             if line.star == i:
-                parts.append(_text(across(x), down(y) + 7, "★", mark="star"))
-            elif line.dots:
+                parts.append(_text(across(x), down(y) + 7, "★", mark="star", color=line.color))
+            elif line.marker:
                 parts.append(_dot(across(x), down(y), line.color, 3))
     edges = np.unique(xs)
     middles = (edges[1:] + edges[:-1]) / 2
@@ -139,8 +119,8 @@ def line_chart(
     for i, x in enumerate(edges):
         parts.append(_column(lines, float(x), across(float(x)), borders[i], borders[i + 1], unit))
     parts.append(_text(0.5, HEIGHT + 36, x_label))
-    legend = [(line.color, line.dash, line.label) for line in lines] if len(lines) > 1 else []
-    return _figure(title, y_label, "".join(parts) + "</svg>", _line_legend(legend))
+    legend = [(line.color, DASHES[line.line], line.label) for line in lines]
+    return _figure(title, y_label, "".join(parts) + "</svg>", _line_legend(legend[len(legend) == 1 :]))
 
 
 def heat_map(
@@ -213,9 +193,10 @@ def bars(
                 f'<line x1="{100 * across(a):.2f}%" x2="{100 * across(b):.2f}%" y1="12" y2="12"'
                 f' stroke="{shades[i]}" stroke-width="2"/>'
             )
-        fill = shades[i] if solid is None or solid[i] else "#fff"
+        full = solid is None or solid[i]
+        fill = f'fill="{shades[i]}"' if full else 'class="hollow"'
         marks += (
-            f'<circle cx="{100 * across(value):.2f}%" cy="12" r="4.5" fill="{fill}"'
+            f'<circle cx="{100 * across(value):.2f}%" cy="12" r="4.5" {fill}'
             f' stroke="{shades[i]}" stroke-width="1.5"/>'
         )
         rows.append(
@@ -290,7 +271,7 @@ def _figure(title: str, unit: str, body: str, legend: str) -> str:
 
 
 def _column(
-    lines: Sequence[Line], x: float, at: float, left: float, right: float, unit: str
+    lines: Sequence[Curve], x: float, at: float, left: float, right: float, unit: str
 ) -> str:
     """What shows when one points at x: a guide, and a box beside it with every curve's value."""
     told, name = [], ""
@@ -345,10 +326,11 @@ def _text(
     dx: float = 0,
     dy: float = 0,
     mark: str = "",
+    color: str = "",
 ) -> str:
     place = f"{y:.1f}" if isinstance(y, float | int) else y
     shift = f' dx="{dx:g}"' * bool(dx) + f' dy="{dy:g}"' * bool(dy)
-    named = f' class="{mark}"' if mark else ""
+    named = f' class="{mark}"' * bool(mark) + f' fill="{color}"' * bool(color)
     return (
         f'<text{named} x="{100 * across:.2f}%" y="{place}"{shift} text-anchor="{anchor}">'
         f"{escape(words)}</text>"
@@ -356,11 +338,9 @@ def _text(
 
 
 def _rule(x1: float, y1: float, x2: float, y2: float, mark: str = "grid") -> str:
-    ink = ' stroke="#D55E00"' if mark == "front" else ' stroke="#e3e3e3"' * (mark == "grid")
-    ink = ink or ' stroke="#555"'
     return (
         f'<line class="{mark}" x1="{100 * x1:.2f}%" y1="{y1:.1f}" x2="{100 * x2:.2f}%"'
-        f' y2="{y2:.1f}"{ink}/>'
+        f' y2="{y2:.1f}"/>'
     )
 
 

@@ -153,6 +153,32 @@ def with_roles(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+def with_pictures(frame: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
+    """A folder's table with a column ``correct``: which test pictures each run knew.
+
+    Its entries are bool arrays in the rows of the test accuracy, and None in all others and where
+    a run's outcome is no longer there.
+    """
+    import pandas as pd
+
+    from aptheory.training.outcome import unpacked
+
+    if frame.empty or not (Path(folder) / "plan.json").is_file():
+        return frame
+    keys = ["network", "task", "method", "layer", "recipe", "seed"]
+    if not set(keys) <= set(frame):
+        return frame
+    correct = {
+        tuple(about[key] for key in keys): unpacked(record.outcome["correct"])
+        for about, record in records(folder)
+        if isinstance(record.outcome.get("correct"), str)
+    }
+    of_test = frame["measure"] == "test_accuracy"
+    rows = frame[keys].fillna({"recipe": ""}).itertuples(index=False, name=None)
+    found = [correct.get(row) if test else None for row, test in zip(rows, of_test, strict=True)]
+    return frame.assign(correct=pd.Series(found, index=frame.index, dtype=object))
+
+
 def runs(folder: str | Path, *, every: bool = False) -> pd.DataFrame:
     """One row a run with every plain value that its outcome holds: for a closer look."""
     import pandas as pd

@@ -1,0 +1,144 @@
+"""Sentences survive a hostile referee: what one seed, no spread or a control takes back is no gain."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from aptheory.findings.cases import cases
+from aptheory.findings.sentences import sentences
+from aptheory.findings.statistics import Interval, paired_pictures, two_source_interval
+from aptheory.findings.verdict import Verdict, verdict
+
+NOTHING = pd.DataFrame()
+
+
+def rows(method, layer, values, *, val=0.5, last=10, pictures=None):
+    """Test and validation accuracy of one method at one layer, a seed a value."""
+    made = []
+    for seed, value in enumerate(values):
+        shared = {"network": "net", "task": "signs", "method": method, "layer": layer}
+        shared |= {"layer_name": f"blocks.{layer}", "depth": layer / last, "seed": seed}
+        correct = None if pictures is None else pictures[seed]
+        made.append(shared | {"measure": "test_accuracy", "value": value, "correct": correct})
+        made.append(shared | {"measure": "val_accuracy", "value": val, "correct": None})
+    return made
+
+
+def table(*parts):
+    return pd.DataFrame([row for part in parts for row in part])
+
+
+PROBE = rows("linear_probe", 10, [0.50, 0.51, 0.52])
+PROMPT = rows("ap", 4, [0.60, 0.62, 0.61], val=0.9)
+RANDOM = rows("random_perturbation", 4, [0.50, 0.51, 0.53])
+AT_END = rows("ap", 10, [0.50, 0.52, 0.50])
+EARLIER = [*rows("layer_probe", 3, [0.65, 0.68, 0.66], val=0.8), *rows("layer_probe", 5, [0.9] * 3)]
+
+
+def said(*parts):
+    words = sentences(table(*parts), NOTHING)
+    assert not any("nan" in sentence for sentence in words), words
+    return words
+
+
+@pytest.mark.parametrize(
+    ("gap", "expected"),
+    [
+        (Interval(2, 1, 3, 3), Verdict.GAIN),
+        (Interval(-2, -3, -1, 3), Verdict.LOSS),
+        (Interval(1, -1, 3, 3), Verdict.UNCLEAR),
+        (Interval(1, 0, 2, 3), Verdict.UNCLEAR),
+        (Interval(2, 1, 3, 1), Verdict.UNKNOWN),
+        (Interval(2, 1, 3, 3, spread=False), Verdict.UNKNOWN),
+        (Interval(2, n=3), Verdict.UNKNOWN),
+        (Interval(float("nan")), Verdict.UNKNOWN),
+        (None, Verdict.UNKNOWN),
+    ],
+)
+def test_what_is_unknown_is_not_a_gain(gap, expected):
+    assert verdict(gap) is expected
+
+
+def test_a_gain_is_said_with_its_controls_and_its_strongest_rival():
+    gain, rival, *_ = said(PROBE, PROMPT, RANDOM, AT_END, EARLIER)
+    assert "net gains from a prompt at layer 4 of 10 (blocks.4), chosen on validation data" in gain
+    assert "51.0 % [48.5, 53.5] for the linear probe (+10.0 points" in gain
+    assert "for a random pattern of the same norm there (+9.7 points" in gain
+    assert "a probe of layer 3 (blocks.3) chosen on validation data, has 66.3 %" in rival
+    assert "the probe wins" in rival
+    assert "Advice for net on signs: probe layer 3 (blocks.3)." in rival
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ((PROMPT, AT_END), "unknown (the linear probe was not run)"),
+        ((rows("ap", 4, [0.6], val=0.9), PROBE), "unknown (one seed)"),
+        ((rows("ap", 4, [0.6] * 3), rows("linear_probe", 10, [0.5] * 3)), "unknown (no spread"),
+        (
+            (PROBE, PROMPT, rows("random_perturbation", 4, [0.60, 0.61, 0.62])),
+            "no clear gain (it is not clearly more than a random pattern of its norm there)",
+        ),
+        (
+            (PROBE, PROMPT, RANDOM, rows("ap", 10, [0.60, 0.62, 0.61])),
+            "no clear gain (a prompt at the last place, which can do nothing",
+        ),
+        (
+            (PROBE, PROMPT, RANDOM, rows("ap", 10, [0.38, 0.40, 0.39])),
+            "no clear gain (a prompt at the last place, which can do nothing",
+        ),
+        ((PROBE, rows("ap", 10, [0.60, 0.62, 0.61])), "no clear gain"),
+        ((PROBE, rows("ap", 4, [0.40, 0.39, 0.41])), "loses by a prompt"),
+    ],
+)
+def test_no_gain_is_said_where_there_is_none_to_know(parts, words):
+    first = said(*parts)[0]
+    assert words in first
+    assert "gains from" not in first
+
+
+def test_depth_and_the_number_of_layers_come_from_the_table():
+    """Layers at 0.2 and 0.5 of a network of ten, without controls, stay at 0.2 and 0.5."""
+    swept = table(rows("ap", 2, [0.6, 0.61]), rows("ap", 5, [0.7, 0.71], val=0.9))
+    (case,) = cases(swept)
+    assert (case.depth, case.last) == (0.5, 10)
+    assert "layer 5 of 10" in said(rows("ap", 2, [0.6, 0.61]), rows("ap", 5, [0.7, 0.71], val=1))[0]
+    assert cases(table(rows("ap", 0, [0.6, 0.7])))[0].last is None
+
+
+def test_runs_that_are_the_same_have_the_interval_of_their_pictures():
+    """43 of 60 pictures from three equal seeds: Wilson's [59, 81], and no gain."""
+    ours, theirs = np.arange(60) < 43, np.arange(60) < 39
+    prompt = rows("ap", 4, [43 / 60] * 3, pictures=[ours] * 3)
+    probe = rows("linear_probe", 10, [39 / 60] * 3, pictures=[theirs] * 3)
+    first, *rest = said(prompt, probe)
+    assert "71.7 % [59.2, 81.5] test accuracy over 3 seeds" in first
+    assert "unknown (no spread: the runs are the same)" in first
+    assert any("No spread on signs: the 3 seeds of net gave the same result" in s for s in rest)
+
+
+def test_intervals_hold_pictures_and_seeds_where_the_pictures_are_known():
+    generator = np.random.default_rng(0)
+    ours, theirs = generator.random((3, 200)) < 0.8, generator.random((3, 200)) < 0.5
+    prompt = rows("ap", 4, ours.mean(1), pictures=list(ours))
+    probe = rows("linear_probe", 10, theirs.mean(1), pictures=list(theirs))
+    (case,) = cases(table(prompt, probe))
+    assert tuple(case.prompt.accuracy) == pytest.approx(tuple(two_source_interval(ours).times(100)))
+    assert tuple(case.gain) == pytest.approx(tuple(paired_pictures(ours, theirs).times(100)))
+    assert "hold the test pictures and the training" in " ".join(said(prompt, probe))
+
+
+def test_a_table_without_a_prompt_lists_what_was_trained():
+    (first,) = said(rows("norm_tuning", 10, [0.6]))
+    assert "nothing is said of layers. Test accuracy: norm tuning 60.0 %" in first
+
+
+def test_two_recipes_are_two_cases():
+    both = [
+        row | {"recipe": name, "value": row["value"] + more}
+        for name, more in (("short", 0.0), ("long", 0.2))
+        for row in [*PROMPT, *PROBE]
+    ]
+    words = sentences(pd.DataFrame(both), NOTHING)
+    assert any("with recipe short" in s and "61.0 %" in s for s in words)
+    assert any("with recipe long" in s and "81.0 %" in s for s in words)
