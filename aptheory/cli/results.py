@@ -44,7 +44,7 @@ def report(folder: Path) -> None:
     print_findings(folder, write(folder))
 
 
-def print_findings(folder: Path, page: Path) -> None:
+def print_findings(folder: Path, page: Path | None = None) -> None:
     """What the tables of a folder say, sentence by sentence, and where its page is."""
     from aptheory.reporting.report import findings
     from aptheory.reporting.run_folder import Tables
@@ -52,4 +52,5 @@ def print_findings(folder: Path, page: Path) -> None:
     typer.echo("")
     for sentence in findings(Tables.read(folder)):
         typer.echo(f"- {sentence}")
-    typer.echo(f"\nThe page: {page.resolve()}")
+    if page is not None:
+        typer.echo(f"\nThe page: {page.resolve()}")

@@ -120,6 +120,7 @@ def sweep(
     """Train methods at layers, over seeds: from a study file or from --network and --task."""
     from aptheory.exploration import write_table
     from aptheory.findings.compare import compare
+    from aptheory.reporting.sections import method_table
     from aptheory.studies.study import Study
     from aptheory.studies.sweep import sweep as train
 
@@ -136,8 +137,9 @@ def sweep(
     if not train(planned, out, **engine.settings()).empty:
         comparison = compare(out)
         write_table(comparison, out / "comparison.csv")
-        typer.echo(comparison.to_string(index=False))
-        typer.echo(f"{out / 'accuracy.csv'}")
+        typer.echo(method_table(comparison).to_string(index=False))
+        print_findings(out)
+        typer.echo(f"\nThe table: {out / 'accuracy.csv'}")
     exit_if_runs_failed(out)
 
 

@@ -76,7 +76,8 @@ class Case:
     @cached_property
     def over_probe(self) -> Interval:
         """The prompt minus the best earlier probe."""
-        return gap(self._prompt, self.runs.get((LAYER_PROBE, self.probe.layer if self.probe else 0)))
+        probe = self.runs.get((LAYER_PROBE, self.probe.layer)) if self.probe else None
+        return gap(self._prompt, probe)
 
     @cached_property
     def over_image(self) -> Interval:
@@ -105,9 +106,9 @@ class Case:
         """The controls that take a gain back, in words."""
         doubts = []
         at_end = self.prompt.layer == self.last
-        if (RANDOM, self.prompt.layer) in self.runs and not at_end:
-            if verdict(self.over_random) is not Verdict.GAIN:
-                doubts.append("it is not clearly more than a random pattern of its norm there")
+        has_random = (RANDOM, self.prompt.layer) in self.runs and not at_end
+        if has_random and verdict(self.over_random) is not Verdict.GAIN:
+            doubts.append("it is not clearly more than a random pattern of its norm there")
         if self._last is not None or at_end:
             as_much = not abs(self.moved.value) < self.gain.value
             if at_end or as_much or verdict(self.over_last) is not Verdict.GAIN:

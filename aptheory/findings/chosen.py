@@ -98,7 +98,7 @@ def last_place(rows: pd.DataFrame) -> int | None:
     if "depth" in rows:
         within = rows[rows["depth"] > 0]
         if len(within):
-            deepest = within.loc[within["depth"].idxmax()]
+            deepest = within.sort_values("depth").iloc[-1]
             return round(deepest["layer"] / deepest["depth"])
     at_end = rows.loc[rows["method"] == "linear_probe", "layer"]
     return int(at_end.max()) if len(at_end) else None

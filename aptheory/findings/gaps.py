@@ -7,6 +7,8 @@ and the training; without it they hold the seeds alone (`aptheory.findings.stati
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool
@@ -20,17 +22,14 @@ from aptheory.findings.statistics import (
 )
 
 Runs = pd.DataFrame
-"""The test accuracies of one method at one layer, a row a seed: ``seed, value``, maybe ``correct``."""
+"""Test accuracies of one method at one layer, a row a seed: ``seed, value``, maybe ``correct``."""
 
 
 def runs_of(rows: pd.DataFrame) -> dict[tuple[str, int], Runs]:
     """The test accuracies by (method, layer), of rows of one network, task and recipe."""
     rows = rows[rows["measure"] == "test_accuracy"].dropna(subset=["value"])
-    return {
-        (str(method), int(layer)): group
-        for (method, layer), group in rows.groupby(["method", "layer"])
-    }
-
+    groups = rows.assign(layer=rows["layer"].astype(int)).groupby(["method", "layer"])
+    return {(str(key[0]), int(str(key[1]))): group for key, group in groups}  # type: ignore[index]
 
 
 def mean_accuracy(runs: Runs) -> Interval:
@@ -51,17 +50,17 @@ def gap(ours: Runs | None, theirs: Runs | None) -> Interval:
     seeds = sorted(set(ours["seed"]) & set(theirs["seed"]))
     if not seeds:
         return Interval(float("nan"), note="no seed of both")
-    pictures = _pictures(ours, seeds), _pictures(theirs, seeds)
-    if pictures[0] is not None and pictures[1] is not None:
-        if pictures[0].shape == pictures[1].shape:
-            return paired_pictures(pictures[0], pictures[1]).times(100)
+    first, second = _pictures(ours, seeds), _pictures(theirs, seeds)
+    if first is not None and second is not None and first.shape == second.shape:
+        return paired_pictures(first, second).times(100)
     return mean_over(100 * (_by_seed(ours, seeds) - _by_seed(theirs, seeds)))
 
 
 def by_layer(rows: pd.DataFrame) -> pd.DataFrame:
     """``value, low, high`` in percent at each layer, of the rows of one method."""
     rows = rows.dropna(subset=["value"])
-    means = {int(layer): mean_accuracy(runs) for layer, runs in rows.groupby("layer")}
+    layers = sorted({int(layer) for layer in rows["layer"]})
+    means = {layer: mean_accuracy(rows[rows["layer"] == layer]) for layer in layers}
     bounds = [(mean.value, mean.low, mean.high) for mean in means.values()]
     return pd.DataFrame(bounds, index=list(means), columns=["value", "low", "high"])
 
@@ -79,7 +78,9 @@ def _by_seed(runs: Runs, seeds: list[int]) -> np.ndarray:
     return runs.groupby("seed")["value"].mean().loc[seeds].to_numpy(float)
 
 
-def _pictures(runs: Runs, seeds: object) -> Bool[np.ndarray, "runs pictures"] | None:
+def _pictures(
+    runs: Runs, seeds: Sequence[int] | pd.Series
+) -> Bool[np.ndarray, "runs pictures"] | None:
     """Which test pictures the runs of these seeds knew; None where that is not known of all."""
     if "correct" not in runs or runs["seed"].duplicated().any():
         return None

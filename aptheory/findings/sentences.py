@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from aptheory.findings.cases import LINEAR_PROBE, Case, average, cases, groups
-from aptheory.findings.gaps import gap, mean_accuracy, runs_of
+from aptheory.findings.gaps import mean_accuracy, runs_of
 from aptheory.findings.labels import method_name
 from aptheory.findings.statistics import Interval
 from aptheory.findings.verdict import Verdict, unknown_because, verdict
@@ -147,7 +147,8 @@ def _gain(case: Case) -> str:
             return f"{_head(case)} has no clear gain{why}: {chosen_here}{place}, {facts}."
         case _:
             why = unknown_because(case.gain, "the linear probe")
-            return f"{_head(case)}: whether a prompt gains is unknown ({why}); {place}{how}: {facts}."
+            head = f"{_head(case)}: whether a prompt gains is unknown ({why})"
+            return f"{head}; {place}{how}: {facts}."
 
 
 def _rivals(case: Case) -> list[tuple[str, Interval, Interval]]:
@@ -191,9 +192,8 @@ def _control(found: list[Case]) -> list[str]:
         at_end = case.runs.get((case.method, -1 if case.last is None else case.last))
         probe = next((r for (name, _), r in case.runs.items() if name == LINEAR_PROBE), None)
         if at_end is not None and probe is not None:
-            seeds = sorted(set(at_end["seed"]) & set(probe["seed"]))
-            each = [gap(at_end[at_end["seed"] == seed], probe[probe["seed"] == seed]).value for seed in seeds]
-            gaps += each
+            each = at_end.set_index("seed")["value"] - probe.groupby("seed")["value"].mean()
+            gaps += list(100 * each.dropna())
     if not gaps:
         return []
     return [

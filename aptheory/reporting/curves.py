@@ -75,10 +75,8 @@ def accuracy_curves(
     drawn = []
     for method, style in styles(rows).items():
         one = rows[rows["method"] == method]
-        if method == LINEAR_PROBE:
-            bounds = _flat(mean_accuracy(one), everywhere)
-        else:
-            bounds = by_layer(one)
+        flat = _table(dict.fromkeys(everywhere, mean_accuracy(one)))
+        bounds = flat if method == LINEAR_PROBE else by_layer(one)
         drawn.append(_curve(method, bounds, vars(style), names, _star(case, method, bounds)))
     return drawn
 
@@ -164,10 +162,6 @@ def _star(case: Case | None, method: str, bounds: pd.DataFrame) -> int | None:
     layers = list(bounds.index)
     place = chosen.get(method)
     return layers.index(place.layer) if place and place.layer in layers else None
-
-
-def _flat(mean: Interval, layers: Sequence[int]) -> pd.DataFrame:
-    return _table(dict.fromkeys(layers, mean))
 
 
 def _table(intervals: Mapping[int, Interval]) -> pd.DataFrame:

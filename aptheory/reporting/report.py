@@ -11,9 +11,9 @@ from aptheory.checked import json_table, read_text, safe_stem
 from aptheory.errors import InputError
 from aptheory.findings.sentences import sentences
 from aptheory.reporting import plots
+from aptheory.reporting.curves import at, metric_curves
 from aptheory.reporting.legend import method_name
 from aptheory.reporting.page import html
-from aptheory.reporting.curves import at, metric_curves
 from aptheory.reporting.run_folder import Tables, pairs
 from aptheory.reporting.sections import priced
 from aptheory.studies.files import write_atomically
@@ -63,8 +63,11 @@ def draw(tables: Tables, folder: Path) -> list[Path]:
         has_accuracy = len(at(tables.accuracy, network, task)) > 0
         panels = int(has_accuracy) + len(shown)
         if panels:
-            sheet = plots.figure(1, panels, width=plots.COLUMN * min(panels, 4))
-            axes = list(sheet.axes)
+            columns = min(panels, 2)
+            sheet = plots.figure(-(-panels // 2), columns, width=plots.COLUMN * columns, height=2.8)
+            axes = list(sheet.axes)[:panels]
+            for empty in list(sheet.axes)[panels:]:
+                empty.remove()
             if has_accuracy:
                 plots.accuracy_by_layer(tables.accuracy, network=network, task=task, ax=axes.pop(0))
             for measure, ax in zip(shown, axes, strict=True):

@@ -148,10 +148,10 @@ def comparison_section(comparison: pd.DataFrame) -> list[str]:
                 colors=[COLORS[shade] for shade in shades],
             )
         )
-    return [*parts, "</div>", _details("The method table", _method_table(comparison))]
+    return [*parts, "</div>", _details("The method table", method_table(comparison))]
 
 
-def _method_table(comparison: pd.DataFrame) -> pd.DataFrame:
+def method_table(comparison: pd.DataFrame) -> pd.DataFrame:
     """The comparison in a reader's words: accuracies in percent, differences in points."""
     table = comparison.sort_values(["network", "task", "value"], ascending=[True, True, False])
     shown = pd.DataFrame({"method": [method_name(name) for name in table["method"]]})
@@ -165,7 +165,8 @@ def _method_table(comparison: pd.DataFrame) -> pd.DataFrame:
     if {"difference", "difference_low", "difference_high"} <= set(table):
         gaps = 100 * table[["difference", "difference_low", "difference_high"]].to_numpy(float)
         told = [points(*row) if row[0] == row[0] else "–" for row in gaps]
-        shown.insert(4, "over AP", told)
+        if any(word != "–" for word in told):
+            shown.insert(4, "over AP", told)
     return shown
 
 

@@ -27,11 +27,13 @@ STYLE = """
 .chart{margin:0 0 1.2rem;min-width:0;container-type:inline-size}
 .chart h3{font-size:1rem;margin:0 0 .1rem}.unit{font-size:.8rem;color:var(--soft);margin:0 0 .5rem}
 .plot{display:block;overflow:visible;margin:1.2rem .8rem 2.9rem 2.9rem;width:calc(100% - 3.7rem)}
-.plot text{font-size:12px}.plot text:not(.star){fill:var(--soft)}.grid{stroke:var(--line)}.base{stroke:var(--soft)}
+.plot text{font-size:12px}.plot text:not(.star){fill:var(--soft)}
+.grid{stroke:var(--line)}.base{stroke:var(--soft)}
 .plot svg{overflow:visible}.plot polyline{fill:none;stroke-width:2;stroke-linejoin:round}
 .plot polyline,.plot polygon{vector-effect:non-scaling-stroke}.plot polygon{stroke:none}
 .plot .star{font-size:20px;stroke:var(--paper);stroke-width:3px;paint-order:stroke}
-.plot .hit{fill:#fff;fill-opacity:0;stroke:none}.plot .guide{stroke:var(--soft);stroke-dasharray:2 2}
+.plot .hit{fill:#fff;fill-opacity:0;stroke:none}
+.plot .guide{stroke:var(--soft);stroke-dasharray:2 2}
 .plot .box{fill:var(--paper);fill-opacity:.95;stroke:var(--line)}
 .plot .box,.plot .guide,.plot .tip{visibility:hidden}
 .plot .at{outline:none}.plot .at:hover :is(.box,.guide,.tip),.plot .at:focus :is(.box,.guide,.tip){
@@ -120,7 +122,8 @@ def line_chart(
         parts.append(_column(lines, float(x), across(float(x)), borders[i], borders[i + 1], unit))
     parts.append(_text(0.5, HEIGHT + 36, x_label))
     legend = [(line.color, DASHES[line.line], line.label) for line in lines]
-    return _figure(title, y_label, "".join(parts) + "</svg>", _line_legend(legend[len(legend) == 1 :]))
+    told = _line_legend(legend) if len(lines) > 1 else ""
+    return _figure(title, y_label, "".join(parts) + "</svg>", told)
 
 
 def heat_map(

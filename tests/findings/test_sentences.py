@@ -1,4 +1,4 @@
-"""Sentences survive a hostile referee: what one seed, no spread or a control takes back is no gain."""
+"""Sentences survive a hostile referee: one seed, no spread or a control take a gain back."""
 
 import numpy as np
 import pandas as pd

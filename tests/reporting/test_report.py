@@ -13,8 +13,8 @@ import pytest
 from scipy import stats
 
 from aptheory.errors import InputError
-from aptheory.findings.relate import relate
 from aptheory.findings.cases import cases
+from aptheory.findings.relate import relate
 from aptheory.findings.sentences import sentences
 from aptheory.reporting import plots
 from aptheory.reporting import svg as charts
@@ -136,9 +136,7 @@ def test_every_value_of_the_curve_can_be_hovered(folder):
     table = pd.read_csv(folder / "accuracy.csv")
     chosen = table.query("network == 'vit' and method == 'ap' and measure == 'test_accuracy'")
     for layer, value in (100 * chosen.groupby("layer")["value"].mean()).items():
-        assert re.search(
-            rf'aria-label="layer {layer} .blocks.{layer}.: AP {value:.3g}[ ;]', page
-        )
+        assert re.search(rf'aria-label="layer {layer} .blocks.{layer}.: AP {value:.3g}[ ;]', page)
 
 
 def test_the_plots_are_written_as_vector_and_raster(folder):
@@ -201,9 +199,7 @@ def test_the_front_keeps_only_what_nothing_beats():
 
 def test_charts_survive_a_flat_curve_and_a_single_point():
     for x, y in (([0, 1], [3.0, 3.0]), ([0], [1.0])):
-        chart = charts.line_chart(
-            [Curve("one", x, y)], x_label="x", y_label="y", summary="flat"
-        )
+        chart = charts.line_chart([Curve("one", x, y)], x_label="x", y_label="y", summary="flat")
         assert "nan" not in chart
         assert re.search(r"<circle", chart)
 
