@@ -68,18 +68,45 @@ class Recommendation:
 
     @cached_property
     def reasons(self) -> list[str]:
-        """What speaks most for the chosen layer: up to three scores, in words, with their pull."""
+        """What speaks most for the chosen layer: up to three scores, in words, with their pull.
+
+        A score speaks for a layer where it is high and the rule likes it high, or low and low.
+        """
         row = self.table[self.table["layer"] == self.layer].index[0]
-        design = standardise(self.table)
-        pulls = {name: w * design.loc[row, name] for name, w in self.rule.weights.items()}
+        scores = standardise(self.table).loc[row]
+        pulls = {name: w * scores[name] for name, w in self.rule.weights.items()}
         best = sorted(pulls, key=lambda name: -pulls[name])[:3]
-        return [f"{pulls[name]:+.2f} {SCORES[name]}" for name in best if pulls[name] > 0.005]
+        return [
+            f"{'high' if scores[name] > 0 else 'low'} among the layers: {SCORES[name]} "
+            f"(pull {pulls[name]:+.2f})"
+            for name in best
+            if pulls[name] > 0.005
+        ]
+
+    @cached_property
+    def rival(self) -> str:
+        """The best earlier layer to probe instead, as the sample tells it; "" where no score does.
+
+        Leave-one-out accuracies of linear probes, of all layers before the last: the same images
+        choose the layer and score it, so the number is somewhat too high.
+        """
+        earlier = self.table[self.table["layer"] < self.table["layer"].max()]
+        if "probe" not in earlier or earlier["probe"].isna().all():
+            return ""
+        best = earlier.loc[earlier["probe"].idxmax()]
+        end = self.table.set_index("layer")["probe"].iloc[self.table["layer"].argmax()]
+        return (
+            f"or probe layer {best['layer']} ({best['layer_name']}): a linear probe reaches "
+            f"{100 * best['probe']:.1f} % there and {100 * end:.1f} % at the network's end (leave "
+            "one out, on the sample that chose the layer); --read trains and compares both"
+        )
 
     def __str__(self) -> str:
         place = self.table.set_index("layer").loc[self.layer]
         lines = [
             f"{self.network} on {self.task}: prompt layer {self.layer} ({place['layer_name']})",
             *self._because(place),
+            *([f"  {self.rival}"] if self.rival else []),
             f"  cost: {100 * self.cost:.2g} % of a full sweep (operations of {len(self.table)} "
             f"layers × {SEEDS} seeds × {self.epochs} epochs); {self._trained()}",
             f"  expected regret: {self._expected()}",
@@ -112,7 +139,12 @@ class Recommendation:
                 f"{100 * place['val_accuracy']:.1f} % after {int(place['epochs'])} epochs; the "
                 f"rule ranked it {int(place['rank'])} of {len(self.table)}"
             )
-        if self.reasons:
+        if tuple(self.rule.weights) == ("distance_from_middle",):
+            if not self.trials:
+                lines.append(
+                    "  because it lies nearest the middle, and the rule asks for nothing else"
+                )
+        elif self.reasons:
             lines.append("  what speaks for it (weight × standardised score):")
             lines += [f"    {reason}" for reason in self.reasons]
         elif not self.trials:

@@ -25,6 +25,7 @@ from aptheory.choosing.cells import Cell, cells, map_operations, operations
 from aptheory.choosing.trials import Prices
 from aptheory.errors import InputError
 from aptheory.findings.statistics import Interval, paired_pictures, two_source_interval
+from aptheory.findings.verdict import verdict
 from aptheory.networks.network import Network, Places
 from aptheory.tasks import task as open_task
 from aptheory.training.cost import piece_operations
@@ -146,8 +147,8 @@ class LayerMap:
             what = self._scored(cell) if cell else "none was trained to the end"
             lines.append(f"  {title}: {what}")
         if self.best and self.best_probe and self.best != self.best_probe:
-            gain = self.difference(self.best, self.best_probe).times(100)
-            lines.append(f"  gain over the best layer probe: {gain:+.1f points}")
+            over = self.difference(self.best, self.best_probe).times(100)
+            lines.append(f"  minus the best layer probe: {over:+.1f points}, {verdict(over).value}")
         lines.append(
             f"  cost: {100 * self.operations / self.full_operations:.2g} % of all cells trained to "
             f"the end, {100 * self.operations / self.sweep_operations:.3g} % of a full sweep of "

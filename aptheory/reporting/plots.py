@@ -436,7 +436,8 @@ def _band(ax: Axes, table: pd.DataFrame, color: str) -> None:
 
 def _legend(ax: Axes) -> None:
     """Below the axes, where it covers no data."""
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.6, ncols=2)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.6, ncols=2)
 
 
 def _axes(ax: Axes | None) -> Axes:

@@ -11,7 +11,7 @@ from aptheory.checked import json_table, read_text, safe_stem
 from aptheory.errors import InputError
 from aptheory.findings.sentences import sentences
 from aptheory.reporting import plots
-from aptheory.reporting.curves import at, metric_curves
+from aptheory.reporting.curves import accuracy_curves, at, metric_curves
 from aptheory.reporting.legend import method_name
 from aptheory.reporting.page import html
 from aptheory.reporting.run_folder import Tables, pairs
@@ -60,7 +60,7 @@ def draw(tables: Tables, folder: Path) -> list[Path]:
         profile = at(tables.profile, network, task)
         measures = set(profile["measure"]) if len(profile) else set()
         shown = list(metric_curves(profile, network, task))
-        has_accuracy = len(at(tables.accuracy, network, task)) > 0
+        has_accuracy = bool(accuracy_curves(tables.accuracy, network, task))
         panels = int(has_accuracy) + len(shown)
         if panels:
             columns = min(panels, 2)

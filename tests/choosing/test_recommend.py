@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import aptheory as ap
-from aptheory.choosing.recommend import recommend_layer
+from aptheory.choosing.recommend import Recommendation, recommend_layer
 from aptheory.choosing.rule import Rule
 from aptheory.choosing.scores import SCORES, RidgeHead, layer_scores, score_operations, standardise
 from aptheory.choosing.trials import Plan, Prices, plan, search, spread_out
@@ -274,3 +275,20 @@ def test_a_budget_that_buys_nothing_leaves_the_ranking(net, task, ranked):
 def test_budgets_that_make_no_sense(net, task, budget):
     with pytest.raises(InputError, match="share of a full sweep"):
         recommend_layer(net, task, budget=budget)
+
+
+def test_reasons_read_forwards_and_the_middle_is_called_the_middle():
+    layers = pd.DataFrame(
+        {"layer": range(5), "layer_name": list("abcde"), "rank": [4, 2, 1, 3, 5], "preference": 0.0}
+        | dict.fromkeys(SCORES, 0.0)
+        | {"distance_from_middle": [1.0, 0.25, 0.0, 0.25, 1.0], "globality": [1.0, 2, 9, 2, 1]}
+        | {"probe": [0.2, 0.5, 0.7, 0.9, 0.6]}
+    )
+    shared = {"network": "net", "task": "signs", "layer": 2, "cost": 0.01, "score_cost": 0.01}
+    middle = Recommendation(table=layers, rule=Rule({"distance_from_middle": -0.3}), **shared)
+    assert "because it lies nearest the middle" in str(middle)
+    assert "or probe layer 3 (d): a linear probe reaches 90.0 % there and 60.0 %" in str(middle)
+    both = Rule({"distance_from_middle": -0.3, "globality": 0.5})
+    reasons = Recommendation(table=layers, rule=both, **shared).reasons
+    assert reasons[0].startswith("high among the layers: share of variance carried by the spatial")
+    assert reasons[1].startswith("low among the layers: squared distance from the middle")

@@ -18,7 +18,7 @@ from aptheory.findings.relate import relate
 from aptheory.findings.sentences import sentences
 from aptheory.reporting import plots
 from aptheory.reporting import svg as charts
-from aptheory.reporting.curves import Curve
+from aptheory.reporting.curves import Curve, accuracy_curves, metric_curves
 from aptheory.reporting.page import html
 from aptheory.reporting.report import findings, report
 from aptheory.reporting.run_folder import Tables
@@ -281,3 +281,34 @@ def test_a_browser_shows_the_page_on_a_phone_and_on_a_desk(width, folder, browse
     assert seen["touched"] == ["hidden", "visible"]
     assert seen["outside"] == 0
     assert "the best place for a prompt lies at 0.57 of its depth" in seen["first"]
+
+
+def test_a_folder_whose_methods_hold_no_prompt_has_a_page(tmp_path):
+    """One seed of norm tuning, as `aptheory sweep --method norm_tuning --seeds 1` leaves it."""
+    row = {"network": "vit", "task": "signs", "method": "norm_tuning", "layer": 0, "seed": 0}
+    row |= {"layer_name": "image", "depth": 0.0, "measure": "test_accuracy", "value": 0.6}
+    pd.DataFrame([row]).to_csv(tmp_path / "accuracy.csv", index=False)
+    report(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "norm tuning 60.0 %" in page
+    assert "nan" not in page.lower()
+
+
+def test_the_page_and_the_plots_draw_the_same_curves(folder):
+    accuracy = pd.read_csv(folder / "accuracy.csv")
+    ax = plots.accuracy_by_layer(accuracy, network="vit", task="signs")
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    for curve in accuracy_curves(accuracy, "vit", "signs"):
+        np.testing.assert_allclose(lines[curve.label].get_ydata(), curve.y)
+        assert lines[curve.label].get_color() == curve.color
+    assert "probe of layer" in ax.get_title(loc="left")
+    assert accuracy_curves(accuracy, "vit", "another") == []
+    plt.close("all")
+
+
+def test_every_measure_of_one_number_a_layer_is_charted_with_its_unit(folder):
+    rows = pd.read_csv(folder / "profile.csv")
+    radius = rows[rows["measure"] == "effective_rank"].assign(measure="receptive_radius")
+    found = metric_curves(pd.concat([rows, radius]), "vit", "signs")
+    assert list(found) == ["attention_distance", "receptive_radius", "effective_rank"]
+    assert found["receptive_radius"].label == "receptive radius (pixels)"
