@@ -7,7 +7,6 @@ step writes its table beside the others; a step that finds its table finished pa
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -20,12 +19,14 @@ import pandas as pd
 from aptheory.errors import InputError
 from aptheory.findings.relate import TARGETS, relate
 from aptheory.findings.statistics import corrected
+from aptheory.profiling.massive import massive_activations, massive_words
 from aptheory.profiling.profile import profile
 from aptheory.reporting.report import report
 from aptheory.studies.files import write_atomically
 from aptheory.studies.plan import make_plan
 from aptheory.studies.presence import presence
 from aptheory.studies.records import key_of
+from aptheory.studies.settings import record_settings
 from aptheory.studies.sources import view_identity
 from aptheory.studies.status import duration
 from aptheory.studies.store import Store
@@ -104,7 +105,14 @@ def explore(
         profiles = profile_study(opened, folder, measures=measures, images=images, seed=seed)
         accuracy = execute(plan, store, engine=engine, opened=opened, **options)
         relate_tables(folder, profiles, accuracy)
-        record_settings(folder, opened, measures=list(measures), images=images, seed=seed)
+        record_settings(
+            folder,
+            opened,
+            measures=list(measures),
+            images=images,
+            seed=seed,
+            warnings=massive(opened, seed=seed),
+        )
         page = report(folder)
     log.info("finished in %.0f s", time.monotonic() - started)
     return page
@@ -163,6 +171,18 @@ def profile_study(
     return together
 
 
+def massive(opened: Opened, *, images: int = 32, seed: int = 0) -> dict[str, str]:
+    """The networks of a study with massive activations on its first task, and how it shows."""
+    found = {}
+    for network in opened.networks:
+        net, task = network.net, opened.tasks[0].task
+        table = massive_activations(net, task, limit=images, seed=seed)
+        words = massive_words(table, min(images, len(task.train)))
+        if words:
+            found[net.name] = words
+    return found
+
+
 def relations(profiles: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFrame:
     """Relate every metric to AP's accuracy and to its gains over the probes; empty if too short.
 
@@ -187,44 +207,6 @@ def relate_tables(folder: Path, profiles: pd.DataFrame, accuracy: pd.DataFrame) 
         return
     write_table(relations(profiles, accuracy), path)
     write_atomically(made_from, key)
-
-
-def record_settings(folder: str | Path, opened: Opened, **more: Any) -> None:
-    """Write FOLDER/settings.json: what made the tables, for the page and for whoever asks."""
-    import platform
-
-    import timm
-    import torch
-
-    study = opened.study
-    settings = {
-        "study": study.name,
-        "seeds": list(study.seeds),
-        "recipes": [r if isinstance(r, str | dict) else r.settings() for r in study.recipes],
-        "layers": study.layers,
-        **more,
-        "networks": {},
-        "tasks": {},
-        "preprocessing": {},
-        "versions": {
-            "aptheory": __version__,
-            "torch": torch.__version__,
-            "timm": timm.__version__,
-            "python": platform.python_version(),
-        },
-    }
-    tasks = [each.task for each in opened.tasks]
-    for task in tasks:
-        settings["tasks"][task.name] = f"{task.digest}; {task.preprocessing}"
-    for network in opened.networks:
-        net = network.net
-        settings["networks"][net.name] = net.digest
-        settings["preprocessing"][net.name] = {
-            "network": net.transform.note(),
-            **{task.name: task.preprocessing_for(net) for task in tasks},
-        }
-    text = json.dumps(settings, indent=2, default=str) + "\n"
-    write_atomically(Path(folder) / "settings.json", text)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

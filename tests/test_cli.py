@@ -44,7 +44,7 @@ def test_the_whole_job_leaves_tables_plots_and_a_page(finished):
     for name in ("profile.csv", "accuracy.csv", "relation.csv", "report.html", "settings.json"):
         assert (out / name).is_file(), name
     assert list((out / "plots").glob("*.png"))
-    assert "gains from a prompt at layer" in result.output
+    assert "a prompt at layer" in result.output
     assert "report.html" in result.output
     accuracy = pd.read_csv(out / "accuracy.csv")
     assert {"ap", "linear_probe", "layer_probe", "random_perturbation"} <= set(accuracy["method"])

@@ -18,6 +18,7 @@ from aptheory.findings.sentences import case_sentences, checks, overview, senten
 from aptheory.findings.statistics import Interval
 from aptheory.findings.verdict import Verdict, verdict
 from aptheory.reporting import svg as charts
+from aptheory.reporting.facts import facts, warnings_of
 from aptheory.reporting.run_folder import Tables, pairs
 from aptheory.reporting.sections import (
     accuracy_charts,
@@ -65,6 +66,7 @@ def html(tables: Tables) -> str:
     if len(found) > 1:  # the table of cases says the rest
         words = overview(found) + without_prompt(tables.accuracy, found)
         words += checks(found, tables.relation)
+    words += warnings_of(tables)
     words = words or ["The folder holds metrics but no accuracies yet."]
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
@@ -89,6 +91,9 @@ def html(tables: Tables) -> str:
     parts += front_section(tables)
     if len(tables.cost):
         parts += ["<h2>What it costs</h2>", table_html(tables.cost.round(4))]
+    told = "".join(f"<li>{escape(sentence)}</li>" for sentence in facts(tables))
+    if told:
+        parts += ["<h2>What it was measured on</h2>", f"<ul>{told}</ul>"]
     if tables.failed:
         listed = "".join(f"<li>{escape(sentence)}</li>" for sentence in tables.failed)
         parts += ["<h2>Runs that failed</h2>", f"<ul>{listed}</ul>"]

@@ -12,6 +12,7 @@ from aptheory.errors import InputError
 from aptheory.findings.sentences import sentences
 from aptheory.reporting import plots
 from aptheory.reporting.curves import accuracy_curves, at, metric_curves
+from aptheory.reporting.facts import facts
 from aptheory.reporting.legend import method_name
 from aptheory.reporting.page import html
 from aptheory.reporting.run_folder import Tables, pairs
@@ -49,7 +50,7 @@ def _draw_once(tables: Tables, folder: Path) -> None:
 
 def findings(tables: Tables) -> list[str]:
     """What the tables say, in plain sentences, the most important first."""
-    return sentences(tables.accuracy, tables.relation)
+    return sentences(tables.accuracy, tables.relation) + facts(tables)
 
 
 def draw(tables: Tables, folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import pandas as pd
 from aptheory.checked import json_table, read_text
 from aptheory.errors import InputError
 from aptheory.studies.status import status
-from aptheory.studies.tables import read_csv, with_pictures, with_roles
+from aptheory.studies.tables import read_csv, records, with_pictures, with_roles
 
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "profile": ("network", "task", "measure", "layer", "value"),
@@ -31,7 +31,10 @@ _MOST_LAYERS = 10_000
 
 @dataclass
 class Tables:
-    """What stands in a run's folder; a table that is not there is empty."""
+    """What stands in a run's folder; a table that is not there is empty.
+
+    ``seconds`` is what all runs took together, 0 where their outcomes are no longer there.
+    """
 
     profile: pd.DataFrame
     accuracy: pd.DataFrame
@@ -40,6 +43,7 @@ class Tables:
     cost: pd.DataFrame
     settings: dict[str, object]
     failed: list[str] = field(default_factory=list)
+    seconds: float = 0.0
 
     @classmethod
     def read(cls, folder: str | Path) -> "Tables":
@@ -63,9 +67,15 @@ class Tables:
             found[name] = with_roles(found[name])
         path = folder / "settings.json"
         settings = json_table(read_text(path), name=str(path)) if path.is_file() else {}
-        found["accuracy"] = with_pictures(found["accuracy"], folder)
-        failed = status(folder).failures if (folder / "plan.json").is_file() else []
-        return cls(**found, settings=settings, failed=failed)
+        planned = (folder / "plan.json").is_file()
+        known = records(folder) if planned else []
+        found["accuracy"] = with_pictures(found["accuracy"], known)
+        return cls(
+            **found,
+            settings=settings,
+            failed=status(folder).failures if planned else [],
+            seconds=sum(float(record.made_by.get("seconds", 0)) for _, record in known),
+        )
 
     def frames(self) -> tuple[pd.DataFrame, ...]:
         """All of its tables."""

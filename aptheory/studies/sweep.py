@@ -23,6 +23,7 @@ from aptheory.studies.files import write_atomically
 from aptheory.studies.plan import Batch, Job, Plan, make_plan
 from aptheory.studies.presence import presence
 from aptheory.studies.records import canonical
+from aptheory.studies.settings import record_settings
 from aptheory.studies.status import Status, duration, status
 from aptheory.studies.store import MODELS, Store
 from aptheory.studies.study import Opened, Study
@@ -73,9 +74,10 @@ def sweep(
     if not isinstance(study, Study):
         study = Study.from_toml(study)
     opened = study.open()
-    return execute(
+    store = Store(out).create()
+    frame = execute(
         make_plan(opened),
-        Store(out).create(),
+        store,
         engine=engine_of(opened, engine, workers=workers, address=address),
         opened=opened,
         retry_failed=retry_failed,
@@ -83,6 +85,8 @@ def sweep(
         tracker=tracker,
         save_models=save_models,
     )
+    record_settings(store.folder, opened)
+    return frame
 
 
 def engine_of(

@@ -153,24 +153,24 @@ def with_roles(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def with_pictures(frame: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
+def with_pictures(
+    frame: pd.DataFrame, known: Sequence[tuple[dict[str, Any], Record]]
+) -> pd.DataFrame:
     """A folder's table with a column ``correct``: which test pictures each run knew.
 
-    Its entries are bool arrays in the rows of the test accuracy, and None in all others and where
-    a run's outcome is no longer there.
+    ``known`` are the folder's `records`. The entries are bool arrays in the rows of the test
+    accuracy, and None in all others and where a run's outcome is no longer there.
     """
     import pandas as pd
 
     from aptheory.training.outcome import unpacked
 
-    if frame.empty or not (Path(folder) / "plan.json").is_file():
-        return frame
     keys = ["network", "task", "method", "layer", "recipe", "seed"]
-    if not set(keys) <= set(frame):
+    if not known or not set(keys) <= set(frame):
         return frame
     correct = {
         tuple(about[key] for key in keys): unpacked(record.outcome["correct"])
-        for about, record in records(folder)
+        for about, record in known
         if isinstance(record.outcome.get("correct"), str)
     }
     of_test = frame["measure"] == "test_accuracy"

@@ -1,7 +1,7 @@
 """Pictures that stand in a set more than once: byte for byte, or nearly."""
 
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,11 +48,15 @@ def same_rows(pixels: np.ndarray) -> Int64[np.ndarray, " n"]:
 
 def same_images(split: Any) -> Int64[np.ndarray, " n"]:
     """A number for each image of a split, equal for images that are equal at 64×64 pixels."""
+    return kinds(_hashes(split))
+
+
+def _hashes(split: Any) -> list[Hashable]:
     hashes: list[Hashable] = []
     for start in range(0, len(split), 64):
         images = split.images(range(start, min(start + 64, len(split))), (64, 64)).numpy()
         hashes += [hash_of(image) for image in images]
-    return kinds(hashes)
+    return hashes
 
 
 def hash_of(image: np.ndarray) -> bytes:
@@ -91,3 +95,19 @@ def near(
             if away[column] <= most:
                 pairs.append((row, column))
     return pairs
+
+
+def across_splits(splits: Mapping[str, Any]) -> dict[str, int]:
+    """How many pictures of each split stand in an earlier one too: {"test in train": 3}.
+
+    Equal at 64×64 pixels; pairs of splits without a copy are left out.
+    """
+    hashes = {name: _hashes(split) for name, split in splits.items()}
+    names, found = list(hashes), {}
+    for place, name in enumerate(names):
+        for earlier in names[:place]:
+            known = set(hashes[earlier])
+            count = sum(one in known for one in hashes[name])
+            if count:
+                found[f"{name} in {earlier}"] = count
+    return found

@@ -312,3 +312,26 @@ def test_every_measure_of_one_number_a_layer_is_charted_with_its_unit(folder):
     found = metric_curves(pd.concat([rows, radius]), "vit", "signs")
     assert list(found) == ["attention_distance", "receptive_radius", "effective_rank"]
     assert found["receptive_radius"].label == "receptive radius (pixels)"
+
+
+def test_the_page_says_what_its_numbers_stand_on(folder):
+    pictures = {"count": {"train": 60, "val": 30, "test": 60}, "classes": {"train": 10, "test": 9}}
+    pictures |= {"left_out": {"text file": 2}, "copies": {"test in train": 3}, "notes": ["grey"]}
+    settings = {
+        "command": "aptheory run vit --task signs",
+        "pictures": {"signs": pictures, "other": "?"},
+        "weights": {"vit": "/here/vit.pt"},
+        "preprocessing": {"vit": {"network": "images: 32 x 32."}},
+        "warnings": {"vit": "massive activations at layer 5"},
+    }
+    (folder / "settings.json").write_text(json.dumps(settings))
+    page = html(Tables.read(folder))
+    for words in (
+        "60 training pictures of 10 classes, 30 validation pictures of ? classes, 60 test pictures",
+        "copies across splits: 3 of test in train; left out on reading: 2 × text file",
+        "vit has its weights from /here/vit.pt; it expects images: 32 x 32.",
+        "Warning: vit has massive activations at layer 5.",
+        "The command: aptheory run vit --task signs",
+        "@media(prefers-color-scheme:dark)",
+    ):
+        assert words in page

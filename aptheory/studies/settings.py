@@ -1,0 +1,92 @@
+"""What made a folder's tables, as FOLDER/settings.json, for its page and for whoever asks."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aptheory.studies.files import write_atomically
+from aptheory.tasks.base import SPLITS
+from aptheory.tasks.copies import across_splits
+from aptheory.tasks.split import is_random
+from aptheory.version import __version__
+
+if TYPE_CHECKING:
+    from aptheory.networks.network import Network
+    from aptheory.studies.study import Opened
+    from aptheory.tasks import Task
+
+MOST = 5_000
+"""Pictures that are compared for copies; of more, ``aptheory tasks check`` tells."""
+
+
+def record_settings(folder: str | Path, opened: Opened, **more: Any) -> None:
+    """Write FOLDER/settings.json; ``more`` are entries of the caller's own."""
+    import timm
+    import torch
+
+    study, tasks = opened.study, [each.task for each in opened.tasks]
+    settings = {
+        "command": command(),
+        "study": study.name,
+        "seeds": list(study.seeds),
+        "recipes": [r if isinstance(r, str | dict) else r.settings() for r in study.recipes],
+        "layers": study.layers,
+        **more,
+        "networks": {each.net.name: each.net.digest for each in opened.networks},
+        "weights": {each.net.name: weights_of(each.net) for each in opened.networks},
+        "tasks": {task.name: f"{task.digest}; {task.preprocessing}" for task in tasks},
+        "pictures": {task.name: pictures_of(task) for task in tasks},
+        "preprocessing": {
+            each.net.name: {
+                "network": each.net.transform.note(),
+                **{task.name: task.preprocessing_for(each.net) for task in tasks},
+            }
+            for each in opened.networks
+        },
+        "versions": {
+            "aptheory": __version__,
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    text = json.dumps(settings, indent=2, default=str) + "\n"
+    write_atomically(Path(folder) / "settings.json", text)
+
+
+def command() -> str:
+    """The command line, or "" where the library was called from Python."""
+    program = Path(sys.argv[0]) if sys.argv else Path()
+    ours = program.stem == "aptheory" or program.parts[-2:] == ("aptheory", "__main__.py")
+    return shlex.join(["aptheory", *sys.argv[1:]]) if ours else ""
+
+
+def weights_of(net: Network) -> str:
+    """Where a network's weights come from."""
+    weights = net.source.get("weights")
+    return str(weights or net.source.get("name") or "those of the module that was given")
+
+
+def pictures_of(task: Task) -> dict[str, Any]:
+    """Pictures and classes of each split, what was left out, and copies across splits.
+
+    ``copies`` is None where they were not looked for: too many pictures, or pictures that change.
+    """
+    splits = {name: getattr(task, name) for name in SPLITS}
+    count = sum(len(split) for split in splits.values())
+    steady = not any(is_random(split) for split in splits.values())
+    return {
+        "count": {name: len(split) for name, split in splits.items()},
+        "classes": {name: len(np.unique(split.labels)) for name, split in splits.items()},
+        "left_out": dict(task.left_out),
+        "copies": across_splits(splits) if steady and count <= MOST else None,
+        "splits": task.provenance,
+        "notes": list(task.notes),
+    }
