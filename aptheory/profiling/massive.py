@@ -21,7 +21,7 @@ LEAST, RATIO = 100.0, 1000.0
 """Of the largest magnitude: what it is at least, and how many times the median (Sun et al.)."""
 
 
-def largest_and_median(z: Float[Tensor, n * positions]) -> Float[Tensor, "n 2"]:
+def largest_and_median(z: Float[Tensor, "n ..."]) -> Float[Tensor, "n 2"]:
     """The largest and the median magnitude of each image's activation, zeros left out.
 
     Zeros are what a ReLU cut off; a median of 0 would call every such layer massive. An image whose
@@ -30,9 +30,9 @@ def largest_and_median(z: Float[Tensor, n * positions]) -> Float[Tensor, "n 2"]:
     magnitudes = z.detach().flatten(1).double().abs()
     rows = []
     for image in magnitudes:
-        image = image[image > 0]
+        there = image[image > 0]
         rows.append(
-            torch.stack([image.max(), image.median()]) if len(image) else image.new_zeros(2)
+            torch.stack([there.max(), there.median()]) if len(there) else image.new_zeros(2)
         )
     return torch.stack(rows)
 
@@ -75,7 +75,8 @@ def massive_words(found: pd.DataFrame, images: int) -> str:
     return (
         f"massive activations at layer{'s' * (len(found) > 1)} {listed}: at layer "
         f"{worst['layer']} ({worst['layer_name']}) the largest magnitude is "
-        f"{worst['largest']:.0f}, {worst['ratio']:.0f} times the median of the layer (median of {images} training images; "
-        f"called massive from {LEAST:.0f} and {RATIO:.0f} times, Sun et al. 2024). Effective rank, "
+        f"{worst['largest']:.0f}, {worst['ratio']:.0f} times the median of the layer (median of "
+        f"{images} training images; called massive from {LEAST:.0f} and {RATIO:.0f} times, Sun et "
+        "al. 2024). Effective rank, "
         "CKA and a prompt's relative norm there speak of these few numbers more than of the rest"
     )
