@@ -31,7 +31,7 @@ from aptheory.studies.sources import view_identity
 from aptheory.studies.status import duration
 from aptheory.studies.store import Store
 from aptheory.studies.study import Opened, Study
-from aptheory.studies.sweep import engine_of, execute
+from aptheory.studies.sweep import engine_of, execute, write_plan
 from aptheory.studies.tables import csv_text, read_csv
 from aptheory.version import __version__
 
@@ -93,6 +93,7 @@ def explore(
     """
     folder = Path(out)
     started = time.monotonic()
+    log.info("loading %d networks and %d tasks", len(study.networks), len(study.tasks))
     opened = study.open()
     plan = make_plan(opened)  # refuses what cannot run before anything is spent
     engine = engine_of(
@@ -102,7 +103,9 @@ def explore(
     seconds = plan.seconds / max(1, engine.workers)
     log.info("%d runs, about %s (predicted)", len(plan), duration(seconds))
     with presence(store, plan):
-        profiles = profile_study(opened, folder, measures=measures, images=images, seed=seed)
+        write_plan(plan, store, engine)  # `status` answers from now on
+        with store.claim("profile"):
+            profiles = profile_study(opened, folder, measures=measures, images=images, seed=seed)
         accuracy = execute(plan, store, engine=engine, opened=opened, **options)
         relate_tables(folder, profiles, accuracy)
         record_settings(
@@ -156,6 +159,7 @@ def profile_study(
                 some = task
                 if len(task.train) > images:
                     some = replace(task.subset(train=images, seed=seed), name=task.name)
+                log.info("profiling %s on %s: %d images", net.name, task.name, len(some.train))
                 table = profile(net, some, measures=measures, seed=seed)
                 if table.empty:  # never kept: it would be found again for ever
                     continue

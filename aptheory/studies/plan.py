@@ -64,6 +64,12 @@ class Batch:
         return key_of(self.run_keys)
 
     @property
+    def layer(self) -> str:
+        """The layer that the runs are about: "layer 5 (blocks.4)"."""
+        layer = self.identities[0]["layer"]
+        return f"layer {layer['index']} ({layer['name']})"
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(identity["seed"] for identity in self.identities)
 
@@ -126,7 +132,7 @@ class Plan:
             batch.key: {
                 "runs": list(batch.run_keys),
                 "seconds": batch.seconds,
-                "labels": batch.labels,
+                "labels": {**batch.labels, "place": batch.layer},
             }
             for batch in self.batches
         }

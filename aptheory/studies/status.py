@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aptheory.studies.clock import Epochs, Underway, seconds_left
 from aptheory.studies.records import Record, machine_failed
 from aptheory.studies.store import Store
 from aptheory.studies.tables import read_plan
@@ -31,7 +32,8 @@ def duration(seconds: float) -> str:
 class Status:
     """How far a study is: counts of runs, the reasons of failures, and an estimate.
 
-    ``failed`` are reasons by run, ``machine`` the runs among them whose failure is the machine's.
+    ``failed`` are reasons by run, ``machine`` the runs among them whose failure is the machine's;
+    ``now`` is what is being done.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Status:
     seconds_left: float | None = None
     damaged: Sequence[str] = ()
     not_applicable: Sequence[str] = ()
+    now: Sequence[str] = ()
 
     @property
     def left(self) -> int:
@@ -77,6 +80,7 @@ class Status:
         ]
         if self.seconds_left:
             lines[0] += f"; about {duration(self.seconds_left)} to go"
+        lines += [f"  now: {what}" for what in self.now]
         lines += [f"  {sentence}" for sentence in self.failures]
         lines += [f"  not believed, will run again: {sentence}" for sentence in self.damaged]
         lines += [f"  does not apply: {sentence}" for sentence in self.not_applicable]
@@ -124,7 +128,8 @@ def status(folder: str | Path) -> Status:
         for key in keys
         if key in of_key and of_key[key].status == "failed"
     }
-    held = {key: about for key, about in store.running().items() if key in batches}
+    claims = store.running()
+    held = {key: about for key, about in claims.items() if key in batches}
     running = sum(
         1 for key in held for run in batches[key]["runs"] if run not in of_key or run in failed
     )
@@ -135,37 +140,56 @@ def status(folder: str | Path) -> Status:
         failed=failed,
         machine=[key for key in failed if machine_failed(of_key[key])],
         running=running,
-        seconds_left=_seconds_left(batches, of_key, held, plan.get("workers", 1)),
+        seconds_left=_seconds_left(store, batches, of_key, held, plan.get("workers", 1)),
         damaged=damaged,
         not_applicable=plan["not_applicable"],
+        now=[*(["profiling"] if "profile" in claims else []), *_now(store, batches, held)],
     )
 
 
-def _seconds(record: Record) -> float:
+def _now(store: Store, batches: Mapping[str, Any], held: Mapping[str, Any]) -> list[str]:
+    return [doing(batches[key]["labels"], store.told(key)) for key in held]
+
+
+def doing(labels: Mapping[str, str], epochs: Epochs | None) -> str:
+    """What a batch trains, and how far it is: "ap at layer 5 (blocks.4), epoch 3 of 8"."""
+    what = labels.get("method", "a batch")
+    if "place" in labels:
+        what += f" at {labels['place']}"
+    return f"{what}, epoch {epochs.epoch} of {epochs.epochs}" if epochs else what
+
+
+def measured_seconds(record: Record) -> float:
+    """What the batch of a run took."""
     seconds = record.made_by.get("batch_seconds", 0)
     return float(seconds) if isinstance(seconds, int | float) else 0.0
 
 
 def _seconds_left(
+    store: Store,
     batches: Mapping[str, Any],
     records: Mapping[str, Record],
     held: Mapping[str, Any],
     workers: int,
 ) -> float:
-    """What the finished batches took against what was predicted, applied to the others."""
-    took = predicted = left = 0.0
-    for batch in batches.values():
+    """Of `clock.seconds_left`: what the records and the claims of a folder tell it."""
+    finished, underway, waiting = [], [], []
+    for key, batch in batches.items():
         known = [records[run] for run in batch["runs"] if run in records]
         if len(known) == len(batch["runs"]):
             if all(record.status == "done" for record in known):
-                took += max(_seconds(record) for record in known)
-                predicted += batch["seconds"]
+                finished.append(
+                    (batch["seconds"], max(measured_seconds(record) for record in known))
+                )
+        elif key in held:
+            underway.append(under_way(batch["seconds"], held[key], store.told(key)))
         else:
-            left += batch["seconds"]
-    pace = took / predicted if predicted else 1.0
-    elapsed = sum(
-        max(0.0, time.time() - since)
-        for since in (about.get("since") for about in held.values())
-        if isinstance(since, int | float)
-    )
-    return max(0.0, left * pace - elapsed) / max(1, workers)
+            waiting.append(batch["seconds"])
+    return seconds_left(finished, underway, waiting, workers=workers)
+
+
+def under_way(predicted: float, about: Mapping[str, Any], epochs: Epochs | None) -> Underway:
+    """A batch that somebody holds, as the clock sees it."""
+    now, since = time.time(), about.get("since")
+    elapsed = max(0.0, now - since) if isinstance(since, int | float) else 0.0
+    return Underway(predicted, elapsed, epochs.remaining(now) if epochs else None)

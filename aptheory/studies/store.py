@@ -23,6 +23,7 @@ from typing import Any
 
 from aptheory.checked import json_table, read_text
 from aptheory.errors import InputError
+from aptheory.studies.clock import Epochs
 from aptheory.studies.files import (
     StorageError,
     lock,
@@ -181,6 +182,7 @@ class Store:
         try:
             yield True
         finally:
+            (self.claims / f"{batch}.at").unlink(missing_ok=True)
             # Removed while still locked: whoever opened it meanwhile sees that it is gone.
             path.unlink(missing_ok=True)
             file.close()
@@ -208,6 +210,19 @@ class Store:
                 file.flush()
                 return file
             file.close()
+
+    def tell(self, batch: str, epochs: Epochs) -> None:
+        """Leave word how far a batch is; whoever holds its claim does."""
+        part = self.claims / f".{batch}.at.{os.getpid()}.part"
+        part.write_text(json.dumps(vars(epochs)))
+        part.replace(self.claims / f"{batch}.at")
+
+    def told(self, batch: str) -> Epochs | None:
+        """How far a batch is, where its worker has left word."""
+        try:
+            return Epochs(**json.loads((self.claims / f"{batch}.at").read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
 
     def running(self) -> dict[str, dict[str, Any]]:
         """The batches that some living process holds, with its process id, host and start."""

@@ -8,8 +8,6 @@ folder share the work.
 
 from __future__ import annotations
 
-import time
-import warnings
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
@@ -24,11 +22,12 @@ from aptheory.studies.plan import Batch, Job, Plan, make_plan
 from aptheory.studies.presence import presence
 from aptheory.studies.records import canonical
 from aptheory.studies.settings import record_settings
-from aptheory.studies.status import Status, duration, status
+from aptheory.studies.status import Status, status
 from aptheory.studies.store import MODELS, Store
 from aptheory.studies.study import Opened, Study
 from aptheory.studies.tables import export, save_table, table
 from aptheory.studies.trackers import Tracker
+from aptheory.studies.watching import Progress, Watch
 from aptheory.studies.worker import Trainer, finished, store_failure, work
 
 if TYPE_CHECKING:
@@ -134,14 +133,19 @@ def execute(
         folder = str(store.folder / MODELS)
         plan = replace(plan, jobs=tuple(replace(job, models=folder) for job in plan.jobs))
     with presence(store, plan) as token:
-        about = {**plan.to_dict(), "workers": engine.workers}
-        write_atomically(store.folder / "plan.json", canonical(about))
+        write_plan(plan, store, engine)
         store.recover()
         _drive(plan, store, engine, trainer, token, retry_failed, progress, tracker)
     result = table(store.folder)
     if len(result):
         save_table(result, store.folder / "accuracy.csv")
     return result
+
+
+def write_plan(plan: Plan, store: Store, engine: Engine) -> None:
+    """Write FOLDER/plan.json: what `status` and the tables need to know of a study."""
+    about = {**plan.to_dict(), "workers": engine.workers}
+    write_atomically(store.folder / "plan.json", canonical(about))
 
 
 def _drive(
@@ -154,20 +158,18 @@ def _drive(
     progress: bool,
     tracker: Tracker | None,
 ) -> None:
-    from tqdm.auto import tqdm
-
     options: dict[str, Any] = {"retry": retry_failed, "token": token}
     function = partial(work, folder=store.folder, trainer=trainer, **options)
     waiting = [job for job in plan.jobs if _left(store, job, options)]
     queue = deque(sorted(waiting, key=lambda job: -job.seconds))  # long ones first: no long tail
     deaths: dict[str, int] = {}
-    watch = _Watch(plan, store, tracker)
-    bar = tqdm(total=len(plan), initial=watch.known, unit="run", disable=not progress)
+    watch = Watch(plan, store, workers=engine.workers, tracker=tracker)
+    shown = Progress(watch, shown=progress)
     try:
+        shown.show()
         with closing(engine.run(function, queue)) as events:
             for event in events:
-                bar.update(watch.look())
-                bar.set_postfix_str(watch.left(engine.workers), refresh=False)
+                shown.show()
                 match event:
                     case Tick():
                         continue
@@ -177,9 +179,9 @@ def _drive(
                         pass
                 if _left(store, job, options):
                     queue.append(job)
-        bar.update(watch.look())
+        shown.show(last=True)
     finally:
-        bar.close()
+        shown.close()
 
 
 def _count_death(
@@ -197,51 +199,3 @@ def _count_death(
 
 def _left(store: Store, job: Job, options: dict[str, Any]) -> list[Batch]:
     return [batch for batch in job.batches if not finished(store, batch, **options)]
-
-
-class _Watch:
-    """Follows a folder while workers write into it: how many are new, and how long it will take."""
-
-    def __init__(self, plan: Plan, store: Store, tracker: Tracker | None) -> None:
-        self.store, self.tracker = store, tracker
-        self.keys = set(plan.run_keys)
-        self.seconds = {
-            key: batch.seconds / len(batch.identities)
-            for batch in plan.batches
-            for key in batch.run_keys
-        }
-        self.present = self._present()
-        self.start, self.predicted_done = time.monotonic(), 0.0
-
-    @property
-    def known(self) -> int:
-        return len(self.present)
-
-    def _present(self) -> set[str]:
-        return {path.stem for path in self.store.runs.glob("*.json")} & self.keys
-
-    def look(self) -> int:
-        """How many runs were finished since the last look; each is told to the tracker."""
-        new = self._present() - self.present
-        for key in sorted(new):
-            self.predicted_done += self.seconds[key]
-            if self.tracker is not None:
-                _tell(self.tracker, self.store, key)
-        self.present |= new
-        return len(new)
-
-    def left(self, workers: int) -> str:
-        todo = sum(self.seconds[key] for key in self.keys - self.present)
-        if not self.predicted_done:
-            return f"about {duration(todo / workers)} left (predicted)"
-        pace = (time.monotonic() - self.start) / self.predicted_done
-        return f"about {duration(todo * pace)} left"
-
-
-def _tell(tracker: Tracker, store: Store, key: str) -> None:
-    try:
-        record = store.read(key)
-        if record is not None:
-            tracker(vars(record).copy())
-    except Exception as error:
-        warnings.warn(f"the tracker failed for run {key}: {type(error).__name__}: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import socket
@@ -14,7 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from aptheory.epochs import told_to
 from aptheory.errors import InputError
+from aptheory.studies.clock import Epochs
 from aptheory.studies.files import StorageError
 from aptheory.studies.plan import Batch, Job
 from aptheory.studies.records import DamagedError, Record, machine_failed
@@ -85,7 +88,8 @@ def work(
             try:
                 if train is None:
                     train = (trainer or _real_trainer)(job)
-                outcomes = train(batch, lead)
+                with told_to(Teller(store, batch)):
+                    outcomes = train(batch, lead)
                 records = _records(batch, outcomes, made_by(start, token, outcomes))
             except StorageError:
                 raise
@@ -105,6 +109,33 @@ def work(
             store.write_batch(batch.key, records)
     if busy:
         time.sleep(_WAIT_SECONDS)  # the job comes back; do not spin
+
+
+class Teller:
+    """Leaves word in the store how far a batch is, about once a second."""
+
+    def __init__(self, store: Store, batch: Batch) -> None:
+        identity, runs = batch.identities[0], len(batch.identities)
+        search = identity.get("search") or {}
+        candidates = math.prod(max(1, len(values)) for values in search.values())
+        trained = candidates + runs if identity.get("protocol") == "vtab" else candidates * runs
+        self.store, self.key = store, batch.key
+        self.total = trained * int(batch.recipe.get("epochs", 1))
+        self.done = self.step = 0
+        self.first = self.last = 0.0
+
+    def __call__(self, epoch: int, epochs: int, runs: int) -> None:
+        now = time.time()
+        self.done = min(self.total, self.done + runs)
+        if not self.step:
+            self.step, self.first = self.done, now
+        elif now - self.last < 1 and epoch < epochs:
+            return
+        self.last = now
+        self.store.tell(
+            self.key,
+            Epochs(self.done, self.total, self.step, self.first, now, epoch, epochs),
+        )
 
 
 def _real_trainer(job: Job) -> Trainer:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aptheory.devices import autocast
+from aptheory.epochs import epoch_done
 from aptheory.errors import InputError
 from aptheory.methods.per_run import PerRun
 from aptheory.training.batchnorm import Fused
@@ -293,6 +294,7 @@ class Loop:
                     f"the loss became {means[k]} in epoch {self.epoch} of {recipe.epochs} "
                     f"(learning rate {peak:g})"
                 )
+        epoch_done(self.epoch, recipe.epochs, runs)
 
     def _order(self, k: int, number: int) -> Int64[Tensor, " images"]:
         """The images of an epoch of run k, in the order in which it sees them."""
