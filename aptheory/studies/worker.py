@@ -15,13 +15,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from aptheory.epochs import told_to
 from aptheory.errors import InputError
 from aptheory.studies.clock import Epochs
 from aptheory.studies.files import StorageError
 from aptheory.studies.plan import Batch, Job
 from aptheory.studies.records import DamagedError, Record, machine_failed
 from aptheory.studies.store import Store
+from aptheory.training.epochs import told_to
 
 Outcomes = Sequence[Mapping[str, Any]]
 Trainer = Callable[[Batch, Sequence[Record]], Outcomes]

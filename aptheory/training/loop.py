@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aptheory.devices import autocast
-from aptheory.epochs import epoch_done
 from aptheory.errors import InputError
 from aptheory.methods.per_run import PerRun
 from aptheory.training.batchnorm import Fused
 from aptheory.training.drawing import POOL, Part, Parts, parts_of
+from aptheory.training.epochs import epoch_done
 from aptheory.training.head_start import start_head
 from aptheory.training.judging import WORST, Score
 from aptheory.training.kept import Kept

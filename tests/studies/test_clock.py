@@ -5,9 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from aptheory.epochs import epoch_done, told_to
 from aptheory.studies.clock import OVERHEAD, Epochs, Underway, seconds_left
 from aptheory.studies.status import doing, under_way
+from aptheory.training.epochs import epoch_done, told_to
 
 
 @pytest.mark.parametrize(("slope", "overhead"), [(1.0, 1.0), (6.0, 0.2), (0.3, 8.0)])
