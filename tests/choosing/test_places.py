@@ -94,15 +94,16 @@ def test_an_unknown_judge_is_refused(net, task):
         recommend_places(net, task, judge="luck")
 
 
-def test_the_verb_prints_both_pieces_of_advice(monkeypatch, net):
+def test_the_verb_prints_both_pieces_of_advice_where_both_are_asked_for(monkeypatch, net):
     task = small_task()
     monkeypatch.setattr("aptheory.studies.sources.load_network", lambda spec: net)
     monkeypatch.setattr("aptheory.studies.sources.load_task", lambda spec: task)
+    monkeypatch.setattr("aptheory.cli.options.DeviceOptions.recipe", lambda self: RECIPE)
     words = ["recommend", "small", "-t", "quarters", "--images", "40"]
-    result = CliRunner().invoke(app, words)
-    assert result.exit_code == 0, result.output
-    assert "prompt layer" in result.output
-    assert "Prompt here and read there" in result.output
-    assert "on validation images" in result.output
-    alone = CliRunner().invoke(app, [*words, "--no-read"])
+    both = CliRunner().invoke(app, [*words, "--read"])
+    assert both.exit_code == 0, both.output
+    assert "prompt layer" in both.output
+    assert "Prompt here and read there" in both.output
+    assert "on validation images" in both.output
+    alone = CliRunner().invoke(app, words)
     assert "Prompt here and read there" not in alone.output

@@ -11,7 +11,6 @@ from aptheory.cli import app
 from aptheory.findings.layer_map import layer_map
 from aptheory.findings.statistics import two_source_interval
 from aptheory.methods import ActivationPrompt, LayerProbe, LinearProbe
-from aptheory.training.cost import piece_operations
 from tests.quarters import RECIPE, small_cnn, small_task, small_vit
 
 SEEDS = (0, 1)
@@ -28,8 +27,18 @@ def net():
 
 
 @pytest.fixture(scope="module")
-def chart(net, task):
-    return layer_map(net, task, recipe=RECIPE, seeds=SEEDS, halving=False)
+def passed():
+    """How many images went through the network, call by call, while the chart was made."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def chart(task, passed):
+    net = small_vit()
+    handle = net.module.patch_embed.register_forward_hook(lambda _, __, z: passed.append(len(z)))
+    chart = layer_map(net, task, recipe=RECIPE, seeds=SEEDS, halving=False)
+    handle.remove()
+    return chart
 
 
 @pytest.fixture(scope="module")
@@ -75,20 +84,15 @@ def test_intervals_are_those_of_the_statistics(chart):
     assert (run["low"], run["high"]) == tuple(two_source_interval(correct[0]))[1:3]
 
 
-def test_the_places_are_walked_twice_however_many_cells_there_are(task):
-    net = small_vit()
-    passed = []
-    net.module.patch_embed.register_forward_hook(lambda _, __, z: passed.append(len(z)))
-    layer_map(net, task, recipe=RECIPE, seeds=SEEDS, halving=False)
-    piece_operations(net)  # one image, which the map counts as well
+def test_the_places_are_walked_twice_however_many_cells_there_are(task, chart, passed):
     images = len(task.train) + len(task.val) + len(task.test)
-    assert sum(passed) <= 2 * images + 4
+    assert 2 * images <= sum(passed) <= 2 * images + 4  # and a few that count operations
 
 
 def test_choices_are_made_on_validation_images(chart):
     cells = chart.cells
     best = cells.loc[cells["val_loss"].idxmin()]
-    assert chart.best == Cell(best["layer"], best["read"])
+    assert chart.best == Cell(int(best["layer"]), int(best["read"]))
     published = cells[(cells["read"] == 5) & (cells["layer"] < 5)]
     assert chart.best_published.layer == published.loc[published["val_loss"].idxmin(), "layer"]
     text = str(chart)
