@@ -4,26 +4,30 @@
     python -m benchmarks.networks                     # all -> benchmarks/networks.md; it resumes
     python -m benchmarks.networks resnet vit          # those whose name holds one of these words
 
-All families of timm (the smallest model of each), torchvision's classifiers, vision models of
-Hugging Face from small configurations, towers of open_clip, and modules as research code writes
-them, all with random weights. Of each: it splits, and its output equals the model's own bit for
-bit from every place; it profiles with the default measures; a prompt trains two steps at three
-places; VPT, LoRA and norm tuning train two steps. A refusal is an `InputError`, a sentence;
-anything else that is raised, and a difference of one bit, is wrong.
+The networks are those of `benchmarks.network_catalogue`, all with random weights. Of each: it
+splits, and its output equals the model's own bit for bit from every place; it profiles with the
+default measures; a prompt trains two steps at three places; VPT, LoRA and norm tuning train two
+steps. A refusal is an `InputError`, a sentence; anything else that is raised, and a difference of
+one bit, is wrong.
 
-Each network runs in a process of its own with a limit of time; the rows are kept in
-``--rows`` and go on from there.
+Each network runs in a process of its own on one thread, with a limit of processor time and of
+memory; the rows are kept in ``--rows`` and go on from there.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+import resource
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from benchmarks.network_catalogue import catalogue
 
 HERE = Path(__file__).parent
 STEPS = ("split", "profile", "ap", "vpt", "lora", "norm_tuning")
@@ -31,145 +35,16 @@ QUICK = (
     *("own/tokens", "own/headless", "own/behind", "own/shuffled", "own/squeeze", "own/channels"),
     *("timm/vit_tiny_patch16_224", "torchvision/resnet18", "transformers/Dinov2"),
 )
-SECONDS = 900
-
-
-# ------------------------------------------------------------------------------- the networks
-
-
-def catalogue() -> dict[str, Callable[[], tuple[Any, dict[str, Any]]]]:
-    """Name -> what makes the module and the settings that `load` needs."""
-    return {**_own(), **_transformers(), **_open_clip(), **_torchvision(), **_timm()}
-
-
-def _timm() -> dict[str, Any]:
-    import timm
-
-    def make(model: str) -> Any:
-        return timm.create_model(model), {}
-
-    names = json.loads((HERE / "smallest.json").read_text())
-    return {f"timm/{model}": lambda model=model: make(model) for model in names}
-
-
-def _torchvision() -> dict[str, Any]:
-    import torchvision.models as models
-
-    def make(name: str) -> Any:
-        extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        side = 299 if name == "inception_v3" else 224
-        return models.get_model(name, weights=None, **extra), {"input_shape": (3, side, side)}
-
-    classifiers = models.list_models(module=models)
-    heavy = ("_7gf", "_32gf", "_128gf", "_16gf", "_h_14", "_l_", "b5", "b6", "b7", "_large")
-    names = [n for n in classifiers if not any(word in n for word in heavy)]
-    return {f"torchvision/{name}": lambda name=name: make(name) for name in names}
-
-
-SMALL: dict[str, dict[str, Any]] = {
-    "ViT": {"image_size": 32, "patch_size": 8},
-    "DeiT": {"image_size": 32, "patch_size": 8},
-    "Dinov2": {"image_size": 32, "patch_size": 8},
-    "Dinov2WithRegisters": {"image_size": 32, "patch_size": 8},
-    "Beit": {"image_size": 32, "patch_size": 8},
-    "ViTMSN": {"image_size": 32, "patch_size": 8},
-    "IJepa": {"image_size": 32, "patch_size": 8},
-    "Swin": {"image_size": 64, "embed_dim": 24, "depths": [2, 2], "num_heads": [2, 2]},
-    "Swinv2": {"image_size": 64, "embed_dim": 24, "depths": [2, 2], "num_heads": [2, 2]},
-    "ConvNext": {"hidden_sizes": [16, 24], "depths": [2, 2], "num_stages": 2},
-    "ConvNextV2": {"hidden_sizes": [16, 24], "depths": [2, 2], "num_stages": 2},
-    "ResNet": {"embedding_size": 16, "hidden_sizes": [16, 24], "depths": [2, 2]},
-    "RegNet": {"embedding_size": 16, "hidden_sizes": [16, 32], "depths": [2, 2], "groups_width": 8},
-    "MobileNetV1": {},
-    "MobileNetV2": {},
-    "MobileViT": {},
-    "PoolFormer": {},
-    "Segformer": {},
-    "Pvt": {},
-    "Bit": {"embedding_size": 16, "hidden_sizes": [16, 32], "depths": [2, 2], "num_groups": 4},
-    "Levit": {},
-    "Cvt": {},
-    "EfficientNet": {},
-    "Hiera": {},
-    "Focalnet": {},
-}
-NARROW = {
-    "hidden_size": 24,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 2,
-    "intermediate_size": 48,
-    "num_labels": 5,
-}
-
-
-def _transformers() -> dict[str, Any]:
-    try:
-        import transformers
-    except ImportError:
-        return {}
-
-    def make(kind: str, settings: dict[str, Any]) -> Any:
-        config = getattr(transformers, f"{kind}Config")(**settings)
-        for key, value in (NARROW if "image_size" in settings else {"num_labels": 5}).items():
-            if key in config.to_dict() or key == "num_labels":
-                setattr(config, key, value)
-        side = settings.get("image_size", 64 if "depths" in settings else 224)
-        model = getattr(transformers, f"{kind}ForImageClassification")(config)
-        return model, {"input_shape": (3, side, side)}
-
-    known = {k: s for k, s in SMALL.items() if hasattr(transformers, f"{k}ForImageClassification")}
-    return {f"transformers/{k}": lambda k=k, s=s: make(k, s) for k, s in known.items()}
-
-
-def _open_clip() -> dict[str, Any]:
-    try:
-        import open_clip
-    except ImportError:
-        return {}
-
-    def make(name: str) -> Any:
-        visual = open_clip.create_model(name, pretrained=None).visual
-        size = visual.image_size
-        side = size[0] if isinstance(size, tuple) else size
-        return visual, {"input_shape": (3, side, side)}
-
-    return {f"open_clip/{n}": lambda n=n: make(n) for n in ("ViT-S-32-alt", "ViT-B-32", "RN50")}
-
-
-def _own() -> dict[str, Any]:
-    import torch
-    from torch import nn
-
-    from tests.networks import brought
-    from tests.networks.brought import Around, Maps, Tokens, vit
-
-    def with_side(module: nn.Module) -> Any:
-        return module, {"input_shape": brought.SHAPE}
-
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "tokens": Tokens,
-        "headless": lambda: Tokens(lambda net, x: net.backbone(x)),
-        "behind": lambda: Tokens(brought.joined(True), 1),
-        "registers": lambda: Tokens(brought.joined(False), 5),
-        "shuffled": lambda: Tokens(brought.shuffled),
-        "tokens_first": lambda: Tokens(brought.tokens_first),
-        "functional": lambda: Tokens(brought.functional),
-        "dense": lambda: Tokens(brought.dense),
-        "dict": lambda: Tokens(brought.returns_logits),
-        "len": lambda: Tokens(brought.counts_images),
-        "squeeze": lambda: Maps(brought.squeezes),
-        "convolution": lambda: Maps(brought.convolves, nn.Conv2d(16, 5, 1)),
-        "channels": brought.ChannelsFirst,
-        "last_axis": brought.LastAxis,
-        "wrapped_vit": lambda: Around(vit()),
-        "dino": lambda: Around(vit(num_classes=0)),
-        "mae": lambda: Around(vit(num_classes=0, global_pool="avg", class_token=True)),
-        "parallel": lambda: nn.DataParallel(Tokens()),
-        "half": lambda: Tokens().to(torch.bfloat16),
-        "branches": lambda: Tokens(brought.branches_on_values),
-        "random": lambda: Tokens(brought.draws),
-    }
-    return {f"own/{n}": lambda make=make: with_side(make()) for n, make in makers.items()}
+SECONDS = 400
+"""Of processor time, for one network."""
+GIGABYTES = 8
+PLACES = 12
+"""From how many the output is compared; all of a network that has no more."""
+SHARED = (
+    *("pandas", "peft", "scipy.stats", "sklearn.linear_model", "torchvision", "timm.models"),
+    *("aptheory.methods", "aptheory.profiling.profile", "aptheory.training.fit"),
+)
+"""What every trial imports."""
 
 
 # --------------------------------------------------------------------------------- the trials
@@ -185,7 +60,7 @@ def check(name: str) -> dict[str, Any]:
     module, settings = catalogue()[name]()
     row: dict[str, Any] = {"network": name}
     try:
-        net = ap.load(module, None, name=name.partition("/")[2], **settings)
+        net = _load(module, name.partition("/")[2], settings)
     except ap.InputError as error:
         return {**row, "split": str(error)}
     row |= {"places": len(net.layers), "last": net.layers[-1].name, "notes": list(net.notes)}
@@ -197,17 +72,40 @@ def check(name: str) -> dict[str, Any]:
             row[step] = "ok"
         except ap.InputError as error:
             row[step] = str(error)
+        except Exception as error:
+            row[step] = _wrong(error)
     return row
+
+
+def _load(module: Any, name: str, settings: dict[str, Any]) -> Any:
+    """The network on small images, or on its own where timm's model has one size."""
+    import aptheory as ap
+
+    try:
+        return ap.load(module, None, name=name, **settings)
+    except ap.InputError:
+        if not isinstance(module, str):
+            raise
+        return ap.load(module, None, name=name)
+
+
+def _wrong(error: Exception) -> str:
+    lines = str(error).splitlines() or [""]
+    return f"wrong: {type(error).__name__}: {lines[0]}"
 
 
 def _bit_for_bit(net: Any) -> str:
     """ "ok" where every place leads to the model's own output on two images."""
     import torch
 
+    last = len(net.layers) - 1
+    spread = {round(last * i / (PLACES - 1)) for i in range(PLACES)}
     with torch.inference_mode():
         x = torch.randn(2, *net.input_shape).to(net.dtype)
         expected = net.pick(net.module(x.clone()))
-        for layer, z in net.walk(x, stops=range(len(net.layers))):
+        for layer, z in net.walk(x, stops=range(last + 1)):
+            if last >= PLACES and layer.index not in spread:
+                continue
             if not torch.equal(net.run(z, start=layer.index), expected):
                 return f"wrong: from {layer.name} on it differs from the model"
     return "ok"
@@ -250,29 +148,31 @@ def run(name: str, seconds: int = SECONDS) -> dict[str, Any]:
     """One network in a process of its own; what ends otherwise than it should is wrong."""
     context: Any = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(name, sender))
+    process = context.Process(target=_child, args=(name, seconds, sender))
     process.start()
     sender.close()
     try:
-        if not receiver.poll(seconds):
-            return {"network": name, "split": f"not finished in {seconds} s"}
-        return receiver.recv()
+        return dict(receiver.recv())
     except EOFError:
+        process.join()
+        if process.exitcode == -signal.SIGXCPU:
+            return {"network": name, "split": f"not finished in {seconds} s of processor time"}
         return {"network": name, "split": "wrong: its process ended by itself"}
     finally:
         process.kill()
         process.join()
 
 
-def _child(name: str, sender: Any) -> None:
+def _child(name: str, seconds: int, sender: Any) -> None:
     import torch
 
     torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+    resource.setrlimit(resource.RLIMIT_DATA, (GIGABYTES << 30, GIGABYTES << 30))
     try:
         row = check(name)
     except Exception as error:
-        lines = str(error).splitlines() or [""]
-        row = {"network": name, "split": f"wrong: {type(error).__name__}: {lines[0]}"}
+        row = {"network": name, "split": _wrong(error)}
     sender.send(row)
 
 
@@ -335,9 +235,9 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, default=Path("runs/networks.json"))
     parser.add_argument("--seconds", type=int, default=SECONDS, help="for one network")
     settings = parser.parse_args()
-    import aptheory  # noqa: F401  (once, for all processes)
-
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    for module in SHARED:  # once, for all processes
+        importlib.import_module(module)
     names = [n for n in catalogue() if not settings.words or any(w in n for w in settings.words)]
     if settings.quick:
         names = [name for name in names if name in QUICK]

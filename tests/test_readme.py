@@ -77,6 +77,18 @@ def test_a_command_runs(words, folder, monkeypatch):
         assert (folder / "runs" / "mine" / "report.html").is_file()
 
 
+@pytest.mark.slow  # trains, profiles and draws
+def test_the_network_of_the_readme_runs_on_the_command_line(tmp_path, monkeypatch):
+    (text,) = [text for text in PYTHON if "def my_network" in text]
+    function = re.search(r"^def my_network.*?^    \)\n", text, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("my_networks.py").write_text(f"from torch import nn\n\n\n{function[0]}")
+    words = "run my_networks:my_network --input-shape 3,32,32 --weights random --task digits"
+    result = CliRunner().invoke(app, [*words.split(), "--out", "out", *SMALL, *SMALLER["run"][-4:]])
+    assert result.exit_code == 0, result.output
+    assert Path("out", "report.html").is_file()
+
+
 def test_the_make_targets_are_there():
     made = {words[1] for words in COMMANDS if words[0] == "make"}
     assert made == {"demo", "test"}

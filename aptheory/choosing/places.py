@@ -70,12 +70,6 @@ class PlaceChoice:
         return Score(float(row["val_accuracy"]), float(row["val_loss"]))
 
     def __str__(self) -> str:
-        shown = self.table[
-            [
-                *("layer", "layer_name", "read", "read_name", "method", "epochs"),
-                *("val_accuracy", "val_loss"),
-            ]
-        ]
         return "\n".join(
             [
                 f"{self.net.name} on {self.task}: {self.cell.words(self.net)}",
@@ -83,7 +77,7 @@ class PlaceChoice:
                 f"  cost: {100 * self.cost:.2g} % of the map of these places (operations, "
                 f"{MAP_SEEDS} seeds), {self.operations:.3g} operations in all",
                 "",
-                shown.to_string(index=False, float_format="{:.3f}".format),
+                self.table.to_string(index=False, float_format="{:.3f}".format),
             ]
         )
 
@@ -167,7 +161,7 @@ def recommend_places(
             scores[prompts[number]] = Score(last["val_accuracy"], last["val_loss"])
             epochs[prompts[number]] = int(last["epochs"])
         prompt = prompts[methods.index(search.best[0])]
-        stops = sorted(search.table["epochs"].unique())
+        stops = sorted({int(epoch) for epoch in search.table["epochs"]})
         walks = search.table.groupby("rung")["layer"].max().tolist()
         spent += operations(
             prices, [(cell, epochs[cell]) for cell in prompts], walks=walks, stops=stops

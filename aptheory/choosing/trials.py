@@ -38,7 +38,7 @@ class Prices:
         return float(sum(self.operations.forward))
 
     def after(self, layer: int, read: int | None = None) -> tuple[float, float]:
-        """Of one image from a layer on, perhaps to ``read`` only: forward, and backward."""
+        """Of one image from a layer on, or to ``read`` only: forward, and back to the layer."""
         ops = self.operations
         return float(sum(ops.forward[layer:read])), float(sum(ops.backward[layer:read]))
 

@@ -13,24 +13,29 @@ SHOWN = 40
 
 @verb
 def networks(
-    pattern: Annotated[str, typer.Argument(help="such as 'resnet*' or '*vit*small*'")] = "",
+    pattern: Annotated[
+        str, typer.Argument(help="a part of the name, or as 'resnet*' and '*vit*small*'")
+    ] = "",
 ) -> None:
-    """List the networks by name: the packaged ones, and timm's that match PATTERN."""
-    import timm
+    """List the networks by name: packaged, of timm, torchvision, open_clip and Hugging Face."""
+    from aptheory.networks.sources import list_networks
 
-    from aptheory.networks.zoo import models  # noqa: F401  (registers our own networks)
-
-    own = [name for name in timm.list_models("aptheory_*") if not pattern]
-    for name in own:
+    table = list_networks(pattern or None)
+    packaged = table["source"] == "aptheory"
+    for name in table["name"][packaged]:
         typer.echo(f"{name}: packaged with its weights, small")
-    matching = timm.list_models(pattern or "*")
-    trained = set(timm.list_models(pattern or "*", pretrained=True))
-    shown = matching if pattern else []
-    for name in shown:
-        typer.echo(f"{name}: {'timm, pretrained' if name in trained else 'timm, no weights'}")
-    if not pattern:
-        typer.echo(f"and {len(matching) - len(own)} of timm's: give a pattern such as 'resnet*'")
-    elif not shown:
+    others = table[~packaged]
+    if pattern:
+        for row in others.itertuples():
+            weights = "pretrained" if row.pretrained else "no weights"
+            typer.echo(f"{row.name}: {row.source}, {weights}")
+    else:
+        counts = others.groupby("source", sort=False).size()
+        typer.echo(
+            f"and {', '.join(f'{count:,} of {source}' for source, count in counts.items())}: give "
+            "a pattern such as resnet*, or torchvision:"
+        )
+    if table.empty:
         typer.echo(f"no network matches {pattern!r}; `aptheory networks` says which there are")
         raise typer.Exit(1)
 

@@ -51,7 +51,8 @@ def recommend(
     recipe = on.recipe()
     typer.echo(recommend_layer(net, opened, images=images, budget=budget, recipe=recipe, seed=seed))
     if read:
-        typer.echo(f"\nPrompt here and read there:\n{recommend_places(net, opened, seed=seed)}")
+        places_to_use = recommend_places(net, opened, recipe=recipe, seed=seed)
+        typer.echo(f"\nPrompt here and read there:\n{places_to_use}")
 
 
 @dataclass(kw_only=True)

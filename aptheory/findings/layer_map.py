@@ -1,4 +1,4 @@
-"""The map of a network and a task: accuracy over the prompted place and the one that is read.
+"""The map of a network and a task: accuracy over the prompted place and the place that is read.
 
     chart = layer_map(net, task, layers="blocks", seeds=(0, 1, 2))
     print(chart)
@@ -68,7 +68,7 @@ class LayerMap:
         rows = []
         names = ["network", "task", "layer", "read", "layer_name", "read_name", "method"]
         for key, runs in self.table.groupby(names, sort=False):
-            interval = self.interval(Cell(key[2], key[3]))
+            interval = self.interval(Cell(int(key[2]), int(key[3])))
             rows.append(
                 {
                     **dict(zip(names, key, strict=True)),
@@ -131,7 +131,7 @@ class LayerMap:
 
     def _best(self, rows: pd.DataFrame) -> Cell | None:
         scores = {
-            Cell(row.layer, row.read): Score(row.val_accuracy, row.val_loss)
+            Cell(int(row.layer), int(row.read)): Score(float(row.val_accuracy), float(row.val_loss))
             for row in rows[rows["finished"]].itertuples()
         }
         return min(scores, key=lambda cell: scores[cell].cost(self.judge)) if scores else None
@@ -219,7 +219,7 @@ def layer_map(
         by_settings = {str(method.settings()): cell for cell, method in methods.items()}
         trained += [(by_settings[str(o.method)], o) for o in search.outcomes + search.dropped]
         walks += search.table.groupby("rung")["layer"].max().tolist()
-        stops = sorted(search.table["epochs"].unique())
+        stops = sorted({int(epoch) for epoch in search.table["epochs"]})
     elif prompts:
         trained += _to_the_end(prompts, net, task, runs, pooling, options)
         walks.append(prompts[-1].layer)

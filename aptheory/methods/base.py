@@ -12,9 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 
 from aptheory.errors import InputError
 from aptheory.methods.per_run import PerRun, RunDropout, by_run, merged, normal
+from aptheory.methods.samples import AnyAxis, put_samples_first, sample_axes
 from aptheory.networks.fast_path import fast_path_off
 from aptheory.networks.reading import Reading, check_pooling
 
@@ -284,8 +283,17 @@ class Adapted(nn.Module):
         return sorted(int(key) for key in self.edits)
 
     def replace(self, name: str, module: nn.Module) -> None:
-        """Put ``module`` where the network has its submodule ``name`` (dotted)."""
-        self.net.replace(name, module)
+        """Put ``module`` where the network has its submodule ``name`` (dotted).
+
+        Of several runs it sees the samples on the first axis, wherever the submodule has them,
+        unless it is an `AnyAxis`; InputError where that cannot be.
+        """
+        inner = self.net.replace(name, module)
+        axis = sample_axes(self.original).get(name, 0) if self.runs > 1 else 0
+        if isinstance(module, AnyAxis):
+            module.axis = axis
+        elif axis > 0:
+            put_samples_first(module, inner, axis)
 
     # ---- running it
 
@@ -443,41 +451,3 @@ class Adapted(nn.Module):
 
 def _pruned(module: Any) -> int:
     return module.pruned() if hasattr(module, "pruned") else 0
-
-
-_called: WeakKeyDictionary[Network, frozenset[str]] = WeakKeyDictionary()
-
-
-def called_modules(net: Network) -> frozenset[str]:
-    """Names of the modules whose own forward runs on the samples when the network does.
-
-    Some attention modules read the weights of a linear layer without calling it; whatever stands
-    in for such a layer would silently do nothing. Others work out position biases from a table:
-    there is nothing of one sample's, or one run's, in what they read. Found once a network, with
-    one image and with two: what runs on samples gets twice the rows.
-    """
-    if net not in _called:
-        one, two = (_rows_seen(net, images) for images in (1, 2))
-        _called[net] = frozenset(n for n, rows in one.items() if two[n] == [2 * r for r in rows])
-    return _called[net]
-
-
-def _rows_seen(net: Network, images: int) -> dict[str, list[int]]:
-    """Module name -> length of the first axis of what it gave, call by call."""
-    seen: dict[str, list[int]] = defaultdict(list)
-
-    def note(_: Any, __: Any, given: Any, *, name: str) -> None:
-        first = given[0] if isinstance(given, (tuple, list)) and given else given
-        seen[name].append(len(first) if isinstance(first, Tensor) and first.dim() else 0)
-
-    handles = [
-        module.register_forward_hook(partial(note, name=name))
-        for name, module in net.module.named_modules()
-    ]
-    try:
-        with torch.no_grad(), fast_path_off():
-            net(torch.zeros(images, *net.input_shape).to(next(net.parameters())))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen

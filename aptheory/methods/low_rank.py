@@ -17,8 +17,9 @@ from torch import nn
 
 from aptheory.errors import InputError
 from aptheory.methods.attention_updates import UpdatedAttention
-from aptheory.methods.base import Adapted, Method, called_modules
+from aptheory.methods.base import Adapted, Method
 from aptheory.methods.registry import register
+from aptheory.methods.samples import sample_axes
 from aptheory.methods.spans import modules_at
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class LoRA(Method):
         """Names of the modules that get an update."""
         blocks = net.modules_between(net.block_layers[0], net.block_layers[-1] + 1)
         inside = [name for name in modules_at(net, self.layer) if name in blocks]
-        names = [name for name in inside if name in called_modules(net)]
+        names = [name for name in inside if name in sample_axes(net)]
         able = [name for name in names if _fits(net.module.get_submodule(name))]
         if self.targets is None:
             found = [

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from aptheory.methods.per_run import PerRun, by_run, copy_of, merged
+from aptheory.methods.samples import LAST_AXIS_ONLY, AnyAxis, sample_axes
 
 if TYPE_CHECKING:
     from aptheory.methods.base import Adapted
@@ -27,9 +28,7 @@ def owners(net: Network, parameters: Iterable[str]) -> dict[str, tuple[str, ...]
     parameter of the model itself has no module that could be replaced, and is left out. A module
     that stands at several places of its owner is named at the first.
     """
-    from aptheory.methods.base import called_modules
-
-    running = called_modules(net)
+    running = sample_axes(net)
 
     def around(name: str) -> str:
         while name and name not in running:
@@ -59,7 +58,7 @@ def give_own(adapted: Adapted, found: Mapping[str, tuple[str, ...]]) -> int:
     return min(adapted.original.layer_of(name) for name in found)
 
 
-class OwnWeights(nn.Module):
+class OwnWeights(AnyAxis):
     """``inner`` with the named parameters replaced by each run's own, pretrained at the start.
 
     The common layers have a form that treats all runs at once; any other module is called once
@@ -100,19 +99,22 @@ class OwnWeights(nn.Module):
         if self.runs == 1:
             values = {name: value[0] for name, value in own.items()}
             return _called_with(values, self.inner, args, kwargs)
-        if len(args) == 1 and not kwargs:
-            together = _together(self.inner, args[0], own, self.runs)
+        if (
+            len(args) == 1
+            and not kwargs
+            and (self.axis == 0 or isinstance(self.inner, LAST_AXIS_ONLY))
+        ):
+            together = _together(self.inner, args[0].transpose(0, self.axis), own, self.runs)
             if together is not None:
-                return together
+                return together.transpose(0, self.axis)
         return self._one_by_one(own, args, kwargs)
 
     def _one_by_one(
         self, own: Mapping[str, Tensor], args: tuple[Tensor, ...], kwargs: Mapping[str, object]
     ) -> Any:
-        axis = _batch_axis(self.inner)
         # Of nn.MultiheadAttention queries, keys and values are samples; of others the first input.
         samples = 3 if isinstance(self.inner, nn.MultiheadAttention) else 1
-        stacks = [value.chunk(self.runs, axis) for value in args[:samples]]
+        stacks = [value.chunk(self.runs, self.axis) for value in args[:samples]]
         parts = []
         for run in range(self.runs):
             values = {name: value[run] for name, value in own.items()}
@@ -120,10 +122,10 @@ class OwnWeights(nn.Module):
             parts.append(_called_with(values, self.inner, inputs, kwargs))
         if isinstance(parts[0], tuple):  # and what it weighed them by, where that was asked for
             return tuple(
-                None if each[0] is None else torch.cat(each, axis if n == 0 else 0)
+                None if each[0] is None else torch.cat(each, self.axis if n == 0 else 0)
                 for n, each in enumerate(zip(*parts, strict=True))
             )
-        return torch.cat(parts, axis)
+        return torch.cat(parts, self.axis)
 
 
 def _called_with(
@@ -134,12 +136,6 @@ def _called_with(
 ) -> Any:
     # Tied ones are all named; torch would tie them again, and not put back those of one module.
     return functional_call(inner, dict(values), args, dict(kwargs), tie_weights=False)
-
-
-def _batch_axis(inner: nn.Module) -> int:
-    """The axis of the samples: torch's own transformer modules may have the tokens first."""
-    attention = getattr(inner, "self_attn", inner)
-    return 0 if getattr(attention, "batch_first", True) else 1
 
 
 def _together(inner: nn.Module, x: Tensor, own: Mapping[str, Tensor], runs: int) -> Tensor | None:

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from aptheory.errors import InputError
-from aptheory.methods.base import Adapted, Method, called_modules
+from aptheory.methods.base import Adapted, Method
 from aptheory.methods.normalization import KINDS
 from aptheory.methods.own_weights import affine
 from aptheory.methods.per_run import normal
 from aptheory.methods.registry import register
+from aptheory.methods.samples import sample_axes
 from aptheory.methods.spans import parameters_at
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class SSF(Method):
             name
             for name, module in net.module.named_modules()
             if isinstance(module, OPERATIONS)
-            and name in called_modules(net)
+            and name in sample_axes(net)
             and f"{name}.weight" in used
             and f"{name}.bias" in used
         ]

@@ -131,7 +131,8 @@ def _tokens_in_order(net: Network) -> bool:
             changed = image.clone()
             rows = slice(row * step[0], (row + 1) * step[0])
             changed[:, :, rows, column * step[1] : (column + 1) * step[1]] += 3
-            moved = (net.run(changed, stop=layer.index) - before).abs().sum(-1)[0, layer.prefix :]
+            difference = net.run(changed, stop=layer.index) - before
+            moved = layer.positions(difference).abs().sum(-1)[0]
             share = (moved / moved.sum()).view(height, width).double().cpu()
             found_row = float(share.sum(1) @ torch.arange(height, dtype=torch.float64))
             found_column = float(share.sum(0) @ torch.arange(width, dtype=torch.float64))

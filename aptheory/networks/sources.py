@@ -94,8 +94,9 @@ def build(
 def list_networks(pattern: str | None = None) -> pd.DataFrame:
     """Every network that `load` takes by name and that is installed here.
 
-    ``pattern`` narrows them: with ``*`` or ``?`` as in file names, otherwise as a part of the name.
-    Columns: name, source, pretrained (whether weights are published for it). One row a name.
+    ``pattern`` narrows them: with ``*`` or ``?`` as in file names, with or without the source in
+    front, otherwise as a part of the name. Columns: name, source ("aptheory": packaged), pretrained
+    (whether weights are published for it). One row a name.
     """
     import pandas as pd
     import timm
@@ -104,7 +105,11 @@ def list_networks(pattern: str | None = None) -> pd.DataFrame:
     import aptheory.networks.zoo  # noqa: F401  (registers our own networks)
 
     published = {name.split(".")[0] for name in timm.list_pretrained()}
-    rows = [(name, "timm", name in published) for name in timm.list_models()]
+    own = set(timm.list_models("aptheory_*"))
+    rows = [
+        (name, "aptheory" if name in own else "timm", name in own | published)
+        for name in timm.list_models()
+    ]
     rows += [
         (f"torchvision:{name}", "torchvision", True) for name in models.list_models(module=models)
     ]
@@ -119,8 +124,13 @@ def list_networks(pattern: str | None = None) -> pd.DataFrame:
         rows += [(f"transformers:{name}", "transformers", True) for name in KINDS]
     if pattern:
         wild = pattern if any(letter in pattern for letter in "*?[") else f"*{pattern}*"
-        rows = [row for row in rows if fnmatch.fnmatch(row[0].lower(), wild.lower())]
+        rows = [row for row in rows if _matches(row[0], wild)]
     return pd.DataFrame(rows, columns=["name", "source", "pretrained"])
+
+
+def _matches(name: str, wild: str) -> bool:
+    names = {name.lower(), name.partition(":")[2].lower()}
+    return any(fnmatch.fnmatchcase(known, wild.lower()) for known in names)
 
 
 # -------------------------------------------------------------------------------------- timm

@@ -125,7 +125,10 @@ def test_a_network_that_code_made_is_named_again(tmp_path, monkeypatch):
     ("verb", "line"),
     [
         (["networks"], "aptheory_vit_mini"),
-        (["networks", "resnet10*"], "resnet10t"),
+        (["networks"], "of torchvision"),
+        (["networks", "resnet10*"], "resnet10t: timm, pretrained"),
+        (["networks", "torchvision:resnet18"], "torchvision:resnet18: torchvision, pretrained"),
+        (["networks", "dinov2-small"], "transformers:facebook/dinov2-small"),
         (["methods"], "norm_tuning"),
         (["recipes"], "quick: adamw"),
         (["measures"], "effective_rank"),

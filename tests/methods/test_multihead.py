@@ -1,8 +1,11 @@
 """Methods on nn.MultiheadAttention and torch's encoder: what learns there is felt there."""
 
+import copy
+
 import pytest
 import torch
 
+import aptheory as ap
 from aptheory.methods import METHODS, Adapter, BitFit, LoRA, NormTuning
 from tests.encoders import encoder
 
@@ -76,6 +79,16 @@ def test_print_says_what_was_adapted(net):
     text = repr(METHODS["ap"](layer=2).attach(net, classes=3, runs=2))
     assert "place 2" in text
     assert text.splitlines()[0].endswith(", 2 runs")
+
+
+def test_a_low_rank_update_folds(net):
+    adapted = moved(LoRA(rank=2).attach(net, classes=3)).eval()
+    plain = copy.deepcopy(net.module)
+    adapted.method.fold_into(adapted, plain)
+    plain = ap.load(plain, None, input_shape=(3, 32, 32))
+    with torch.no_grad():
+        learned = adapted.features(net.run(images(), stop=adapted.first_layer))
+        assert torch.allclose(plain.run(images(), stop=-1), learned, atol=1e-4)
 
 
 def test_frozen_weights_do_not_move(net):

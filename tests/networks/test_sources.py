@@ -205,5 +205,7 @@ def test_networks_are_listed():
     table = list_networks("*resnet18")
     assert {"resnet18", "torchvision:resnet18"} <= set(table["name"])
     assert list(table.columns) == ["name", "source", "pretrained"]
-    assert set(list_networks("aptheory")["source"]) == {"timm"}
+    assert set(list_networks("aptheory")["source"]) == {"aptheory"}
+    assert set(list_networks("torchvision:")["source"]) == {"torchvision"}
+    assert "torchvision:resnet18" in set(list_networks("resnet1?")["name"])
     assert len(list_networks("no such network")) == 0

@@ -1,0 +1,158 @@
+"""The map over the prompted and the read place: its cells, its cost, its picture, its verb."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import aptheory as ap
+from aptheory.choosing.cells import Cell
+from aptheory.cli import app
+from aptheory.findings.layer_map import layer_map
+from aptheory.findings.statistics import two_source_interval
+from aptheory.methods import ActivationPrompt, LayerProbe, LinearProbe
+from tests.quarters import RECIPE, small_cnn, small_task, small_vit
+
+SEEDS = (0, 1)
+
+
+@pytest.fixture(scope="module")
+def task():
+    return small_task()
+
+
+@pytest.fixture(scope="module")
+def net():
+    return small_vit()
+
+
+@pytest.fixture(scope="module")
+def passed():
+    """How many images went through the network, call by call, while the chart was made."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def chart(task, passed):
+    net = small_vit()
+    handle = net.module.patch_embed.register_forward_hook(lambda _, __, z: passed.append(len(z)))
+    chart = layer_map(net, task, recipe=RECIPE, seeds=SEEDS, halving=False)
+    handle.remove()
+    return chart
+
+
+@pytest.fixture(scope="module")
+def halved(net, task):
+    return layer_map(net, task, recipe=RECIPE, seeds=SEEDS)
+
+
+def test_the_map_is_the_triangle_with_its_diagonal_and_the_networks_end(chart):
+    expected = {(l, k) for l in (1, 2, 3) for k in (1, 2, 3, 5) if l <= k} | {(5, 5)}
+    assert set(zip(chart.cells["layer"], chart.cells["read"], strict=True)) == expected
+    methods = chart.cells.set_index(["layer", "read"])["method"]
+    assert methods[5, 5] == "linear_probe"
+    assert all(methods[k, k] == "layer_probe" for k in (1, 2, 3))
+    assert (methods.drop([(k, k) for k in (1, 2, 3, 5)]) == "ap").all()
+    assert len(chart.table) == len(SEEDS) * len(expected)
+
+
+@pytest.mark.parametrize(
+    ("cell", "method"),
+    [
+        (Cell(1, 3), ActivationPrompt(layer=1, read=3)),
+        (Cell(2, 5), ActivationPrompt(layer=2)),
+        (Cell(2, 2), LayerProbe(layer=2)),
+        (Cell(5, 5), LinearProbe()),
+    ],
+)
+def test_a_cell_is_its_method_trained_alone(net, task, chart, cell, method):
+    runs = [ap.Run(seed=seed) for seed in SEEDS]
+    alone = ap.fit_many(method, net, task, runs=runs, recipe=RECIPE)
+    rows = chart.table[(chart.table["layer"] == cell.layer) & (chart.table["read"] == cell.read)]
+    np.testing.assert_allclose(rows["val_loss"], [o.val_loss for o in alone], rtol=1e-4)
+    np.testing.assert_allclose(
+        rows["test_accuracy"], [o.test_accuracy for o in alone], atol=1.5 / len(task.test)
+    )
+
+
+def test_intervals_are_those_of_the_statistics(chart):
+    correct = np.stack([chart.correct[1, 3, seed] for seed in SEEDS])
+    expected = two_source_interval(correct)
+    row = chart.cells.set_index(["layer", "read"]).loc[(1, 3)]
+    assert (row["test_accuracy"], row["low"], row["high"]) == tuple(expected)[:3]
+    run = chart.table[(chart.table["layer"] == 1) & (chart.table["read"] == 3)].iloc[0]
+    assert (run["low"], run["high"]) == tuple(two_source_interval(correct[0]))[1:3]
+
+
+def test_the_places_are_walked_twice_however_many_cells_there_are(task, chart, passed):
+    images = len(task.train) + len(task.val) + len(task.test)
+    assert 2 * images <= sum(passed) <= 2 * images + 4  # and a few that count operations
+
+
+def test_choices_are_made_on_validation_images(chart):
+    cells = chart.cells
+    best = cells.loc[cells["val_loss"].idxmin()]
+    assert chart.best == Cell(int(best["layer"]), int(best["read"]))
+    published = cells[(cells["read"] == 5) & (cells["layer"] < 5)]
+    assert chart.best_published.layer == published.loc[published["val_loss"].idxmin(), "layer"]
+    text = str(chart)
+    for words in ("best layer probe", "linear probe", "cost: 1e+02 % of all cells"):
+        assert words in text.replace("100 %", "1e+02 %")
+
+
+def test_halving_trains_less_and_leaves_the_survivors_as_they_were(chart, halved):
+    assert halved.operations < halved.full_operations == chart.operations
+    probes = halved.cells["layer"] == halved.cells["read"]
+    assert halved.cells.loc[probes, "finished"].all()
+    dropped = halved.cells[~halved.cells["finished"]]
+    assert len(dropped) == 4  # two of six prompts go on
+    assert dropped["test_accuracy"].isna().all()
+    assert dropped["val_loss"].notna().all()
+    both = halved.table.merge(chart.table, on=["layer", "read", "seed"])
+    both = both[both["test_accuracy_x"].notna()]
+    np.testing.assert_allclose(both["val_loss_x"], both["val_loss_y"], rtol=1e-3)
+
+
+def test_the_picture_has_every_cell(chart, halved):
+    ax = ap.plots.layer_map(chart.cells)
+    assert np.isfinite(ax.images[0].get_array().filled(np.nan)).sum() == len(chart.cells)
+    assert ax.images[0].colorbar.ax.get_ylabel() == "test accuracy (%)"
+    ax = ap.plots.layer_map(halved.cells)
+    assert sum(bool(patch.get_hatch()) for patch in ax.patches) == 4
+    assert "validation" in ax.images[0].colorbar.ax.get_ylabel()
+
+
+def test_places_that_are_read_may_be_named(task):
+    chart = ap.layer_map(
+        small_cnn(), task, layers=[1], reads=[3], recipe=RECIPE, seeds=[0], halving=False
+    )
+    pairs = set(zip(chart.cells["layer"], chart.cells["read"], strict=True))
+    assert pairs == {(1, 3), (1, 6), (3, 3), (6, 6)}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"seeds": []}, "seeds must be"),
+        ({"seeds": [1, 1]}, "seeds must be"),
+        ({"judge": "luck"}, "judge must be"),
+        ({"reads": 77}, "no place 77"),
+        ({"pooling": "max"}, "pooling must be"),
+    ],
+)
+def test_what_makes_no_map_is_refused(net, task, options, words):
+    with pytest.raises(ap.InputError, match=words):
+        layer_map(net, task, recipe=RECIPE, **options)
+
+
+def test_the_verb_writes_the_table_and_the_picture(tmp_path):
+    words = "map aptheory_vit_mini -t digits --subset 20,20,20 --layers 6,7 --seeds 1 --epochs 1"
+    result = CliRunner().invoke(app, [*words.split(), "--out", str(tmp_path / "map")])
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "map" / "map.csv")
+    assert {"layer", "read", "method", "seed", "val_accuracy", "low", "high"} <= set(table)
+    assert {path.name for path in (tmp_path / "map").iterdir()} == {
+        *("map.csv", "map.png", "map.pdf")
+    }
+    assert "best on validation" in result.output
+    assert "% of a full sweep" in result.output
