@@ -76,10 +76,10 @@ class FitOptions:
             "batch_size": self.batch_size,
             "label_smoothing": self.label_smoothing,
         }
-        given = {name: value for name, value in wanted.items() if value is not None}
+        chosen = {name: value for name, value in wanted.items() if value is not None}
         return Recipe.named(
             self.recipe,
-            **given,
+            **chosen,
             augment=self.augment,
             balance="weights" if self.balance else "none",
             precision=precision,

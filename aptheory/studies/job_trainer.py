@@ -102,11 +102,11 @@ class JobTrainer:
             for lr, decay in candidates
         ]
         each = [method for method in methods for _ in candidates]
-        found = self._fit(each, runs, self.task, recipe, batch)
+        outcomes = self._fit(each, runs, self.task, recipe, batch)
         size = len(candidates)
         return [
-            self._outcome(found[start : start + size], batch)
-            for start in range(0, len(found), size)
+            self._outcome(outcomes[start : start + size], batch)
+            for start in range(0, len(outcomes), size)
         ]
 
     def _vtab(
@@ -125,8 +125,8 @@ class JobTrainer:
             for seed in batch.seeds
         ]
         outcomes = []
-        for found in self._fit(methods, runs, self._whole, final, batch):
-            outcome = self._outcome([found], batch)
+        for trained in self._fit(methods, runs, self._whole, final, batch):
+            outcome = self._outcome([trained], batch)
             for measure in (
                 "val_accuracy",
                 "val_loss",
@@ -152,16 +152,16 @@ class JobTrainer:
     ) -> list[Outcome]:
         kept = self._activations(task, recipe, batch.place)
         prompted = methods[0].role == "prompt"
-        found = fit_many(
+        outcomes = fit_many(
             methods, self.net, task, runs=runs, recipe=recipe, kept=kept, keep_models=prompted
         )
-        for outcome in found:
+        for outcome in outcomes:
             if prompted and outcome.adapted is not None:
                 control = outcome.adapted.method.control(outcome.adapted)
                 if control is not None and hasattr(control, "norm"):
                     outcome.method["prompt_norm"] = control.norm
                 outcome.adapted = None
-        return found
+        return outcomes
 
     def _activations(self, task: Task, recipe: Recipe, place: int) -> Kept:
         """What enters ``place``, carried on from the place before where that changes no bit."""
@@ -204,7 +204,7 @@ class JobTrainer:
             "dtype": batch.recipe["precision"],
         }
         # Logits that overflow still have a largest entry, hence an accuracy; it means nothing.
-        usable = [one for one in tried if not one.failed and math.isfinite(one.val_loss)]
+        usable = [run for run in tried if not run.failed and math.isfinite(run.val_loss)]
         if not usable:
             reason = tried[0].stopped_reason or "its validation loss is not finite"
             return {"failed": reason, "search": search, "costs": costs}
