@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Real, UInt8
@@ -105,8 +105,8 @@ class Transform:
 
     def squashed(self) -> Transform:
         """The whole picture, bilinear, aspect ratio not kept, but for what was given by hand."""
-        plain = {"resize": "squash", "crop": 1.0, "interpolation": "bilinear"}
-        return replace(self, **{k: v for k, v in plain.items() if k not in self.chosen})  # type: ignore[arg-type]
+        plain: dict[str, Any] = {"resize": "squash", "crop": 1.0, "interpolation": "bilinear"}
+        return replace(self, **{k: v for k, v in plain.items() if k not in self.chosen})
 
     def scaled(self, picture: Sides) -> Sides:
         """(height, width) to which a picture of that size is scaled before the crop."""

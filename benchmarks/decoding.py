@@ -19,8 +19,8 @@ import numpy as np
 
 import aptheory as ap
 from aptheory import tasks
-from aptheory.tasks.base import Split
 from aptheory.tasks.readers.files import FileSplit
+from aptheory.tasks.split import Split
 
 BATCH = 64
 

@@ -35,10 +35,11 @@ class Verbs(TyperGroup):
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run a command; a mistake in its words is one line too, with the way to the help."""
+        options: dict[str, Any] = {**extra, "standalone_mode": False}
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
+            return super().main(*args, **options)
         try:
-            code = super().main(*args, standalone_mode=False, **extra)
+            code = super().main(*args, **options)
         except _CLICK_ERROR as error:
             if type(error).__name__ == "NoArgsIsHelpError":
                 error.show()
@@ -149,7 +150,7 @@ def with_groups(function: Callable[..., None]) -> Callable[..., None]:
 
     call.__signature__ = inspect.Signature(plain)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in plain}
-    del call.__wrapped__  # type: ignore[attr-defined]
+    del call.__wrapped__
     return call
 
 

@@ -79,10 +79,10 @@ class FitOptions:
             "batch_size": self.batch_size,
             "label_smoothing": self.label_smoothing,
         }
-        given = {name: value for name, value in wanted.items() if value is not None}
+        chosen = {name: value for name, value in wanted.items() if value is not None}
         return Recipe.named(
             self.recipe,
-            **given,
+            **chosen,
             augment=self.augment,
             mix=self.mix,
             balance="weights" if self.balance else "none",

@@ -87,8 +87,8 @@ class NetworkOptions:
             "output": self.output,
             "options": dict(map(_pair, self.option)) if self.option else None,
         }
-        given = {key: value for key, value in values.items() if value is not None}
-        return {kind: name, "weights": self.weights, "granularity": self.granularity, **given}
+        chosen = {key: value for key, value in values.items() if value is not None}
+        return {kind: name, "weights": self.weights, "granularity": self.granularity, **chosen}
 
 
 def _numbers(option: str, text: str | None, kind: type) -> list[Any] | None:

@@ -43,7 +43,7 @@ def fold(adapted: Adapted) -> nn.Module:
     weight, bias = adapted.head.folded()
     # The rules below may move the classifier's bias, so the classifier is set last.
     shift = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
-    adapted._feature_shift = shift  # type: ignore[assignment]
+    adapted._feature_shift = shift
     try:
         adapted.method.fold_into(adapted, module)
         bias = bias + weight @ shift

@@ -130,7 +130,9 @@ def from_settings(
     if unknown:
         has = f"its settings are {', '.join(known)}" if known else "it has no settings"
         raise InputError(f"{name} has no setting {unknown[0]!r}; {has}.")
-    plain = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    plain: dict[str, Any] = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in values.items()
+    }
     hints = get_type_hints(chosen)
     for key, value in plain.items():
         if not _is(value, hints[key]):

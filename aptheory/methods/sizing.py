@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aptheory.errors import InputError
 
@@ -21,9 +21,12 @@ def sized(method: Method, net: Network, *, classes: int, parameters: int) -> Met
     if word is None:
         return method
 
+    def of_size(size: int) -> Method:
+        setting: dict[str, Any] = {word: size}
+        return replace(method, **setting)
+
     def count(size: int) -> int:
-        changed = replace(method, **{word: size})  # type: ignore[arg-type]
-        return changed.attach(net, classes=classes).count(head=False)
+        return of_size(size).attach(net, classes=classes).count(head=False)
 
     try:
         one, two = count(1), count(2)
@@ -32,4 +35,4 @@ def sized(method: Method, net: Network, *, classes: int, parameters: int) -> Met
     guess = 1 + (parameters - one) // max(1, two - one)
     sizes = {max(1, size) for size in (guess, guess + 1)}
     best = min(sorted(sizes), key=lambda size: abs(count(size) - parameters))
-    return replace(method, **{word: best})  # type: ignore[arg-type]
+    return of_size(best)

@@ -5,7 +5,7 @@ distances between class means with distances within a class, and streams; ``logm
 2021) is the evidence of a Bayesian linear model, with nothing to tune.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -193,10 +193,10 @@ class _Classes:
     """Count (classes,), mean (classes, width) and scatter (classes,) of each class, float64."""
 
     def __init__(self, classes: int, width: int, device: torch.device) -> None:
-        kind = {"dtype": torch.float64, "device": device}
-        self.count = torch.zeros(classes, **kind)  # type: ignore[call-overload]
-        self.mean = torch.zeros(classes, width, **kind)  # type: ignore[call-overload]
-        self.scatter = torch.zeros(classes, **kind)  # type: ignore[call-overload]
+        kind: dict[str, Any] = {"dtype": torch.float64, "device": device}
+        self.count = torch.zeros(classes, **kind)
+        self.mean = torch.zeros(classes, width, **kind)
+        self.scatter = torch.zeros(classes, **kind)
 
     @classmethod
     def of(cls, features: Tensor, labels: Tensor) -> "_Classes":

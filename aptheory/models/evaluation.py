@@ -81,10 +81,10 @@ class Evaluation:
 
         rows = []
         for number, name in enumerate(self.classes):
-            true, said = self.labels == number, self.predicted == number
-            right = int((true & said).sum())
+            true, predicted = self.labels == number, self.predicted == number
+            right = int((true & predicted).sum())
             row = {"class": name, "images": int(true.sum())}
-            for measure, among in (("recall", true), ("precision", said)):
+            for measure, among in (("recall", true), ("precision", predicted)):
                 count = int(among.sum())
                 shares = (np.nan, np.nan, np.nan)
                 if count:

@@ -104,7 +104,7 @@ def unplaced_attention_layers(net: Network) -> tuple[AttentionLayer, ...]:
     return _once(net, "_attention_sites", lambda: tuple(_find(net)))
 
 
-def _once(net: Network, key: str, make: Callable[[], tuple]) -> tuple:
+def _once(net: Network, key: str, make: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
     cached = net.__dict__.get(key)
     if cached is None or cached[0] is not net.module:
         cached = net.__dict__[key] = (net.module, make())
@@ -140,8 +140,8 @@ def _run_once(module: nn.Module, images: Tensor) -> list[_Found]:
         around = {n: s for n, s in inputs.items() if not n or (name + ".").startswith(n + ".")}
         found.append(_Found(name, call, seen.shape, around))
 
-    def enter(name: str) -> Callable:
-        def hook(_: nn.Module, args: tuple) -> None:
+    def enter(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
             if args and isinstance(args[0], Tensor):
                 inputs[name] = tuple(args[0].shape)
 

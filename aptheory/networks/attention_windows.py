@@ -12,6 +12,7 @@ import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 from aptheory.networks.attention_calls import AttentionLayer, Seen, Watch, Window, by_head, watching
 from aptheory.networks.geometry import token_grid
 from aptheory.networks.network import Network
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
 
 
 def raster(
@@ -71,12 +75,12 @@ def rows_are_positions(net: Network, site: AttentionLayer) -> bool:
     return bool(rows.any()) and not bool(rows.all())
 
 
-def _calls(net: Network, names: set[str]) -> dict[str, tuple[tuple, dict]]:
+def _calls(net: Network, names: set[str]) -> dict[str, tuple[Args, Kwargs]]:
     """The arguments with which these modules are first called for one image."""
-    calls: dict[str, tuple[tuple, dict]] = {}
+    calls: dict[str, tuple[Args, Kwargs]] = {}
 
-    def keep(name: str) -> Callable:
-        def hook(_: nn.Module, args: tuple, kwargs: dict) -> None:
+    def keep(name: str) -> Callable[[nn.Module, Args, Kwargs], None]:
+        def hook(_: nn.Module, args: Args, kwargs: Kwargs) -> None:
             calls.setdefault(name, (args, kwargs))
 
         return hook
@@ -141,7 +145,7 @@ def _tokens_in_order(net: Network) -> bool:
     return True
 
 
-def _with_places(net: Network, site: AttentionLayer, args: tuple, kwargs: dict) -> AttentionLayer:
+def _with_places(net: Network, site: AttentionLayer, args: Args, kwargs: Kwargs) -> AttentionLayer:
     """The site with the places of its windows' tokens, where they can be told."""
     assert site.window is not None
     tokens = args[0]
@@ -185,7 +189,7 @@ class _Enough(Exception):
     """The scores are known; the rest of the block need not run."""
 
 
-def _scores(net: Network, site: AttentionLayer, args: tuple, kwargs: dict) -> Seen:
+def _scores(net: Network, site: AttentionLayer, args: Args, kwargs: Kwargs) -> Seen:
     found: list[Seen] = []
 
     def note(name: str, call: int, seen: Seen) -> None:

@@ -186,7 +186,7 @@ class Network(nn.Module):
         if isinstance(layer, float) and 0 <= layer <= 1:
             return self.layers[round(layer * last)]
         whole = isinstance(layer, Integral) and not isinstance(layer, bool)
-        if whole and -last - 1 <= layer <= last:
+        if whole and -last - 1 <= int(layer) <= last:
             return self.layers[int(layer)]
         names = [known.name for known in self.layers]
         near = difflib.get_close_matches(str(layer), names, n=3)
@@ -206,8 +206,9 @@ class Network(nn.Module):
             return self.layers
         if isinstance(layers, str) and layers == "blocks":
             return tuple(self.layers[index] for index in self.block_layers)
-        single = isinstance(layers, str | int | float | Layer)
-        several = [self.place(layer) for layer in ((layers,) if single else layers)]
+        if isinstance(layers, str | int | float | Layer):
+            layers = (layers,)
+        several = [self.place(layer) for layer in layers]
         if not several:
             raise InputError(f'no place of {self.name} is given: name some, or "all" or "blocks".')
         return tuple(self.layers[index] for index in sorted({layer.index for layer in several}))

@@ -27,7 +27,7 @@ class Pick:
             SplitError: there is none, or several and none is known; names them.
         """
         traced = isinstance(returned, fx.Proxy)
-        value = returned.tracer.values[returned.node] if traced else returned  # type: ignore[attr-defined]
+        value = returned.tracer.values[returned.node] if traced else returned
         if isinstance(value, Tensor) and self.which is None:
             return returned
         key = self.key(value)

@@ -52,7 +52,7 @@ class Piece:
         }
         self.__dict__.update(state)
 
-    def __deepcopy__(self, memo: dict) -> Piece:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Piece:
         return self  # never changed after it is built
 
 

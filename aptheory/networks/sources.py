@@ -185,7 +185,8 @@ def _bring_timm(name: str) -> str:
         if repository.endswith("/"):
             repository += f"{config.architecture}.{config.tag}".rstrip(".")
         return f"hf download {repository}"
-    return config.url or ""
+    url = config.url or ""
+    return url if isinstance(url, str) else url[0]
 
 
 # ------------------------------------------------------------------------------- torchvision
@@ -318,9 +319,9 @@ class Tower(nn.Module):
         super().__init__()
         self.backbone = backbone
         for part in backbone.modules():
-            plain = inspect.unwrap(type(part).forward)
-            if plain is not type(part).forward:
-                part.__class__ = _undecorated(type(part))
+            kind: Any = type(part)
+            if inspect.unwrap(kind.forward) is not kind.forward:
+                part.__class__ = _undecorated(kind)
 
     def forward(self, x: Any) -> Any:  # a tensor, or its stand-in while it is traced
         output = self.backbone(pixel_values=x)

@@ -80,7 +80,7 @@ class _Proxy(fx.Proxy):
 
     tracer: _Tracer
 
-    def __getattr__(self, name: str) -> fx.Proxy | None:
+    def __getattr__(self, name: str) -> Any:  # an attribute, or None
         # What the example lacks, or has as None, a forward may ask for with a default.
         absent = getattr(self.tracer.values[self.node], name) is None
         return None if absent else _Attribute(self, name)
@@ -129,7 +129,7 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return module_qualified_name not in self.opened
 
-    def call_module(self, m: nn.Module, forward: Callable, args: Any, kwargs: Any) -> Any:
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self._running:
             return forward(*args, **kwargs)
         inner = inner_module(m)
@@ -213,7 +213,7 @@ class _Tracer(fx.Tracer):
     def to_bool(self, obj: fx.Proxy) -> bool:
         return bool(self.number(obj.node))
 
-    def iter(self, obj: fx.Proxy) -> Iterator:
+    def iter(self, obj: fx.Proxy) -> Iterator[fx.Proxy]:
         count = self.answer(len(self.values[obj.node]))
         return iter([obj[i] for i in range(count)])  # type: ignore[index]
 
@@ -241,7 +241,7 @@ def _traced_functions(functions: set[int], *scopes: dict[str, Any]) -> Iterator[
     own file; fx sees to the files of the modules below.
     """
 
-    def wrap(function: Callable) -> Callable:
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         def traced(*args: Any, **kwargs: Any) -> Any:
             leaves = tree_leaves((args, kwargs))
             proxy = next((leaf for leaf in leaves if isinstance(leaf, fx.Proxy)), None)

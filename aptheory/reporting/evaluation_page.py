@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from aptheory.models.evaluation import Evaluation
-    from aptheory.tasks.base import Split
+    from aptheory.tasks.split import Split
 
 SHOWN = 24
 SIDE = 112

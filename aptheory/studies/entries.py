@@ -123,11 +123,11 @@ def source(item: Any, kind: str, checks: Mapping[str, Check]) -> Any:
 def method(item: Any) -> Any:
     """An entry of a study's methods: text, a table with a name, a `Method`, or a class of them."""
     if isinstance(item, type):
-        from aptheory.methods.registry import METHODS, factory_of, register
+        from aptheory.methods.registry import factory_of, register
 
-        name = register(item).name
-        built_in = METHODS[name].__module__.startswith("aptheory.")
-        return name if built_in else {"name": name, "factory": factory_of(item)}
+        kind: Any = register(item)
+        built_in = kind.__module__.startswith("aptheory.")
+        return kind.name if built_in else {"name": kind.name, "factory": factory_of(kind)}
     if isinstance(item, Mapping):
         if not isinstance(item.get("name", item.get("method")), str):
             raise InputError(f"a method has no name: {shown(dict(item))}; add name = 'ap'.")

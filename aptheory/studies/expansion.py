@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aptheory.errors import InputError
 from aptheory.studies.records import key_of
@@ -62,7 +62,7 @@ def methods_of(
         if study.equal and number == 0:
             target = _target(template, places, fixed, attach)
         for place in chosen:
-            method = template if place is None else replace(template, layer=place)  # type: ignore[call-arg]
+            method = template if place is None else _at(template, place)
             if study.equal and number and target is not None:
                 from aptheory.methods.sizing import sized
 
@@ -96,8 +96,14 @@ def _target(
 ) -> int:
     """Parameters without head of the study's first method, at the middle one of its layers."""
     middle = places[len(places) // 2]
-    method = template if fixed else replace(template, layer=middle)  # type: ignore[call-arg]
+    method = template if fixed else _at(template, middle)
     return attach(method).count(head=False)
+
+
+def _at(method: Method, place: int) -> Method:
+    """The method at that layer."""
+    setting: dict[str, Any] = {"layer": place}
+    return replace(method, **setting)
 
 
 def _templates(study: Study, net: Network) -> Iterator[tuple[Method, bool]]:
@@ -135,9 +141,9 @@ def _has_layer(kind: type[Method]) -> bool:
 
 def unusual(method: Method) -> str:
     """The settings that differ from the method's own defaults, its layer aside: ``tokens=5``."""
-    told = []
+    settings = []
     for item in fields(method):
         value = getattr(method, item.name)
         if value != item.default and item.name not in ("layer", "norm"):
-            told.append(f"{item.name}={value}")
-    return ",".join(told)
+            settings.append(f"{item.name}={value}")
+    return ",".join(settings)

@@ -104,10 +104,10 @@ class JobTrainer:
             for lr, decay in candidates
         ]
         each = [method for method in methods for _ in candidates]
-        found = self._fit(each, runs, self.task, recipe, batch)
+        outcomes = self._fit(each, runs, self.task, recipe, batch)
         size = len(candidates)
         return [
-            self._outcome(found[k * size : (k + 1) * size], batch, key)
+            self._outcome(outcomes[k * size : (k + 1) * size], batch, key)
             for k, key in enumerate(batch.run_keys)
         ]
 
@@ -127,9 +127,9 @@ class JobTrainer:
             for seed in batch.seeds
         ]
         outcomes = []
-        trained = self._fit(methods, runs, self._whole, final, batch)
-        for found, key in zip(trained, batch.run_keys, strict=True):
-            outcome = self._outcome([found], batch, key)
+        results = self._fit(methods, runs, self._whole, final, batch)
+        for trained, key in zip(results, batch.run_keys, strict=True):
+            outcome = self._outcome([trained], batch, key)
             for measure in (
                 "val_accuracy",
                 "val_loss",
@@ -156,17 +156,17 @@ class JobTrainer:
         kept = self._activations(task, recipe, batch.place)
         prompted = methods[0].role == "prompt"
         wanted = prompted or self.models is not None
-        found = fit_many(
+        outcomes = fit_many(
             methods, self.net, task, runs=runs, recipe=recipe, kept=kept, keep_models=wanted
         )
-        for outcome in found:
+        for outcome in outcomes:
             if prompted and outcome.adapted is not None:
                 control = outcome.adapted.method.control(outcome.adapted)
                 if control is not None and hasattr(control, "norm"):
                     outcome.method["prompt_norm"] = control.norm
             if self.models is None:
                 outcome.adapted = None
-        return found
+        return outcomes
 
     def _activations(self, task: Task, recipe: Recipe, place: int) -> Kept:
         """What enters ``place``, carried on from the place before where that changes no bit."""
@@ -212,7 +212,7 @@ class JobTrainer:
             "dtype": batch.recipe["precision"],
         }
         # Logits that overflow still have a largest entry, hence an accuracy; it means nothing.
-        usable = [one for one in tried if not one.failed and math.isfinite(one.val_loss)]
+        usable = [run for run in tried if not run.failed and math.isfinite(run.val_loss)]
         if not usable:
             reason = tried[0].stopped_reason or "its validation loss is not finite"
             return {"failed": reason, "search": search, "costs": costs}

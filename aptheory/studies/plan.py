@@ -270,7 +270,10 @@ class _Pair:
         def attached(kind: type, method: Method) -> Adapted:
             return method.attach(self.net, classes=self.classes)
 
-        self.attach: Callable[[Method], Adapted] = lambda method: attached(type(method), method)
+        self.attach: Callable[[Method], Adapted] = lambda method: attached(
+            type(method),  # type: ignore[arg-type]  # mypy asks an instance for its hash
+            method,
+        )
 
     @property
     def batches(self) -> list[Batch]:

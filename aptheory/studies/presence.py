@@ -68,10 +68,10 @@ def _pass_over(other: Path, about: str, folder: Path) -> None:
             if lock(file):
                 other.unlink(missing_ok=True)
                 return
-            told = file.read()
+            owner = file.read()
     except OSError:
         return
-    if told and told != about:
+    if owner and owner != about:
         raise InputError(
             f"another study is running in {folder}; wait for it, or give this one a folder of its "
             "own with --out."

@@ -187,11 +187,11 @@ class Study:
         """
         values = dict(values)
         for many in _PLURALS:
-            one = many.removesuffix("s")
-            if one in values:
+            single = many.removesuffix("s")
+            if single in values:
                 if many in values:
-                    raise InputError(f"the study has both {one} and {many}; keep one of them.")
-                values[many] = [values.pop(one)]
+                    raise InputError(f"the study has both {single} and {many}; keep one of them.")
+                values[many] = [values.pop(single)]
         of_runtime = [item.name for item in fields(Runtime)]
         of_study = [item.name for item in fields(cls) if item.name not in ("runtime", "base")]
         for word in values:

@@ -172,8 +172,8 @@ def of_the_machine(error: BaseException) -> bool:
     if isinstance(error, InputError):
         return False
     words = ("out of memory", "can't allocate", "not enough memory", "CUDA error", "cuDNN error")
-    told = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-    return told or isinstance(error, OSError | MemoryError | ImportError)
+    of_memory = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return of_memory or isinstance(error, OSError | MemoryError | ImportError)
 
 
 def _lead(store: Store, batch: Batch) -> Ready | Waiting | Blocked:

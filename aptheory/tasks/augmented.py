@@ -17,7 +17,9 @@ from torch import Tensor
 
 from aptheory.errors import InputError
 from aptheory.preprocessing import Size, as_transform, fit_pixels
-from aptheory.tasks.base import Indices, Split, Steady, Task, digest_of, resize_of
+from aptheory.tasks.base import Task
+from aptheory.tasks.resizing import resize_of
+from aptheory.tasks.split import Indices, Split, Steady, digest_of
 
 Transform = Callable[[Any], Any]
 

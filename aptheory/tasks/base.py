@@ -107,7 +107,7 @@ class Selection(Steady):
         return resize_of(self.split)
 
     @property
-    def random(self) -> bool:  # type: ignore[override]
+    def random(self) -> bool:
         return is_random(self.split)
 
     def __len__(self) -> int:
@@ -137,7 +137,7 @@ class Joined(Steady):
         return choices.pop() if len(choices) == 1 else "squash"
 
     @property
-    def random(self) -> bool:  # type: ignore[override]
+    def random(self) -> bool:
         return any(map(is_random, self.splits))
 
     def __len__(self) -> int:
@@ -177,7 +177,7 @@ class CentreCropped(Steady):
         self.labels = split.labels
 
     @property
-    def random(self) -> bool:  # type: ignore[override]
+    def random(self) -> bool:
         return is_random(self.split)
 
     def __len__(self) -> int:
@@ -201,12 +201,12 @@ class Resized(Steady):
     """Another split whose pictures are made images as ``resize`` says (see `Task.resized`)."""
 
     def __init__(self, split: Split, resize: str) -> None:
-        self.split = split.split if isinstance(split, Resized | CentreCropped) else split
+        self.split: Split = split.split if isinstance(split, Resized | CentreCropped) else split
         self.resize = checked_resize(resize)
         self.labels = split.labels
 
     @property
-    def random(self) -> bool:  # type: ignore[override]
+    def random(self) -> bool:
         return is_random(self.split)
 
     def __len__(self) -> int:
@@ -258,12 +258,10 @@ class Task:
         """The split with numbers for labels, and what is not ours wrapped."""
         where = f"task {self.name!r}, {name} split"
         labels = as_column(split.labels, where)
-        if labels.dtype == object:
-            if not isinstance(split, ArraySplit):
-                as_labels(labels, len(self.classes), where)  # refuses texts
+        if labels.dtype == object and isinstance(split, ArraySplit):
             numbers, _ = number_classes({name: labels}, where, names=self.classes)
-            return ArraySplit(split.pixels, numbers[name])  # type: ignore[attr-defined]
-        as_labels(labels, len(self.classes), where)
+            return ArraySplit(split.pixels, numbers[name])
+        as_labels(labels, len(self.classes), where)  # refuses texts
         if isinstance(split, Steady):
             return split
         return Own(split, labels, where)
@@ -379,7 +377,7 @@ class Task:
         """
         cropped = isinstance(self.train, CentreCropped)
         preprocessing = SQUASHED if cropped else self.preprocessing
-        splits = {name: Resized(getattr(self, name), resize) for name in SPLITS}
+        splits: dict[str, Any] = {name: Resized(getattr(self, name), resize) for name in SPLITS}
         if self.pool is not None:
             splits["pool"] = Resized(self.pool, resize)
         return replace(self, preprocessing=preprocessing, **splits)

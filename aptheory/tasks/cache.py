@@ -10,14 +10,14 @@ from pathlib import Path
 def data_folder(root: str | Path | None = None) -> Path:
     """The folder of data sets: ``root``, or the variable APTHEORY_DATA, or
     ``~/.cache/aptheory/data``."""
-    given = root if root is not None else os.environ.get("APTHEORY_DATA")
-    return Path(given).expanduser() if given else cache_folder() / "data"
+    path = root if root is not None else os.environ.get("APTHEORY_DATA")
+    return Path(path).expanduser() if path else cache_folder() / "data"
 
 
 def cache_folder() -> Path:
     """The variable APTHEORY_CACHE, or ``~/.cache/aptheory``. Whatever is in it can be deleted."""
-    given = os.environ.get("APTHEORY_CACHE")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "aptheory"
+    path = os.environ.get("APTHEORY_CACHE")
+    return Path(path).expanduser() if path else Path.home() / ".cache" / "aptheory"
 
 
 def _file(kind: str, stamp: str) -> Path:

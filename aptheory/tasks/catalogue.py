@@ -10,8 +10,9 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from aptheory.errors import InputError
-from aptheory.tasks.base import Split, Task
+from aptheory.tasks.base import Task
 from aptheory.tasks.embedded import EMBEDDED
+from aptheory.tasks.split import Split
 
 #: Scheme -> reader, imported when used.
 READERS = {
@@ -217,8 +218,8 @@ def _read(scheme: str, place: str, seed: int, root: str | Path | None, group: An
         options = {"root": root}
     if group is not None:
         options |= _grouped(scheme, reader, group)
-    given = place if scheme in NOT_PATHS else Path(place).expanduser()
-    return _guarded(f"{scheme}:{place}", lambda: reader(given, seed=seed, **options))
+    source = place if scheme in NOT_PATHS else Path(place).expanduser()
+    return _guarded(f"{scheme}:{place}", lambda: reader(source, seed=seed, **options))
 
 
 def _grouped(scheme: str, reader: Callable[..., Task], group: Any) -> dict[str, Any]:

@@ -19,14 +19,13 @@ from aptheory.tasks.base import (
     Joined,
     Resized,
     Selection,
-    Split,
     Task,
-    digest_of,
 )
 from aptheory.tasks.cache import cache_folder, data_folder, write_whole
 from aptheory.tasks.present import locate
 from aptheory.tasks.readers.files import FileSplit
 from aptheory.tasks.registry import REGISTRY
+from aptheory.tasks.split import Split, digest_of
 from aptheory.tasks.survey import Survey, survey
 
 SHOWN = 20  # names in a list

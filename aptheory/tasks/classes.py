@@ -149,7 +149,7 @@ def _several(array: np.ndarray) -> str:
 
 def _of_objects(values: list[Any], where: str) -> np.ndarray:
     plain: list[Any] = []
-    kinds = set()
+    kinds: set[type] = set()
     for row, value in enumerate(values):
         if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
             value = value.item()

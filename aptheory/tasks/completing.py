@@ -61,7 +61,7 @@ def complete(
         )
         note = f"no {word}s given; cut 60/20/20 class by class, seed {seed}"
         train, val, test = (("", part) for part in cut)
-        return Parts(train, val, test, note + _said(np.concatenate(cut[1:]), kinds, groups_of))
+        return Parts(train, val, test, note + _facts(np.concatenate(cut[1:]), kinds, groups_of))
     if "train" not in labels or not ({"val", "test"} & set(labels)):
         lacking = "train" if "train" not in labels else "test"
         raise InputError(
@@ -85,8 +85,8 @@ def complete(
         copies=kinds,
         groups=groups_of,
     )
-    said = "" if published(name, labels["train"]) else _said(held, kinds, groups_of)
-    return Parts(("train", kept), ("train", held), (last, whole[last]), f"{note}; {how}{said}")
+    facts = "" if published(name, labels["train"]) else _facts(held, kinds, groups_of)
+    return Parts(("train", kept), ("train", held), (last, whole[last]), f"{note}; {how}{facts}")
 
 
 def published(name: str, labels: np.ndarray) -> bool:
@@ -94,7 +94,7 @@ def published(name: str, labels: np.ndarray) -> bool:
     return name in PUBLISHED and PUBLISHED[name].total == len(labels)
 
 
-def _said(held: np.ndarray, copies: np.ndarray | None, groups: np.ndarray | None) -> str:
+def _facts(held: np.ndarray, copies: np.ndarray | None, groups: np.ndarray | None) -> str:
     words = f" (sha256 {checksum(held)[:12]})"
     if groups is not None:
         words += f", {len(np.unique(groups))} groups kept whole"

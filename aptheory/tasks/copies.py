@@ -62,7 +62,7 @@ def _hashes(split: Any) -> list[Hashable]:
 def hash_of(image: np.ndarray) -> bytes:
     """sha256 of an image's shape and values."""
     hasher = hashlib.sha256(str(image.shape).encode())
-    hasher.update(np.ascontiguousarray(image))
+    hasher.update(np.ascontiguousarray(image).data)
     return hasher.digest()
 
 
@@ -85,7 +85,7 @@ def near(
     Flat pictures, whose prints have fewer than 8 bits of one kind, tell nothing and are passed
     over.
     """
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     if not len(second):
         return pairs
     for row, value in enumerate(first):

@@ -13,6 +13,9 @@ class Names(Sequence[str]):
     A list of as many strings takes about 90 bytes more for each of them.
     """
 
+    _bytes: bytes
+    _ends: np.ndarray
+
     def __init__(self, names: Iterable[str]) -> None:
         if isinstance(names, Names):
             self._bytes, self._ends = names._bytes, names._ends

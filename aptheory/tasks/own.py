@@ -65,7 +65,7 @@ class Own(Steady):
         )
 
     @cached_property
-    def random(self) -> bool:  # type: ignore[override]
+    def random(self) -> bool:
         """Whether one index gives two images: each of a few is read twice."""
         stated = getattr(self.split, "random", None)
         if stated is not None:

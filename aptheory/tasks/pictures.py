@@ -217,7 +217,7 @@ def peculiarity(data: bytes, scale: Callable[[], Scale]) -> bytes:
             words.append(scale().text)
         elif header.transparent and not header.deep:
             with Image.open(io.BytesIO(data)) as image:
-                if image.convert("RGBA").getextrema()[3][0] < 255:  # type: ignore[index]
+                if np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
                     words.append("on white")
     except InputError:
         raise
@@ -236,25 +236,25 @@ def with_channels(
     """
     import torch
 
-    given = images.shape[1]
-    if given == channels:
+    number = images.shape[1]
+    if number == channels:
         return images
-    if given == 1:
+    if number == 1:
         return images.expand(-1, channels, -1, -1)
-    if given == 3 and channels == 1:
+    if number == 3 and channels == 1:
         weights = torch.tensor([19595, 38470, 7471], device=images.device).view(1, 3, 1, 1)
         return ((images.int() * weights).sum(1, keepdim=True) + 0x8000 >> 16).to(torch.uint8)
     raise InputError(
-        f"{where} takes {channels} channels, but the pictures have {given}; choose the channels "
+        f"{where} takes {channels} channels, but the pictures have {number}; choose the channels "
         "of the pictures, or load the network with input_shape=(channels, height, width)."
     )
 
 
-def channels_note(given: int, channels: int) -> str:
+def channels_note(number: int, channels: int) -> str:
     """What `with_channels` does, in words; "" for nothing."""
-    if given == channels:
+    if number == channels:
         return ""
-    if given == 1:
+    if number == 1:
         return f"grey repeated over {channels} channels"
     return "colours turned to grey by their luma (ITU-R 601)"
 

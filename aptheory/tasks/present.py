@@ -59,12 +59,12 @@ def open_entry(entry: DataSet, *, root: str | Path | None = None, seed: int = 0)
     Raises `InputError` with the command that brings it if it is not there.
     """
     folder = data_folder(root)
-    found = locate(entry, folder)
-    if found is None:
+    location = locate(entry, folder)
+    if location is None:
         raise InputError(
             f"{entry.name} is not in {folder}; to bring it: {bring_command(entry, folder)}"
         )
-    made = _OPENERS[found.layout](entry, found.path, seed)
+    made = _OPENERS[location.layout](entry, location.path, seed)
     # The published protocol of a data set does not depend on the form in which it lies here.
     return made if resize_of(made.train) == "squash" else made.resized("squash")
 
@@ -125,7 +125,7 @@ def list_tasks(root: str | Path | None = None) -> pd.DataFrame:
             }
         )
     for entry in REGISTRY.values():
-        found = locate(entry, folder)
+        location = locate(entry, folder)
         rows.append(
             {
                 "name": entry.name,
@@ -137,9 +137,9 @@ def list_tasks(root: str | Path | None = None) -> pd.DataFrame:
                 "preprocessing": entry.preprocessing,
                 "licence": entry.licence,
                 "source": entry.source,
-                "layout": found.layout if found else "",
-                "place": str(found.path) if found else "",
-                "command": "" if found else bring_command(entry, folder),
+                "layout": location.layout if location else "",
+                "place": str(location.path) if location else "",
+                "command": "" if location else bring_command(entry, folder),
             }
         )
     return pd.DataFrame(rows)

@@ -39,7 +39,9 @@ class Steady:
     gives. ``random`` is true of a split that draws its images anew: nothing keeps them.
     """
 
-    random = False
+    @property
+    def random(self) -> bool:
+        return False
 
 
 def is_random(split: Split) -> bool:
@@ -50,9 +52,9 @@ def is_random(split: Split) -> bool:
 def digest_of(split: Split) -> str:
     """sha256 of a split's labels and of its pixels or file contents: equal for equal data wherever
     it lies. A split of somebody else's that has no ``digest`` is read whole, at 64×64."""
-    given = getattr(split, "digest", None)
-    if given is not None:
-        return str(given)
+    digest = getattr(split, "digest", None)
+    if digest is not None:
+        return str(digest)
     hasher = hashlib.sha256(np.ascontiguousarray(split.labels).astype("<i8").tobytes())
     for start in range(0, len(split), 256):
         batch = split.images(range(start, min(start + 256, len(split))), (64, 64))

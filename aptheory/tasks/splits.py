@@ -81,10 +81,10 @@ def stratified_cut(
     for part in parts:
         lacking = np.setdiff1d(labels, labels[part])
         if len(lacking):
-            units = groups if groups is not None else copies
+            bound = groups if groups is not None else copies
             kinds = "group(s)" if groups is not None else "different picture(s)"
             members = labels == lacking[0]
-            number = len(np.unique(units[members])) if units is not None else int(members.sum())
+            number = len(np.unique(bound[members])) if bound is not None else int(members.sum())
             raise InputError(
                 f"{where}: class {lacking[0]} has {number} {kinds}, which could not be cut into "
                 f"{len(fractions)} splits; give the splits yourself, or add pictures."

@@ -12,9 +12,10 @@ import torch
 
 from aptheory.errors import InputError
 from aptheory.tasks import pictures
-from aptheory.tasks.base import SPLITS, CentreCropped, Joined, Resized, Selection, Split, Task
+from aptheory.tasks.base import SPLITS, CentreCropped, Joined, Resized, Selection, Task
 from aptheory.tasks.copies import hash_of, near, prints
 from aptheory.tasks.readers.files import FileSplit, decode_image
+from aptheory.tasks.split import Split
 
 PRINT = (8, 9)  # height, width of the picture that a perceptual hash is made of
 ALIKE = 6  # mean difference of two small pictures, of 255, up to which they may be one
@@ -120,9 +121,9 @@ class Survey:
                 labels[look.content].add(look.label)
                 names.setdefault(look.content, look.name)
         return [
-            f"{names[content]} ({', '.join(self.classes[label] for label in sorted(found))})"
-            for content, found in labels.items()
-            if len(found) > 1
+            f"{names[content]} ({', '.join(self.classes[label] for label in sorted(classes))})"
+            for content, classes in labels.items()
+            if len(classes) > 1
         ]
 
     def _readable(self) -> Iterator[Look]:
@@ -134,10 +135,10 @@ def survey(task: Task, *, progress: bool = True) -> Survey:
     """Look at every picture of a task, once."""
     from tqdm import tqdm
 
-    found = Survey(task.classes)
+    made = Survey(task.classes)
     for name in SPLITS:
         split = getattr(task, name)
-        found.looks[name] = list(
+        made.looks[name] = list(
             tqdm(
                 _looks(split, name),
                 total=len(split),
@@ -146,7 +147,7 @@ def survey(task: Task, *, progress: bool = True) -> Survey:
                 leave=False,
             )
         )
-    return found
+    return made
 
 
 def file_split_of(split: Split) -> tuple[FileSplit, np.ndarray] | None:

@@ -6,15 +6,17 @@
 3. Means over the tasks of a group, over the 19 tasks, and over the 3 groups, with intervals.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from aptheory.errors import InputError
-from aptheory.tasks.base import Split, Task
+from aptheory.tasks.base import Task
 from aptheory.tasks.registry import VTAB_GROUPS
+from aptheory.tasks.split import Split
 
 _SETTINGS = ("network", "layer", "layer_name", "depth", "method")
 
@@ -81,9 +83,12 @@ def vtab_summary(
             f"the table has {measure!r} of task {row['task']!r}, seed {row['seed']}, twice; "
             "drop one, or keep the column that tells them apart"
         )
+    parts: Iterable[tuple[Any, pd.DataFrame]] = [((), chosen)]
+    if by:
+        parts = chosen.groupby(by, dropna=False, sort=True)
     frames = [
         _summary(part, members, confidence).assign(**dict(zip(by, key, strict=True)))
-        for key, part in (chosen.groupby(by, dropna=False, sort=True) if by else [((), chosen)])
+        for key, part in parts
     ]
     joined = pd.concat(frames, ignore_index=True)
     return joined[[*by, *(column for column in joined.columns if column not in by)]]

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -264,7 +264,7 @@ def one_repetition(
     *,
     seed: int,
     fits: tuple[str, ...] = ("exact", "overfitted", "constant"),
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Draw a problem and n samples, fit, and measure. Rows: fit, measure, value.
 
     The same `seed` gives the same problem for every n, so growth with n is seen within a problem.

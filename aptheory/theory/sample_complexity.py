@@ -75,7 +75,7 @@ def steps_to_zero(
         batch=batch,
         schedule="constant",
         shape=shape,
-        scale_rate=False,  # type: ignore[arg-type]
+        scale_rate=False,
     )
     runs = learn(
         network,

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -53,7 +53,7 @@ class TwoLayerCNN:
             raise InputError(f"kernels {self.kernels} are wider than the maps that they run over")
 
     @classmethod
-    def for_data(cls, data: Patterns, **settings) -> TwoLayerCNN:
+    def for_data(cls, data: Patterns, **settings: Any) -> TwoLayerCNN:
         """A network with the head that fits `data`."""
         return cls(head=head_weights(data), tokens=data.tokens, **settings)
 

@@ -35,7 +35,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -98,7 +98,7 @@ class TwoLayerViT:
             raise InputError(f"activation must be 'relu' or 'linear', got {self.activation!r}")
 
     @classmethod
-    def for_data(cls, data: Patterns, *, local: int = 2, **settings) -> TwoLayerViT:
+    def for_data(cls, data: Patterns, *, local: int = 2, **settings: Any) -> TwoLayerViT:
         """The theorem's network: layer 1 attends everywhere, layer 2 within `local`."""
         settings.setdefault("ranges", (data.tokens // 2, local))
         return cls(head=head_weights(data), tokens=data.tokens, **settings)

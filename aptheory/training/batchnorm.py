@@ -69,9 +69,9 @@ class Fused:
                 handles.append(module.register_forward_hook(after))
             else:
 
-                def before(_: Any, given: tuple[Tensor, ...], name: str = name) -> None:
-                    if id(given[0]) in outputs:
-                        pairs.append((outputs[id(given[0])][0], name))
+                def before(_: Any, inputs: tuple[Tensor, ...], name: str = name) -> None:
+                    if id(inputs[0]) in outputs:
+                        pairs.append((outputs[id(inputs[0])][0], name))
 
                 handles.append(module.register_forward_pre_hook(before))
         try:

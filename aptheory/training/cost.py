@@ -140,7 +140,9 @@ def _backward_reaches(adapted: Adapted) -> bool:
 # -------------------------------------------------------------------------------- measuring
 
 
-def _train_step(adapted: Adapted, optimizer: Any, x: Tensor, y: Tensor, *, kept: bool, dtype: str):
+def _train_step(
+    adapted: Adapted, optimizer: Any, x: Tensor, y: Tensor, *, kept: bool, dtype: str
+) -> Callable[[], None]:
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with autocast(x.device, dtype):
@@ -190,7 +192,7 @@ def step_memory(step: Callable[[], Any], device: torch.device) -> int:
         profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler,
     ):
         step()
-    results = profiler.profiler.kineto_results  # type: ignore[union-attr]
+    results = profiler.profiler.kineto_results
     events = [(e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]"]
     held = peak = 0
     for _, size in sorted(events, key=lambda event: event[0]):
@@ -362,17 +364,17 @@ def _measure(
                     raise
                 steps[i] = None
                 rows[i]["note"] = "out of memory"
-    return [np.asarray(some) for some in times], [np.asarray(some) for some in forward]
+    return [np.asarray(row) for row in times], [np.asarray(row) for row in forward]
 
 
 def _ratio(name: str, above: np.ndarray, below: np.ndarray) -> dict[str, float]:
     """Ratio of two medians over the same turns, with its bootstrap interval over turns."""
-    found = {name: float(np.median(above) / np.median(below))}
+    ratio = {name: float(np.median(above) / np.median(below))}
     if len(above) > 1:
-        found[f"{name}_low"], found[f"{name}_high"] = bootstrap(
+        ratio[f"{name}_low"], ratio[f"{name}_high"] = bootstrap(
             lambda turns: float(np.median(above[turns]) / np.median(below[turns])), len(above)
         )
-    return found
+    return ratio
 
 
 # -------------------------------------------------------------------------------- the front

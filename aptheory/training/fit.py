@@ -116,7 +116,7 @@ def fit_many(
     each = list(methods) if isinstance(methods, Sequence) else [methods] * len(runs)
     if len(each) != len(runs):
         raise InputError(f"There are {len(each)} methods for {len(runs)} runs; give one a run.")
-    found: list[Outcome | None] = [None] * len(runs)
+    trained: list[Outcome | None] = [None] * len(runs)
     groups = sorted(_groups(each), key=lambda g: first_layer(g[0], net))
     for method, members in groups:
         place = first_layer(method, net)
@@ -140,10 +140,10 @@ def fit_many(
                 log=log,
             )
             for i, outcome in zip(stack, trainer.outcomes(), strict=True):
-                found[i] = outcome
+                trained[i] = outcome
         if ready is not kept:
             ready.close()
-    outcomes = [outcome for outcome in found if outcome is not None]
+    outcomes = [outcome for outcome in trained if outcome is not None]
     for note in note_equal_seeds(outcomes):
         (log or _log.info)(note)
     return outcomes

@@ -66,8 +66,8 @@ def rungs(epochs: int, configurations: int, *, factor: int = 3, least: int = 2) 
         steps += 1
     if configurations > 1 and steps == 0 and epochs > least:
         steps = 1
-    found = [max(least, round(epochs / factor**step)) for step in range(steps, 0, -1)]
-    return [*(e for e in dict.fromkeys(found) if e < epochs), epochs]
+    stops = [max(least, round(epochs / factor**step)) for step in range(steps, 0, -1)]
+    return [*(e for e in dict.fromkeys(stops) if e < epochs), epochs]
 
 
 def seeds_at(epoch: int, epochs: int, seeds: int) -> int:
@@ -121,28 +121,31 @@ def halving(
         }
         scores: dict[Any, Score] = {}
         for m in order:
-            mine = [one for one in alive if one[0] == m]
+            mine = [entry for entry in alive if entry[0] == m]
             if mine:
-                found = trials[m].train([k for one in mine for k in started[one]], stop, last=last)
-                scores |= {one: _mean([found.get(k, WORST) for k in started[one]]) for one in mine}
-        ranked = sorted(alive, key=lambda one: scores[one].cost(judge))
+                wanted = [k for entry in mine for k in started[entry]]
+                reached = trials[m].train(wanted, stop, last=last)
+                scores |= {
+                    entry: _mean([reached.get(k, WORST) for k in started[entry]]) for entry in mine
+                }
+        ranked = sorted(alive, key=lambda entry: scores[entry].cost(judge))
         going = ranked if last else ranked[: max(1, math.ceil(len(alive) / factor))]
-        for one in alive:
-            run = runs[one[1][0]]
+        for entry in alive:
+            run = runs[entry[1][0]]
             rows.append(
                 {
-                    "configuration": number[one],
-                    **methods[one[0]].settings(),
+                    "configuration": number[entry],
+                    **methods[entry[0]].settings(),
                     "lr": recipe.lr if run.lr is None else run.lr,
                     "weight_decay": (
                         recipe.weight_decay if run.weight_decay is None else run.weight_decay
                     ),
                     "rung": rung,
                     "epochs": stop,
-                    "seeds": len(started[one]),
-                    "val_accuracy": scores[one].accuracy,
-                    "val_loss": scores[one].loss,
-                    "goes_on": one in going,
+                    "seeds": len(started[entry]),
+                    "val_accuracy": scores[entry].accuracy,
+                    "val_loss": scores[entry].loss,
+                    "goes_on": entry in going,
                 }
             )
         alive = going
@@ -157,7 +160,7 @@ def halving(
         pd.DataFrame(rows),
         [trials[m].outcome(k) for m, members in alive for k in members],
         (methods[best], runs[group[0]]),
-        sum(one.epochs for one in trials),
+        sum(trial.epochs for trial in trials),
         len(methods) * len(runs) * recipe.epochs,
         [
             trials[m].outcome(k)

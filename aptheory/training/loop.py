@@ -450,10 +450,10 @@ class Loop:
 
     def state(self, k: int) -> dict[str, Tensor]:
         """A copy of what run k has learned, running statistics included where they are trained."""
-        found = {name: p.detach().clone() for name, p in self.adapted.run_parameters(k)}
+        learned = {name: p.detach().clone() for name, p in self.adapted.run_parameters(k)}
         if self.adapted.method.batchnorm == "trained":
-            found |= {f"buffer.{n}": b.clone() for n, b in self.adapted.net.named_buffers()}
-        return found
+            learned |= {f"buffer.{n}": b.clone() for n, b in self.adapted.net.named_buffers()}
+        return learned
 
     @torch.no_grad()
     def restore(self, k: int, state: dict[str, Tensor]) -> None:

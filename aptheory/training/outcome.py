@@ -113,16 +113,16 @@ def note_equal_seeds(outcomes: Sequence[Outcome]) -> list[str]:
     return notes
 
 
-def _same(one: Outcome, other: Outcome) -> bool:
+def _same(first: Outcome, second: Outcome) -> bool:
     """Whether two runs are equal but for rounding."""
-    losses = [[entry["train_loss"] for entry in outcome.curve] for outcome in (one, other)]
+    losses = [[entry["train_loss"] for entry in outcome.curve] for outcome in (first, second)]
     return (
-        not (one.failed or other.failed)
+        not (first.failed or second.failed)
         and len(losses[0]) == len(losses[1])
-        and np.allclose(*losses, rtol=1e-4, atol=0)
-        and one.correct is not None
-        and other.correct is not None
-        and np.array_equal(one.correct, other.correct)
+        and np.allclose(losses[0], losses[1], rtol=1e-4, atol=0)
+        and first.correct is not None
+        and second.correct is not None
+        and np.array_equal(first.correct, second.correct)
     )
 
 

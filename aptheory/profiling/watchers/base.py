@@ -36,7 +36,7 @@ class Sight:
     def pooled(self, how: str) -> Tensor:
         """(images, width): "mean" over positions, "class" token, or "all" positions in a row."""
         if how not in self._pooled:
-            self._pooled[how] = self.layer.pooled(self.z, how)  # type: ignore[arg-type]
+            self._pooled[how] = self.layer.pooled(self.z, how)
         return self._pooled[how]
 
     def everything(self) -> Tensor:

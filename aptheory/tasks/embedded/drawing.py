@@ -81,9 +81,9 @@ def unlike(generator: np.random.Generator, colour: np.ndarray, least: float) -> 
     """A random colour (count, 3) at least ``least`` away from ``colour`` in some channel."""
     drawn = generator.uniform(0, 1, colour.shape)
     rows, farthest = np.arange(len(colour)), np.abs(drawn - colour).argmax(axis=1)
-    there, here = colour[rows, farthest], drawn[rows, farthest]
-    away = there + np.where(there > 0.5, -least, least)
-    drawn[rows, farthest] = np.where(np.abs(here - there) < least, away, here)
+    shade, value = colour[rows, farthest], drawn[rows, farthest]
+    away = shade + np.where(shade > 0.5, -least, least)
+    drawn[rows, farthest] = np.where(np.abs(value - shade) < least, away, value)
     return drawn
 
 

@@ -12,9 +12,10 @@ from torch import Tensor
 from aptheory.errors import InputError
 from aptheory.preprocessing import Size, as_transform
 from aptheory.tasks.ahead import ahead_of
-from aptheory.tasks.base import ArraySplit, Indices, Split, Task, digest_of, is_random
+from aptheory.tasks.base import ArraySplit, Task
 from aptheory.tasks.cache import cache_folder, unfinished_name
 from aptheory.tasks.resizing import resize_of
+from aptheory.tasks.split import Indices, Split, digest_of, is_random
 
 BATCH = 64
 
@@ -38,7 +39,7 @@ class Decoded(ArraySplit):
         return self.split.images(indices, size)
 
     @property
-    def digest(self) -> str:  # type: ignore[override]
+    def digest(self) -> str:
         return digest_of(self.split)
 
 

@@ -16,12 +16,12 @@ from torch import Tensor
 from aptheory.errors import InputError
 from aptheory.preprocessing import Size, fit_picture, height_and_width
 from aptheory.tasks import pictures
-from aptheory.tasks.base import Steady
 from aptheory.tasks.cache import remember, remembered
 from aptheory.tasks.names import Names
 from aptheory.tasks.readers.ranges import SetRange
 from aptheory.tasks.readers.stores import Store
 from aptheory.tasks.resizing import checked_resize
+from aptheory.tasks.split import Steady
 
 PEEKED = 16  # pictures whose headers are read when a set is opened
 _log = logging.getLogger("aptheory")

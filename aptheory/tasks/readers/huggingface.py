@@ -41,8 +41,8 @@ class ColumnStore:
         try:
             cell = self.splits[split][int(row)][self.image]
             if isinstance(cell, Mapping):
-                data, path = cell.get("bytes"), cell.get("path")
-                return data if data is not None else Path(path).read_bytes()
+                data = cell.get("bytes")
+                return data if data is not None else Path(cell["path"]).read_bytes()
             return _encoded(cell)
         except Exception as error:  # the package's own errors too
             raise InputError(
@@ -210,9 +210,9 @@ def _columns(split: Any, image: str | None, label: str | None, path: str) -> tup
     from datasets import ClassLabel, Image
 
     features = split.features or {}
-    for given in (image, label):
-        if given is not None and given not in features:
-            raise InputError(f"{path} has no column {given!r}; it has {', '.join(features)}")
+    for column in (image, label):
+        if column is not None and column not in features:
+            raise InputError(f"{path} has no column {column!r}; it has {', '.join(features)}")
     images = [key for key, kind in features.items() if isinstance(kind, Image)]
     images = images or [key for key in features if key.lower() in IMAGES]
     if image is None:

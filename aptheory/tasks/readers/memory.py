@@ -16,13 +16,13 @@ from aptheory.errors import InputError
 from aptheory.preprocessing import SQUASHED, Size, fit_pixels
 from aptheory.tasks import pictures
 from aptheory.tasks.arrays import Range, to_pixels
-from aptheory.tasks.base import ArraySplit, Selection, Split, Task
+from aptheory.tasks.base import ArraySplit, Selection, Task
 from aptheory.tasks.classes import as_column, number_classes, shown
 from aptheory.tasks.completing import ALIASES, complete
 from aptheory.tasks.copies import kinds, same_images, same_rows
 from aptheory.tasks.own import Own, Unlabelled
 from aptheory.tasks.readers.folder import require_every_class
-from aptheory.tasks.split import Indices
+from aptheory.tasks.split import Indices, Split
 
 IMAGES = ("image", "img", "picture", "photo", "pixel_values", "pixels", "x")
 LABELS = ("label", "labels", "fine_label", "class", "target", "targets", "y")
@@ -117,20 +117,20 @@ def dataset_task(
     values are never torn apart. Pictures are read when they are asked for; a data set that draws
     them anew stays random. Raises `InputError` for what is no sample, and for an unclear choice.
     """
-    given = data if isinstance(data, Mapping) else {"": data}
+    sets = data if isinstance(data, Mapping) else {"": data}
     splits: dict[str, Samples] = {}
     left_out: dict[str, int] = {}
-    for key, part in given.items():
+    for key, part in sets.items():
         split = ALIASES.get(str(key).lower(), "")
         if split or not isinstance(data, Mapping):
             if split in splits:
-                raise InputError(f"two of the data sets are {split}: {shown(list(given))}.")
+                raise InputError(f"two of the data sets are {split}: {shown(list(sets))}.")
             splits[split] = Samples(_map_style(part), image, label, f"data set {key}".strip())
         else:
             left_out[f"data set {key!r}, which is no split"] = len(part)
     if not splits:
-        raise InputError(f"the data sets are called {shown(list(given))}; expected one train.")
-    where = f"data set {type(next(iter(given.values()))).__name__}"
+        raise InputError(f"the data sets are called {shown(list(sets))}; expected one train.")
+    where = f"data set {type(next(iter(sets.values()))).__name__}"
     first = next(iter(splits.values()))
     names = names or first.classes
     columns = {split: samples.read_labels() for split, samples in splits.items()}
@@ -150,7 +150,7 @@ def dataset_task(
         for split, origin, rows in parts.items()
     }
     return Task(
-        name=name or type(next(iter(given.values()))).__name__.lower(),
+        name=name or type(next(iter(sets.values()))).__name__.lower(),
         classes=classes,
         train=made["train"],
         val=made["val"],
@@ -276,7 +276,7 @@ def places(sample: Any, image: Key | None, label: Key | None, where: str) -> tup
                 f"{shown(list(items))}; say where it is: Task.from_dataset(data, image=..., "
                 "label=...)."
             )
-    return image, label  # type: ignore[return-value]
+    return image, label  # type: ignore[return-value]  # neither is None: the loop refused it
 
 
 def looks_like_picture(value: Any) -> bool:

@@ -96,12 +96,12 @@ def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -
     large = info.file_size > LARGE and info.file_size > RATIO * max(1, info.compress_size)
     with archive.open(info) as member:
         try:
-            version = np.lib.format.read_magic(member)  # type: ignore[arg-type]
+            version = np.lib.format.read_magic(member)
             read = {
                 (1, 0): np.lib.format.read_array_header_1_0,
                 (2, 0): np.lib.format.read_array_header_2_0,
             }
-            shape, _, dtype = read[version](member)  # type: ignore[arg-type]
+            shape, _, dtype = read[version](member)
         except (ValueError, KeyError):
             return  # numpy says below what is wrong
     promised = math.prod(shape) * dtype.itemsize

@@ -74,9 +74,9 @@ def verify_records(path: str | Path, spans: Sequence[tuple[int, int]]) -> None:
     """Compute the checksum of every record's bytes; `InputError` names a damaged one."""
     for first in range(0, len(spans), 256):
         batch = spans[first : first + 256]
-        found = [read_record(path, span) for span in batch]
+        records = [read_record(path, span) for span in batch]
         for span, (data, stored), crc in zip(
-            batch, found, crc32c_many([data for data, _ in found]), strict=True
+            batch, records, crc32c_many([data for data, _ in records]), strict=True
         ):
             if mask(crc) != stored:
                 raise InputError(

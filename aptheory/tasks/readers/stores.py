@@ -69,7 +69,7 @@ class FolderStore:
     def _folders(self) -> Iterator[tuple[str, list[str]]]:
         """("" or "path/", names of files) of every folder, each link followed once."""
         start = _identity(self.root)
-        stack = [("", (start,), False)]
+        stack: list[tuple[str, tuple[tuple[int, int], ...], bool]] = [("", (start,), False)]
         through_links: set[tuple[int, int]] = set()
         while stack:
             inside, chain, linked = stack.pop()
@@ -256,8 +256,7 @@ def listed_path(folder: Path, key: str, where: str, *, below: str = "") -> str:
 
 def found_spelling(folder: Path, key: str, where: str) -> str:
     """``key`` as it is on disk: names may be composed or not (NFC, NFD)."""
-    for form in ("", "NFC", "NFD"):
-        spelled = unicodedata.normalize(form, key) if form else key  # type: ignore[arg-type]
+    for spelled in (key, unicodedata.normalize("NFC", key), unicodedata.normalize("NFD", key)):
         if "\0" not in spelled and os.path.isfile(folder / spelled):
             return spelled
     raise InputError(

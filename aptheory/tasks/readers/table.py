@@ -167,23 +167,25 @@ def _read(file: Path) -> pd.DataFrame:
 
 
 def _column(
-    table: pd.DataFrame, what: str, given: str | None, where: str, *, optional: bool = False
+    table: pd.DataFrame, what: str, column: str | None, where: str, *, optional: bool = False
 ) -> Any:
-    if given is not None:
-        if given not in table:
-            raise InputError(f"{where} has no column {given!r}; it has {shown(list(table))}.")
-        return given
-    found = [c for name in COLUMNS[what] for c in table if str(c).lower() == name]
-    if not found and optional:
+    if column is not None:
+        if column not in table:
+            raise InputError(f"{where} has no column {column!r}; it has {shown(list(table))}.")
+        return column
+    candidates = [c for name in COLUMNS[what] for c in table if str(c).lower() == name]
+    if not candidates and optional:
         return None
-    if len(found) != 1:
-        problem = "several columns that may be the" if found else "no column that is plainly the"
-        among = shown(found or list(table))
+    if len(candidates) != 1:
+        problem = (
+            "several columns that may be the" if candidates else "no column that is plainly the"
+        )
+        among = shown(candidates or list(table))
         raise InputError(
             f"{where} has {problem} {what} ({among}); name it: csv:FILE?{what}=COLUMN, or "
             f"Task.from_frame(table, {what}=...)."
         )
-    return found[0]
+    return candidates[0]
 
 
 def _splits(

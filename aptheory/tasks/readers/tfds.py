@@ -183,25 +183,25 @@ class TfdsFolder:
 
         The numbers are those that dataset_info.json states; they are counted where it does not.
         """
-        found = {}
+        files = {}
         for file in sorted(self.path.iterdir()):
             match = _SHARD.search(file.name)
             if match and match["split"] == split:
-                found[file.name] = int(match["of"])
-        if not found:
+                files[file.name] = int(match["of"])
+        if not files:
             raise InputError(f"{self.path} has no record file of split {split!r}; prepare it again")
-        if len(found) != next(iter(found.values())):
+        if len(files) != next(iter(files.values())):
             raise InputError(
-                f"{self.path} holds {len(found)} of {next(iter(found.values()))} record files of "
+                f"{self.path} holds {len(files)} of {next(iter(files.values()))} record files of "
                 f"split {split!r}; prepare it again"
             )
         stated: dict[str, Any] = next(
             (s for s in self.info.get("splits", []) if s.get("name") == split), {}
         )
         lengths = [int(length) for length in stated.get("shardLengths", [])]
-        if len(lengths) != len(found):
-            lengths = [self.store.count(shard) for shard in found]
-        return list(zip(found, lengths, strict=True))
+        if len(lengths) != len(files):
+            lengths = [self.store.count(shard) for shard in files]
+        return list(zip(files, lengths, strict=True))
 
     def keys(self, instruction: str) -> list[str]:
         """The keys of a slice such as "train", "train[:800]" or "test[50%:]"."""
@@ -252,11 +252,11 @@ def tfds_task(
     """
     folder = TfdsFolder(path)
     wanted = {split: folder.keys(instruction) for split, instruction in slices.items()}
-    given = {
+    columns = {
         split: [folder.store.label(key, rule) for key in keys] for split, keys in wanted.items()
     }
     labels, ids = number_classes(
-        given,
+        columns,
         str(folder.path),
         total=classes,
         train_may_lack=name in VTAB_NAMES or rule != "label",

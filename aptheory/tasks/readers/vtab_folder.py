@@ -56,7 +56,7 @@ def vtab_folder_task(
     )
     store = FolderStore(path)
     keys = {
-        split: [_found(path, key, LISTS[split]) for key, _ in entries]
+        split: [_listed(path, key, LISTS[split]) for key, _ in entries]
         for split, entries in lists.items()
     }
     made = file_splits(store, keys, listed, resize="squash")
@@ -92,7 +92,7 @@ def read_list(path: Path) -> list[tuple[str, int]]:
     return entries
 
 
-def _found(root: Path, key: str, file: str) -> str:
+def _listed(root: Path, key: str, file: str) -> str:
     """The path as listed, which is relative to the task's folder, or to its images folder."""
     try:
         return listed_path(root, key, str(root / file))
