@@ -34,6 +34,10 @@ SMALLER = {
     "sweep study.toml": ["--dry-run"],
     "status": [],
     "cost": ["--batch-size", "2"],
+    "fit": ["--epochs", "1"],
+    "predict": [],
+    "evaluate": [],
+    "export": [],
 }
 RULE = ROOT / "aptheory" / "choosing" / "rule.json"
 
