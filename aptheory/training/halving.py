@@ -14,7 +14,7 @@ rounding, the run that it would have been in a full sweep.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,47 @@ def seeds_at(epoch: int, epochs: int, seeds: int) -> int:
     return math.ceil(seeds * epoch / epochs)
 
 
+@dataclass(eq=False)
+class Configuration:
+    """A method with its place, a learning rate and a weight decay, and how well it stands.
+
+    ``runs`` are the numbers of its seeds among the method's, in the order in which they start.
+    """
+
+    number: int
+    trials: _Trials
+    runs: tuple[int, ...]
+    score: Score = WORST
+
+    def started(self, epoch: int) -> tuple[int, ...]:
+        """The runs that have started when it stands at ``epoch``."""
+        return self.runs[: seeds_at(epoch, self.trials.recipe.epochs, len(self.runs))]
+
+    def judge_by(self, reached: Mapping[int, Score], epoch: int) -> None:
+        """Take the mean over the seeds that have started; one that failed makes it the worst."""
+        self.score = _mean([reached.get(number, WORST) for number in self.started(epoch)])
+
+    def row(self, rung: int, epoch: int, *, goes_on: bool) -> dict[str, Any]:
+        """Where it stood at a rung, as a row of `Halving.table`."""
+        recipe, run = self.trials.recipe, self.first_run
+        return {
+            "configuration": self.number,
+            **self.trials.method.settings(),
+            "lr": recipe.lr if run.lr is None else run.lr,
+            "weight_decay": recipe.weight_decay if run.weight_decay is None else run.weight_decay,
+            "rung": rung,
+            "epochs": epoch,
+            "seeds": len(self.started(epoch)),
+            "val_accuracy": self.score.accuracy,
+            "val_loss": self.score.loss,
+            "goes_on": goes_on,
+        }
+
+    @property
+    def first_run(self) -> Run:
+        return self.trials.runs[self.runs[0]]
+
+
 def halving(
     methods: Sequence[Method],
     net: Network,
@@ -102,73 +143,50 @@ def halving(
         raise InputError("halving needs at least one method and one run.")
     recipe = recipe or Recipe()
     judge = judge or recipe.judge
-    own = kept is None
-    kept = kept or kept_for(net, task, recipe, log=log)
-    places = [first_layer(method, net) for method in methods]
-    trials = [
-        _Trials(method, place, runs, net, task, recipe, kept, log)
-        for method, place in zip(methods, places, strict=True)
-    ]
-    order = sorted(range(len(methods)), key=places.__getitem__)
-    alive = [(m, group) for m in range(len(methods)) for group in _equal_but_for_seed(runs)]
-    number = {(m, group): k for k, (m, group) in enumerate(alive)}
+    ready = kept or kept_for(net, task, recipe, log=log)
+    trials = [_Trials(method, runs, net, task, recipe, ready, log) for method in methods]
+    pairs = [(each, group) for each in trials for group in _equal_but_for_seed(runs)]
+    alive = [Configuration(number, *pair) for number, pair in enumerate(pairs)]
     stops = rungs(recipe.epochs, len(alive), factor=factor, least=least)
     rows: list[dict[str, Any]] = []
     for rung, stop in enumerate(stops):
-        last = rung == len(stops) - 1
-        started = {
-            (m, group): group[: seeds_at(stop, recipe.epochs, len(group))] for m, group in alive
-        }
-        scores: dict[Any, Score] = {}
-        for m in order:
-            mine = [entry for entry in alive if entry[0] == m]
-            if mine:
-                wanted = [k for entry in mine for k in started[entry]]
-                reached = trials[m].train(wanted, stop, last=last)
-                scores |= {
-                    entry: _mean([reached.get(k, WORST) for k in started[entry]]) for entry in mine
-                }
-        ranked = sorted(alive, key=lambda entry: scores[entry].cost(judge))
-        going = ranked if last else ranked[: max(1, math.ceil(len(alive) / factor))]
-        for entry in alive:
-            run = runs[entry[1][0]]
-            rows.append(
-                {
-                    "configuration": number[entry],
-                    **methods[entry[0]].settings(),
-                    "lr": recipe.lr if run.lr is None else run.lr,
-                    "weight_decay": (
-                        recipe.weight_decay if run.weight_decay is None else run.weight_decay
-                    ),
-                    "rung": rung,
-                    "epochs": stop,
-                    "seeds": len(started[entry]),
-                    "val_accuracy": scores[entry].accuracy,
-                    "val_loss": scores[entry].loss,
-                    "goes_on": entry in going,
-                }
-            )
-        alive = going
+        last = stop == stops[-1]
+        _train(alive, stop, last=last)
+        ranked = sorted(alive, key=lambda each: each.score.cost(judge))
+        survivors = ranked if last else ranked[: max(1, math.ceil(len(alive) / factor))]
+        rows += [each.row(rung, stop, goes_on=each in survivors) for each in alive]
+        alive = survivors
         if not last:
-            for m, of_method in enumerate(trials):
-                of_method.keep({k for of, group in alive if of == m for k in group})
-    if own:
-        kept.close()
-    best, group = alive[0]
-    survivors = {(m, k) for m, members in alive for k in members}
+            for each in trials:
+                each.keep(
+                    {number for known in alive if known.trials is each for number in known.runs}
+                )
+    if kept is None:
+        ready.close()
+    ended = [(each.trials, number) for each in alive for number in each.runs]
+    dropped = [
+        (each, number) for each in trials for number in each.started if (each, number) not in ended
+    ]
     return Halving(
         pd.DataFrame(rows),
-        [trials[m].outcome(k) for m, members in alive for k in members],
-        (methods[best], runs[group[0]]),
-        sum(trial.epochs for trial in trials),
+        [each.outcome(number) for each, number in ended],
+        (alive[0].trials.method, alive[0].first_run),
+        sum(each.epochs for each in trials),
         len(methods) * len(runs) * recipe.epochs,
-        [
-            trials[m].outcome(k)
-            for m in range(len(methods))
-            for k in trials[m].started
-            if (m, k) not in survivors
-        ],
+        [each.outcome(number) for each, number in dropped],
     )
+
+
+def _train(alive: Sequence[Configuration], stop: int, *, last: bool) -> None:
+    """Bring every configuration to epoch ``stop`` and judge it, in the order of the places."""
+    by_trials: dict[_Trials, list[Configuration]] = {}
+    for each in sorted(alive, key=lambda known: (known.trials.place, known.number)):
+        by_trials.setdefault(each.trials, []).append(each)
+    for trials, mine in by_trials.items():
+        wanted = [number for each in mine for number in each.started(stop)]
+        reached = trials.train(wanted, stop, last=last)
+        for each in mine:
+            each.judge_by(reached, stop)
 
 
 class _Trials:
@@ -177,7 +195,6 @@ class _Trials:
     def __init__(
         self,
         method: Method,
-        place: int,
         runs: Sequence[Run],
         net: Network,
         task: Task,
@@ -185,7 +202,7 @@ class _Trials:
         kept: Kept,
         log: Callable[[str], None] | None,
     ) -> None:
-        self.method, self.place, self.runs = method, place, runs
+        self.method, self.place, self.runs = method, first_layer(method, net), runs
         self.net, self.task, self.recipe, self.kept, self.log = net, task, recipe, kept, log
         self.stacks: list[tuple[list[int], Stack]] = []
         self.epochs = 0
