@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -253,9 +253,7 @@ def cost(
     images_in = torch.randn(batch_size, *net.input_shape, generator=generator).to(device)
     labels = torch.randint(classes, (batch_size,), generator=generator).to(device)
     operations = piece_operations(net)
-    rows: list[dict[str, Any]] = []
-    steps: list[Callable[[], Any] | None] = []
-    inference: list[Callable[[], Any] | None] = []
+    cases: list[_Case] = []
     for method in chosen:
         adapted = method.attach(net, classes=classes, seed=seed).to(device)
         prediction = predict(adapted, operations)
@@ -277,39 +275,67 @@ def cost(
                 "predicted_ratio": predicted / prediction.step_of_visual_prompting,
                 "note": "",
             }
-            rows.append(row)
             x = images_in
             if keep:
                 with torch.no_grad(), autocast(device, precision):
                     x = net.run(images_in, stop=adapted.first_layer).float()
-            steps.append(_train_step(adapted, optimizer, x, labels, kept=keep, dtype=precision))
-            inference.append(_inference(adapted, images_in, precision))
-    if not measure:
-        return pd.DataFrame(rows)
-    from aptheory.methods import VisualPrompt
+            step = _train_step(adapted, optimizer, x, labels, kept=keep, dtype=precision)
+            cases.append(_Case(row, step, _inference(adapted, images_in, precision)))
+    if measure:
+        from aptheory.methods import VisualPrompt
 
-    baseline = VisualPrompt().attach(net, classes=classes, seed=seed).to(device)
-    optimizer = torch.optim.SGD(baseline.trainable, lr=1e-3, momentum=0.9)
-    steps.append(_train_step(baseline, optimizer, images_in, labels, kept=False, dtype=precision))
-    inference.append(_frozen(net, images_in, precision))
-    rows.append({"note": ""})
-    trained, inferred = _measure(rows, steps, inference, device, batch_size, repeats, clock)
-    reference = rows.pop()
-    batches = math.ceil(images / batch_size)
-    for i, row in enumerate(rows):
-        if row["note"]:
-            continue
-        row["step_ms"] = 1e3 * float(np.median(trained[i]))
-        row["throughput"] = batch_size / float(np.median(inferred[i]))
+        baseline = VisualPrompt().attach(net, classes=classes, seed=seed).to(device)
+        optimizer = torch.optim.SGD(baseline.trainable, lr=1e-3, momentum=0.9)
+        step = _train_step(baseline, optimizer, images_in, labels, kept=False, dtype=precision)
+        reference = _Case({"note": ""}, step, _frozen(net, images_in, precision))
+        _measure([*cases, reference], device, batch_size, repeats, clock)
+        for case in cases:
+            case.conclude(reference, operations, batch_size=batch_size, images=images)
+    return pd.DataFrame([case.row for case in cases])
+
+
+@dataclass(eq=False)
+class _Case:
+    """A row of the table, the two calls that are timed for it, and their seconds, one a turn.
+
+    What does not fit into memory gets a note in its row, and no times.
+    """
+
+    row: dict[str, Any]
+    step: Callable[[], Any]
+    inference: Callable[[], Any]
+    step_seconds: list[float] = field(default_factory=list)
+    inference_seconds: list[float] = field(default_factory=list)
+
+    def warm_up(self, device: torch.device, batch_size: int) -> None:
+        """Run both once, and measure what need not be repeated."""
+        self.step()
+        self.row["step_gflop_counted"] = count_operations(self.step) / batch_size / 1e9
+        self.row["peak_memory_mb"] = step_memory(self.step, device) / 1e6
+        self.inference()
+
+    def time(self, device: torch.device, clock: str) -> None:
+        self.step_seconds.append(_timed(self.step, device, clock))
+        self.inference_seconds.append(_timed(self.inference, device, clock))
+
+    def conclude(
+        self, reference: _Case, operations: Operations, *, batch_size: int, images: int
+    ) -> None:
+        """Write the times into the row, and their ratios to those of ``reference``."""
+        if self.row["note"]:
+            return
+        row, batches = self.row, math.ceil(images / batch_size)
+        row["step_ms"] = 1e3 * float(np.median(self.step_seconds))
+        row["throughput"] = batch_size / float(np.median(self.inference_seconds))
         row["epoch_seconds"] = row["step_ms"] * batches / 1e3
-        if not reference["note"]:
-            row |= _ratio("measured_ratio", trained[i], trained[-1])
-            row |= _ratio("throughput_ratio", inferred[-1], inferred[i])
-            before = sum(operations.forward[: row["first_layer"]]) / sum(operations.forward)
-            forward = float(np.median(inferred[-1])) / batch_size
-            keeping = images * forward * before if row["kept"] else 0.0
-            row["first_epoch_seconds"] = row["epoch_seconds"] + keeping
-    return pd.DataFrame(rows)
+        if reference.row["note"]:
+            return
+        row |= _ratio("measured_ratio", self.step_seconds, reference.step_seconds)
+        row |= _ratio("throughput_ratio", reference.inference_seconds, self.inference_seconds)
+        before = sum(operations.forward[: row["first_layer"]]) / sum(operations.forward)
+        forward = float(np.median(reference.inference_seconds)) / batch_size
+        keeping = images * forward * before if row["kept"] else 0.0
+        row["first_epoch_seconds"] = row["epoch_seconds"] + keeping
 
 
 def _inference(adapted: Adapted, x: Tensor, precision: str) -> Callable[[], Any]:
@@ -331,44 +357,27 @@ def _frozen(net: Network, x: Tensor, precision: str) -> Callable[[], Any]:
 
 
 def _measure(
-    rows: list[dict[str, Any]],
-    steps: list[Callable[[], Any] | None],
-    inference: list[Callable[[], Any] | None],
-    device: torch.device,
-    batch_size: int,
-    repeats: int,
-    clock: str,
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Seconds of a training step and of inference: an array a row, an entry a turn.
-
-    Memory and counted operations are written into ``rows``; what does not fit gets a note.
-    """
-    times: list[list[float]] = [[] for _ in rows]
-    forward: list[list[float]] = [[] for _ in rows]
+    cases: Sequence[_Case], device: torch.device, batch_size: int, repeats: int, clock: str
+) -> None:
+    """Time every case ``repeats`` times, in turn; one that does not fit is passed over."""
     for turn in range(repeats + 1):
-        for i in range(len(rows)):
-            step, infer = steps[i], inference[i]
-            if step is None or infer is None:
+        for case in cases:
+            if case.row["note"]:
                 continue
             try:
-                if turn == 0:  # warm up, and what need not be repeated
-                    step()
-                    rows[i]["step_gflop_counted"] = count_operations(step) / batch_size / 1e9
-                    rows[i]["peak_memory_mb"] = step_memory(step, device) / 1e6
-                    infer()
-                    continue
-                times[i].append(_timed(step, device, clock))
-                forward[i].append(_timed(infer, device, clock))
+                if turn == 0:
+                    case.warm_up(device, batch_size)
+                else:
+                    case.time(device, clock)
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-                steps[i] = None
-                rows[i]["note"] = "out of memory"
-    return [np.asarray(row) for row in times], [np.asarray(row) for row in forward]
+                case.row["note"] = "out of memory"
 
 
-def _ratio(name: str, above: np.ndarray, below: np.ndarray) -> dict[str, float]:
+def _ratio(name: str, numerator: Sequence[float], denominator: Sequence[float]) -> dict[str, float]:
     """Ratio of two medians over the same turns, with its bootstrap interval over turns."""
+    above, below = np.asarray(numerator), np.asarray(denominator)
     ratio = {name: float(np.median(above) / np.median(below))}
     if len(above) > 1:
         ratio[f"{name}_low"], ratio[f"{name}_high"] = bootstrap(
