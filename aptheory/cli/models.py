@@ -107,7 +107,9 @@ def fit(
         str | None,
         typer.Option(help="a place, recommend (no training), or best (a search over all layers)"),
     ] = None,
-    read: Annotated[str | None, typer.Option(help="place at which the head reads")] = None,
+    read: Annotated[
+        str | None, typer.Option(help="place at which the head reads, or best: with the layer")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     tracker: Tracker = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="file of the model")] = Path(

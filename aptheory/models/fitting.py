@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
+from aptheory.choosing.places import recommend_places
 from aptheory.choosing.recommend import recommend_layer
 from aptheory.errors import InputError
 from aptheory.methods import METHODS, from_settings
@@ -52,7 +53,9 @@ def fit_model(
         method: "ap", "vpt:tokens=5", its settings, or a `Method`.
         layer: of a method that has one and does not say it: a place, "recommend" (no training;
             the default) or "best" (successive halving over all places, judged on validation).
-        read: place at which the head reads, for methods that can; None is the network's end.
+        read: place at which the head reads, for methods that can; None is the network's end, and
+            "best" chooses it with the prompt's place (`aptheory.recommend_places`), which may come
+            to the probe of a layer without a prompt.
         recipe: by default ``quick`` with early stopping.
         seed: of the start, the order of the images, and the search for the layer.
         on_epoch: called after each epoch with its numbers (epoch, lr, train_loss, ...).
@@ -94,6 +97,8 @@ def choose_method(
             raise InputError(f"{method!r} says its own places; leave layer and read out.")
         return method, "given"
     settings = dict(settings_of(method) if isinstance(method, str) else method)
+    if read == "best":
+        return _best_places(net, task, settings, layer, recipe, seed)
     if read is not None:
         settings["read"] = net.place(read).index
     name = settings.get("method")
@@ -114,6 +119,26 @@ def choose_method(
     if how != "given":
         _log.info("layer %d (%s): %s", index, net.layers[index].name, how)
     return from_settings({**settings, "layer": index}), how
+
+
+def _best_places(
+    net: Network,
+    task: Task,
+    settings: Mapping[str, Any],
+    layer: int | float | str | None,
+    recipe: Recipe,
+    seed: int,
+) -> tuple[Method, str]:
+    """The prompt and its reading place, or the probe, that validation images choose."""
+    if settings != {"method": "ap"} or layer not in (None, "best"):
+        raise InputError(
+            "read='best' chooses the prompt's place as well: give method='ap' without settings, "
+            "and leave layer out."
+        )
+    short = recipe.but(patience=None, validate_every=0)
+    choice = recommend_places(net, task, recipe=short, seed=seed)
+    _log.info("%s", choice)
+    return choice.cell.method(net), "with its reading place, the best on validation images"
 
 
 def _best_layer(

@@ -1,22 +1,45 @@
-"""The notebooks run from a clean kernel, carry no output, and are what their script writes."""
+"""The notebooks are what their script writes, and hold what a clean kernel gives."""
 
-from pathlib import Path
+import re
 
 import nbformat
 import pytest
 
-from analyses.notebooks.write import HERE, NOTEBOOKS, notebook
+from analyses.notebooks.write import HERE, LARGEST, NOTEBOOKS, executed, notebook
 
-FAST = ("1_first_tour", "3_metrics")
-ROOT = Path(__file__).resolve().parents[2]
+FAST = ("1_first_tour",)
+
+
+def stored(name):
+    return nbformat.read(HERE / f"{name}.ipynb", as_version=4)
+
+
+def shown(made):
+    """The text of every output, without its numbers, which differ in their last digits between
+    machines; of a picture, that there is one."""
+    texts = []
+    for cell in made.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                texts.append(output.text)
+            else:
+                texts.append(output["data"].get("text/plain", ""))
+                texts += sorted(output["data"])
+    return [re.sub(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", "#", re.sub(r"\s+", " ", t)) for t in texts]
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_the_file_is_what_the_script_writes_and_holds_no_output(name):
-    stored = nbformat.read(HERE / f"{name}.ipynb", as_version=4)
-    assert stored == notebook(NOTEBOOKS[name])
-    nbformat.validate(stored)
-    assert not any(cell.get("outputs") for cell in stored.cells)
+def test_the_file_is_what_the_script_writes(name):
+    made = stored(name)
+    nbformat.validate(made)
+    expected = notebook(NOTEBOOKS[name])
+    assert [cell.source for cell in made.cells] == [cell.source for cell in expected.cells]
+    outputs = [output for cell in made.cells for output in cell.get("outputs", [])]
+    assert outputs
+    assert not any(output.output_type == "error" for output in outputs)
+    assert not any(output.get("name") == "stderr" for output in outputs)
+    assert all(len(str(output)) <= LARGEST for output in outputs)
+    assert "/tmp" not in str(outputs)
 
 
 def test_every_notebook_of_the_folder_has_its_cells_here():
@@ -28,17 +51,5 @@ def test_every_notebook_of_the_folder_has_its_cells_here():
     "name",
     [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NOTEBOOKS],
 )
-def test_it_runs_from_a_clean_kernel(name, monkeypatch):
-    from nbclient import NotebookClient
-
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    ran = NotebookClient(notebook(NOTEBOOKS[name]), timeout=200, kernel_name="python3").execute()
-    shown = [out for cell in ran.cells for out in cell.get("outputs", [])]
-    assert shown
-    assert not any(out.output_type == "error" for out in shown)
-    if name == "1_first_tour":
-        html = [out["data"].get("text/html", "") for out in shown if "data" in out]
-        text = [out["data"].get("text/plain", "") for out in shown if "data" in out]
-        assert any("<table>" in one and "blocks.0" in one for one in html)  # the network
-        assert any(one.startswith("ap (layer 3") and "test" in one for one in text)  # an outcome
+def test_its_outputs_are_those_of_a_clean_kernel(name):
+    assert shown(executed(NOTEBOOKS[name])) == shown(stored(name))
