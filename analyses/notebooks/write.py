@@ -1,9 +1,12 @@
-"""Write the notebooks from the cells below, without outputs: python -m analyses.notebooks.write
+"""Write the notebooks from the cells below, run once: python -m analyses.notebooks.write [NAME ...]
 
 A cell that starts with "#" and a blank is text; every other one is code. A test holds the files to
-these cells, so that none can carry stale output.
+these cells, and their outputs to what a clean kernel gives, so that none can be stale.
 """
 
+import os
+import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -216,13 +219,67 @@ pd.DataFrame(
 ).pivot_table(index=["measure", "fit"], columns="n", values="value")""",
 )
 
+PICTURES = (
+    "# # A folder of pictures, from end to end\n\nOne subfolder a class is all that is needed. "
+    "Here handwritten threes and eights stand in for your pictures: put your own folder's name "
+    "instead, and leave the second cell out.",
+    """\
+from pathlib import Path
+
+import aptheory as ap
+
+FOLDER = Path("my_images")""",
+    """\
+from PIL import Image
+from sklearn.datasets import load_digits
+
+digits = load_digits()
+for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+    if label in (3, 8) and number < 800:
+        place = FOLDER / ("three" if label == 3 else "eight")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((15 * pixels).astype("uint8")).save(place / f"{number:04d}.png")""",
+    "# What is read is said: the classes, the seeded splits, how a picture becomes an image. "
+    "`aptheory tasks check folder:my_images` opens every picture and names damage and copies.",
+    """\
+task = ap.task(f"folder:{FOLDER}")
+task""",
+    "# Which layer, without training? And what would the best probe of an earlier layer do?",
+    """\
+net = ap.load("aptheory_vit_mini")
+choice = ap.recommend_layer(net, task, images=60)
+choice.layer""",
+    "# Train one prompt there, and the probe that it must beat.",
+    """\
+recipe = ap.Recipe(epochs=10)
+model = ap.fit_model(net, task, method="ap", layer=choice.layer, recipe=recipe)
+probe = ap.fit_model(net, task, method="linear_probe", recipe=recipe)
+print(model, probe, sep="\\n")""",
+    "# Scores with intervals, on the test pictures.",
+    """\
+from aptheory.models.evaluation import evaluate
+
+evaluation = evaluate(model, task)
+evaluation.scores.round(3)""",
+    """\
+evaluation.confusion""",
+    "# One file holds what was learned: safetensors, nothing in it is executed. It takes paths, "
+    "folders, arrays and pictures.",
+    """\
+model.save("threes_and_eights.safetensors")
+ap.load_model("threes_and_eights.safetensors").predict(FOLDER / "eight").head().round(3)""",
+)
+
 NOTEBOOKS = {
     "1_first_tour": FIRST_TOUR,
     "2_where_to_put_the_prompt": WHERE,
     "3_metrics": METRICS,
     "4_prompts_and_normalisation": NORMALISATION,
     "5_theory": THEORY,
+    "6_a_folder_of_pictures": PICTURES,
 }
+LARGEST = 100_000
+"""Bytes of one output: what is larger is for the kernel of who runs the notebook."""
 
 
 def notebook(cells: tuple[str, ...]) -> nbformat.NotebookNode:
@@ -241,7 +298,31 @@ def notebook(cells: tuple[str, ...]) -> nbformat.NotebookNode:
     return made
 
 
+def executed(cells: tuple[str, ...]) -> nbformat.NotebookNode:
+    """The notebook with what a clean kernel gives, in an empty folder; without times of day."""
+    from nbclient import NotebookClient
+
+    root = str(HERE.parents[1])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with tempfile.TemporaryDirectory() as folder:
+        client = NotebookClient(
+            notebook(cells),
+            timeout=600,
+            kernel_name="python3",
+            resources={"metadata": {"path": folder}},
+            record_timing=False,
+        )
+        made = client.execute()
+    made.metadata.pop("language_info", None)
+    for cell in made.cells:
+        cell.get("outputs", [])[:] = [
+            output for output in cell.get("outputs", []) if len(str(output)) <= LARGEST
+        ]
+    return made
+
+
 if __name__ == "__main__":
-    for name, cells in NOTEBOOKS.items():
-        nbformat.write(notebook(cells), HERE / f"{name}.ipynb")
+    for name in sys.argv[1:] or NOTEBOOKS:
+        nbformat.write(executed(NOTEBOOKS[name]), HERE / f"{name}.ipynb")
         print(HERE / f"{name}.ipynb")

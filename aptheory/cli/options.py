@@ -172,10 +172,19 @@ class TaskOptions:
         str | None,
         typer.Option("--subset", help="train,val,test sizes of a seeded, balanced subset"),
     ] = None
+    group: Annotated[
+        str | None,
+        typer.Option(help="column of a table; rows of one value stay on one side of every split"),
+    ] = None
+    resize: Annotated[
+        str | None,
+        typer.Option(help="network, center, squash or border, instead of the task's own way"),
+    ] = None
 
     def spec(self, name: str) -> dict[str, Any]:
         """The entry of ``Study.tasks`` for a name or place."""
-        spec: dict[str, Any] = {"name": name}
+        chosen = {"group": self.group, "resize": self.resize}
+        spec = {"name": name, **{word: value for word, value in chosen.items() if value}}
         if self.subset is not None:
             sizes = self.subset.split(",")
             if len(sizes) != 3 or not all(re.fullmatch("[0-9]{1,9}", size) for size in sizes):

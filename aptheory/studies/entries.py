@@ -91,6 +91,7 @@ TASK: dict[str, Check] = {
     "seed": _SEED,
     "subset_seed": _SEED,
     "resize": _TEXT,
+    "group": _TEXT,
     "train": _SIZE,
     "val": _SIZE,
     "test": _SIZE,

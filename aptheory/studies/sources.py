@@ -89,7 +89,8 @@ def load_task(spec: Any) -> Task:
         return task(spec)
     values = dict(spec)
     sizes = {split: values.pop(split, None) for split in ("train", "val", "test")}
-    made = task(values["name"], seed=values.get("seed", 0), resize=values.get("resize"))
+    options = {word: values.get(word) for word in ("resize", "group")}
+    made = task(values["name"], seed=values.get("seed", 0), **options)
     if any(size is not None for size in sizes.values()):
         made = made.subset(**sizes, seed=values.get("subset_seed", 0))
     return replace(made, name=values["label"]) if "label" in values else made

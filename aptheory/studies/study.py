@@ -80,7 +80,7 @@ class Study:
             ``seed`` (of random weights), `load`'s other arguments, and ``options`` for timm; tables
             with a ``factory``, ``"module:function"``, that returns a torch module and takes the
             ``options``; in Python also `Network` objects. ``label`` is its name in tables.
-        tasks: names as `aptheory.task` takes them; tables with ``name``, ``seed``, ``resize``
+        tasks: names as `aptheory.task` takes them; tables with ``name``, ``seed``, ``resize``, ``group``
             and the sizes ``train``, ``val``, ``test`` of a class-balanced subset; in Python also
             `Task` objects. ``label`` is its name in tables: two subsets of one task need different
             ones.
