@@ -137,7 +137,7 @@ class Card:
         at = "" if layer is None else f" at layer {layer}"
         images = self.task.get("train")
         scores = [
-            f"{split} {100 * self.scores[f'{split}_accuracy']:.1f} %"
+            f"{split} {_share(self.scores[f'{split}_accuracy'], self.task.get(split))}"
             for split in ("val", "test")
             if f"{split}_accuracy" in self.scores
         ]
@@ -148,6 +148,16 @@ class Card:
                 f"{on}; accuracy: {', '.join(scores) or 'not known'}",
             ]
         )
+
+
+def _share(accuracy: float, images: int | None) -> str:
+    """An accuracy in percent, with Wilson's 95 % interval where its pictures were counted."""
+    if not images:
+        return f"{100 * accuracy:.1f} %"
+    from scipy.stats import binomtest
+
+    interval = binomtest(round(accuracy * images), images).proportion_ci(method="wilson")
+    return f"{100 * accuracy:.1f} % [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
 def preprocessing_of(net: Network, task: Task) -> dict[str, float | str]:

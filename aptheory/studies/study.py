@@ -80,10 +80,10 @@ class Study:
             ``seed`` (of random weights), `load`'s other arguments, and ``options`` for timm; tables
             with a ``factory``, ``"module:function"``, that returns a torch module and takes the
             ``options``; in Python also `Network` objects. ``label`` is its name in tables.
-        tasks: names as `aptheory.task` takes them; tables with ``name``, ``seed``, ``resize``, ``group``
-            and the sizes ``train``, ``val``, ``test`` of a class-balanced subset; in Python also
-            `Task` objects. ``label`` is its name in tables: two subsets of one task need different
-            ones.
+        tasks: names as `aptheory.task` takes them; tables with ``name``, ``seed``, ``resize``,
+            ``group`` and the sizes ``train``, ``val``, ``test`` of a class-balanced subset; in
+            Python also `Task` objects. ``label`` is its name in tables: two subsets of one task
+            need different ones.
         methods: ``"ap"``, ``"vpt:tokens=5,deep=true"``, tables, in Python also `Method` objects and
             classes, or ``"all"`` that fit. One that has a layer and does not fix it is run at every
             one of ``layers``.
