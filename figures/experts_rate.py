@@ -42,9 +42,7 @@ def draw(results: Results) -> Figure:
         ax.set_ylim(low, high)
     page.one_legend(sheet, axes, columns=5)
     said = "; ".join(f"{fit} {min(found):.2f} to {max(found):.2f}" for fit, found in slopes.items())
-    return page.title(
-        sheet, f"Slope of the function's error in n, least to most over settings: {said}"
-    )
+    return page.title(sheet, f"Slope of the function's error in n, over settings: {said}")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def draw(results: Results) -> Figure:
             places[network] = f"{len(order) - order.index('ap')} of {len(order)}"
     with plots.style():
         sheet.supxlabel(
-            "test accuracy (%), 95 % interval over seeds; in brackets: tunable parameters, over tasks",
+            "test accuracy (%), 95 % interval over seeds; in brackets: parameters, over tasks",
             fontsize=8,
         )
     said = ", ".join(f"{place} on {page.short(network)}" for network, place in places.items())

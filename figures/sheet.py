@@ -48,7 +48,7 @@ def short(network: str) -> str:
 
 
 def real_first(network: str) -> tuple[bool, bool, str]:
-    """A key to sort networks by: those with real weights before home-made ones, CNNs before ViTs."""
+    """A key to sort networks by: real weights before home-made ones, CNNs before ViTs."""
     return network.startswith("aptheory_"), evidence.is_vit(network), network
 
 

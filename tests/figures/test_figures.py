@@ -15,7 +15,7 @@ PLANTED = {
     "where_to_read": "+3.0 points [-9.7, +15.7] over the best layer's probe",
     "law_of_the_layer": "CNNs +0.50",
     "norm_and_prompt": "more than the prompt at any place on 2 of 2 networks",
-    "layer_preference": "CNNs 0.71 (no spread: the 2 tasks agree; one network: nothing is said of others) over 2",
+    "layer_preference": "CNNs 0.71 (no spread: the 2 tasks agree",
     "accuracy_by_layer": "A prompt gains over the linear probe in 4 of 4 cases",
     "cka_within": "ResNet-mini 0.88 and 0.12",
     "cka_between": "ResNet-mini matches ViT-mini at 0.43",
