@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from analyses import evidence
 from analyses.results import Results
-from aptheory.findings.statistics import clustered_mean, mean_interval
+from aptheory.findings.statistics import mean_correlation, mean_interval
 from aptheory.reporting import plots
 from figures import sheet as page
 
@@ -33,7 +33,7 @@ def draw(results: Results) -> Figure:
     trend = evidence.slopes(rows)
     each = trend.groupby("network")["value"].mean()
     listed = ", ".join(f"{page.short(n)} {each[n]:+.2f}" for n in networks if n in each)
-    mean = clustered_mean(trend["value"], trend["network"], trend["task"])
+    mean = mean_correlation(trend["value"], trend["network"], trend["task"])
     return page.title(
         sheet,
         f"Rank correlation of attention distance with depth: {listed}; mean {mean:+.2f} over "
