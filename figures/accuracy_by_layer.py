@@ -2,9 +2,9 @@
 
 from matplotlib.figure import Figure
 
-from analyses import evidence
 from analyses.results import Results
-from aptheory.findings.chosen import best_layers
+from aptheory.findings.cases import Case, cases
+from aptheory.findings.verdict import Verdict, verdict
 from aptheory.reporting import plots
 from figures import sheet as page
 
@@ -12,21 +12,15 @@ NEEDS = "python -m analyses.layer_preference, then python -m analyses.collect"
 
 
 def draw(results: Results) -> Figure:
-    """Means over seeds with 95 % intervals; the star is the layer chosen on validation data."""
+    """Means over seeds with 95 % intervals; the stars are the layers chosen on validation data."""
     accuracy = results.gathered("accuracy")
     pairs = accuracy[["network", "task"]].drop_duplicates().itertuples(index=False)
-    chosen = best_layers(accuracy).set_index(["network", "task"])
-    keys = sorted((evidence.is_vit(n), n, t) for n, t in pairs)
+    keys = sorted((page.real_first(n), n, t) for n, t in pairs)
     sheet, axes = page.panels(len(keys), columns=4, height=1.65 if len(keys) > 4 else 2.4)
-    above = 0
     for (_, network, task), ax in zip(keys, axes, strict=True):
         plots.accuracy_by_layer(accuracy, network=network, task=task, focus=True, ax=ax)
-        best = chosen.loc[(network, task)]
-        probe = evidence.at_layer(accuracy, "linear_probe")
-        probe = probe[(probe["network"] == network) & (probe["task"] == task)]["value"]
-        above += bool(best["low"] > probe.mean())
         with plots.style():
-            ax.set_title(f"{page.short(network)}, {task}", fontsize=7)
+            ax.set_title(f"{page.short(network)}, {task}", fontsize=6.5)
             ax.tick_params(labelsize=6)
         ax.set(xlabel="", ylabel="")
     for ax in axes[-4:]:
@@ -34,9 +28,20 @@ def draw(results: Results) -> Figure:
     page.one_legend(sheet, axes)
     with plots.style():
         sheet.supylabel("test accuracy (%)", fontsize=8)
-        sheet.legends[0].set_title("probes of a layer far below leave the frame", {"size": 6})
-    return page.title(
-        sheet, f"The best prompt is clear of the linear probe in {above} of {len(keys)} cases"
+        sheet.legends[0].set_title(
+            "star: chosen on validation data; probes far below leave the frame", {"size": 6}
+        )
+    return page.title(sheet, finding(cases(accuracy)))
+
+
+def finding(found: list[Case]) -> str:
+    """How often the chosen prompt gains, and how it fares against the chosen probe."""
+    gains = sum(case.verdict is Verdict.GAIN for case in found)
+    rivals = [verdict(case.over_probe) for case in found if case.probe is not None]
+    return (
+        f"A prompt gains over the linear probe in {gains} of {len(found)} cases (95 % intervals "
+        f"over seeds); of the best earlier probe it is clearly better in "
+        f"{rivals.count(Verdict.GAIN)} and worse in {rivals.count(Verdict.LOSS)} of {len(rivals)}"
     )
 
 

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from analyses import evidence
 from analyses.results import Results
-from aptheory.findings.statistics import clustered_mean, mean_interval
+from aptheory.findings.statistics import mean_correlation, mean_interval
 from aptheory.reporting import plots
 from figures import sheet as page
 
@@ -16,7 +16,7 @@ def draw(results: Results) -> Figure:
     """One panel a transformer: a dot a head, averaged over tasks."""
     profile = results.gathered("profile")
     rows = profile[profile["measure"] == "attention_distance"]
-    networks = sorted(rows["network"].unique())
+    networks = sorted(rows["network"].unique(), key=page.real_first)
     sheet, axes = page.panels(len(networks), columns=2, height=2.3)
     for network, ax in zip(networks, axes, strict=True):
         keys = ["network", "measure", "layer", "head"]
@@ -31,13 +31,14 @@ def draw(results: Results) -> Figure:
             ax.set_title(said, loc="left", fontsize=7.5)
     page.one_legend(sheet, axes)
     trend = evidence.slopes(rows)
-    slope = clustered_mean(trend["value"], trend["network"], trend["task"])
-    # At every step of every network: no spread, and clear.
-    everywhere = abs(slope.value) == 1
-    clear = everywhere or slope.low > 0 or slope.high < 0
-    way = "rises" if slope.value > 0 else "falls"
-    finding = f"Attention distance {way if clear else 'has no clear trend'} with depth"
-    return page.title(sheet, f"{finding}: rank correlation {slope:.2g}, networks as units")
+    each = trend.groupby("network")["value"].mean()
+    listed = ", ".join(f"{page.short(n)} {each[n]:+.2f}" for n in networks if n in each)
+    mean = mean_correlation(trend["value"], trend["network"], trend["task"])
+    return page.title(
+        sheet,
+        f"Rank correlation of attention distance with depth: {listed}; mean {mean:+.2f} over "
+        f"{mean.n} {mean.unit}",
+    )
 
 
 def _bounds(rows: pd.DataFrame) -> pd.Series:

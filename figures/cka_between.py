@@ -12,7 +12,10 @@ NEEDS = "python -m analyses.cka_between, then python -m analyses.collect"
 def draw(results: Results) -> Figure:
     """One map a pair of networks, averaged over its tasks; dots mark each row's best match."""
     table = results.table("cka_between/cka")
-    pairs = sorted(table.groupby(["network", "other_network"]).groups)
+    pairs = sorted(
+        table.groupby(["network", "other_network"]).groups,
+        key=lambda pair: tuple(map(page.real_first, pair)),
+    )
     sheet, axes = page.panels(
         len(pairs), columns=3, height=2.9, width=plots.PAGE if len(pairs) > 1 else plots.PAGE / 2
     )

@@ -13,8 +13,8 @@ def draw(results: Results) -> Figure:
     """One map a network, averaged over its tasks."""
     profile = results.gathered("profile")
     rows = profile[profile["measure"] == "cka"]
-    networks = sorted(rows["network"].unique())
-    sheet, axes = page.panels(len(networks), columns=4, height=2.0)
+    networks = sorted(rows["network"].unique(), key=page.real_first)
+    sheet, axes = page.panels(len(networks), columns=4, height=2.1)
     said = []
     for network, ax in zip(networks, axes, strict=True):
         one = page.mean_of_tasks(
@@ -23,7 +23,7 @@ def draw(results: Results) -> Figure:
         task = one["task"].iloc[0]
         plots.cka_map(one, network=network, task=task, scale=False, ax=ax)
         with plots.style():
-            ax.set_title(f"{page.short(network)}, {task}", fontsize=6.3)
+            ax.set_title(f"{page.short(network)}\n{task}", fontsize=6.5)
             ax.set(xlabel="layer", ylabel="layer")
         near = one[one["other_layer"] - one["layer"] == 1]["value"].mean()
         ends = one[

@@ -58,7 +58,9 @@ def draw(results: Results) -> Figure:
                 color=plots.COLORS[color],
                 label=label,
             )
-            left.bar_label(bars, fmt="%.2f", fontsize=5.5, padding=2)
+            labels = left.bar_label(bars, fmt="%.2f", fontsize=5.5, padding=2)
+            for label_text in labels:  # readable on the dashed line
+                label_text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.4})
         left.axvline(1, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
         names = [f"{page.short(r.network)}\n{r.layer_name}" for r in steps.itertuples()]
         left.set_yticks(places, names, fontsize=7)

@@ -36,9 +36,13 @@ def draw(results: Results) -> Figure:
             ax.tick_params(axis="x", labelsize=6)
             if setting == settings[0]:
                 ax.set_ylabel("error of the function")
-    page.one_legend(sheet, axes)
+    # One scale for all: what is a hundred times worse looks it.
+    low, high = min(ax.get_ylim()[0] for ax in axes), max(ax.get_ylim()[1] for ax in axes)
+    for ax in axes:
+        ax.set_ylim(low, high)
+    page.one_legend(sheet, axes, columns=5)
     said = "; ".join(f"{fit} {min(found):.2f} to {max(found):.2f}" for fit, found in slopes.items())
-    return page.title(sheet, f"Slopes of the function's error in n: {said}")
+    return page.title(sheet, f"Slope of the function's error in n, over settings: {said}")
 
 
 if __name__ == "__main__":

@@ -78,6 +78,8 @@ def _mechanism(ax: Axes, rows: pd.DataFrame) -> None:
     ax.axhline(0, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
     ax.legend(fontsize=6)
     ax.set_xscale("symlog", linthresh=0.1)  # a prompt that wipes the gap out has no share
+    ax.set_xticks([-1, 0, 1, 10], ["−1", "0", "1", "10"])
+    ax.minorticks_off()
     ax.set_xlabel("share of the nuisance removed,\nlayer 1 − layer 2", fontsize=6)
     ax.set_ylabel(ADVANTAGE, fontsize=6)
 

@@ -4,6 +4,7 @@ from matplotlib.figure import Figure
 
 from analyses import evidence
 from analyses.results import Results
+from aptheory.findings.statistics import clustered_mean
 from aptheory.reporting import plots
 from figures import sheet as page
 
@@ -13,7 +14,7 @@ NEEDS = "python -m analyses.layer_preference, then python -m analyses.collect"
 def draw(results: Results) -> Figure:
     """One panel a network: a thin line a task, their mean with its 95 % interval."""
     accuracy = results.gathered("accuracy")
-    networks = sorted(accuracy["network"].unique(), key=lambda name: (evidence.is_vit(name), name))
+    networks = sorted(accuracy["network"].unique(), key=page.real_first)
     sheet, axes = page.panels(len(networks), columns=2 if len(networks) == 4 else 3, height=2.1)
     best = evidence.best_depths(accuracy)
     test = accuracy[accuracy["measure"] == "test_accuracy"]
@@ -43,8 +44,8 @@ def draw(results: Results) -> Figure:
             ax.axhline(0, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
             own = best[best["network"] == network]["depth"]
             count = f"{len(own)} task{'s' if len(own) > 1 else ''}, interval over {unit}s"
-            where = f"best at depth {own.median():.2f}"
-            ax.set_title(f"{page.short(network)}: {where}\n{count}", fontsize=7.5)
+            where = f"{own.min():.2f} to {own.max():.2f}" if len(own) > 1 else f"{own.median():.2f}"
+            ax.set_title(f"{page.short(network)}: chosen at {where}\n{count}", fontsize=7)
             ax.set_xlabel("")
         for ax in axes[-(2 if len(networks) == 4 else 3) :]:
             ax.set_xlabel("depth (0: image, 1: classifier)")
@@ -52,10 +53,11 @@ def draw(results: Results) -> Figure:
     page.one_legend(sheet, axes)
     said = []
     for kind, vit in (("CNNs", False), ("ViTs", True)):
-        of_kind = best[best["network"].map(evidence.is_vit) == vit]["depth"]
-        if len(of_kind):
-            said.append(f"{kind} prefer {of_kind.median():.2f} of the depth (n = {len(of_kind)})")
-    return page.title(sheet, "; ".join(said))
+        rows = best[best["network"].map(evidence.is_vit) == vit]
+        if len(rows):
+            mean = clustered_mean(rows["depth"], rows["network"], rows["task"])
+            said.append(f"{kind} {mean:.2f} over {mean.n} {mean.unit}")
+    return page.title(sheet, f"Depth that validation data choose: {'; '.join(said)}")
 
 
 def _gains(rows):

@@ -15,7 +15,7 @@ NEEDS = "python -m analyses.method_comparison, then python -m analyses.collect"
 
 
 def draw(results: Results) -> Figure:
-    """A row an embedded network, a column a task; the networks with real weights below.
+    """The networks with real weights on top, then a row an embedded network, a column a task.
 
     Methods stand in the order of their mean over a network's tasks.
     """
@@ -25,7 +25,7 @@ def draw(results: Results) -> Figure:
     if real := results.elsewhere("methods/*/comparison.csv"):
         more = pd.concat(real).dropna(subset=["rank"])
         table = pd.concat([table, more], ignore_index=True)
-        rows.append([(one, _tasks(more, one)[0]) for one in _cnns_first(more)][: len(tasks)])
+        rows.insert(0, [(one, _tasks(more, one)[0]) for one in _cnns_first(more)][: len(tasks)])
     height = 0.6 + 0.15 * int(table.groupby("network")["method"].nunique().max())
     sheet = plots.figure(len(rows), len(tasks), height=height)
     axes = list(sheet.axes)
@@ -38,18 +38,19 @@ def draw(results: Results) -> Figure:
                 continue
             network, task = cases[column]
             order = _order(table, network)
-            plots.method_comparison(_rows(table, network, task), order=order, ax=ax)
+            shown = _rows(table, network, task).drop(columns="parameters", errors="ignore")
+            plots.method_comparison(shown, order=order, ax=ax)
             group = EMBEDDED_FACTS[task][0] if task in EMBEDDED_FACTS else "photographs"
             with plots.style():
                 ax.set_title(f"{page.short(network)}, {task} ({group})", fontsize=7)
                 ax.tick_params(labelsize=6)
             ax.set_xlabel("")
-            if column and cases[0][0] == network:
-                ax.set_yticklabels([])
+            same_row = column > 0 and cases[0][0] == network
+            ax.set_yticklabels([] if same_row else _labels(table, network, order))
             places[network] = f"{len(order) - order.index('ap')} of {len(order)}"
     with plots.style():
         sheet.supxlabel(
-            "test accuracy (%), 95 % interval over seeds; in brackets: tunable parameters",
+            "test accuracy (%), 95 % interval over seeds; in brackets: parameters, over tasks",
             fontsize=8,
         )
     said = ", ".join(f"{place} on {page.short(network)}" for network, place in places.items())
@@ -66,6 +67,19 @@ def _tasks(table: pd.DataFrame, network: str) -> list[str]:
 
 def _rows(table: pd.DataFrame, network: str, task: str) -> pd.DataFrame:
     return table[(table["network"] == network) & (table["task"] == task)]
+
+
+def _labels(table: pd.DataFrame, network: str, order: list[str]) -> list[str]:
+    """The methods with their tunable parameters: from the fewest to the most over the tasks."""
+    if "parameters" not in table:
+        return [plots.method_name(method) for method in order]
+    own = table[table["network"] == network].groupby("method")["parameters"]
+    least, most = own.min(), own.max()
+    return [
+        f"{plots.method_name(method)} ({least[method]:,.0f}"
+        + (f" to {most[method]:,.0f})" if most[method] > least[method] else ")")
+        for method in order
+    ]
 
 
 def _order(table: pd.DataFrame, network: str) -> list[str]:

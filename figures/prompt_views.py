@@ -25,15 +25,20 @@ def draw(results: Results) -> Figure:
             one = table[table["image"] == image]
             picture = _picture(one[one["kind"] == "pixels"])
             for ax in axes[:, column]:
-                ax.imshow(picture)
                 ax.set(xticks=[], yticks=[])
                 ax.grid(False)
+            axes[0, column].imshow(picture)
             axes[0, column].set_title(str(one["label"].dropna().iloc[0]), fontsize=7)
             for ax, (network, kind) in zip(axes[1:, column], lines, strict=True):
                 rows = one[(one["network"] == network) & (one["kind"] == kind)]
                 heat = rows.pivot(index="row", columns="column", values="value")
                 extent = (-0.5, picture.shape[1] - 0.5, picture.shape[0] - 0.5, -0.5)
-                ax.imshow(heat, cmap="magma", alpha=0.65, extent=extent, vmin=0, vmax=1)
+                ax.imshow(picture.mean(-1), cmap="gray", vmin=-128, vmax=255)
+                # The picture shows through where there is no evidence.
+                strength = heat.to_numpy(float).clip(0, 1)
+                ax.imshow(
+                    strength, cmap="autumn", alpha=0.8 * strength, extent=extent, vmin=0, vmax=1
+                )
         for ax, (network, kind) in zip(axes[1:, 0], lines, strict=True):
             ax.set_ylabel(f"{page.short(network)}\n{kind}", fontsize=6)
         for network in networks:

@@ -20,7 +20,8 @@ def draw(results: Results) -> Figure:
     relation = results.gathered("relation")
     relation = relation[relation["target"] == "ap"].dropna(subset=["value"])
     shown = {key: said for key, said in STATISTICS.items() if key in set(relation["statistic"])}
-    height = 0.9 + 0.32 * relation["measure"].nunique()
+    networks = 0
+    height = 1.1 + 0.4 * relation["measure"].nunique()
     sheet, axes = page.panels(len(shown), columns=2, height=height)
     said = ""
     for (statistic, label), ax in zip(shown.items(), axes, strict=True):
@@ -34,12 +35,21 @@ def draw(results: Results) -> Figure:
             page.forest(ax, means, label="measure", dots=dots)
             ax.axvline(0, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
             ax.set_xlim(-1.05, 1.05)
-            ax.set_xlabel(label)
+            ax.set_xlabel(f"{label}\n(grey: one network and task)", fontsize=7)
         clear = means[(means["low"] > 0) | (means["high"] < 0)]
+        which = ", ".join(
+            f"{row.measure} {row.value:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
+            for row in clear.itertuples()
+        )
+        which = f" ({which})" if which else ""
         if statistic == "spearman":
-            said = f"{len(clear)} of {len(means)} metrics correlate clearly with AP's accuracy"
+            networks = int(means["networks"].max())
+            said = (
+                f"{len(clear)} of {len(means)} metrics correlate clearly with AP's accuracy{which}"
+            )
         else:
-            said += f", {len(clear)} of {len(means)} given depth"
+            said += f", {len(clear)} of {len(means)} given depth{which}"
+    said += f"; mean over {networks} networks, 95 % intervals, not corrected for {len(means)} looks"
     return page.title(sheet, said)
 
 

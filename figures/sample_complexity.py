@@ -47,7 +47,8 @@ def _floors(ax: Axes, each: list[found.Comparison]) -> None:
             ax.plot(tokens, value, "o-", color=color, label=name)
             ax.fill_between(tokens, low, high, color=color, alpha=0.2, linewidth=0)
         ax.set_xscale("log", base=2)
-        ax.set_xticks(tokens, [f"{count:g}" for count in tokens])
+        powers = [count for count in tokens if count & (count - 1) == 0]  # others have no room
+        ax.set_xticks(powers, [f"{count:g}" for count in powers])
         ax.minorticks_off()
         ax.set(xlabel="tokens P", ylabel="error at N → ∞ (%)")
 

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analyses import evidence
 from analyses.results import Results
 from analyses.two_layer_findings import joined
 from aptheory.findings.statistics import mean_interval
@@ -46,6 +47,11 @@ def short(network: str) -> str:
     return "ResNet-56" if "resnet56" in network else network
 
 
+def real_first(network: str) -> tuple[bool, bool, str]:
+    """A key to sort networks by: real weights before home-made ones, CNNs before ViTs."""
+    return network.startswith("aptheory_"), evidence.is_vit(network), network
+
+
 def panels(
     count: int, *, columns: int = 3, height: float = 2.2, width: float = plots.PAGE
 ) -> tuple[Figure, list[Axes]]:
@@ -62,7 +68,7 @@ def panels(
 def title(sheet: Figure, finding: str) -> Figure:
     """The finding above the whole sheet, at its left edge, in as many lines as it needs."""
     letters = int(12.8 * sheet.get_figwidth())  # of 9 points, bold, that fit across
-    lines = [textwrap.fill(line, letters) for line in finding.split("\n")]
+    lines = [textwrap.fill(line, letters, break_on_hyphens=False) for line in finding.split("\n")]
     with plots.style():
         sheet.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=9, fontweight="bold")
     return sheet

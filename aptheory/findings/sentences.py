@@ -196,9 +196,10 @@ def _control(found: list[Case]) -> list[str]:
             gaps += list(100 * each.dropna())
     if not gaps:
         return []
+    name = "/".join(dict.fromkeys(method_name(case.method) for case in found))
     return [
-        "Control: AP at the classifier's input can express exactly what the linear probe can; "
-        f"trained each by itself, AP's accuracy there is {np.mean(gaps):+.2f} points from the "
+        f"Control: {name} at the classifier's input can express exactly what the linear probe can; "
+        f"trained each by itself, its accuracy there is {np.mean(gaps):+.2f} points from the "
         f"probe's on average, and at most {np.abs(gaps).max():.2f} in one run. Differences of this "
         "size are the optimiser's, not the layer's."
     ]

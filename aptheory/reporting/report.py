@@ -34,8 +34,9 @@ def report(folder: str | Path) -> Path:
 
 def _draw_once(tables: Tables, folder: Path) -> None:
     """Draw, unless the plots that are there were drawn from these very tables."""
-    drawn, texts = folder / ".drawn.json", [table.to_csv() for table in tables.frames()]
-    key = key_of([*texts, __version__])
+    drawn = folder / ".drawn.json"
+    frames = [table.drop(columns="correct", errors="ignore") for table in tables.frames()]
+    key = key_of([*(table.to_csv() for table in frames), __version__])
     try:
         before = json_table(read_text(drawn), name=str(drawn))
         whole = before.get("key") == key and all((folder / n).is_file() for n in before["plots"])

@@ -10,9 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from scipy.optimize import nnls
-
 OVERHEAD = 1.0
 """Seconds of a batch beside its training, as predicted before any is finished."""
 
@@ -90,6 +87,9 @@ def _fit(known: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """
     if not known:
         return 1.0, OVERHEAD
+    import numpy as np
+    from scipy.optimize import nnls
+
     predicted, measured = np.asarray(known, dtype=np.float64).T
     if len(np.unique(predicted)) < 3:
         factor = measured.sum() / (predicted + OVERHEAD).sum()

@@ -21,7 +21,6 @@ from aptheory.studies.files import write_atomically
 from aptheory.studies.plan import Batch, Job, Plan, make_plan
 from aptheory.studies.presence import presence
 from aptheory.studies.records import canonical
-from aptheory.studies.settings import record_settings
 from aptheory.studies.status import Status, status
 from aptheory.studies.store import MODELS, Store
 from aptheory.studies.study import Opened, Study
@@ -84,6 +83,8 @@ def sweep(
         tracker=tracker,
         save_models=save_models,
     )
+    from aptheory.studies.settings import record_settings
+
     record_settings(store.folder, opened)
     return frame
 

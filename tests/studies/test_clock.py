@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 from aptheory.studies.clock import OVERHEAD, Epochs, Underway, seconds_left
-from aptheory.studies.status import doing, under_way
+from aptheory.studies.engines import Here
+from aptheory.studies.status import doing, status, under_way
+from aptheory.studies.store import Store
+from aptheory.studies.sweep import write_plan
+from aptheory.studies.watching import Progress, Watch
 from aptheory.training.epochs import epoch_done, told_to
+from tests.studies.sweep_fakes import plan
 
 
 @pytest.mark.parametrize(("slope", "overhead"), [(1.0, 1.0), (6.0, 0.2), (0.3, 8.0)])
@@ -53,3 +58,29 @@ def test_what_is_being_done_is_said_with_layer_and_epoch():
     assert doing(labels, epochs) == "ap at layer 5 (blocks.4), epoch 3 of 8"
     assert doing({}, None) == "a batch"
     assert under_way(4.0, {"since": time.time() - 7}, None).elapsed == pytest.approx(7, abs=1)
+
+
+def test_a_log_file_gets_a_line_at_the_start_and_the_end_and_no_bar(tmp_path, capsys):
+    made, store = plan(tasks=1, seconds=30.0), Store(tmp_path).create()
+    batch = made.jobs[0].batches[0]
+    shown = Progress(Watch(made, store))
+    shown.show()
+    shown.show()  # within the minute
+    with store.claim(batch.key):
+        store.tell(batch.key, Epochs(6, 16, 2, 100.0, 104.0, 3, 8))
+        shown.show(last=True)
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("0 of 12 runs, about 3 min left, as predicted")
+    assert last.startswith("0 of 12 runs, about")
+    assert "at layer 0 (block0), epoch 3 of 8" in last
+    assert store.told(batch.key) is None  # the word goes with the claim
+
+
+def test_status_answers_while_the_networks_are_profiled(tmp_path):
+    store = Store(tmp_path).create()
+    write_plan(plan(tasks=1), store, Here())
+    with store.claim("profile"):
+        told = status(tmp_path)
+    assert told.now == ["profiling"]
+    assert "now: profiling" in told.text()
+    assert status(tmp_path).now == []
