@@ -27,6 +27,7 @@ FIGURES = (
     "prompt_views",
     "relation",
     "layer_choice",
+    "layer_front",
     "predicted_curves",
     "flip_test",
     "sample_complexity",
