@@ -43,7 +43,7 @@ def pair_of(curve: Curve) -> Pair:
 
 
 def ranking_rule(curves: Sequence[Curve]) -> Rule:
-    """The rule without training, with the regret of its versions that were fitted without a pair."""
+    """The rule without training, with the regret of its versions that were fitted elsewhere."""
     families = {name: some for name, some in FAMILIES.items() if set(some) <= set(PLACES)}
     pairs = [pair_of(curve) for curve in curves]
     fitter = Fitter(pairs)

@@ -30,15 +30,15 @@ def draw(results: Results) -> Figure:
         axes[0].set_ylabel("regret (points)")
     page.one_legend(sheet, axes, columns=3)
     said = []
-    for data, words in (("campaign", "the campaign"), ("older sweeps", "the older sweeps")):
+    for data, words in (("campaign", "Campaign"), ("older sweeps", "Older sweeps")):
         rows = table[(table["data"] == data) & (table["cost"] > 0)]
         best = rows.loc[rows["regret"].idxmin()]
         middle = table[(table["data"] == data) & (table["way"] == "the middle")].iloc[0]
-        clear = "clearly better" if best["better_low"] > 0 else "not told apart"
+        clear = "told apart" if best["better_low"] > 0 else "not told apart"
         said.append(
-            f"{words}: {best['regret']:.2f} at best, the middle {middle['regret']:.2f}, {clear}"
+            f"{words}: {best['regret']:.2f} by the best way, {middle['regret']:.2f} by the middle, {clear}"
         )
-    return page.title(sheet, "Points lost by the choice of the layer. " + ". ".join(said))
+    return page.title(sheet, "Points lost by the choice of the layer.\n" + ". ".join(said))
 
 
 def _front(ax: Axes, rows: pd.DataFrame) -> None:
@@ -49,7 +49,8 @@ def _front(ax: Axes, rows: pd.DataFrame) -> None:
     }
     for words, (color, mask) in kinds.items():
         some = rows[mask]
-        cost = _shown(some["cost"]) * np.geomspace(0.94, 1.06, max(1, len(some)))
+        # Ways of one cost stand side by side.
+        cost = _shown(some["cost"]) * np.geomspace(0.85, 1.18, max(1, len(some)))
         errors = [some["regret"] - some["low"], some["high"] - some["regret"]]
         ax.errorbar(
             cost,

@@ -142,7 +142,8 @@ class Recommendation:
             lines.append(
                 f"  because of trials at {self.trials} layers it was best on validation images"
                 f"{self._pull()}: {100 * place['val_accuracy']:.1f} % after "
-                f"{int(place['epochs'])} epochs; the rule ranked it {int(place['rank'])} of {len(self.table)}"
+                f"{int(place['epochs'])} epochs; the rule ranked it {int(place['rank'])} of "
+                f"{len(self.table)}"
             )
         if tuple(self.rule.weights) == ("distance_from_middle",):
             if not self.trials:

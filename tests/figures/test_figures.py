@@ -26,7 +26,7 @@ PLANTED = {
     "prompt_views": "ViT-mini: maps agree at 1.00, accuracy 50 to 75 %",
     "relation": "of 2 metrics correlate clearly",
     "layer_choice": "rule 0.5, paper's place 2.0, random layer 3.0",
-    "layer_front": "the older sweeps: 1.00 at best, the middle 1.50, clearly better",
+    "layer_front": "Older sweeps: 1.00 by the best way, 1.50 by the middle, told apart",
     "predicted_curves": "over 4 pairs, median R² 1.00",
     "flip_test": "a reversal in 2 of 2 networks (0 without",
     "sample_complexity": "layer 1 errs less than layer 2 in 3 of 3 settings",
