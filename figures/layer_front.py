@@ -36,7 +36,8 @@ def draw(results: Results) -> Figure:
         middle = table[(table["data"] == data) & (table["way"] == "the middle")].iloc[0]
         clear = "told apart" if best["better_low"] > 0 else "not told apart"
         said.append(
-            f"{words}: {best['regret']:.2f} by the best way, {middle['regret']:.2f} by the middle, {clear}"
+            f"{words}: {best['regret']:.2f} by the best way, {middle['regret']:.2f} by the middle, "
+            + clear
         )
     return page.title(sheet, "Points lost by the choice of the layer.\n" + ". ".join(said))
 
