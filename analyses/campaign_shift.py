@@ -2,8 +2,8 @@
 
     python -m analyses.campaign_shift --assets DIR [--out results/evidence]
 
-Nothing is trained and no label is read: 400 training pictures of each task, the draw of seed 0 of
-the campaign. Writes shift.csv (network, task, layer, what the distance is measured from: the
+Nothing is trained and no label is read: 150 training pictures of each task, of the campaign's draw
+of seed 0. Writes shift.csv (network, task, layer, what the distance is measured from: the
 running moments of BatchNorm, or `REFERENCES`) and operations.csv (of every piece, for one image,
 and which place is the paper's).
 """
@@ -26,6 +26,7 @@ from aptheory.training.cost import piece_operations
 
 REFERENCES = {"cifar": "cifar10_jpeg", "imagenet": "caltech100"}
 """Images like the pretraining's: test pictures of CIFAR-10 itself, and photographs of objects."""
+IMAGES = 150
 
 
 def reference_of(network: str, assets: Path) -> Any:
@@ -44,7 +45,7 @@ def shifts(net: ap.Network, assets: Path) -> Iterator[pd.DataFrame]:
             if given is None and spec.kind == "vit":
                 continue  # LayerNorm keeps no moments of its pretraining
             table = ap.profile(
-                net, task, measures=("moment_shift",), reference=given, limit=400, batch_size=50
+                net, task, measures=("moment_shift",), reference=given, limit=IMAGES, batch_size=50
             )
             yield table.assign(kind=spec.kind, near=name in NEAR, origin=origin)
 
@@ -60,6 +61,7 @@ def main() -> None:
     torch.set_num_threads(1)
     parts: list[pd.DataFrame] = []
     costs: list[dict[str, Any]] = []
+    about = ["network", "kind", "task", "near", "origin", "layer", "depth"]
     for name in NETWORKS:
         net = load_network(name, Path(asked.assets))
         operations = piece_operations(net)
@@ -71,10 +73,11 @@ def main() -> None:
             )
         ]
         parts += shifts(net, Path(asked.assets))
-        print(f"{name}: {sum(len(part) for part in parts)} rows so far", flush=True)
-    about = ["network", "kind", "task", "near", "origin", "layer", "depth"]
-    table = pd.concat(parts)[[*about, "value", "low", "high"]].rename(columns={"value": "shift"})
-    table.round(5).to_csv(asked.out / "shift.csv", index=False)
+        table = pd.concat(parts)[[*about, "value", "low", "high"]]
+        table.rename(columns={"value": "shift"}).round(5).to_csv(
+            asked.out / "shift.csv", index=False
+        )
+        print(f"{name}: {len(table)} rows so far", flush=True)
     pd.DataFrame(costs).to_csv(asked.out / "operations.csv", index=False)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from analyses import campaign_section, choice_section
+from analyses import campaign_section, choice_section, shift_law
 from analyses.claims import CLAIMS, NOT_RUN, Claim, judge
 from analyses.judges import (
     NOT_REPRODUCED,
@@ -58,6 +58,7 @@ def page(results: Results) -> str:
             *_sections(found),
             campaign_section.section(results),
             choice_section.section(results),
+            shift_law.section(results),
             _costs(results),
             notes.read_text(encoding="utf-8").strip(),
             "",
@@ -211,6 +212,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("-m", "analyses.theory_verdicts"),
     ("-m", "analyses.campaign_tables"),
     ("-m", "analyses.layer_front"),
+    ("-m", "analyses.shift_law"),
     ("-m", "analyses.collect"),
     ("-m", "figures"),
 )

@@ -15,6 +15,7 @@ from aptheory.reporting import plots
 FIGURES = (
     "where_to_read",
     "law_of_the_layer",
+    "shift_law",
     "norm_and_prompt",
     "layer_preference",
     "accuracy_by_layer",

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analyses.shift_law import OUTCOMES, law
 from aptheory.findings.relate import relate
 
 VIT, CNN = "aptheory_vit_mini", "aptheory_resnet_mini"
@@ -49,6 +50,8 @@ def write(folder: Path) -> Path:
             }
         ),
         "evidence/choice_summary": _front(),
+        "evidence/shift_pairs": _shifts(),
+        "evidence/shift_law": law(_shifts()),
         "layer_choice/regret": pd.DataFrame({"way": ["rule", "rule"], "regret": [0.2, 0.8]}),
         **_theory(generator),
         "predicted_curves/predicted_curves": pd.DataFrame(
@@ -71,6 +74,17 @@ def write(folder: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(folder / f"{name}.csv", index=False)
     return folder
+
+
+def _shifts() -> pd.DataFrame:
+    """Slopes fall and gains rise with the shift, in every network."""
+    return pd.DataFrame(
+        {"network": network, "kind": kind, "task": f"t{task}", "near": task < 2}
+        | {"origin": "reference", "shift": 0.1 + task / 10, **dict.fromkeys(OUTCOMES, task / 100)}
+        | {"slope_end": 0.5 - task / 5}
+        for network, kind in ((CNN, "cnn"), (VIT, "vit"), ("resnet56", "cnn"))
+        for task in range(5)
+    )
 
 
 def _front() -> pd.DataFrame:

@@ -14,6 +14,7 @@ from tests.figures.figure_tables import write
 PLANTED = {
     "where_to_read": "+3.0 points [-9.7, +15.7] over the best layer's probe",
     "law_of_the_layer": "CNNs +0.50",
+    "shift_law": "slope over depth -0.99",
     "norm_and_prompt": "more than the prompt at any place on 2 of 2 networks",
     "layer_preference": "CNNs prefer 0.71 of the depth (n = 2); ViTs prefer 0.29 of the depth",
     "accuracy_by_layer": "clear of the linear probe in 4 of 4 cases",

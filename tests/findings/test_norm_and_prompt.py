@@ -49,7 +49,7 @@ def prompted(net, shape, *, layer=0):
     """A prompt of random values, and a head that tells classes apart at random."""
     adapted = ap.ActivationPrompt(layer=layer, shape=shape).attach(net, classes=4)
     generator = torch.Generator().manual_seed(1)
-    for parameter in (adapted.edits_at(layer)[0].delta.values, adapted.head.weight.values):
+    for parameter in (adapted.edits_at(layer)[0].delta.values[0], adapted.head.weight.values[0]):
         parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
     return adapted.eval()
 
