@@ -45,7 +45,41 @@ def section(results: Results) -> str:
     for number, question in QUESTIONS.items():
         rows = judged[judged["judged"] == number]
         parts += [f"**{number}. {question}**", "\n".join(_line(row) for row in _records(rows))]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_by_accuracy(results)])
+
+
+def _by_accuracy(results: Results) -> list[str]:
+    """Another mark of convergence, decided after the runs: what it counts, and what holds by it."""
+    if not results.has("evidence/ends"):
+        return []
+    ends = results.table("evidence/ends")
+    marks = ends["accuracy_flat"].astype("boolean")
+    loss = ends["loss_flat"].astype("boolean")
+    parts = [
+        f"**Exploratory: another mark of convergence.** {len(ends)} of the chosen runs, of "
+        f"{len(ends.groupby(['network', 'task']))} pairs of {ends['network'].nunique()} networks, "
+        "were trained again (same pictures, seed and rate, float32; the journal keeps no curves: "
+        "`python -m analyses.campaign_ends --assets DIR`, the cheapest networks first). Their "
+        f"validation *loss* is flat in {int(loss.sum())}; their validation *accuracy* is flat "
+        "within one binomial standard error over the last third of the run, counted in learning "
+        f"rate, in {int(marks.sum())} (`training/convergence.py`, `accuracy_flat`). On 200 "
+        "pictures that error is about 3 points: smaller moves are not seen. The mark was decided "
+        "after the runs and moves no verdict.",
+    ]
+    if results.has("evidence/judged_flat"):
+        rows = results.table("evidence/judged_flat")
+        whole = results.table("evidence/judged").set_index("statistic")["agrees"]
+        said = [
+            f"{_line(row)}: {row['agrees']}, on all pairs {whole.get(row['statistic'], '–')}"
+            for row in _records(rows)
+            if str(row["statistic"]).endswith((", all", "minus near", "CNNs", "ViTs"))
+            and str(row["low"]) != "nan"
+        ]
+        parts += [
+            "The statistics on the pairs whose four runs are all flat by it:",
+            "\n".join(said),
+        ]
+    return parts
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, object]]:

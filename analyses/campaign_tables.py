@@ -5,7 +5,9 @@
 Writes pairs.csv (one row a network and task: accuracy of every rival, all choices on validation
 pictures), maps.csv (accuracy over the place of the prompt and the place of reading), norm.csv (the
 prompt and the norm at the same place), and judged.csv (a row a judged statistic: value, interval
-over networks, how many of its runs were still moving at the end).
+over networks, how many of its runs were still moving at the end). Where `analyses.campaign_ends`
+has trained chosen runs again, judged_flat.csv has the statistics of the pairs whose four runs are
+flat by their validation accuracy: exploratory.
 """
 
 from __future__ import annotations
@@ -107,6 +109,15 @@ def pairs(journal: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def flat_by_accuracy(table: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
+    """The pairs whose chosen runs, trained again, all ended with a flat validation accuracy."""
+    flat = ends.groupby(["network", "task"])["accuracy_flat"].agg(
+        lambda marks: marks.eq(True).all()
+    )
+    keys = pd.MultiIndex.from_frame(table[["network", "task"]])
+    return table[flat.reindex(keys).eq(True).to_numpy()]
 
 
 def _difference(table: pd.DataFrame, a: str, b: str) -> Interval:
@@ -283,6 +294,10 @@ def main() -> None:
     ):
         frame.round(6).to_csv(out / f"{name}.csv", index=False)
         print(f"{out / name}.csv: {len(frame)} rows")
+    if (out / "ends.csv").is_file():
+        some = flat_by_accuracy(table, pd.read_csv(out / "ends.csv"))
+        if some["network"].nunique() > 1:
+            judged(some).round(6).to_csv(out / "judged_flat.csv", index=False)
     print(verdicts.round(2).to_string())
 
 

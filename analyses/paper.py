@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from analyses.campaign_section import section
+from analyses import campaign_section, choice_section, shift_law
 from analyses.claims import CLAIMS, NOT_RUN, Claim, judge
 from analyses.judges import (
     NOT_REPRODUCED,
@@ -56,7 +56,9 @@ def page(results: Results) -> str:
             _table(found),
             "## Settings, further numbers and reasons",
             *_sections(found),
-            section(results),
+            campaign_section.section(results),
+            choice_section.section(results),
+            shift_law.section(results),
             _costs(results),
             notes.read_text(encoding="utf-8").strip(),
             "",
@@ -209,6 +211,8 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("-m", "analyses.low_data"),
     ("-m", "analyses.theory_verdicts"),
     ("-m", "analyses.campaign_tables"),
+    ("-m", "analyses.layer_front"),
+    ("-m", "analyses.shift_law"),
     ("-m", "analyses.collect"),
     ("-m", "figures"),
 )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aptheory.exploration import explore as explore
     from aptheory.findings.compare import compare as compare
     from aptheory.findings.layer_map import layer_map as layer_map
+    from aptheory.findings.norm_and_prompt import compare_norm as compare_norm
     from aptheory.findings.relate import relate as relate
     from aptheory.methods import E2VPT as E2VPT
     from aptheory.methods import SSF as SSF
@@ -95,6 +96,7 @@ _HOME = {
     "Model": "models.model",
     "relate": "findings.relate",
     "layer_map": "findings.layer_map",
+    "compare_norm": "findings.norm_and_prompt",
     "compare": "findings.compare",
     "explore": "exploration",
     "report": "reporting.report",

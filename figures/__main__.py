@@ -15,6 +15,7 @@ from aptheory.reporting import plots
 FIGURES = (
     "where_to_read",
     "law_of_the_layer",
+    "shift_law",
     "norm_and_prompt",
     "layer_preference",
     "accuracy_by_layer",
@@ -27,6 +28,7 @@ FIGURES = (
     "prompt_views",
     "relation",
     "layer_choice",
+    "layer_front",
     "predicted_curves",
     "flip_test",
     "sample_complexity",

@@ -7,8 +7,10 @@ recommendation. The rule is a dozen numbers in ``rule.json`` beside this file, s
 print, and says which networks and tasks it was fitted on and what regret it had on those that it
 had not seen. ``analyses/layer_choice.py`` makes both again.
 
-With a budget the ranking says where to look first: successive halving over as many of the best
-ranked layers as the budget buys, judged on validation images (`aptheory.choosing.trials`).
+With a budget prompts are tried out: one run of the full length at each of up to five layers that
+are spread inside the network, judged on validation images; or, for a third of a careful sweep, at
+every layer and rate, with a pull to the middle (`aptheory.choosing.trials`). Rate and pull were
+learnt on other networks and tasks (``analyses/layer_front.py``).
 """
 
 from __future__ import annotations
@@ -30,15 +32,15 @@ from aptheory.choosing.scores import (
     score_operations,
     standardise,
 )
-from aptheory.choosing.trials import Plan, Prices, plan, search
+from aptheory.choosing.trials import Plan, Prices, full_trials, pulled, run_trials
 from aptheory.errors import InputError
 from aptheory.networks.network import Network
 from aptheory.tasks import task as open_task
 from aptheory.training.cost import piece_operations
 from aptheory.training.recipe import Recipe
 
-SEEDS = 3
-"""Of the full sweep that every cost is a share of."""
+SEEDS, RATES = 3, 4
+"""Of the careful full sweep that every cost is a share of: at every layer, so many runs."""
 
 SHOWN = (
     *("tangent_explained", "gradient_agreement", "attention_distance"),
@@ -64,6 +66,7 @@ class Recommendation:
     cost: float
     score_cost: float
     trials: int = 0
+    rates: int = 1
     epochs: int = 20
     budget: float | None = None
 
@@ -109,8 +112,9 @@ class Recommendation:
             *self._because(place),
             *([f"  {self.rival}"] if self.rival else []),
             f"  cost: {100 * self.cost:.2g} % of a full sweep (operations of {len(self.table)} "
-            f"layers × {SEEDS} seeds × {self.epochs} epochs); {self._trained()}",
+            f"layers × {RATES} rates × {SEEDS} seeds × {self.epochs} epochs); {self._trained()}",
             f"  expected regret: {self._expected()}",
+            *self._probe(),
             f"  rule{f' ({self.rule.family})' if self.rule.family else ''}: {self.rule}",
         ]
         shown = ["rank", "layer", "layer_name", "preference", *self.rule.weights]
@@ -136,9 +140,10 @@ class Recommendation:
         lines = []
         if self.trials:
             lines.append(
-                f"  because of {self.trials} trials it was best on validation images: "
-                f"{100 * place['val_accuracy']:.1f} % after {int(place['epochs'])} epochs; the "
-                f"rule ranked it {int(place['rank'])} of {len(self.table)}"
+                f"  because of trials at {self.trials} layers it was best on validation images"
+                f"{self._pull()}: {100 * place['val_accuracy']:.1f} % after "
+                f"{int(place['epochs'])} epochs; the rule ranked it {int(place['rank'])} of "
+                f"{len(self.table)}"
             )
         if tuple(self.rule.weights) == ("distance_from_middle",):
             if not self.trials:
@@ -152,6 +157,15 @@ class Recommendation:
             lines.append("  no score speaks for it: the rule sees no difference between layers")
         return lines
 
+    def _pull(self) -> str:
+        if self.rates == 1:
+            return ""
+        pull = self.rule.trials.pull
+        return (
+            f", at the best of {self.rates} rates and with {pull:g} points taken off towards "
+            "both ends of the network"
+        )
+
     def _trained(self) -> str:
         unread = "" if self.rule.needs_images else ", which this rule does not read"
         if self.trials and not self.score_cost:
@@ -163,6 +177,18 @@ class Recommendation:
         return f"all for the scores{unread}; nothing trained"
 
     def _expected(self) -> str:
+        found = self.rule.trials.expected(self.cost if self.trials else 0.0)
+        if found is None:
+            return self._expected_of_ranking()
+        said = f"{found.regret:.1f} accuracy points (95 % below {found.high:.1f})"
+        if found.cost > 0:
+            nothing = self.rule.trials.expected(0.0)
+            said += f" for {100 * found.cost:.2g} % of a sweep"
+            said += "" if nothing is None else f", the middle layer's being {nothing.regret:.1f},"
+        said += f" over {self.rule.trials.pairs} pairs of a real network and a task, each left out"
+        return said + " in turn; part of it is the luck of the best, which nothing can choose"
+
+    def _expected_of_ranking(self) -> str:
         rule = self.rule
         if math.isnan(rule.regret):
             return "unknown for this rule"
@@ -175,6 +201,16 @@ class Recommendation:
         if any(pair.startswith(f"{self.network} on ") for pair in rule.fitted_on):
             said += "; this network is one of them"
         return said
+
+    def _probe(self) -> list[str]:
+        """How likely a prompt is not what is needed."""
+        found = self.rule.trials.expected(self.cost if self.trials else 0.0)
+        if found is None:
+            return []
+        return [
+            f"  probability that the best layer's own probe, without a prompt, is the better "
+            f"choice: {100 * found.probe:.0f} % (recommend --read trains the probes)"
+        ]
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
@@ -196,12 +232,12 @@ def recommend_layer(
         task: a task, or whatever `aptheory.task` makes one of.
         images: labelled training images that the scores look at; no others are looked at unless
             there is a budget, and test images never.
-        budget: share of a full sweep's operations (all layers, three seeds, the recipe's epochs)
-            that may be spent, the scores included. It buys trials of the best ranked layers by
-            successive halving, judged on validation images: the layer that is returned is the
-            best validated of those that trained longest. Where it does not buy two trials the
-            ranking decides. Scores that the rule does not read are left out, so that trials get
-            the whole of it. None trains nothing.
+        budget: share of a careful full sweep's operations (all layers, four rates, three seeds,
+            the recipe's epochs) that may be spent, the scores included. It buys one run each at
+            up to five layers that are spread inside the network, or every layer and rate, judged
+            on validation images. Where it does not buy two runs the ranking decides. Scores that
+            the rule does not read are left out, so that trials get the whole of it. None trains
+            nothing.
         recipe: of the trials, and of the sweep that the cost is compared with.
         rule: instead of the packaged one.
         seed: of the sample, the sketches and the trials.
@@ -228,22 +264,24 @@ def recommend_layer(
     table = scores.iloc[order].reset_index(drop=True)
     table.insert(0, "rank", range(1, len(table) + 1))
     prices = Prices(operations, len(task.train), len(task.val))
-    full = prices.sweep(range(len(net.layers)), epochs=recipe.epochs, seeds=SEEDS)
+    full = prices.sweep(range(len(net.layers)), epochs=recipe.epochs, seeds=RATES * SEEDS)
     layer, bought = int(table["layer"].iloc[0]), Plan()
+    how = rule.trials
     if budget is not None:
-        bought = plan(
+        bought = full_trials(
             prices,
-            table["layer"].tolist(),
+            range(len(net.layers) - 1),  # at the classifier's input a prompt is a probe
             budget=budget * full - scoring,
             epochs=recipe.epochs,
-            seeds=SEEDS,
+            lr=how.lr,
+            lrs=how.lrs,
         )
     if bought.layers:
-        found = search(net, task, bought, recipe=recipe, seed=seed)
-        last = found.table.sort_values("rung").groupby("layer").last()
-        for name in ("epochs", "val_accuracy"):
-            table[name] = table["layer"].map(last[name])
-        layer = int(found.best[0].settings()["layer"])
+        found = run_trials(net, task, bought, recipe=recipe, seed=seed)
+        table["epochs"] = table["layer"].map(dict.fromkeys(found, bought.epochs))
+        table["val_accuracy"] = table["layer"].map({l: s.accuracy for l, s in found.items()})
+        values = pulled(found, len(net.layers), how.pull if len(bought.lrs) > 1 else 0.0)
+        layer = max(values, key=lambda one: values[one])
     return Recommendation(
         network=net.name,
         task=task.name,
@@ -253,6 +291,7 @@ def recommend_layer(
         cost=(scoring + bought.operations) / full,
         score_cost=scoring / full,
         trials=len(bought.layers),
+        rates=len(bought.lrs),
         epochs=recipe.epochs,
         budget=budget,
     )

@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -92,13 +93,49 @@ class Pair:
         return 100 * float(accuracy.max() - accuracy[best].mean())
 
 
+class Budget(NamedTuple):
+    """What a share of a careful full sweep's cost was found to buy, on pairs that were left out.
+
+    ``regret``: mean points lost against the layer with the best measured accuracy, ``high`` the
+    upper end of its 95 % interval over networks. ``probe``: share of pairs in which the probe of
+    the best layer, without a prompt, was better than the prompt at the chosen layer.
+    """
+
+    cost: float
+    regret: float
+    high: float
+    probe: float
+
+
+@dataclass(frozen=True)
+class Trials:
+    """How prompts are tried out and judged where a budget allows it, and what to expect of it.
+
+    ``lr``: the learning rate where only one is tried, None the recipe's. ``lrs``: those of every
+    layer where the budget allows it; then ``pull`` points are taken off towards both ends of the
+    network (`aptheory.choosing.trials.pulled`). ``budgets``: cheapest first, the first one without
+    any trial; ``pairs``: of how many networks and tasks they are means.
+    """
+
+    lr: float | None = None
+    lrs: tuple[float, ...] = ()
+    pull: float = 0.0
+    budgets: tuple[Budget, ...] = ()
+    pairs: int = 0
+
+    def expected(self, cost: float) -> Budget | None:
+        """The dearest budget that costs no more; None where nothing is known."""
+        return max((one for one in self.budgets if one.cost <= cost + 1e-9), default=None)
+
+
 @dataclass(frozen=True)
 class Rule:
     """A linear rule on scores that are standardised over the layers of one network and task.
 
     ``regret``: mean accuracy points lost against the best layer, over networks and tasks that
     were left out of the fit and of the choice of the family; ``regret_high`` is the upper end of
-    its 95 % interval; ``baseline`` the mean regret of the middle layer on the same.
+    its 95 % interval; ``baseline`` the mean regret of the middle layer on the same. ``trials``
+    says how to go on where a budget allows it.
     """
 
     weights: dict[str, float]
@@ -108,6 +145,7 @@ class Rule:
     regret: float = float("nan")
     regret_high: float = float("nan")
     baseline: float = float("nan")
+    trials: Trials = field(default_factory=Trials)
 
     def __post_init__(self) -> None:
         if not isinstance(self.weights, dict):
@@ -141,12 +179,16 @@ class Rule:
             raise InputError(f"cannot read the rule {path}: there is no such file.") from None
         try:
             values = json_table(text, name=str(path), finite=False)
+            trials = values.pop("trials", {})
+            budgets = tuple(Budget(*map(float, one)) for one in trials.pop("budgets", ()))
+            trials |= {"lrs": tuple(trials.pop("lrs", ())), "budgets": budgets}
+            values |= {"trials": Trials(**trials)}
             rule = cls(**{**values, "fitted_on": tuple(values["fitted_on"])})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path} is not a rule ({error}); python -m analyses.layer_choice writes one."
             ) from None
-        numbers = (rule.penalty, rule.regret, rule.regret_high, rule.baseline)
+        numbers = (rule.penalty, rule.regret, rule.regret_high, rule.baseline, rule.trials.pull)
         weights = rule.weights.values()
         if not (
             all(isinstance(n, int | float) for n in (*numbers, *weights))

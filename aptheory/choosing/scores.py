@@ -143,8 +143,13 @@ def layer_scores(
 
 def place_scores(net: Network) -> dict[str, Float[np.ndarray, " layers"]]:
     """The scores of `PLACES`, one number a layer."""
-    depth = np.arange(len(net.layers)) / (len(net.layers) - 1)
-    distance, sign = (2 * depth - 1) ** 2, 1.0 if kind_of(net) == "vit" else -1.0
+    return of_places(len(net.layers), kind_of(net))
+
+
+def of_places(layers: int, kind: str) -> dict[str, Float[np.ndarray, " layers"]]:
+    """The scores of `PLACES` for so many layers of a ``"vit"`` or a ``"cnn"``."""
+    depth = np.arange(layers) / (layers - 1)
+    distance, sign = (2 * depth - 1) ** 2, 1.0 if kind == "vit" else -1.0
     return dict(zip(PLACES, (depth, distance, sign * depth, sign * distance), strict=True))
 
 

@@ -9,7 +9,7 @@ epoch; what goes on top (walking there, validating) is counted too.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,7 +18,9 @@ from aptheory.methods import ActivationPrompt
 from aptheory.networks.network import Network
 from aptheory.tasks import Task
 from aptheory.training.cost import Operations
+from aptheory.training.fit import fit_many
 from aptheory.training.halving import Halving, halving, rungs, seeds_at
+from aptheory.training.judging import Score
 from aptheory.training.recipe import Recipe, Run
 
 FACTOR = 3
@@ -72,15 +74,17 @@ class Prices:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a budget buys: successive halving over ``layers``, survivors trained ``epochs`` long.
+    """What a budget buys: trials of ``layers``, those that last trained ``epochs`` long.
 
-    No layers: the budget buys no choice between two.
+    ``lrs`` are the learning rates of each trial, None being the recipe's. No layers: the budget
+    buys no choice between two.
     """
 
     layers: tuple[int, ...] = ()
     epochs: int = 0
     seeds: int = 0
     operations: float = 0.0
+    lrs: tuple[float | None, ...] = (None,)
 
 
 def plan(
@@ -130,6 +134,99 @@ def spread_out(layers: Sequence[int]) -> tuple[int, ...]:
         left.remove(far)
         order.append(far)
     return tuple(order)
+
+
+def spread_inside(layers: Sequence[int], count: int) -> tuple[int, ...]:
+    """The ``count`` layers nearest to the shares 1/(count + 1), 2/(count + 1), … of the way from
+    the first to the last: neither end is among few of them, where prompts seldom work best.
+
+    >>> spread_inside(range(13), 2)
+    (4, 8)
+    """
+    ordered = sorted(layers)
+    if count >= len(ordered):
+        return tuple(ordered)
+    first, last = ordered[0], ordered[-1]
+    left, found = list(ordered), []
+    for share in range(1, count + 1):
+        wanted = first + (last - first) * share / (count + 1)
+        nearest = min(left, key=lambda layer: (abs(layer - wanted), layer))
+        left.remove(nearest)
+        found.append(nearest)
+    return tuple(sorted(found))
+
+
+def full_trials(
+    prices: Prices,
+    layers: Sequence[int],
+    *,
+    budget: float,
+    epochs: int,
+    lr: float | None = None,
+    lrs: Sequence[float] = (),
+    most: int = 5,
+) -> Plan:
+    """Runs of the full length that a budget (in operations) buys, one seed each.
+
+    Every layer at all of ``lrs``, if that can be had; else as many layers, spread inside, as can
+    be had at the one rate ``lr``, ``most`` at most; no layers where the budget does not buy two.
+    More layers at one rate were no better than five (``analyses/layer_front.py``): the more there
+    are to choose from, the more the luck of a validation decides.
+    """
+    if lrs:
+        price = prices.sweep(layers, epochs=epochs, seeds=len(lrs))
+        if price <= budget:
+            return Plan(tuple(layers), epochs, 1, price, tuple(lrs))
+    for count in range(min(most, len(layers)), 1, -1):
+        some = spread_inside(layers, count)
+        price = prices.sweep(some, epochs=epochs, seeds=1)
+        if price <= budget:
+            return Plan(some, epochs, 1, price, (lr,))
+    return Plan()
+
+
+def run_trials(
+    net: Network, task: Task, bought: Plan, *, recipe: Recipe | None = None, seed: int = 0
+) -> dict[int, Score]:
+    """Layer -> validation of a prompt that was trained there to the end, at its best rate.
+
+    Test images are not even read: the validation images stand in their place. A run that came to
+    no usable model is left out.
+
+    Raises:
+        InputError: a plan without layers, or no run that came to a usable model.
+    """
+    if not bought.layers:
+        raise InputError("this plan holds no trial: give a larger budget.")
+    scores: dict[int, Score] = {}
+    for layer in sorted(bought.layers):
+        outcomes = fit_many(
+            ActivationPrompt(layer=layer),
+            net,
+            replace(task, test=task.val),
+            runs=[Run(seed=seed, lr=lr) for lr in bought.lrs],
+            recipe=(recipe or Recipe()).but(epochs=bought.epochs),
+        )
+        usable = [outcome.score for outcome in outcomes if not outcome.failed]
+        if usable:
+            scores[layer] = min(usable, key=lambda score: score.cost("accuracy"))
+    if not scores:
+        raise InputError("no trial came to a usable model; try a smaller learning rate.")
+    return scores
+
+
+def pulled(scores: Mapping[int, Score], layers: int, pull: float) -> dict[int, float]:
+    """Layer -> validation accuracy in points less ``pull`` · |2 · depth − 1|, ties by the loss.
+
+    A few hundred validation images tell layers apart by some points only, and the ends of a
+    network are rarely best: where many runs compete, what is lost by luck is more than what the
+    pull costs.
+    """
+    last = max(1, layers - 1)
+    return {
+        layer: 100 * score.accuracy - 1e-6 * score.loss - pull * abs(2 * layer / last - 1)
+        for layer, score in scores.items()
+    }
 
 
 def search(

@@ -104,3 +104,51 @@ def map(
     plots.layer_map(chart.cells, ax=drawn.axes[0])
     plots.save(drawn, out / "map")
     typer.echo(f"{chart}\n{out / 'map.csv'}")
+
+
+@dataclass(kw_only=True)
+class NormOptions:
+    """At which places, at which rates and how long prompts and norms are trained."""
+
+    layers: Layers = "blocks"
+    lr: Annotated[
+        list[float] | None, typer.Option(help="learning rates, validation chooses; repeat")
+    ] = None
+    recipe: Annotated[str, typer.Option(help="quick, paper_ap, vpt or vapt")] = "quick"
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="instead of the recipe's own number")
+    ] = None
+
+
+@verb
+def compare_norm(
+    network: Network,
+    task: Task,
+    options: NetworkOptions,
+    images_of: TaskOptions,
+    on: DeviceOptions,
+    training: NormOptions,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="folder of the three tables")
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Compare prompts with the normalisation at the same places, and say what they share."""
+    from aptheory.devices import device_of
+    from aptheory.exploration import write_table
+    from aptheory.findings.norm_and_prompt import RATES, compare_norm
+    from aptheory.studies.sources import load_network, load_task
+
+    changes = {} if training.epochs is None else {"epochs": training.epochs}
+    found = compare_norm(
+        load_network(options.spec(network)).to(device_of(on.device)),
+        load_task(images_of.spec(task)),
+        layers=places(training.layers),
+        recipe=on.recipe(training.recipe, **changes),
+        lrs=training.lr or RATES,
+        seed=seed,
+    )
+    if out is not None:
+        for name in ("table", "parts", "backwards"):
+            write_table(getattr(found, name), out / f"{name}.csv")
+    typer.echo(found)

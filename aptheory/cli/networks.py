@@ -15,6 +15,7 @@ from aptheory.cli.options import (
     Networks,
     Out,
     Seed,
+    Task,
     TaskOptions,
     Tasks,
     study,
@@ -51,6 +52,51 @@ def profile(
     with autocast(device_of(on.device), on.precision):
         table = profile_study(planned, out, measures=wanted, images=images, seed=seed)
     typer.echo(f"{len(table)} values in {out / 'profile.csv'}")
+
+
+@verb
+def shift(
+    network: Network,
+    task: Task,
+    options: NetworkOptions,
+    images_of: TaskOptions,
+    on: DeviceOptions,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="a task of images like the pretraining's; needed without BatchNorm"),
+    ] = None,
+    images: Images = 512,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder of the table")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Measure layer by layer how far a task lies from the pretraining, without labels."""
+    from aptheory.devices import autocast, device_of
+    from aptheory.profiling.profile import profile
+    from aptheory.studies.sources import load_network, load_task
+
+    net = load_network(options.spec(network)).to(device_of(on.device))
+    with autocast(net.device, on.precision):
+        table = profile(
+            net,
+            load_task(images_of.spec(task)),
+            measures=("moment_shift",),
+            reference=None if reference is None else load_task({"name": reference}),
+            limit=images,
+            seed=seed,
+        )
+    shown = table[["layer", "layer_name", "depth", "value", "low", "high"]]
+    origin = "BatchNorm's running moments" if reference is None else f"the images of {reference}"
+    typer.echo(
+        f"{net.name} on {task}: shift of each channel from {origin}, in standard deviations there "
+        "(0: the same mean and spread)\n"
+        + shown.rename(columns={"value": "shift"}).to_string(
+            index=False, float_format="{:.3f}".format
+        )
+    )
+    if out is not None:
+        from aptheory.exploration import write_table
+
+        write_table(table, out / "shift.csv")
 
 
 @verb

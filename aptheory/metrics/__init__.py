@@ -70,6 +70,7 @@ from aptheory.metrics.separability import (
     logme,
     probe_accuracy,
 )
+from aptheory.metrics.shift import ChannelMoments, moment_shift, shift_from, side_by_side
 from aptheory.metrics.spatial_mean import Globality, globality
 from aptheory.metrics.survival import TokenSurvival, replace_patch, token_survival
 
@@ -105,6 +106,7 @@ __all__ = [
     "Rank",
     "RunningMean",
     "TokenSurvival",
+    "ChannelMoments",
     "attention_distance",
     "attention_entropy",
     "bootstrap",
@@ -120,10 +122,13 @@ __all__ = [
     "grid_distances",
     "group_jackknife",
     "linear_gram",
+    "moment_shift",
     "numerical_rank",
     "participation_ratio",
     "prefix_share",
     "rbf_gram",
+    "shift_from",
+    "side_by_side",
     "singular_values",
     "stable_rank",
     "stable_rank_centred",

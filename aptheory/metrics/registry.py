@@ -14,6 +14,7 @@ from aptheory.metrics import (
     rank,
     receptive,
     separability,
+    shift,
     survival,
 )
 from aptheory.metrics.centred_alignment import cka
@@ -27,6 +28,7 @@ class Measure:
     """A measure and its properties.
 
     ``takes`` says what the function is given: "features" (images, ...); "pair", two of those;
+    "reference", features and those of other images;
     "labelled", features and labels; "tokens" (images, positions, channels); "maps" (images,
     channels, height, width); "attention", probabilities; "gradient", one with respect to images;
     "versions", the activation of an image and of two changed ones (images, 3, ...).
@@ -39,7 +41,15 @@ class Measure:
     name: str
     function: Callable[..., Any]
     takes: Literal[
-        "features", "pair", "labelled", "tokens", "maps", "attention", "gradient", "versions"
+        "features",
+        "pair",
+        "reference",
+        "labelled",
+        "tokens",
+        "maps",
+        "attention",
+        "gradient",
+        "versions",
     ]
     low: float
     high: float  # infinite where only the data bound it
@@ -262,6 +272,17 @@ MEASURES: dict[str, Measure] = {
             _FREE,
             "more of a single token is left",
             "ours, by perturbation",
+        ),
+        Measure(
+            "moment_shift",
+            shift.moment_shift,
+            "reference",
+            0,
+            INFINITE,
+            frozenset({"image order"}),
+            "more unlike the pretraining",
+            "Dowson & Landau 1982, channel by channel",
+            unit="standard deviations",
         ),
         Measure(
             "probe_accuracy",

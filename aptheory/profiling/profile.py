@@ -106,6 +106,7 @@ def profile(
     level: float = 0.95,
     intervals: bool = True,
     gradient_images: int = 32,
+    reference: Any = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Measure every layer of ``net`` in one pass over ``images``.
@@ -125,6 +126,10 @@ def profile(
         prefix_mass: see `aptheory.metrics.attention`.
         gradient_images: images for the effective receptive field and the survival of a token, the
             first ones that come.
+        reference: images like those of the pretraining, in any form that ``images`` may have, of
+            which ``limit`` are looked at: what ``moment_shift`` is measured from. Without them it
+            is measured from the running moments of BatchNorm, and networks that have none leave
+            it out.
         level: coverage of the intervals; ``intervals=False`` saves the rank family's share of them.
 
     Returns:
@@ -140,7 +145,7 @@ def profile(
     settings = watchers.Settings(
         net=net,
         layers=chosen,
-        measures=fitting(net, measures),
+        measures=fitting(net, measures, reference=reference),
         pooled=pooled,
         cka_pooled=cka_pooled,
         level=level,
@@ -149,6 +154,9 @@ def profile(
         gradient_images=gradient_images,
         seed=seed,
     )
+    if reference is not None and "moment_shift" in settings.measures:
+        others = batches(net, reference, batch_size=batch_size, limit=limit, seed=seed)
+        settings.reference = watchers.reference_moments(net, others, chosen)
     watching = watchers.start(settings)
     source = batches(net, images, batch_size=batch_size, split=split, limit=limit, seed=seed)
     seen, stop = 0, max((watcher.stop for watcher in watching), default=0)
@@ -174,19 +182,24 @@ def profile(
     return _table(net, images, split, [row for w in watching for row in w.rows()])
 
 
-def fitting(net: Network, measures: Sequence[str]) -> tuple[str, ...]:
-    """The measures that this network has: those of attention need attention that can be seen.
+def fitting(net: Network, measures: Sequence[str], *, reference: Any = None) -> tuple[str, ...]:
+    """The measures that this network has: those of attention need attention that can be seen, the
+    shift from the pretraining needs BatchNorm or a reference.
 
     All of them where nothing else is asked for, so that the refusal can name them.
     """
+    missing: dict[str, str] = {}
     of_attention = [name for name in measures if name in watchers.AttentionWatcher.measures]
-    rest = tuple(name for name in measures if name not in of_attention)
-    if not of_attention or not rest or attention_layers(net):
+    if of_attention and not attention_layers(net):
+        missing |= dict.fromkeys(of_attention, "no attention that can be seen")
+    unknown_moments = reference is None and not watchers.norms_with_moments(net, net.layers)
+    if "moment_shift" in measures and unknown_moments:
+        missing["moment_shift"] = "no BatchNorm, and no reference is given"
+    if len(missing) == len(measures):
         return tuple(measures)
-    log.info(
-        "%s has no attention that can be seen: %s is left out", net.name, ", ".join(of_attention)
-    )
-    return rest
+    for name, why in missing.items():
+        log.info("%s has %s: %s is left out", net.name, why, name)
+    return tuple(name for name in measures if name not in missing)
 
 
 COLUMNS = (

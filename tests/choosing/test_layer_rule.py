@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aptheory.choosing.rule import FAMILIES, Fitter, Pair, Rule, fit_rule
+from aptheory.choosing.rule import FAMILIES, Budget, Fitter, Pair, Rule, Trials, fit_rule
 from aptheory.choosing.scores import SCORES
 from aptheory.errors import InputError
 
@@ -128,7 +128,8 @@ def test_noise_gives_no_better_regret_than_a_random_layer():
 
 
 def test_rule_survives_its_file(tmp_path):
-    rule = Rule({"depth": 0.5}, "depth", 0.1, ("net on task",), 0.8, 1.4, 0.9)
+    how = Trials(3e-2, (1e-2, 3e-2), 2.0, (Budget(0.0, 1.7, 2.4, 0.6),), 40)
+    rule = Rule({"depth": 0.5}, "depth", 0.1, ("net on task",), 0.8, 1.4, 0.9, how)
     rule.save(tmp_path / "rule.json")
     assert json.loads((tmp_path / "rule.json").read_text())["regret"] == 0.8
     assert Rule.load(tmp_path / "rule.json") == rule

@@ -9,12 +9,23 @@ import torch
 
 import aptheory as ap
 from aptheory.choosing.recommend import Recommendation, recommend_layer
-from aptheory.choosing.rule import Rule
+from aptheory.choosing.rule import Budget, Rule, Trials
 from aptheory.choosing.scores import SCORES, RidgeHead, layer_scores, score_operations, standardise
-from aptheory.choosing.trials import Plan, Prices, plan, search, spread_out
+from aptheory.choosing.trials import (
+    Plan,
+    Prices,
+    full_trials,
+    plan,
+    pulled,
+    run_trials,
+    search,
+    spread_inside,
+    spread_out,
+)
 from aptheory.errors import InputError
 from aptheory.training.cost import Operations, piece_operations
 from aptheory.training.halving import rungs
+from aptheory.training.judging import Score
 
 UNIT = Operations(forward=(1.0, 1.0, 1.0, 1.0), backward=(1.0, 1.0, 1.0, 1.0))
 
@@ -155,8 +166,14 @@ def test_a_rule_that_saw_the_network_says_so(ranked):
     assert "the middle layer's being 0.9" in said
 
 
-def test_the_packaged_rule_says_what_it_was_fitted_on():
+def test_the_packaged_rule_says_what_it_was_fitted_on_and_what_budgets_bring():
     rule = Rule.packaged()
+    assert rule.trials.pairs >= 40
+    assert rule.trials.budgets[0].cost == 0
+    costs = [one.cost for one in rule.trials.budgets]
+    assert costs == sorted(costs)
+    assert all(0 <= one.probe <= 1 and one.regret < one.high for one in rule.trials.budgets)
+    assert rule.trials.expected(1.0) == rule.trials.budgets[-1]
     assert set(rule.weights) <= set(SCORES)
     assert len(rule.fitted_on) >= 4
     assert np.isfinite(rule.regret)
@@ -242,26 +259,86 @@ def test_a_search_never_reads_test_images_and_returns_its_best_validated(net, ta
     assert chosen["val_accuracy"].item() == last["val_accuracy"].max()
 
 
-def test_a_budget_is_not_spent_on_scores_that_the_rule_does_not_read(net, task):
-    rule = Rule({"distance_from_middle": -1.0}, "the middle", 0.1, ("a on b",))
-    found = recommend_layer(net, task, budget=0.2, recipe=ap.Recipe(epochs=1), rule=rule)
+def test_full_trials_are_spread_inside_and_never_overspend():
+    prices = Prices(Operations((1.0,) * 13, (1.0,) * 13), train=400, val=200)
+    full = prices.sweep(range(13), epochs=20, seeds=12)
+    assert full_trials(prices, range(12), budget=0.001 * full, epochs=20) == Plan()
+    counts = []
+    for share in (0.02, 0.03, 0.1, 0.2, 0.5):
+        budget = share * full
+        found = full_trials(prices, range(12), budget=budget, epochs=20, lrs=(1, 2, 3, 4))
+        assert found.operations <= budget
+        assert found.layers == spread_inside(range(12), len(found.layers))
+        counts.append((len(found.layers), len(found.lrs)))
+    assert counts == sorted(counts)
+    assert counts[0][0] >= 2
+    assert counts[2:] == [(5, 1), (5, 1), (12, 4)]
+
+
+def test_few_layers_are_spread_inside_and_all_are_all():
+    assert spread_inside(range(9), 1) == (4,)
+    assert spread_inside(range(10), 2) == (3, 6)
+    assert spread_inside([0, 1, 2], 2) == (1, 2) or spread_inside([0, 1, 2], 2) == (0, 1)
+    for count in range(1, 8):
+        assert len(set(spread_inside(range(7), count))) == count
+    assert spread_inside(range(4), 9) == (0, 1, 2, 3)
+
+
+def test_the_pull_decides_between_close_layers_and_not_between_distant_ones():
+    close = {0: Score(0.51, 1.0), 5: Score(0.50, 1.0)}
+    values = pulled(close, 11, 2.0)
+    assert max(values, key=values.get) == 5
+    assert pulled(close, 11, 0.0)[0] == pytest.approx(51, abs=1e-5)
+    distant = {0: Score(0.60, 1.0), 5: Score(0.50, 1.0)}
+    values = pulled(distant, 11, 2.0)
+    assert max(values, key=values.get) == 0
+    tied = pulled({3: Score(0.5, 1.2), 7: Score(0.5, 1.1)}, 11, 0.0)
+    assert max(tied, key=tied.get) == 7
+
+
+@pytest.mark.parametrize(("budget", "pull"), [(0.04, 0.0), (0.5, 1.5)])
+def test_a_budget_is_spent_on_trials_and_what_they_bring_is_said(net, task, budget, pull):
+    budgets = (Budget(0.0, 1.7, 2.4, 0.6), Budget(0.02, 1.2, 1.7, 0.55), Budget(0.3, 0.1, 0.2, 0.5))
+    how = Trials(lr=3e-2, lrs=(1e-2, 3e-2), pull=1.5, budgets=budgets, pairs=40)
+    rule = Rule({"distance_from_middle": -1.0}, "the middle", 0.1, ("a on b",), trials=how)
+    found = recommend_layer(net, task, budget=budget, recipe=ap.Recipe(epochs=1), rule=rule)
     assert found.score_cost == 0
-    assert found.trials >= 2
-    assert "probe" not in found.table
-    assert "all for the trials" in str(found)
+    assert found.cost <= budget
+    last = len(net.layers) - 1
+    tried = found.table[found.table["val_accuracy"].notna()].set_index("layer")
+    assert tuple(sorted(tried.index)) == spread_inside(range(last), found.trials)
+    assert found.trials == (last if pull else 5)
+    off = np.abs(2 * tried.index.to_numpy() / last - 1)
+    value = 100 * tried["val_accuracy"] - pull * off
+    assert value[found.layer] == pytest.approx(value.max())
+    said = str(found)
+    assert "all for the trials" in said
+    assert "best on validation images" in said
+    assert ("1.5 points taken off towards both ends" in said) == (pull > 0)
+    if not pull:
+        assert "1.2 accuracy points (95 % below 1.7) for 2 % of a sweep, the middle layer's" in said
+        assert "without a prompt, is the better choice: 55 %" in said
 
 
-def test_a_budget_is_spent_on_the_best_ranked_and_validation_decides(net, task, ranked):
-    recipe = ap.Recipe(epochs=2)
-    found = recommend_layer(net, task, images=20, budget=0.2, recipe=recipe, rule=ranked.rule)
-    assert found.trials >= 2
-    assert found.score_cost < found.cost <= 0.2
-    tried = found.table["val_accuracy"].notna()
-    assert tried.tolist() == sorted(tried, reverse=True)  # the best ranked are tried
-    longest = found.table[found.table["epochs"] == found.table["epochs"].max()]
-    best = longest["val_accuracy"].max()
-    assert found.table.set_index("layer").loc[found.layer, "val_accuracy"] == best
-    assert "best on validation images" in str(found)
+def test_a_trial_is_a_run_of_its_rate_and_test_images_are_not_read(net, task):
+    class Sealed:
+        labels = task.test.labels
+
+        def __len__(self):
+            return len(self.labels)
+
+        def images(self, indices, size):
+            raise AssertionError("the test split was read")
+
+    bought, recipe = Plan((9, 11), 1, 1, lrs=(3e-2,)), ap.Recipe(epochs=1)
+    sealed = replace(task, test=Sealed())
+    found = run_trials(net, sealed, bought, recipe=recipe)
+    alone = ap.fit(
+        ap.ActivationPrompt(layer=11).attach(net, classes=10), task, recipe=recipe, lr=3e-2
+    )
+    assert found[11].accuracy == pytest.approx(alone.val_accuracy)
+    with pytest.raises(InputError, match="holds no trial"):
+        run_trials(net, task, Plan())
 
 
 def test_a_budget_that_buys_nothing_leaves_the_ranking(net, task, ranked):

@@ -14,6 +14,7 @@ from tests.figures.figure_tables import write
 PLANTED = {
     "where_to_read": "+3.0 points [-9.7, +15.7] over the best layer's probe",
     "law_of_the_layer": "CNNs +0.50",
+    "shift_law": "slope over depth -0.99",
     "norm_and_prompt": "more than the prompt at any place on 2 of 2 networks",
     "layer_preference": "CNNs 0.71 (no spread: the 2 tasks agree",
     "accuracy_by_layer": "A prompt gains over the linear probe in 4 of 4 cases",
@@ -26,6 +27,7 @@ PLANTED = {
     "prompt_views": "ViT-mini: maps agree at 1.00, accuracy 50 to 75 %",
     "relation": "of 2 metrics correlate clearly",
     "layer_choice": "rule 0.5, paper's place 2.0, random layer 3.0",
+    "layer_front": "Older sweeps: 1.00 by the best way, 1.50 by the middle, told apart",
     "predicted_curves": "over 4 pairs, median R² 1.00",
     "flip_test": "a reversal in 2 of 2 networks (0 without",
     "sample_complexity": "layer 1 errs less than layer 2 in 3 of 3 settings",

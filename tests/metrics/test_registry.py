@@ -26,7 +26,7 @@ def sample(takes, seed=0):
     labels = torch.arange(24) % 3
     if takes == "features":
         return [x], {}
-    if takes == "pair":
+    if takes in ("pair", "reference"):
         return [x, y], {}
     if takes == "labelled":
         return [x + noise(3, 6, seed=seed + 2)[labels], labels], {}

@@ -8,7 +8,7 @@ import pytest
 
 import aptheory as ap
 from aptheory.errors import InputError
-from aptheory.training.convergence import flat
+from aptheory.training.convergence import accuracy_flat, flat
 from aptheory.training.fit import Recipe, Run, fit, fit_many
 from aptheory.training.judging import WORST, Score
 from aptheory.training.outcome import packed, unpacked
@@ -54,6 +54,33 @@ SETTLED = 1 + np.exp(-EPOCHS / 2)
 def test_flat_is_said_of_the_end_of_the_loss(losses, answer):
     assert flat(curve(losses)) is answer
     assert flat(curve(losses, "train_loss")) is answer  # without validations, the training loss
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "pictures", "answer"),
+    [
+        (0.5 - np.exp(-EPOCHS / 3) / 2, 200, True),
+        (0.2 + EPOCHS / 60, 200, False),
+        (0.7 - EPOCHS / 60, 200, False),  # it falls: too late to stop
+        (0.5 + 0.0015 * EPOCHS, 200, True),  # 1.4 points over the window, 3.5 are one error
+        (0.5 + 0.0015 * EPOCHS, 20_000, False),  # so many pictures tell it
+        (np.ones(30), 200, True),
+        (0.2 + EPOCHS[:8] / 60, 200, None),
+    ],
+)
+def test_an_accuracy_is_flat_within_its_binomial_error(accuracies, pictures, answer):
+    assert accuracy_flat(curve(accuracies, "val_accuracy"), pictures) is answer
+
+
+def test_a_rising_loss_may_come_with_a_flat_accuracy():
+    both = [
+        loss | {"val_accuracy": accuracy["val_accuracy"]}
+        for loss, accuracy in zip(
+            curve(FALLING[::-1]), curve(np.full(30, 0.6), "val_accuracy"), strict=True
+        )
+    ]
+    assert flat(both) is False
+    assert accuracy_flat(both, 200) is True
 
 
 def test_the_end_is_counted_in_learning_rate():

@@ -5,6 +5,11 @@ from aptheory.profiling.watchers.attention import AttentionWatcher
 from aptheory.profiling.watchers.base import Settings, Sight, UndefinedWarning, Watcher
 from aptheory.profiling.watchers.gradient import ReceptiveFieldWatcher
 from aptheory.profiling.watchers.keeping import KeepingWatcher
+from aptheory.profiling.watchers.moments import (
+    ShiftWatcher,
+    norms_with_moments,
+    reference_moments,
+)
 from aptheory.profiling.watchers.perturbation import TokenSurvivalWatcher
 from aptheory.profiling.watchers.streaming import (
     CKAWatcher,
@@ -18,11 +23,14 @@ __all__ = [
     "AttentionWatcher",
     "ReceptiveFieldWatcher",
     "Settings",
+    "ShiftWatcher",
     "Sight",
     "TokenSurvivalWatcher",
     "UndefinedWarning",
     "Watcher",
     "known_measures",
+    "norms_with_moments",
+    "reference_moments",
     "start",
 ]
 
@@ -36,6 +44,7 @@ WATCHERS: tuple[type[Watcher], ...] = (
     KeepingWatcher,
     ReceptiveFieldWatcher,
     TokenSurvivalWatcher,
+    ShiftWatcher,
 )
 
 

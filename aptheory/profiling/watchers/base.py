@@ -74,6 +74,8 @@ class Settings:
     prefix_mass: Any = "exclude"
     gradient_images: int = 32
     seed: int = 0
+    reference: dict[int, tuple[Tensor, Tensor]] | None = None
+    """Place -> mean and variance of its channels on images like the pretraining's."""
 
 
 class Watcher:

@@ -1,0 +1,110 @@
+"""Ways of choosing a layer, judged on made-up curves: what is planted must come out."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analyses import choice_section
+from analyses.choice_curves import Curve
+from analyses.choice_ways import Free, Way, learnt, race, spread, trials, ways
+from analyses.layer_front import BASELINES, judged, summarise
+from analyses.results import Results
+
+PLACES, RATES = 9, 4
+
+
+def made_up(network: str, task: str, *, best: float, noise: float = 0.0, seed: int = 0) -> Curve:
+    """Best at one depth; the largest rate's validation sees it, the others see nothing."""
+    generator = np.random.default_rng(seed)
+    depth = np.arange(PLACES) / PLACES
+    test = 60 - 20 * np.abs(depth - best)
+    validation = np.full((PLACES, RATES, 1), 50.0)
+    validation[:, -1, 0] = test + noise * generator.normal(size=PLACES)
+    return Curve(
+        network=network,
+        task=task,
+        kind="cnn" if network < "n2" else "vit",
+        last=PLACES,
+        layers=np.arange(PLACES),
+        rates=(1e-3, 3e-3, 1e-2, 3e-2),
+        validation=validation,
+        loss=np.ones((PLACES, RATES, 1)),
+        test=test,
+        prices=np.arange(PLACES, 0, -1.0),
+        papers_place=7,
+        correct=generator.random((PLACES, 400)) < test[:, None] / 100,
+        probe=55.0,
+    )
+
+
+def curves(noise: float = 0.0) -> list[Curve]:
+    return [
+        made_up(f"n{n}", f"t{t}", best=0.2 + 0.1 * t, noise=noise, seed=10 * n + t)
+        for n in range(4)
+        for t in range(4)
+    ]
+
+
+def test_a_clean_validation_finds_the_place_and_its_rate_is_learnt_elsewhere():
+    found = curves()
+    way = Way("one", trials, tuple(Free((rate,)) for rate in range(RATES)))
+    for curve, (free, (preference, bought)) in zip(found, learnt(way, found), strict=True):
+        assert free.rates == (RATES - 1,)
+        assert curve.regret(preference) == pytest.approx(0)
+        assert bought.sum() == PLACES
+        assert curve.cost(bought) == pytest.approx(1 / 12)
+
+
+def test_what_a_way_learns_does_not_feel_the_networks_and_tasks_that_it_is_judged_on():
+    found = curves(noise=2.0)
+    way = Way("pulled", trials, tuple(Free((RATES - 1,), pull) for pull in (0.0, 4.0, 40.0)))
+    before = learnt(way, found)[0][0]
+    spoilt = [
+        made_up(c.network, c.task, best=0.9, noise=9.0, seed=k)
+        if c.network == "n0" or c.task == "t0"
+        else c
+        for k, c in enumerate(found)
+    ]
+    assert learnt(way, spoilt)[0][0] == before
+
+
+def test_places_are_spread_inside_and_cost_what_they_cost():
+    curve = made_up("n0", "t0", best=0.5)
+    assert spread(curve, 2).tolist() == [3, 6]
+    preference, bought = trials(curve, Free((0,)), np.zeros(PLACES), places=2)
+    assert np.isinf(preference).sum() == PLACES - 2
+    assert curve.cost(bought) == pytest.approx((6 + 3) / (45 * 12))
+    _, raced = race(curve, Free((RATES - 1,)), np.zeros(PLACES))
+    assert raced.sum() == PLACES + 3 * (RATES - 1)
+
+
+def test_regret_is_what_is_lost_and_luck_is_no_fault_of_the_choice():
+    curve = made_up("n0", "t0", best=0.5)
+    middle = -curve.off_centre
+    assert curve.regret(middle) == pytest.approx(curve.test.max() - curve.test[[4, 5]].mean())
+    flat = made_up("n0", "t0", best=0.5)
+    object.__setattr__(flat, "test", 100 * flat.correct.mean(1))
+    assert 0 < flat.luck < 5
+    assert flat.fresh_regret(flat.test) < flat.regret(-flat.test)
+    assert curve.probe_is_better(curve.test) == 0.0
+    assert curve.probe_is_better(-curve.test) == 1.0
+
+
+def test_the_summary_and_the_page_say_what_was_planted(tmp_path):
+    found = curves()
+    table = judged(found, ways(RATES, 1), "campaign")
+    older = table.assign(data="older sweeps")
+    summary = summarise(pd.concat([table, older]))
+    rows = summary[summary["data"] == "campaign"].set_index("way")
+    assert rows.loc["all places, one rate", "regret"] == pytest.approx(0)
+    assert rows.loc["the middle", "cost"] == 0
+    assert rows.loc["all places and rates, 1 seed", "cost"] == pytest.approx(1 / 3)
+    assert rows.loc["all places, one rate", "better"] == pytest.approx(
+        rows.loc[BASELINES["campaign"], "regret"]
+    )
+    (tmp_path / "evidence").mkdir()
+    assert choice_section.section(Results(tmp_path)) == ""
+    summary.to_csv(tmp_path / "evidence" / "choice_summary.csv", index=False)
+    said = choice_section.section(Results(tmp_path))
+    assert "Goal of 0.5 points at 10%: campaign: reached" in said
+    assert "| the image (VP) | 0 % |" in said

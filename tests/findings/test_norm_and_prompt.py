@@ -1,0 +1,145 @@
+"""A prompt taken apart at the next norm, on networks where the answer is known."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import aptheory as ap
+from aptheory.errors import InputError
+from aptheory.findings.norm_and_prompt import compare_norm
+from aptheory.findings.prompt_parts import next_norm, read_as_prompt, take_apart
+from tests.quarters import RECIPE, small_task, small_vit
+
+
+class NormFirst(nn.Module):
+    """Two blocks, each a BatchNorm, a ReLU and a convolution; nothing passes the norms by."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 3, 3, padding=1))
+            for _ in range(2)
+        )
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.fc = nn.Linear(3, 4)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return self.fc(self.pool(x))
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    module = NormFirst()
+    for block in module.blocks:
+        block[0].running_mean.normal_()
+        block[0].weight.data.normal_()
+    return ap.load(module, input_shape=(3, 16, 16), name="norm_first")
+
+
+@pytest.fixture(scope="module")
+def task():
+    return small_task()
+
+
+def prompted(net, shape, *, layer=0):
+    """A prompt of random values, and a head that tells classes apart at random."""
+    adapted = ap.ActivationPrompt(layer=layer, shape=shape).attach(net, classes=4)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in (adapted.edits_at(layer)[0].delta.values[0], adapted.head.weight.values[0]):
+        parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
+    return adapted.eval()
+
+
+def test_one_number_a_channel_before_a_batchnorm_is_beta_and_nothing_else(net, task):
+    found = take_apart(prompted(net, "channel"), task)
+    assert found["norm"] == next_norm(net, 0)
+    for share in ("exact", "beta", "logits beta", "logits gamma and beta", "logits whole"):
+        assert found[share] == pytest.approx(1, abs=1e-4), share
+    assert found["left"] == pytest.approx(0, abs=1e-6)
+    assert found["logits rest"] == pytest.approx(0, abs=1e-3)
+    assert found["kept beta"] == found["kept whole"]
+    assert found["kept rest"] == found["kept none"]
+    assert found["retrained beta"] == found["retrained whole"]
+    assert found["more"] == 0
+    assert found["more_low"] < 0 < found["more_high"]
+
+
+@pytest.mark.parametrize("shape", ["full", "token"])
+def test_shares_of_other_prompts_add_up_and_follow_from_the_prompt(net, task, shape):
+    adapted = prompted(net, shape)
+    found = take_apart(adapted, task)
+    assert found["beta"] + found["gamma"] + found["left"] == pytest.approx(1)
+    delta = adapted.edits_at(0)[0].value()[0].detach().expand(3, 16, 16).double()
+    mean = delta.mean((1, 2))
+    exact = 256 * mean.square().sum() / delta.square().sum()
+    assert found["exact"] == pytest.approx(float(exact))
+    # The norm scales each channel by gamma / t; the exact part is the mean there, too.
+    norm = net.module.get_submodule(found["norm"])
+    factor = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach().double()
+    change = delta * factor[:, None, None]
+    beta = 256 * (mean * factor).square().sum() / change.square().sum()
+    assert found["beta"] == pytest.approx(float(beta), abs=1e-5)
+    assert found["left"] > 0.5
+    assert found["kept whole"] == pytest.approx(accuracy(adapted, task))
+
+
+def accuracy(adapted, task):
+    images = task.test.images(np.arange(len(task.test)), (16, 16))
+    with torch.no_grad():
+        guess = adapted(adapted.source.normalize(images)).argmax(1)
+    return float((guess.numpy() == task.test.labels).mean())
+
+
+def test_a_skip_connection_leaves_its_share_to_the_rest(task):
+    """Of a ViT's block the norm sees the prompt and the skip carries it on as it is."""
+    found = take_apart(prompted(small_vit(), "full", layer=1), task)
+    assert found["beta"] + found["gamma"] + found["left"] == pytest.approx(1)
+    assert found["exact"] == 0.0
+    assert 0 < found["unseen"] < 0.2  # 1/24 of a random prompt is equal in all channels
+    assert found["logits whole"] == pytest.approx(1)
+    assert found["logits none"] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(False, 1.0), (True, None)])
+def test_a_tuned_beta_is_a_prompt_and_a_tuned_gamma_is_not(net, task, scale, expected):
+    adapted = ap.NormTuning(layer=0, scale=scale).attach(net, classes=4).eval()
+    norms = [m for m in adapted.net.module.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == 2
+    for parameter in adapted.trainable:
+        if parameter.dim() and "head" not in str(parameter):
+            parameter.data.add_(0.3 * torch.randn(parameter.shape))
+    full, channel = read_as_prompt(adapted, task, 0)
+    assert 0 < channel <= full + 1e-9
+    assert full <= 1 + 1e-9
+    if expected is None:
+        assert full < 0.999
+
+
+def test_what_cannot_be_taken_apart_is_refused(net, task):
+    with pytest.raises(InputError, match="one run of one activation prompt"):
+        take_apart(ap.LinearProbe().attach(net, classes=4), task)
+    with pytest.raises(InputError, match="no normalisation.*choose an earlier place"):
+        next_norm(net, len(net.layers) - 1)
+
+
+def test_the_comparison_has_every_method_at_every_place_with_its_cost(net, task):
+    found = compare_norm(net, task, layers=(0, 1), recipe=RECIPE.but(epochs=2), lrs=(1e-2,))
+    counts = found.table["method"].value_counts()
+    assert counts["linear probe"] == counts["all beta"] == counts["all norms"] == 1
+    assert counts["prompt"] == counts["prompt, channels"] == 2
+    assert found.table.set_index("method").loc["linear probe", "gain"] == 0
+    assert (found.table["parameters"] >= 0).all()
+    steps = found.table[found.table["method"] == "prompt"].set_index("layer")["step"]
+    assert steps[0] > steps[1] > 0
+    assert set(found.parts["shape"]) == {"full", "channel"}
+    channel = found.parts[found.parts["shape"] == "channel"]
+    assert channel["beta"].to_numpy() == pytest.approx(1, abs=1e-3)
+    said = str(found)
+    assert "imitate plus" in said
+    assert "read as a prompt" in said
+    with pytest.raises(InputError, match="at least one place"):
+        compare_norm(net, task, layers=(len(net.layers) - 1,))
