@@ -93,7 +93,7 @@ class Evaluation:
                     shares = (right / count, interval.low, interval.high)
                 names = (measure, f"{measure}_low", f"{measure}_high")
                 row |= dict(zip(names, shares, strict=True))
-            both = int(true.sum()) + int(said.sum())
+            both = int(true.sum()) + int(predicted.sum())
             rows.append({**row, "f1": 2 * right / both if both else np.nan})
         return pd.DataFrame(rows)
 
