@@ -17,6 +17,7 @@ import html
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
@@ -102,7 +103,7 @@ class Recommendation:
         )
 
     def __str__(self) -> str:
-        place = self.table.set_index("layer").loc[self.layer]
+        place: Any = self.table.set_index("layer").loc[self.layer]
         lines = [
             f"{self.network} on {self.task}: prompt layer {self.layer} ({place['layer_name']})",
             *self._because(place),
