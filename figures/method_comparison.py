@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from analyses import evidence
 from analyses.results import Results
 from aptheory.reporting import plots
-from aptheory.tasks.embedded import EMBEDDED_FACTS
+from aptheory.tasks.embedded_tasks import EMBEDDED_FACTS
 from figures import sheet as page
 
 NEEDS = "python -m analyses.method_comparison, then python -m analyses.collect"

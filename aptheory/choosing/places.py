@@ -66,7 +66,7 @@ class PlaceChoice:
 
     def score(self, cell: Cell) -> Score:
         """Validation accuracy and loss of a cell that was looked at."""
-        row = self.table.set_index(["layer", "read"]).loc[(cell.layer, cell.read)]
+        row: Any = self.table.set_index(["layer", "read"]).loc[(cell.layer, cell.read)]
         return Score(float(row["val_accuracy"]), float(row["val_loss"]))
 
     def __str__(self) -> str:
@@ -156,10 +156,11 @@ def recommend_places(
         search = halving(
             methods, net, blind, runs=[run], recipe=recipe, judge=judge, kept=kept, log=log
         )
-        for number, rows in search.table.groupby("configuration"):
-            last = rows.iloc[-1]
-            scores[prompts[number]] = Score(last["val_accuracy"], last["val_loss"])
-            epochs[prompts[number]] = int(last["epochs"])
+        ends = search.table.drop_duplicates("configuration", keep="last")
+        for row in ends.sort_values("configuration").to_dict("records"):
+            cell = prompts[row["configuration"]]
+            scores[cell] = Score(row["val_accuracy"], row["val_loss"])
+            epochs[cell] = int(row["epochs"])
         prompt = prompts[methods.index(search.best[0])]
         stops = sorted({int(epoch) for epoch in search.table["epochs"]})
         walks = search.table.groupby("rung")["layer"].max().tolist()

@@ -106,7 +106,7 @@ class Recommendation:
         )
 
     def __str__(self) -> str:
-        place = self.table.set_index("layer").loc[self.layer]
+        place: Any = self.table.set_index("layer").loc[self.layer]
         lines = [
             f"{self.network} on {self.task}: prompt layer {self.layer} ({place['layer_name']})",
             *self._because(place),

@@ -15,6 +15,6 @@ from aptheory.cli import (  # noqa: F401 - each brings its verbs
     studies,
     tasks,
 )
-from aptheory.cli.app import app, main
+from aptheory.cli.application import app, main
 
 __all__ = ["app", "main"]

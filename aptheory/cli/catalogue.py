@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from aptheory.cli.app import verb
+from aptheory.cli.application import verb
 
 SHOWN = 40
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from aptheory.cli.app import verb
+from aptheory.cli.application import verb
 from aptheory.errors import InputError
 
 

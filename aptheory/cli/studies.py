@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from aptheory.cli.app import verb
+from aptheory.cli.application import verb
 from aptheory.cli.options import (
     DeviceOptions,
     EngineOptions,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from aptheory.cli.app import app
+from aptheory.cli.application import app
 
 tasks_app = typer.Typer(help="The data sets: which there are, and whether one is complete.")
 app.add_typer(tasks_app, name="tasks", invoke_without_command=True)

@@ -149,7 +149,7 @@ def _per_seed(frame: pd.DataFrame) -> pd.DataFrame:
     kept = []
     known = set(frame["method"])
     for key, block in frame.groupby([*_GROUP, "group", "method"], sort=True):
-        about = dict(zip([*_GROUP, "group", "method"], key, strict=True))
+        about: dict[str, Any] = dict(zip([*_GROUP, "group", "method"], key, strict=True))
         for name, rows in _versions(about["method"], block, known):
             chosen = chosen_layer(rows)
             one = rows[rows["layer"] == chosen].set_index("seed")

@@ -68,10 +68,11 @@ class LayerMap:
         rows = []
         names = ["network", "task", "layer", "read", "layer_name", "read_name", "method"]
         for key, runs in self.table.groupby(names, sort=False):
-            interval = self.interval(Cell(int(key[2]), int(key[3])))
+            about: dict[str, Any] = dict(zip(names, key, strict=True))
+            interval = self.interval(Cell(int(about["layer"]), int(about["read"])))
             rows.append(
                 {
-                    **dict(zip(names, key, strict=True)),
+                    **about,
                     "seeds": len(runs),
                     "epochs": int(runs["epochs"].max()),
                     "val_accuracy": runs["val_accuracy"].mean(),
@@ -131,8 +132,8 @@ class LayerMap:
 
     def _best(self, rows: pd.DataFrame) -> Cell | None:
         scores = {
-            Cell(int(row.layer), int(row.read)): Score(float(row.val_accuracy), float(row.val_loss))
-            for row in rows[rows["finished"]].itertuples()
+            Cell(int(row["layer"]), int(row["read"])): Score(row["val_accuracy"], row["val_loss"])
+            for row in rows[rows["finished"]].to_dict("records")
         }
         return min(scores, key=lambda cell: scores[cell].cost(self.judge)) if scores else None
 
@@ -157,7 +158,7 @@ class LayerMap:
         return "\n".join(lines)
 
     def _scored(self, cell: Cell) -> str:
-        row = self.cells.set_index(["layer", "read"]).loc[(cell.layer, cell.read)]
+        row: Any = self.cells.set_index(["layer", "read"]).loc[(cell.layer, cell.read)]
         return (
             f"{cell.words(self.net)}: validation {100 * row['val_accuracy']:.1f} %, "
             f"test {self.interval(cell).times(100):.1f %}"

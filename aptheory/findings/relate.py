@@ -19,7 +19,7 @@ Every table that goes in or comes out is tidy: one observation a row (network, t
 method, seed, measure, value).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -150,7 +150,9 @@ def across(relation: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
         rows.append(row)
     table = corrected(pd.DataFrame(rows)) if rows else pd.DataFrame(rows)
     if rows:
-        table["verdict"] = [_verdict(row.value, row.q) for row in table.itertuples()]
+        table["verdict"] = [
+            _verdict(value, q) for value, q in zip(table["value"], table["q"], strict=True)
+        ]
     return table
 
 
@@ -178,13 +180,14 @@ def _row(statistic: str, x: Curve, y: Curve, depth: Curve) -> dict[str, object]:
 
     x alone is shifted: for the partial correlation a shift of accuracy would misalign depth too.
     """
-    correlation, undefined = {
+    statistics: dict[str, tuple[Callable[[Curve], float], str]] = {
         "spearman": (lambda shifted: spearman(shifted, y), "constant over layers"),
         "spearman_given_depth": (
             lambda shifted: partial_spearman(shifted, y, depth),
             "a monotone function of depth: the two cannot be told apart",
         ),
-    }[statistic]
+    }
+    correlation, undefined = statistics[statistic]
     value = correlation(x)
     low, high = correlation_interval(x, correlation)
     return {

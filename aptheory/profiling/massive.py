@@ -70,7 +70,7 @@ def massive_words(found: pd.DataFrame, images: int) -> str:
     """The warning of a network with massive activations, and how they were found; "" if none."""
     if found.empty:
         return ""
-    worst = found.loc[found["ratio"].idxmax()]
+    worst = found.iloc[int(found["ratio"].argmax())]
     listed = ", ".join(str(layer) for layer in found["layer"])
     return (
         f"massive activations at layer{'s' * (len(found) > 1)} {listed}: at layer "

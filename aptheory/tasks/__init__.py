@@ -1,6 +1,6 @@
 """Tasks: labelled images with three splits, whatever they are read from or drawn by."""
 
-from aptheory.tasks.augmented import augmented
+from aptheory.tasks.augmenting import augmented
 from aptheory.tasks.base import ArraySplit, Joined, Selection, Task, loader
 from aptheory.tasks.catalogue import embedded, open_images, task
 from aptheory.tasks.checking import Checked, check

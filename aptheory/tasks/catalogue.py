@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from aptheory.errors import InputError
 from aptheory.tasks.base import Task
-from aptheory.tasks.embedded import EMBEDDED
+from aptheory.tasks.embedded_tasks import EMBEDDED
 from aptheory.tasks.split import Split
 
 #: Scheme -> reader, imported when used.
@@ -77,7 +77,7 @@ def task(
     if resize is not None:
         made = made.resized(resize)
     if augment is not None:
-        from aptheory.tasks.augmented import augmented
+        from aptheory.tasks.augmenting import augmented
 
         made = augmented(made, augment)
     return made

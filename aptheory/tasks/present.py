@@ -9,7 +9,7 @@ import pandas as pd
 from aptheory.errors import InputError
 from aptheory.tasks.base import SPLITS, Task
 from aptheory.tasks.cache import data_folder
-from aptheory.tasks.embedded import EMBEDDED_FACTS
+from aptheory.tasks.embedded_tasks import EMBEDDED_FACTS
 from aptheory.tasks.registry import REGISTRY, SEE, DataSet
 from aptheory.tasks.resizing import resize_of
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from aptheory.tasks.augmented import seeded
+from aptheory.tasks.augmenting import seeded
 
 MIXES = ("none", "mixup", "cutmix")
 

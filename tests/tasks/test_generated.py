@@ -6,7 +6,7 @@ import torch
 
 import aptheory as ap
 from aptheory.tasks.catalogue import EMBEDDED
-from aptheory.tasks.embedded import drawing, shapes, structured
+from aptheory.tasks.embedded_tasks import drawing, shapes, structured
 
 GENERATED = [name for name in EMBEDDED if name != "digits"]
 

@@ -8,7 +8,7 @@ import pytest
 import aptheory as ap
 from aptheory import tasks
 from aptheory.errors import InputError
-from aptheory.tasks.embedded import EMBEDDED, EMBEDDED_FACTS
+from aptheory.tasks.embedded_tasks import EMBEDDED, EMBEDDED_FACTS
 from aptheory.tasks.present import bring_command, locate
 from aptheory.tasks.published_splits import PUBLISHED, checksum
 from aptheory.tasks.readers import labels

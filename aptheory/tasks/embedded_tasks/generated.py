@@ -9,7 +9,7 @@ import numpy as np
 
 from aptheory.preprocessing import SQUASHED
 from aptheory.tasks.base import SPLITS, ArraySplit, Task
-from aptheory.tasks.embedded.drawing import Picture, draw_split
+from aptheory.tasks.embedded_tasks.drawing import Picture, draw_split
 
 SIZES = {"train": 800, "val": 200, "test": 1000}
 

@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 
 from aptheory.tasks.base import Task
-from aptheory.tasks.embedded import shapes
-from aptheory.tasks.embedded.drawing import (
+from aptheory.tasks.embedded_tasks import shapes
+from aptheory.tasks.embedded_tasks.drawing import (
     SIDE,
     Mask,
     Picture,
@@ -23,7 +23,7 @@ from aptheory.tasks.embedded.drawing import (
     stamp,
     unlike,
 )
-from aptheory.tasks.embedded.generated import generated_task
+from aptheory.tasks.embedded_tasks.generated import generated_task
 
 SIMPLE = (shapes.disc, shapes.square, shapes.triangle, shapes.cross, shapes.ring)
 # Only shapes that no turn below a whole one maps to themselves have an orientation.

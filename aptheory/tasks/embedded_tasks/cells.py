@@ -3,8 +3,8 @@
 import numpy as np
 
 from aptheory.tasks.base import Task
-from aptheory.tasks.embedded.drawing import Mask, Picture, column, noise, paint, stamp
-from aptheory.tasks.embedded.generated import generated_task
+from aptheory.tasks.embedded_tasks.drawing import Mask, Picture, column, noise, paint, stamp
+from aptheory.tasks.embedded_tasks.generated import generated_task
 
 CLASSES = ("regular", "enlarged", "spindle", "irregular", "dividing")
 NUCLEI = 12

@@ -3,7 +3,7 @@
 import numpy as np
 
 from aptheory.tasks.base import Task
-from aptheory.tasks.embedded.drawing import (
+from aptheory.tasks.embedded_tasks.drawing import (
     FINE,
     Field,
     Picture,
@@ -14,7 +14,7 @@ from aptheory.tasks.embedded.drawing import (
     noise,
     paint,
 )
-from aptheory.tasks.embedded.generated import generated_task
+from aptheory.tasks.embedded_tasks.generated import generated_task
 
 CLASSES = (
     "striped",

@@ -3,8 +3,8 @@
 import numpy as np
 
 from aptheory.tasks.base import Task
-from aptheory.tasks.embedded import shapes
-from aptheory.tasks.embedded.drawing import (
+from aptheory.tasks.embedded_tasks import shapes
+from aptheory.tasks.embedded_tasks.drawing import (
     FINE,
     Picture,
     clutter,
@@ -17,7 +17,7 @@ from aptheory.tasks.embedded.drawing import (
     stamp,
     unlike,
 )
-from aptheory.tasks.embedded.generated import generated_task
+from aptheory.tasks.embedded_tasks.generated import generated_task
 
 KINDS = (
     shapes.star,
