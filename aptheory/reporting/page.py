@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from aptheory.findings.sentences import cases, checks, clear, overview, percent, points, sentences
+from aptheory.reporting import map_section as maps
 from aptheory.reporting import svg as charts
 from aptheory.reporting.run_folder import Tables, pairs
 from aptheory.reporting.sections import (
@@ -56,11 +57,13 @@ def html(tables: Tables) -> str:
     said = sentences(tables.accuracy, tables.relation)
     if len(table) > 1:  # the table of cases says the rest
         said = overview(tables.accuracy) + checks(tables.accuracy, tables.relation)
+    said += maps.map_sentences(tables.map)
     said = said or ["The folder holds metrics but no accuracies yet."]
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width,initial-scale=1'>",
-        f"<title>Layer preference</title><style>{STYLE}{charts.STYLE}</style></head><body>",
+        "<title>Layer preference</title>",
+        f"<style>{STYLE}{charts.STYLE}{maps.STYLE}</style></head><body>",
         "<h1>Where does the prompt do its work?</h1>",
         f"<p class='lead'>{escape(_scope(tables))}</p>",
         "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in said) + "</ul>",
@@ -75,6 +78,7 @@ def html(tables: Tables) -> str:
         parts += metric_charts(tables, network, task)
         parts.append("</div>")
         parts += numbers(tables, network, task)
+    parts += maps.map_section(tables.map)
     parts += relation_section(tables.relation)
     parts += comparison_section(tables.comparison)
     parts += front_section(tables)
