@@ -17,10 +17,12 @@ from typing import Any
 import pandas as pd
 
 from aptheory.errors import InputError
+from aptheory.findings.layer_map import LayerMap
 from aptheory.findings.relate import TARGETS, relate
 from aptheory.findings.statistics import corrected
 from aptheory.profiling.massive import massive_activations, massive_words
 from aptheory.profiling.profile import profile
+from aptheory.reporting import plots
 from aptheory.reporting.report import report
 from aptheory.studies.files import write_atomically
 from aptheory.studies.plan import make_plan
@@ -217,6 +219,19 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     """A table as CSV, written beside its place and renamed into it."""
     make_folder(path.parent)
     write_atomically(path, csv_text(table))
+
+
+def write_map(chart: LayerMap, folder: Path) -> Path:
+    """A map into a folder: map.csv (its cells), map_runs.csv, a picture, and the page's path.
+
+    In the folder of a run the page then holds both.
+    """
+    write_table(chart.cells, folder / "map.csv")
+    write_table(chart.table, folder / "map_runs.csv")
+    drawn = plots.figure(width=plots.PAGE, height=4.5)
+    plots.layer_map(chart.cells, ax=drawn.axes[0])
+    plots.save(drawn, folder / "map")
+    return report(folder)
 
 
 def make_folder(folder: Path) -> Path:

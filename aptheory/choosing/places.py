@@ -50,7 +50,7 @@ class PlaceChoice:
     table: pd.DataFrame
     operations: float
     cost: float
-    judge: str = "loss"
+    judge: str = "accuracy"
 
     @property
     def cell(self) -> Cell:
@@ -106,7 +106,7 @@ def recommend_places(
     layers: Places = "blocks",
     reads: Places | None = None,
     recipe: Recipe | None = None,
-    judge: str = "loss",
+    judge: str | None = None,
     pooling: str = "mean",
     seed: int = 0,
     log: Callable[[str], None] | None = None,
@@ -118,17 +118,18 @@ def recommend_places(
         layers: places that may be prompted.
         reads: places that may be read, by default the ``layers``; the network's end always may.
         recipe: of the probes and the prompts.
-        judge: what is compared on validation images: "loss", which still moves where accuracies
-            are tied, or "accuracy"; the other one breaks ties.
+        judge: what is compared on validation images: "accuracy", or "loss", which still moves where
+            accuracies are tied; the other one breaks ties. By default what the recipe says.
         pooling: of a reading before the end: see `Layer.pooled`.
         seed: of every run.
 
     Raises:
         InputError: an unknown place, pooling or judge; no probe that came to a usable model.
     """
-    if judge not in JUDGES:
+    if judge not in (None, *JUDGES):
         raise InputError(f"judge must be one of {', '.join(JUDGES)}; got {judge!r}.")
     task, recipe, run = open_task(task), recipe or Recipe(), Run(seed=seed)
+    judge = judge or recipe.judge
     chosen = cells(net, layers, reads)
     blind = replace(task, test=task.val)
     prices = Prices(piece_operations(net), len(task.train), len(task.val))

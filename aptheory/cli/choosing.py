@@ -77,18 +77,20 @@ def map(
         bool,
         typer.Option("--halving/--all-cells", help="drop bad cells early, or train all to the end"),
     ] = True,
-    out: Annotated[Path, typer.Option("--out", "-o", help="folder of the table and plots")] = Path(
-        "map"
-    ),
+    judge: Annotated[
+        str | None,
+        typer.Option(help="what is better on validation images: accuracy or loss"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="folder that gets the tables, the picture and the page"),
+    ] = None,
 ) -> None:
     """Draw the map of a network and a task: accuracy over the prompted and the read layer."""
     from aptheory.devices import device_of
-    from aptheory.exploration import write_table
     from aptheory.findings.layer_map import layer_map
-    from aptheory.reporting import plots
     from aptheory.studies.sources import load_network, load_task
 
-    out.mkdir(parents=True, exist_ok=True)
     net = load_network(options.spec(network)).to(device_of(on.device))
     chart = layer_map(
         net,
@@ -98,12 +100,13 @@ def map(
         recipe=training.recipe_of(on.measured(net).precision),
         seeds=range(training.seeds),
         halving=halving,
+        judge=judge,
     )
-    write_table(chart.table, out / "map.csv")
-    drawn = plots.figure(width=plots.PAGE, height=4.5)
-    plots.layer_map(chart.cells, ax=drawn.axes[0])
-    plots.save(drawn, out / "map")
-    typer.echo(f"{chart}\n{out / 'map.csv'}")
+    typer.echo(chart)
+    if out is not None:
+        from aptheory.exploration import write_map
+
+        typer.echo(f"\n{write_map(chart, out)}")
 
 
 @dataclass(kw_only=True)

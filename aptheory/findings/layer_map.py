@@ -57,13 +57,14 @@ class LayerMap:
     operations: float
     full_operations: float
     sweep_operations: float
-    judge: str = "loss"
+    judge: str = "accuracy"
 
     @cached_property
     def cells(self) -> pd.DataFrame:
         """A row a cell: means over seeds; ``low`` and ``high`` hold test pictures and training.
 
-        ``finished`` says whether the cell was trained to the end.
+        ``finished`` says whether the cell was trained to the end, and ``chosen`` marks the one that
+        is best on validation images.
         """
         rows = []
         names = ["network", "task", "layer", "read", "layer_name", "read_name", "method"]
@@ -83,7 +84,10 @@ class LayerMap:
                     "finished": bool(runs["test_accuracy"].notna().any()),
                 }
             )
-        return pd.DataFrame(rows)
+        cells = pd.DataFrame(rows)
+        best = self._best(cells)
+        at_best = (cells["layer"] == best.layer) & (cells["read"] == best.read) if best else False
+        return cells.assign(chosen=at_best)
 
     def interval(self, cell: Cell) -> Interval:
         """Test accuracy of a cell over test pictures and seeds; nan where it has none."""
@@ -151,11 +155,26 @@ class LayerMap:
             over = self.difference(self.best, self.best_probe).times(100)
             lines.append(f"  minus the best layer probe: {over:+.1f points}, {verdict(over).value}")
         lines.append(
-            f"  cost: {100 * self.operations / self.full_operations:.2g} % of all cells trained to "
-            f"the end, {100 * self.operations / self.sweep_operations:.3g} % of a full sweep of "
+            f"  cost: {_percent(self.operations / self.full_operations)} of all cells trained to "
+            f"the end, {_percent(self.operations / self.sweep_operations)} of a full sweep of "
             "these layers read at the end (operations)"
         )
-        return "\n".join(lines)
+        return "\n".join([*lines, "", *self._grid()])
+
+    def _grid(self) -> list[str]:
+        """The map in letters, as the picture has it: layers across, readings up."""
+        columns = sorted(set(self.cells["layer"]))
+        by_place = self.cells.set_index(["layer", "read"])
+        lines = ["test accuracy (%); dropped cells in brackets, by validation; * is the best"]
+        for read in sorted(set(self.cells["read"]), reverse=True):
+            texts = [
+                _cell_text(by_place.loc[(layer, read)]) if (layer, read) in by_place.index else ""
+                for layer in columns
+            ]
+            name = f"read {read} ({self.net.layers[read].name})"
+            lines.append(f"{name:>24} " + "".join(f"{text:>8}" for text in texts))
+        lines.append(f"{'prompt':>24} " + "".join(f"{layer:>8}" for layer in columns))
+        return [line.rstrip() for line in lines]
 
     def _scored(self, cell: Cell) -> str:
         row: Any = self.cells.set_index(["layer", "read"]).loc[(cell.layer, cell.read)]
@@ -177,7 +196,7 @@ def layer_map(
     recipe: Recipe | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     halving: bool = True,
-    judge: str = "loss",
+    judge: str | None = None,
     pooling: str = "mean",
     log: Callable[[str], None] | None = None,
 ) -> LayerMap:
@@ -190,17 +209,19 @@ def layer_map(
         halving: successive halving over the prompts, judged on validation images: most cells
             train for a few epochs and one seed only and have no test accuracy. Probes are always
             trained to the end. False trains every cell alike, as evidence needs it.
-        judge: what is better on validation images: "loss" or "accuracy"; the other breaks ties.
+        judge: what is better on validation images, "accuracy" or "loss" (the other breaks ties); by
+            default what the recipe says.
         pooling: of a reading before the end: see `Layer.pooled`.
 
     Raises:
         InputError: an unknown place, pooling or judge; no seed, or one twice.
     """
-    if judge not in JUDGES:
+    if judge not in (None, *JUDGES):
         raise InputError(f"judge must be one of {', '.join(JUDGES)}; got {judge!r}.")
     if not seeds or len(set(seeds)) != len(seeds):
         raise InputError(f"seeds must be one or several different numbers; got {list(seeds)!r}.")
     task, recipe = open_task(task), recipe or Recipe()
+    judge = judge or recipe.judge
     runs = [Run(seed=seed) for seed in seeds]
     chosen, end = cells(net, layers, reads), len(net.layers) - 1
     probes = [cell for cell in chosen if cell.is_probe]
@@ -243,6 +264,16 @@ def layer_map(
         sweep_operations=map_operations(prices, sweep, **size),
         judge=judge,
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
+def _cell_text(cell: pd.Series) -> str:
+    if not cell["finished"]:
+        return f"({100 * cell['val_accuracy']:.1f})"
+    return f"{'*' if cell['chosen'] else ''}{100 * cell['test_accuracy']:.1f}"
 
 
 def _to_the_end(

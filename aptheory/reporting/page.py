@@ -17,6 +17,7 @@ from aptheory.findings.cases import Case, cases
 from aptheory.findings.sentences import case_sentences, checks, overview, sentences, without_prompt
 from aptheory.findings.statistics import Interval
 from aptheory.findings.verdict import Verdict, verdict
+from aptheory.reporting import map_section as maps
 from aptheory.reporting import svg as charts
 from aptheory.reporting.facts import facts, warnings_of
 from aptheory.reporting.run_folder import Tables, pairs
@@ -66,12 +67,14 @@ def html(tables: Tables) -> str:
     if len(found) > 1:  # the table of cases says the rest
         words = overview(found) + without_prompt(tables.accuracy, found)
         words += checks(found, tables.relation)
+    words += maps.map_sentences(tables.map)
     words += warnings_of(tables)
     words = words or ["The folder holds metrics but no accuracies yet."]
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width,initial-scale=1'>",
-        f"<title>Layer preference</title><style>{STYLE}{charts.STYLE}</style></head><body>",
+        "<title>Layer preference</title>",
+        f"<style>{STYLE}{charts.STYLE}{maps.STYLE}</style></head><body>",
         "<h1>Where does the prompt do its work?</h1>",
         f"<p class='lead'>{escape(_scope(tables))}</p>",
         "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in words) + "</ul>",
@@ -86,6 +89,7 @@ def html(tables: Tables) -> str:
         parts += metric_charts(tables, network, task)
         parts.append("</div>")
         parts += numbers(tables, network, task)
+    parts += maps.map_section(tables.map)
     parts += relation_section(tables.relation)
     parts += comparison_section(tables.comparison)
     parts += front_section(tables)

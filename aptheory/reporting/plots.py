@@ -256,8 +256,8 @@ def layer_map(
     """Accuracy over the place that is prompted (across) and the place that is read (up).
 
     The diagonal holds the layer probes, the top row the prompts read at the network's end, and
-    their corner the linear probe. The frame marks the best cell of those trained to the end, by
-    validation loss; cells that successive halving dropped are hatched.
+    their corner the linear probe. The frame marks the best cell on validation images of those
+    trained to the end; cells that successive halving dropped are hatched.
 
     Args:
         cells: of a `LayerMap`: one row a cell of one network and task.
@@ -281,14 +281,12 @@ def layer_map(
         if np.isfinite(value) and len(places) <= 14:
             color = "black" if value > middle else "white"
             ax.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=5.5, color=color)
-    finished = cells[cells["finished"]]
-    if len(finished):
-        best = finished.loc[finished["val_loss"].idxmin()]
-        _frame(ax, across[best["layer"]], up[best["read"]], edgecolor=COLORS["orange"], linewidth=2)
-        way = f"prompt {best['layer_name']}, read {best['read_name']}"
-        if best["layer"] == best["read"]:
-            way = f"probe {best['read_name']}"
-        ax.set_title(f"{best['network']} on {best['task']}: {way}")
+    for best in cells[cells["chosen"]].itertuples():
+        _frame(ax, across[best.layer], up[best.read], edgecolor=COLORS["orange"], linewidth=2)
+        way = f"prompt {best.layer_name}, read {best.read_name}"
+        if best.layer == best.read:
+            way = f"probe {best.read_name}"
+        ax.set_title(f"{best.network} on {best.task}: {way}")
     if scale:
         ax.figure.colorbar(image, ax=ax, label=measure_label(measure))
     ax.set_xlabel("prompted layer (diagonal: none, a probe)")

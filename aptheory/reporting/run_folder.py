@@ -18,12 +18,17 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "relation": ("network", "task", "measure", "statistic", "value", "low", "high"),
     "comparison": ("network", "task", "method", "value", "low", "high"),
     "cost": ("network", "method"),
+    "map": (
+        *("network", "task", "layer", "read", "layer_name", "read_name", "finished", "chosen"),
+        *("seeds", "epochs", "val_accuracy", "val_loss", "test_accuracy", "low", "high"),
+    ),
 }
 """What each table must have; it may have more."""
 _TEXTS = ("network", "task", "measure", "method", "statistic", "layer_name", "role", "target")
 _NUMBERS = (
     *("layer", "seed", "value", "low", "high", "depth", "other_layer", "p", "q", "looks"),
     *("parameters", "seeds", "rank", "step_ms", "layers"),
+    *("read", "epochs", "val_accuracy", "val_loss", "test_accuracy"),
 )
 _WHOLE = ("layer", "seed")
 _MOST_LAYERS = 10_000
@@ -44,24 +49,26 @@ class Tables:
     settings: dict[str, object]
     failed: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    map: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @classmethod
     def read(cls, folder: str | Path) -> "Tables":
         """Read FOLDER's csv files and settings.json.
 
         Raises:
-            InputError: the folder holds neither profile.csv nor accuracy.csv, or one is damaged.
+            InputError: the folder holds none of profile.csv, accuracy.csv and map.csv, or one is
+                damaged.
         """
         folder = Path(folder)
         found = {}
-        for name in ("profile", "accuracy", "relation", "comparison", "cost"):
+        for name in _COLUMNS:
             path = folder / f"{name}.csv"
             table = read_csv(path) if path.is_file() else pd.DataFrame()
             found[name] = _checked(table, _COLUMNS[name], path) if len(table) else table
-        if found["profile"].empty and found["accuracy"].empty:
+        if all(found[name].empty for name in ("profile", "accuracy", "map")):
             raise InputError(
-                f"{folder} holds neither profile.csv nor accuracy.csv: run `aptheory profile` or "
-                f"`aptheory sweep` with --out {folder} first"
+                f"{folder} holds neither profile.csv nor accuracy.csv nor map.csv: run `aptheory "
+                f"profile`, `aptheory sweep` or `aptheory map` with --out {folder} first"
             )
         for name in ("accuracy", "comparison"):
             found[name] = with_roles(found[name])
@@ -79,7 +86,7 @@ class Tables:
 
     def frames(self) -> tuple[pd.DataFrame, ...]:
         """All of its tables."""
-        return self.profile, self.accuracy, self.relation, self.comparison, self.cost
+        return self.profile, self.accuracy, self.relation, self.comparison, self.cost, self.map
 
 
 def _checked(table: pd.DataFrame, wanted: tuple[str, ...], path: Path) -> pd.DataFrame:
@@ -119,4 +126,6 @@ def _checked(table: pd.DataFrame, wanted: tuple[str, ...], path: Path) -> pd.Dat
 def pairs(tables: Tables) -> list[tuple[str, str]]:
     """Every (network, task) of the folder, in the order of its tables."""
     both = [t[["network", "task"]] for t in (tables.accuracy, tables.profile) if len(t)]
+    if not both:
+        return []
     return [(str(n), str(t)) for n, t in pd.concat(both).drop_duplicates().itertuples(index=False)]

@@ -143,14 +143,14 @@ def heat_map(
                 parts.append(
                     f'<g class="at" tabindex="-1"><rect x="{j * wide:.2f}%" y="{top:.2f}%" '
                     f'width="{wide + 0.05:.2f}%" height="{high + 0.05:.2f}%" '
-                    f'fill="{_shade(float(value))}"/><text class="tip" y="-8">'
+                    f'fill="{shade(float(value))}"/><text class="tip" y="-8">'
                     f"{row_name} and {column_name}: {value:.3f}</text></g>"
                 )
     for j, column_name in enumerate(table.columns):
         if j % step == 0:
             parts.append(_text((j + 0.5) / columns, "100%", str(column_name), dy=17))
     parts.append(_text(0.5, "100%", x_label, dy=34))
-    scale = [(_shade(value), f"{value:g}") for value in (0, 0.25, 0.5, 0.75, 1)]
+    scale = [(shade(value), f"{value:g}") for value in (0, 0.25, 0.5, 0.75, 1)]
     return _figure(title, y_label, "".join(parts) + "</svg>", _legend(scale))
 
 
@@ -396,7 +396,7 @@ def _ticks(low: float, high: float, *, whole: bool = False, most: int = 8) -> li
     return [float(v) + 0.0 for v in np.arange(first, high + step * 1e-6, step).round(10)]
 
 
-def _shade(value: float) -> str:
+def shade(value: float) -> str:
     """From dark blue (0) through grey to yellow (1): ordered in lightness as well as in hue."""
     stops = np.array([[0, 32, 77], [124, 123, 120], [255, 234, 70]], float)
     place = min(max(value, 0.0), 1.0) * (len(stops) - 1)

@@ -1,5 +1,7 @@
 """The map over the prompted and the read place: its cells, its cost, its picture, its verb."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -91,13 +93,26 @@ def test_the_places_are_walked_twice_however_many_cells_there_are(task, chart, p
 
 def test_choices_are_made_on_validation_images(chart):
     cells = chart.cells
-    best = cells.loc[cells["val_loss"].idxmin()]
+    best = cells.sort_values(["val_accuracy", "val_loss"], ascending=[False, True]).iloc[0]
+    assert cells.loc[cells["chosen"], ["layer", "read"]].to_numpy().tolist() == [
+        [best["layer"], best["read"]]
+    ]
     assert chart.best == Cell(int(best["layer"]), int(best["read"]))
     published = cells[(cells["read"] == 5) & (cells["layer"] < 5)]
-    assert chart.best_published.layer == published.loc[published["val_loss"].idxmin(), "layer"]
+    order = published.sort_values(["val_accuracy", "val_loss"], ascending=[False, True])
+    assert chart.best_published.layer == order.iloc[0]["layer"]
     text = str(chart)
-    for words in ("best layer probe", "linear probe", "cost: 1e+02 % of all cells"):
-        assert words in text.replace("100 %", "1e+02 %")
+    for words in ("best layer probe", "linear probe", "cost: 100 % of all cells"):
+        assert words in text
+    by_loss = replace(chart, judge="loss")
+    lowest = by_loss.cells.loc[by_loss.cells["val_loss"].idxmin()]
+    assert by_loss.best == Cell(int(lowest["layer"]), int(lowest["read"]))
+    ax = ap.plots.layer_map(by_loss.cells)
+    assert ax.get_title().endswith(
+        by_loss.best.words(chart.net)
+        .replace(f" ({lowest['read']})", "")
+        .replace(f" ({lowest['layer']})", "")
+    )
 
 
 def test_halving_trains_less_and_leaves_the_survivors_as_they_were(chart, halved):
@@ -150,9 +165,13 @@ def test_the_verb_writes_the_table_and_the_picture(tmp_path):
     result = CliRunner().invoke(app, [*words.split(), "--out", str(tmp_path / "map")])
     assert result.exit_code == 0, result.output
     table = pd.read_csv(tmp_path / "map" / "map.csv")
-    assert {"layer", "read", "method", "seed", "val_accuracy", "low", "high"} <= set(table)
+    assert {"layer", "read", "method", "val_accuracy", "low", "high", "chosen"} <= set(table)
     assert {path.name for path in (tmp_path / "map").iterdir()} == {
-        *("map.csv", "map.png", "map.pdf")
+        *("map.csv", "map_runs.csv", "map.png", "map.pdf", "report.html")
     }
+    page = (tmp_path / "map" / "report.html").read_text()
+    assert page.count("<td class='best'") == 1
+    assert page.count("title='") == len(table)
+    assert "both layers chosen on validation images" in page
     assert "best on validation" in result.output
     assert "% of a full sweep" in result.output

@@ -1,0 +1,142 @@
+"""The page's section on a map: accuracy over the prompted and the read layer."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from aptheory.findings.sentences import percent
+from aptheory.reporting.svg import shade
+
+STYLE = """
+.map td{text-align:center;min-width:2.4rem;border:1px solid #fff}.map td.none{border:0}
+.map th{border:0}.map .best{outline:3px solid #d55e00;outline-offset:-3px;font-weight:600}
+.map .dropped{font-style:italic;opacity:.55}
+"""
+
+
+def map_sentences(cells: pd.DataFrame) -> list[str]:
+    """What each map says: the best cell on validation images, and the three that it must beat."""
+    sentences = []
+    for (network, task), rows in _each(cells):
+        chosen = rows[rows["chosen"]]
+        if chosen.empty:
+            continue
+        end = rows["read"].max()
+        probes = rows["layer"] == rows["read"]
+        rivals = {
+            "the best layer probe": rows[probes],
+            "the best prompt read at the end": rows[(rows["read"] == end) & ~probes],
+            "the linear probe": rows[probes & (rows["read"] == end)],
+        }
+        compared = [
+            f"{name} {_accuracy(best)}"
+            for name, some in rivals.items()
+            if (best := _best(some)) is not None
+        ]
+        sentences.append(
+            f"{network} on {task}, both layers chosen on validation images: "
+            f"{_way(chosen.iloc[0])}, {_accuracy(chosen.iloc[0])}; {', '.join(compared)}."
+        )
+    return sentences
+
+
+def map_section(cells: pd.DataFrame) -> list[str]:
+    """A heat map of each network and task, and all cells with their intervals, folded."""
+    parts = []
+    for (network, task), rows in _each(cells):
+        parts += [
+            f"<h2>Prompt here, read there: {escape(str(network))} on {escape(str(task))}</h2>",
+            _grid(rows),
+            "<p class='note'>Test accuracy (%): the prompt's layer across, the layer that the head "
+            "reads up. The diagonal holds the layer probes, without a prompt; the top row the "
+            "prompts read at the network's end, as published; their corner is the linear probe. "
+            "Outlined: the best on validation images. Pale: dropped early by successive halving, "
+            "with validation accuracy. The intervals (95 %) show on hover.</p>",
+            "<details><summary>Every cell as a table</summary><div class='scroll'>"
+            + _table(rows).to_html(index=False, border=0, na_rep="–")
+            + "</div></details>",
+        ]
+    return parts
+
+
+def _each(cells: pd.DataFrame) -> Any:
+    if cells.empty:
+        return ()
+    marks = {name: cells[name].astype(bool) for name in ("finished", "chosen")}
+    return cells.assign(**marks).groupby(["network", "task"], sort=False)
+
+
+def _grid(rows: pd.DataFrame) -> str:
+    shown = rows["test_accuracy"].where(rows["finished"], rows["val_accuracy"])
+    low, high = shown.min(), shown.max()
+    layers = sorted({int(layer) for layer in rows["layer"]})
+    by_place = {(int(row["layer"]), int(row["read"])): row for _, row in rows.iterrows()}
+    lines = []
+    for read in sorted({int(read) for read in rows["read"]}, reverse=True):
+        tiles = [
+            _tile(by_place[layer, read], low, high)
+            if (layer, read) in by_place
+            else "<td class='none'></td>"
+            for layer in layers
+        ]
+        name = next(row["read_name"] for (_, k), row in by_place.items() if k == read)
+        lines.append(f"<tr><th>read {read} {escape(str(name))}</th>{''.join(tiles)}</tr>")
+    across = "".join(f"<th>{layer}</th>" for layer in layers)
+    lines.append(f"<tr><th>prompt at</th>{across}</tr>")
+    return f"<div class='scroll'><table class='map'>{''.join(lines)}</table></div>"
+
+
+def _tile(cell: pd.Series, low: float, high: float) -> str:
+    value = cell["test_accuracy"] if cell["finished"] else cell["val_accuracy"]
+    place = (value - low) / (high - low) if high > low else 0.5
+    kinds = [
+        name for name, on in (("best", cell["chosen"]), ("dropped", not cell["finished"])) if on
+    ]
+    ink = "#000" if place > 0.5 else "#fff"
+    return (
+        f"<td class='{' '.join(kinds)}' style='background:{shade(place)};color:{ink}' "
+        f"title='{escape(_way(cell), quote=True)}: {_accuracy(cell)}'>{100 * value:.1f}</td>"
+    )
+
+
+def _table(rows: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "prompt": [_prompt(row) for _, row in rows.iterrows()],
+            "read": rows["read_name"],
+            "test accuracy": [_accuracy(row) for _, row in rows.iterrows()],
+            "validation (%)": (100 * rows["val_accuracy"]).round(1),
+            "validation loss": rows["val_loss"].round(3),
+            "epochs": rows["epochs"],
+            "seeds": rows["seeds"],
+        }
+    )
+
+
+def _best(rows: pd.DataFrame) -> pd.Series | None:
+    """The finished cell that is best on validation images."""
+    rows = rows[rows["finished"]].sort_values(["val_accuracy", "val_loss"], ascending=[False, True])
+    return None if rows.empty else rows.iloc[0]
+
+
+def _prompt(cell: pd.Series) -> str:
+    return "none" if cell["layer"] == cell["read"] else str(cell["layer_name"])
+
+
+def _way(cell: pd.Series) -> str:
+    if cell["layer"] == cell["read"]:
+        return f"the probe of {cell['read_name']} ({int(cell['read'])})"
+    return (
+        f"a prompt at {cell['layer_name']} ({int(cell['layer'])}) read at {cell['read_name']} "
+        f"({int(cell['read'])})"
+    )
+
+
+def _accuracy(cell: pd.Series) -> str:
+    if not cell["finished"] or np.isnan(cell["test_accuracy"]):
+        return f"dropped, {100 * cell['val_accuracy']:.1f} % on validation images"
+    return percent(cell["test_accuracy"], cell["low"], cell["high"])
