@@ -251,7 +251,7 @@ def _guarded(where: str, read: Callable[[], Any]) -> Any:
 
 @lru_cache(maxsize=16)
 def _generated(name: str, seed: int) -> Task:
-    return _function(f"embedded.{EMBEDDED[name]}")(seed=seed)
+    return _function(f"embedded_tasks.{EMBEDDED[name]}")(seed=seed)
 
 
 def _function(path: str) -> Callable[..., Task]:
