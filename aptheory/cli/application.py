@@ -148,7 +148,7 @@ def with_groups(function: Callable[..., None]) -> Callable[..., None]:
             values[name] = group(**{f.name: values.pop(f.name) for f in fields(group)})
         function(**values)
 
-    call.__signature__ = inspect.Signature(plain)  # type: ignore[attr-defined]
+    call.__signature__ = inspect.Signature(plain)  # type: ignore[attr-defined]  # typer reads it
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in plain}
     del call.__wrapped__
     return call

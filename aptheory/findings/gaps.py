@@ -29,7 +29,7 @@ def runs_of(rows: pd.DataFrame) -> dict[tuple[str, int], Runs]:
     """The test accuracies by (method, layer), of rows of one network, task and recipe."""
     rows = rows[rows["measure"] == "test_accuracy"].dropna(subset=["value"])
     groups = rows.assign(layer=rows["layer"].astype(int)).groupby(["method", "layer"])
-    return {(str(key[0]), int(str(key[1]))): group for key, group in groups}  # type: ignore[index]
+    return {(str(key[0]), int(str(key[1]))): group for key, group in groups}
 
 
 def mean_accuracy(runs: Runs) -> Interval:

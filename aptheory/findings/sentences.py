@@ -252,12 +252,13 @@ def _relations(relation: pd.DataFrame) -> list[str]:
         ]
     found = rows[rows["q"] <= 0.05]
     words = [
-        f"{row.measure.replace('_', ' ').capitalize()} correlates with AP's accuracy over layers "
-        f"at {row.value:+.2f} [{row.low:+.2f}, {row.high:+.2f}] for {row.network} on {row.task}."
-        for row in found.itertuples()
+        f"{row['measure'].replace('_', ' ').capitalize()} correlates with AP's accuracy over "
+        f"layers at {row['value']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}] for "
+        f"{row['network']} on {row['task']}."
+        for row in found.to_dict("records")
     ]
     if found.empty:
-        strongest = rows.loc[rows["value"].abs().idxmax()]
+        strongest = rows.iloc[int(rows["value"].abs().argmax())]
         words.append(
             f"No metric explains the layer preference beyond chance after {looks} looks; the "
             f"strongest rank correlation is {strongest['value']:+.2f} "

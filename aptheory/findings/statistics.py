@@ -149,8 +149,9 @@ def clustered_mean(
     >>> value, n
     (3.5, 2)
     """
-    frame = pd.DataFrame({"value": np.asarray(values, dtype=np.float64), "network": list(networks)})
-    frame["task"] = np.arange(len(frame)) if tasks is None else list(tasks)
+    numbers = np.asarray(values, dtype=np.float64)
+    units = list(range(len(numbers)) if tasks is None else tasks)
+    frame = pd.DataFrame({"value": numbers, "network": list(networks), "task": units})
     cells = frame.dropna(subset=["value"]).groupby(["network", "task"], sort=False)["value"].mean()
     means = cells.groupby("network", sort=False).mean()
     if len(means) != 1:

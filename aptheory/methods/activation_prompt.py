@@ -164,7 +164,7 @@ def prompt_norm(adapted: Adapted) -> float:
     for place, edits in adapted.edits.items():
         shape = adapted.net.layers[int(place)].shape
         for edit in edits.children():
-            delta = edit.value()[0]  # type: ignore[operator]
+            delta = edit.value()[0]  # type: ignore[operator]  # torch: a child may be any module
             square += float(delta.detach().double().expand(shape).pow(2).sum())
     return sqrt(square)
 

@@ -59,8 +59,9 @@ def _set_classifier(
 ) -> None:
     if not hasattr(module, "reset_classifier"):
         raise InputError(f"{name} cannot be folded: it is no timm model with a classifier to set")
-    module.reset_classifier(classes)  # type: ignore[operator]
-    classifier: Any = module.get_classifier()  # type: ignore[operator]
+    model: Any = module
+    model.reset_classifier(classes)
+    classifier = model.get_classifier()
     if not isinstance(classifier, (nn.Linear, nn.Conv2d)) or classifier.bias is None:
         raise InputError(
             f"{name} cannot be folded: its classifier is {type(classifier).__name__}, not one "
@@ -172,7 +173,8 @@ def _into_head(adapted: Adapted, layer: Layer, delta: Tensor) -> bool:
         zero = torch.zeros_like(delta)
         moved = net.run(torch.stack([delta, zero]), start=layer.index, stop=last)
         delta = moved[0] - moved[1]
-    adapted._feature_shift.add_(delta.double())  # type: ignore[operator]
+    shift: Any = adapted._feature_shift
+    shift.add_(delta.double())
     return True
 
 

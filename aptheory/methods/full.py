@@ -81,7 +81,7 @@ class Partial(Method):
 class FullFineTuning(Partial):
     """Fine-tune every weight and a head."""
 
-    blocks: ClassVar[int] = 0  # type: ignore[misc]
+    blocks: ClassVar[int] = 0  # type: ignore[misc]  # no setting of this one
     name: ClassVar[str] = "full"
     label: ClassVar[str] = "full fine-tuning"
     short: ClassVar[str] = "full fine-tuning"

@@ -39,7 +39,8 @@ def register(method: M) -> M:
             method's, an unknown role, or a ``size`` that is none of its settings.
     """
     called = method.__qualname__
-    if not (is_dataclass(method) and method.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+    parameters: Any = getattr(method, "__dataclass_params__", None)  # of no public name
+    if not (is_dataclass(method) and parameters.frozen):
         raise InputError(f"{called} must be a frozen dataclass; add @dataclass(frozen=True).")
     if not (isinstance(method.name, str) and _NAME.fullmatch(method.name)):
         raise InputError(

@@ -215,7 +215,7 @@ class _Tracer(fx.Tracer):
 
     def iter(self, obj: fx.Proxy) -> Iterator[fx.Proxy]:
         count = self.answer(len(self.values[obj.node]))
-        return iter([obj[i] for i in range(count)])  # type: ignore[index]
+        return iter([obj[i] for i in range(count)])  # type: ignore[index]  # fx adds it later
 
 
 READERS = ("item", "tolist", "equal", "allclose", "is_nonzero")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -139,7 +140,7 @@ def _metric(rows: pd.DataFrame, measure: str, names: Mapping[int, str]) -> Curve
 def _curve(
     method: str,
     bounds: pd.DataFrame,
-    style: Mapping[str, str],
+    style: Mapping[str, Any],
     names: Mapping[int, str],
     star: int | None,
 ) -> Curve:
@@ -147,8 +148,10 @@ def _curve(
     return Curve(
         method_label(method),
         layers,
-        *(list(bounds[name]) for name in ("value", "low", "high")),
-        **style,  # type: ignore[arg-type]
+        list(bounds["value"]),
+        list(bounds["low"]),
+        list(bounds["high"]),
+        **style,
         star=star,
         names=[names.get(layer, "") for layer in layers],
         short=method_name(method),
@@ -174,7 +177,7 @@ def layer_names(rows: pd.DataFrame) -> dict[int, str]:
     if "layer_name" not in rows:
         return {}
     named = rows.dropna(subset=["layer_name"]).groupby("layer")["layer_name"].first()
-    return {int(layer): str(name) for layer, name in named.items()}
+    return {int(layer): str(name) for layer, name in zip(named.index, named, strict=True)}
 
 
 def at(table: pd.DataFrame, network: str, task: str) -> pd.DataFrame:

@@ -145,9 +145,9 @@ def _cases_section(found: list[Case]) -> list[str]:
         *("over a random pattern", "over the best earlier probe", "over a prompt on the image"),
         "best earlier probe (%)",
     )
-    cells = "".join(f"<th>{name}</th>" for name in head)
+    titles = "".join(f"<th>{name}</th>" for name in head)
     parts = [
-        f"<div class='scroll'><table class='cases'><tr>{cells}</tr>{''.join(rows)}</table></div>",
+        f"<div class='scroll'><table class='cases'><tr>{titles}</tr>{''.join(rows)}</table></div>",
         "<p class='note'>Means with 95 % intervals; differences in points, paired over seeds. "
         "Layers of prompts and probes are chosen on validation data. Bold: the interval lies on "
         "one side of zero. The verdict also asks what the controls move: a random pattern, and a "

@@ -98,7 +98,8 @@ def styled(draw: Callable[..., Axes]) -> Callable[..., Axes]:
 
 def spell_out(ax: Axes) -> None:
     """Show names as they are spelt: a ``$`` in the name of a task begins no formula."""
-    texts = [ax.title, ax._left_title, ax._right_title, ax.xaxis.label, ax.yaxis.label, *ax.texts]
+    sides = [ax._left_title, ax._right_title]  # type: ignore[attr-defined]  # no public names
+    texts = [ax.title, *sides, ax.xaxis.label, ax.yaxis.label, *ax.texts]
     legend = ax.get_legend()
     texts += legend.get_texts() if legend else []
     for axis in (ax.xaxis, ax.yaxis):
@@ -310,11 +311,11 @@ def relation(table: pd.DataFrame, *, statistic: str = "spearman", ax: Axes | Non
         raise InputError(f"the relation table has no defined {statistic!r}")
     rows = rows.sort_values(["measure", "network", "task"], ascending=False)
     ax = _axes(ax)
-    for place, row in enumerate(rows.itertuples()):
-        solid = getattr(row, "q", np.nan) <= 0.05
-        ax.plot([row.low, row.high], [place, place], color=COLORS["blue"], linewidth=1)
+    for place, row in enumerate(rows.to_dict("records")):
+        solid = row.get("q", np.nan) <= 0.05
+        ax.plot([row["low"], row["high"]], [place, place], color=COLORS["blue"], linewidth=1)
         ax.plot(
-            row.value,
+            row["value"],
             place,
             "o",
             color=COLORS["blue"],
@@ -345,10 +346,10 @@ def method_comparison(
     else:
         rows = rows.set_index("method").loc[list(order)].reset_index()
     ax = _axes(ax)
-    for place, row in enumerate(rows.itertuples()):
-        color = COLORS["orange" if role_of(str(row.method)) == "prompt" else "blue"]
-        ax.plot([100 * row.low, 100 * row.high], [place, place], color=color, linewidth=1.2)
-        ax.plot(100 * row.value, place, "o", color=color)
+    for place, row in enumerate(rows.to_dict("records")):
+        color = COLORS["orange" if role_of(str(row["method"])) == "prompt" else "blue"]
+        ax.plot([100 * row["low"], 100 * row["high"]], [place, place], color=color, linewidth=1.2)
+        ax.plot(100 * row["value"], place, "o", color=color)
     labels = [method_name(method) for method in rows["method"]]
     if "parameters" in rows:
         labels = [
@@ -377,10 +378,10 @@ def cost_front(table: pd.DataFrame, *, cost: str = "relative_time", ax: Axes | N
         bounds = 100 * rows["low"], 100 * rows["high"]
         ax.vlines(rows[cost], *bounds, color=COLORS["sky"], linewidth=0.8)
     ax.scatter(rows[cost], 100 * rows["value"], s=14, color=COLORS["blue"], zorder=3)
-    for row, on_front in zip(rows.itertuples(), best, strict=True):
+    for row, on_front in zip(rows.to_dict("records"), best, strict=True):
         ax.annotate(
-            str(row.label),
-            (getattr(row, cost), 100 * row.value),
+            str(row["label"]),
+            (row[cost], 100 * row["value"]),
             xytext=(3, 3),
             textcoords="offset points",
             fontsize=6,
@@ -417,10 +418,10 @@ def curves(
 
 def _draw(ax: Axes, curve: Curve) -> None:
     """A curve with its interval and its star."""
-    look = {"color": curve.color, "linestyle": curve.line, "marker": curve.marker}
+    look: dict[str, Any] = {"color": curve.color, "linestyle": curve.line, "marker": curve.marker}
     ax.plot(curve.x, curve.y, label=curve.label, **look)
     for places in curve.stretches:
-        x, low, high = ([side[i] for i in places] for side in (curve.x, curve.low, curve.high))
+        x, low, high = (np.asarray(side)[places] for side in (curve.x, curve.low, curve.high))
         ax.fill_between(x, low, high, color=curve.color, alpha=0.2, linewidth=0)
     if curve.star is not None:
         at = curve.x[curve.star], curve.y[curve.star]

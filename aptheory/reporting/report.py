@@ -82,7 +82,8 @@ def draw(tables: Tables, folder: Path) -> list[Path]:
             ax = plots.attention_distance(profile, network=network, task=task)
             written += plots.save(plots.figure_of(ax), folder / f"{stem}-attention")
     rows, column, label = priced(tables)
-    for (network, task), one in rows.groupby(["network", "task"]) if len(rows) else ():
+    for key, one in rows.groupby(["network", "task"]) if len(rows) else ():
+        network, task = (str(name) for name in key)
         ax = plots.cost_front(one.assign(label=one["method"].map(method_name)), cost=column)
         ax.set(xlabel=label, xscale="log")
         ax.set_title(f"{network} on {task}", fontsize=8)

@@ -99,11 +99,11 @@ def _checked(table: pd.DataFrame, wanted: tuple[str, ...], path: Path) -> pd.Dat
         if name not in table:
             raise InputError(f"{path} has no column {name}: write it again.")
     table = table.copy()
-    for name in table.columns.intersection(_TEXTS):
+    for name in table.columns.intersection(list(_TEXTS)):
         table[name] = table[name].map(lambda v: v if isinstance(v, str) or v != v else str(v))
         if name in wanted and table[name].isna().any():
             raise InputError(f"{path} has rows without a {name}: write it again.")
-    for name in table.columns.intersection(_NUMBERS):
+    for name in table.columns.intersection(list(_NUMBERS)):
         try:
             numbers = pd.to_numeric(table[name])
             values = numbers.to_numpy(float, na_value=np.nan)

@@ -49,7 +49,7 @@ class Names(Sequence[str]):
             return self._bytes == other._bytes and np.array_equal(self._ends, other._ends)
         return isinstance(other, Sequence) and list(self) == list(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # Python's own way to say that it has none
 
     def __repr__(self) -> str:
         return f"Names({len(self)})"

@@ -64,15 +64,16 @@ class Images:
         self, index: Int64[Tensor, " batch"], generators: Sequence[torch.Generator]
     ) -> UInt8[Tensor, "batch channels height width"]:
         """The images of the split itself; what it draws anew, each generator draws of its part."""
-        clean = getattr(self.split, "clean", None)
+        split: Any = self.split
+        clean = getattr(split, "clean", None)
         if clean is None:
-            return self.split.images(index.numpy(), self.view)
+            return split.images(index.numpy(), self.view)
         if not generators:
             return clean.images(index.numpy(), self.view)
         parts = index.split(len(index) // len(generators))
         return torch.cat(
             [
-                self.split.images(part.numpy(), self.view, generator=each)  # type: ignore[call-arg]
+                split.images(part.numpy(), self.view, generator=each)
                 for part, each in zip(parts, generators, strict=True)
             ]
         )

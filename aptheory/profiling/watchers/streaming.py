@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from aptheory import metrics
+from aptheory.metrics.centred_alignment import Kernel
 from aptheory.profiling.watchers.base import Row, Settings, Sight, Watcher, warn_undefined
 
 
@@ -13,12 +14,9 @@ class CKAWatcher(Watcher):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        kernels = {"cka": "linear", "cka_rbf": "rbf"}
+        kernels: dict[str, Kernel] = {"cka": "linear", "cka_rbf": "rbf"}
         count = len(settings.layers)
-        self.maps = {
-            name: metrics.CKA(count, kernel=kernels[name])  # type: ignore[arg-type]
-            for name in self.wanted
-        }
+        self.maps = {name: metrics.CKA(count, kernel=kernels[name]) for name in self.wanted}
 
     def see(self, sight: Sight) -> None:
         how = self.settings.cka_pooled
