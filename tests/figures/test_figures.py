@@ -22,7 +22,7 @@ PLANTED = {
     "cka_between": "ResNet-mini matches ViT-mini at 0.43",
     "attention_distance": "attention distance with depth: ViT-mini +1.00",
     "cost": "0.60 (ResNet-50), 0.90 (ViT-Small)",
-    "method_comparison": "2 of 3 on ResNet-mini, 2 of 3 on ViT-mini, 2 of 3 on ResNet-56",
+    "method_comparison": "2 of 3 on ResNet-56, 2 of 3 on ResNet-mini, 2 of 3 on ViT-mini",
     "low_data": "With 1 image a class: VAPT − VPT +10.0",
     "prompt_views": "ViT-mini: maps agree at 1.00, accuracy 50 to 75 %",
     "relation": "of 2 metrics correlate clearly",
