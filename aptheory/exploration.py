@@ -118,6 +118,7 @@ def explore(
             seed=seed,
             warnings=massive(opened, seed=seed),
         )
+        log.info("drawing the page")
         page = report(folder)
     log.info("finished in %.0f s", time.monotonic() - started)
     return page

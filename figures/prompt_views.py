@@ -49,7 +49,11 @@ def draw(results: Results) -> Figure:
                 f"{100 * accuracy['accuracy before']:.0f} to "
                 f"{100 * accuracy['accuracy after']:.0f} %"
             )
-    return page.title(sheet, "Evidence for the true class\n" + "\n".join(said))
+    return page.title(
+        sheet,
+        "Evidence for the true class (red some, yellow most), before and after a prompt\n"
+        + "\n".join(said),
+    )
 
 
 def _picture(rows: pd.DataFrame) -> np.ndarray:

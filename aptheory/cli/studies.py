@@ -25,6 +25,9 @@ from aptheory.errors import InputError
 
 _log = logging.getLogger("aptheory")
 
+LOADING = "loading the library"
+"""The first word, before anything that takes seconds."""
+
 
 @dataclass(kw_only=True)
 class SearchOptions:
@@ -118,6 +121,7 @@ def sweep(
     method: Methods = ["ap"],  # noqa: B006 - typer reads the default, nothing mutates it
 ) -> None:
     """Train methods at layers, over seeds: from a study file or from --network and --task."""
+    _log.info(LOADING)
     from aptheory.exploration import write_table
     from aptheory.findings.compare import compare
     from aptheory.reporting.sections import method_table
@@ -172,6 +176,7 @@ def run(
 
     Without more words it is a quick look: some layers, two seeds, few epochs; --full is all.
     """
+    _log.info(LOADING)
     from aptheory.studies.study import Study
 
     if len(networks) == 1 and networks[0].endswith(".toml"):
@@ -211,6 +216,7 @@ def _save_winners(planned: Any, out: Path, to: Path) -> None:
 @verb
 def demo(out: Out = Path("runs/demo")) -> None:
     """The whole job on the embedded networks and tasks: two of each, about four minutes."""
+    _log.info(LOADING)
     from aptheory.exploration import DEMO
 
     _explore(DEMO, out, images=256)

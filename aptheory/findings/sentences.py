@@ -64,7 +64,8 @@ def case_sentences(case: Case) -> list[str]:
 
 def headline(case: Case) -> str:
     """A case in the few words that fit above a chart."""
-    words = f"prompt at {case.prompt}: {_percent(case.prompt.accuracy)}"
+    recipe = f"recipe {case.recipe}: " if case.recipe else ""
+    words = f"{recipe}prompt at {case.prompt}: {_percent(case.prompt.accuracy)}"
     if case.probe is not None:
         words += f"; probe of {case.probe}: {_percent(case.probe.accuracy)}"
     return words

@@ -55,7 +55,7 @@ class Curve:
 
 def case_of(accuracy: pd.DataFrame, network: str, task: str) -> Case | None:
     """What the table shows for a network and a task; None where no layer was chosen."""
-    rows = at(accuracy, network, task)
+    rows = runs_at(accuracy, network, task)
     return next(iter(cases(rows)), None) if len(rows) else None
 
 
@@ -67,7 +67,7 @@ def accuracy_curves(
     The stars mark the layers that validation data choose for the prompt and for the probe. The
     linear probe is one number, drawn at every layer.
     """
-    rows = at(accuracy, network, task)
+    rows = runs_at(accuracy, network, task)
     rows = rows[rows["measure"] == measure] if len(rows) else rows
     if rows.empty:
         return []
@@ -84,7 +84,7 @@ def accuracy_curves(
 
 def gain_curves(accuracy: pd.DataFrame, network: str, task: str) -> list[Curve]:
     """Test accuracy of prompts and controls minus the linear probe's, in points, by layer."""
-    rows = at(accuracy, network, task)
+    rows = runs_at(accuracy, network, task)
     runs = runs_of(rows) if len(rows) else {}
     probe = next((of for (name, _), of in runs.items() if name == LINEAR_PROBE), None)
     if probe is None:
@@ -178,6 +178,14 @@ def layer_names(rows: pd.DataFrame) -> dict[int, str]:
         return {}
     named = rows.dropna(subset=["layer_name"]).groupby("layer")["layer_name"].first()
     return {int(layer): str(name) for layer, name in zip(named.index, named, strict=True)}
+
+
+def runs_at(accuracy: pd.DataFrame, network: str, task: str) -> pd.DataFrame:
+    """The accuracies of one network on one task; of several recipes, those of the first."""
+    rows = at(accuracy, network, task)
+    if "recipe" not in rows or rows["recipe"].nunique() < 2:
+        return rows
+    return rows[rows["recipe"] == rows["recipe"].iloc[0]]
 
 
 def at(table: pd.DataFrame, network: str, task: str) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from aptheory.findings.cases import Case
 from aptheory.findings.sentences import headline, percent, points
 from aptheory.methods import role_of
 from aptheory.reporting import svg as charts
-from aptheory.reporting.curves import accuracy_curves, at, gain_curves, metric_curves
+from aptheory.reporting.curves import accuracy_curves, at, gain_curves, metric_curves, runs_at
 from aptheory.reporting.legend import COLORS, method_label, method_name
 from aptheory.reporting.run_folder import Tables
 
@@ -80,7 +80,7 @@ def metric_charts(tables: Tables, network: str, task: str) -> list[str]:
 def numbers(tables: Tables, network: str, task: str) -> list[str]:
     """What the charts of one network and task show, as folded tables."""
     parts = []
-    rows = at(tables.accuracy, network, task)
+    rows = runs_at(tables.accuracy, network, task)
     rows = rows[rows["measure"] == "test_accuracy"] if len(rows) else rows
     if len(rows):
         wide = (100 * rows.pivot_table(index="layer", columns="method", values="value")).round(2)

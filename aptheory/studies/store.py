@@ -18,6 +18,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,7 @@ class Store:
         if file is None:
             yield False
             return
+        (self.claims / f"{batch}.at").unlink(missing_ok=True)  # of a worker that was killed
         try:
             yield True
         finally:
@@ -213,15 +215,14 @@ class Store:
 
     def tell(self, batch: str, epochs: Epochs) -> None:
         """Leave word how far a batch is; whoever holds its claim does."""
-        part = self.claims / f".{batch}.at.{os.getpid()}.part"
-        part.write_text(json.dumps(vars(epochs)))
-        part.replace(self.claims / f"{batch}.at")
+        write_atomically(self.claims / f"{batch}.at", json.dumps(vars(epochs)))
 
     def told(self, batch: str) -> Epochs | None:
         """How far a batch is, where its worker has left word."""
         try:
-            return Epochs(**json.loads((self.claims / f"{batch}.at").read_text()))
-        except (OSError, ValueError, TypeError):
+            told = json_table(read_text(self.claims / f"{batch}.at"), name=batch)
+            return Epochs(**{field.name: told[field.name] + 0 for field in fields(Epochs)})
+        except (OSError, InputError, KeyError, TypeError):
             return None
 
     def running(self) -> dict[str, dict[str, Any]]:

@@ -36,55 +36,54 @@ class Watch:
         self.runs = {key: batch.run_keys for key, batch in self.batches.items()}
         self.total = len(plan)
         self.keys = set(plan.run_keys)
-        self.finished: dict[str, tuple[float, float]] = {}
+        self.measured: dict[str, float | None] = {}
         self.present = self._present()
-        self.before = set(self.present)
 
     def _present(self) -> set[str]:
         return {path.stem for path in self.store.runs.glob("*.json")} & self.keys
 
-    def look(self) -> int:
-        """How many runs were finished since the last look; each is told to the tracker."""
+    def look(self) -> None:
+        """Tell the tracker each run that was finished since the last look."""
         new = self._present() - self.present
         for key in sorted(new):
             if self.tracker is not None:
                 _tell(self.tracker, self.store, key)
         self.present |= new
-        return len(new)
 
-    def words(self) -> str:
-        """The time that is left, and what is being done."""
+    def outlook(self) -> tuple[float, str]:
+        """The share of the work that is done; the time that is left and what is being done."""
         finished, underway, waiting, now = [], [], [], []
         held = self.store.running()
         for key, runs in self.runs.items():
-            predicted = self.batches[key].seconds
+            batch = self.batches[key]
             if self.present.issuperset(runs):
-                if not self.before.issuperset(runs):
-                    finished.append((predicted, self._measured(key, predicted)))
+                measured = self._measured(key)
+                if measured is not None:
+                    finished.append((batch.seconds, measured))
             elif key in held:
                 epochs = self.store.told(key)
-                underway.append(under_way(predicted, held[key], epochs))
-                labels = {**self.batches[key].labels, "place": self.batches[key].layer}
-                now.append(doing(labels, epochs))
+                underway.append(under_way(batch.seconds, held[key], epochs))
+                now.append(doing({**batch.labels, "place": batch.layer}, epochs))
             else:
-                waiting.append(predicted)
+                waiting.append(batch.seconds)
         left = seconds_left(finished, underway, waiting, workers=self.workers)
-        guess = (
-            "" if finished or any(one.remaining is not None for one in underway) else ", a guess"
-        )
-        told = f"about {duration(left)} left{guess}"
-        return f"{told}; {'; '.join(now)}" if now else told
+        spent = sum(took for _, took in finished) + sum(batch.elapsed for batch in underway)
+        whole = spent + left * self.workers
+        timed = finished or any(batch.remaining is not None for batch in underway)
+        words = f"{len(self.present)} of {self.total} runs, about {duration(left)} left"
+        words += "" if timed or not whole else ", as predicted"
+        return spent / whole if whole else 1.0, "; ".join([words, *now])
 
-    def _measured(self, key: str, predicted: float) -> float:
-        if key not in self.finished:
-            seconds = predicted
+    def _measured(self, key: str) -> float | None:
+        """What a finished batch took; None where it failed or its record is damaged."""
+        if key not in self.measured:
             try:
                 record = self.store.read(self.runs[key][0])
-                seconds = measured_seconds(record) if record else predicted
             except DamagedError:
-                pass
-            self.finished[key] = predicted, seconds
-        return self.finished[key][1]
+                record = None
+            done = record is not None and record.status == "done"
+            self.measured[key] = measured_seconds(record) if done else None
+        return self.measured[key]
 
 
 class Progress:
@@ -96,20 +95,21 @@ class Progress:
         if shown and (sys.stderr.isatty() or "ipykernel" in sys.modules):
             from tqdm.auto import tqdm
 
-            form = "{percentage:3.0f}% {bar} {n_fmt} of {total_fmt} runs, {postfix}"
-            self.bar = tqdm(total=watch.total, initial=len(watch.present), bar_format=form)
+            self.bar = tqdm(total=100, bar_format="{percentage:3.0f}% {bar} {postfix}")
 
     def show(self, *, last: bool = False) -> None:
         """Look at the folder and show what came of it."""
-        new = self.watch.look()
+        self.watch.look()
+        due = self.bar is not None or last or time.monotonic() >= self.next
+        if not (self.shown and due):
+            return
+        share, words = self.watch.outlook()
         if self.bar is not None:
-            self.bar.set_postfix_str(self.watch.words(), refresh=False)
-            self.bar.update(new)
-            self.bar.refresh()
-        elif self.shown and (last or time.monotonic() >= self.next):
-            self.next = time.monotonic() + MINUTE
-            count = f"{len(self.watch.present)} of {self.watch.total} runs"
-            print(f"{count}, {self.watch.words()}", file=sys.stderr, flush=True)
+            self.bar.n = round(100 * share)
+            self.bar.set_postfix_str(words)
+            return
+        self.next = time.monotonic() + MINUTE
+        print(words, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Take the bar away."""
