@@ -20,7 +20,7 @@ SIDE = 96
 
 def catalogue() -> dict[str, Callable[[], Made]]:
     """All of them; nothing is built before it is asked for."""
-    return {**_own(), **_timm(), **_transformers(), **_torchvision(), **_open_clip()}
+    return {**_own(), **_transformers(), **_torchvision(), **_open_clip(), **_timm()}
 
 
 def _image(side: int) -> dict[str, Any]:

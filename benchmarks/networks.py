@@ -23,6 +23,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ QUICK = (
     *("own/tokens", "own/headless", "own/behind", "own/shuffled", "own/squeeze", "own/channels"),
     *("timm/vit_tiny_patch16_224", "torchvision/resnet18", "transformers/Dinov2"),
 )
-SECONDS = 400
+SECONDS = 200
 """Of processor time, for one network."""
 GIGABYTES = 8
 PLACES = 12
@@ -167,6 +168,7 @@ def _child(name: str, seconds: int, sender: Any) -> None:
     import torch
 
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # a profile says of each layer what is not defined there
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
     resource.setrlimit(resource.RLIMIT_DATA, (GIGABYTES << 30, GIGABYTES << 30))
     try:

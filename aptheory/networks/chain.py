@@ -113,6 +113,12 @@ def _why_too_few(root: nn.Module, chain: Chain, failures: dict[str, str]) -> str
         if weights_in(root.get_submodule(name)) > 1:
             return f"{name} cannot be opened, since {reason}"
     runs = [n for leaves in chain.leaves for n in leaves if weights_in(root.get_submodule(n))]
+    with_weights = sum(any(True for _ in m.parameters(recurse=False)) for m in root.modules())
+    if len(set(runs)) < FEWEST - 1 and with_weights >= FEWEST:
+        return (
+            "between its layers no activation stands alone with the images along one axis, so that "
+            "it is no chain"
+        )
     if len(set(runs)) < FEWEST - 1:
         return (
             "fewer than two layers with weights run between the image and the classifier, so that "

@@ -462,8 +462,8 @@ def compare(traced: Trace, other: Trace) -> None:
         if isinstance(a, int) and a % samples == 0 and a // samples * more == b:
             return multiple(a // samples)
         raise SplitError(
-            f"its forward makes a number of the batch size, {a} of {samples} images and {b} of "
-            f"{more}{_told(traced, other)}"
+            f"a number in its forward is {a} when it runs on {samples} images and {b} when it then "
+            f"runs on {more}, which does not follow from their sizes{_told(traced, other)}"
         )
 
     for a, b in twins.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def unwrap(module: Any) -> nn.Module:
     """The network inside DataParallel, DDP, torch.compile, an average of weights, or PEFT; in eval.
 
     Raises:
-        InputError: not a module that runs in Python; says what it is instead.
+        InputError: not a module that runs in Python on images alone; says what it is instead.
     """
     if isinstance(module, type) and issubclass(module, nn.Module):
         raise InputError(
@@ -64,9 +65,35 @@ def unwrap(module: Any) -> nn.Module:
         if inner is None:
             break
         module = inner
+    _check(module)
     for part in module.modules():  # Module.compile(): the compiled call is another computation
         part._compiled_call_impl = None
     return module
+
+
+def _check(module: nn.Module) -> None:
+    """Refuse what has no weights that a method could stand beside, or takes more than images."""
+    kind = type(module).__name__
+    if any(parameter.is_meta for parameter in module.parameters()):
+        raise InputError(
+            f"the weights of this {kind} are on the meta device, shapes without numbers: give it "
+            "numbers first."
+        )
+    if any(".quantized" in type(part).__module__ for part in module.modules()):
+        raise InputError(
+            f"this {kind} is quantised, so that no gradient passes through it: give the network "
+            "that it was made from."
+        )
+    words = inspect.signature(module.forward).parameters.values()
+    needed = [word.name for word in words if word.default is word.empty and word.kind not in _ANY]
+    if len(needed) > 1:
+        raise InputError(
+            f"the forward of this {kind} needs {' and '.join(needed)}: wrap it in a module whose "
+            "forward takes the images alone."
+        )
+
+
+_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def _inside_peft(module: nn.Module) -> nn.Module | None:

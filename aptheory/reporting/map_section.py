@@ -18,6 +18,11 @@ STYLE = """
 """
 
 
+def pairs_of(cells: pd.DataFrame) -> list[tuple[str, str]]:
+    """Every (network, task) that has a map."""
+    return [(str(network), str(task)) for (network, task), _ in _each(cells)]
+
+
 def map_sentences(cells: pd.DataFrame) -> list[str]:
     """What each map says: the best cell on validation images, and the three that it must beat."""
     sentences = []
@@ -35,7 +40,7 @@ def map_sentences(cells: pd.DataFrame) -> list[str]:
         compared = [
             f"{name} {_accuracy(best)}"
             for name, some in rivals.items()
-            if (best := _best(some)) is not None
+            if (best := _best(some)) is not None and not best["chosen"]
         ]
         sentences.append(
             f"{network} on {task}, both layers chosen on validation images: "

@@ -106,7 +106,7 @@ def html(tables: Tables) -> str:
 
 
 def _scope(tables: Tables) -> str:
-    found = pairs(tables)
+    found = {*pairs(tables), *maps.pairs_of(tables.map)}
     networks, tasks = {n for n, _ in found}, {t for _, t in found}
     said = (
         "An activation prompt is one learned tensor added at a layer of a frozen network. "

@@ -300,7 +300,7 @@ def layer_map(
 
 def _frame(ax: Axes, x: int, y: int, **options: Any) -> None:
     """A square around one cell of a heat map."""
-    ax.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, **options))
+    ax.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, clip_on=False, **options))
 
 
 @styled

@@ -1,6 +1,7 @@
 """Small networks as people bring them: each has a shape that once was read wrongly or refused."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import timm
 import torch
@@ -137,6 +138,43 @@ def returns_two(net, x):
 def returns_logits(net, x):
     features = net.backbone(x).mean(1)
     return {"features": features, "logits": net.head(features)}
+
+
+@dataclass
+class Answer:
+    logits: Tensor
+    features: Tensor
+
+
+def returns_a_dataclass(net, x):
+    features = net.backbone(x).mean(1)
+    return Answer(net.head(features), features)
+
+
+def around(net, x):
+    """A token in front of the patches, and the others behind them."""
+    x = net.backbone.patches(x)
+    extra = net.extra.expand(x.shape[0], -1, -1)
+    return net.head(net.backbone.encoder(torch.cat([extra[:, :1], x, extra[:, 1:]], 1))[:, 0])
+
+
+def counts_calls(net, x):
+    net.calls = getattr(net, "calls", 0) + 1
+    return net.head(net.backbone(x).mean(1)) * net.calls
+
+
+def folds(net, x):
+    """Two views of each image in one batch, twice as long, until the end."""
+    return sum(net.head(net.backbone(torch.cat([x, x.flip(-1)])).mean(1)).chunk(2))
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Linear(4, 4)
+
+    def forward(self, images, mask):
+        return self.network(images * mask)
 
 
 def functional(net, x):

@@ -92,6 +92,14 @@ RIGHT = {
         lambda: Tokens(brought.returns_logits),
         *("head", (24,), 5, (0, 0, (4, 4))),
     ),
+    "a dataclass with logits": (
+        lambda: Tokens(brought.returns_a_dataclass),
+        *("head", (24,), 5, (0, 0, (4, 4))),
+    ),
+    "one token in front, four behind": (
+        lambda: Tokens(brought.around, 5),
+        *("head", (24,), 5, (1, 4, (4, 4))),
+    ),
     "DataParallel": (lambda: nn.DataParallel(Tokens()), "head", (24,), 5, (0, 0, (4, 4))),
     "channels last": (brought.LastAxis, "head", (16,), 4, (0, 0, (16, 16))),
 }
@@ -110,8 +118,9 @@ def test_places_are_right_and_lead_to_the_networks_own_output(case):
     x = torch.rand(3, *SHAPE) * 100
     with torch.no_grad():
         expected = net.module(x)
-        if isinstance(expected, dict):
-            expected = expected["logits"]
+        if isinstance(expected, (dict, brought.Answer)):
+            expected = net.pick(expected)
+            assert expected.shape == (3, 5)  # the logits
         for layer in net.layers:
             z = net.run(x, stop=layer.index)
             assert tuple(z.shape) == (3, *layer.shape)
@@ -152,6 +161,21 @@ REFUSED = {
     "no places": (
         lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         "fewer than two layers with weights",
+    ),
+    "two inputs": (brought.TwoInputs, "needs images and mask: wrap it"),
+    "a number that counts calls": (
+        lambda: Tokens(brought.counts_calls),
+        r"is 2 when it runs on 3 images and 3 when it then runs on 5, which does not follow",
+    ),
+    "two views in one batch": (
+        lambda: Tokens(brought.folds),
+        "no activation stands alone with the images along one axis",
+    ),
+    "quantised": (lambda: torch.ao.quantization.quantize_dynamic(Tokens()), "is quantised"),
+    "no numbers": (lambda: Tokens().to("meta"), "on the meta device"),
+    "an exported program": (
+        lambda: torch.export.export(Tokens().eval(), (torch.zeros(2, *SHAPE),)),
+        "holds operations and no modules",
     ),
     "a class": (lambda: Tokens, "is a class of networks"),
     "no module": (lambda: 3, "not int"),
