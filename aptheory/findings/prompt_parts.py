@@ -146,7 +146,9 @@ class _Parts:
         self.adapted = adapted.eval()
         (self.prompt,) = adapted.edits_at(adapted.places[0])
         self.norm = adapted.net.module.get_submodule(name)
-        self.channels_last = kind_of(self.norm) != "batch"
+        # Layer norms of maps (timm's LayerNorm2d) have their channels where maps have them.
+        of_maps = "2d" in type(self.norm).__name__.lower()
+        self.channels_last = kind_of(self.norm) in ("layer", "rms") and not of_maps
         self.batch_size = batch_size
 
     @torch.no_grad()
@@ -171,9 +173,9 @@ class _Parts:
 
     def _batches(self, split: Split) -> Iterator[Tensor]:
         """What enters the first place that the method changes, a batch at a time."""
-        net = self.adapted.source
+        net, first = self.adapted.source, self.adapted.first_layer
         for x, _ in loader(split, net, self.batch_size):
-            yield self.adapted.net.run(x.to(net.device), stop=self.adapted.first_layer)
+            yield net.run(x, stop=first) if first else x
 
     def _output(self, z: Tensor, *, prompted: bool) -> Tensor:
         """What the norm gives: (images, positions, channels)."""
