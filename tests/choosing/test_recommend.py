@@ -307,7 +307,7 @@ def test_a_budget_is_spent_on_trials_and_what_they_bring_is_said(net, task, budg
     last = len(net.layers) - 1
     tried = found.table[found.table["val_accuracy"].notna()].set_index("layer")
     assert tuple(sorted(tried.index)) == spread_inside(range(last), found.trials)
-    assert found.trials == (last if pull else 5)
+    assert found.trials == (last if pull else 3)  # a fourth would cost more than the budget
     off = np.abs(2 * tried.index.to_numpy() / last - 1)
     value = 100 * tried["val_accuracy"] - pull * off
     assert value[found.layer] == pytest.approx(value.max())
