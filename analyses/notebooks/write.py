@@ -139,10 +139,14 @@ NORMALISATION = (
     "# # Activation prompts and normalisation\n\nWhen is a prompt the same thing as tuning "
     "the shift β of a normalisation layer? Exactly, and checked to rounding.",
     """\
+import sys
+
 import torch
 
 import aptheory as ap
-from aptheory.theory import equivalence_table
+
+sys.path.append("../..")  # the repository's root: the table is one of its analyses
+from analyses import equivalence_table
 
 net = ap.load("aptheory_resnet_mini")
 x = torch.randn(2, *net.input_shape, generator=torch.Generator().manual_seed(0))""",
