@@ -82,7 +82,7 @@ class ShiftWatcher(Watcher):
 
     def _see_norm(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0].flatten(2) if inputs[0].ndim > 2 else inputs[0][..., None]
-        self.inputs[norm].update(x.transpose(1, 2))  # type: ignore[index]
+        self.inputs[norm].update(x.transpose(1, 2))  # type: ignore[index]  # a norm with this hook
 
     def see(self, sight: Sight) -> None:
         if self.reference is not None:
