@@ -184,7 +184,10 @@ class TaskOptions:
     def spec(self, name: str) -> dict[str, Any]:
         """The entry of ``Study.tasks`` for a name or place."""
         chosen = {"group": self.group, "resize": self.resize}
-        spec = {"name": name, **{word: value for word, value in chosen.items() if value}}
+        spec: dict[str, Any] = {
+            "name": name,
+            **{word: value for word, value in chosen.items() if value},
+        }
         if self.subset is not None:
             sizes = self.subset.split(",")
             if len(sizes) != 3 or not all(re.fullmatch("[0-9]{1,9}", size) for size in sizes):

@@ -82,7 +82,7 @@ class NormComparison:
             text(self.backwards, ("layer", "layer_name", "full", "channel")),
         ]
         if len(whole):
-            best = whole.loc[whole["val_accuracy"].idxmax()]
+            best = whole.iloc[int(whole["val_accuracy"].argmax())]
             said.append(
                 f"\nAt place {int(best['layer'])}, the best on validation images, the prompt is "
                 f"what gamma and beta of {best['norm']} imitate plus {best['more']:+.1f} points "

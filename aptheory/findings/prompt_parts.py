@@ -116,12 +116,13 @@ def _exact(adapted: Adapted, place: int, name: str) -> dict[str, float]:
     """Shares of |delta|² by the derivation, where the norm is the first thing behind the place."""
     net = adapted.source
     layer, module = net.layers[place], net.module.get_submodule(name)
-    kind = kind_of(module)
+    kind: Any = kind_of(module)
     leaves = [n for n in net.modules_between(place) if not _children(net.module, n)]
     if kind not in ("batch", "layer") or not leaves or leaves[0] != name:
         return {"exact": float("nan"), "unseen": float("nan")}
+    prompt: Any
     (prompt,) = adapted.edits_at(place)
-    delta = prompt.value()[0].detach().expand(layer.shape)  # type: ignore[operator]
+    delta = prompt.value()[0].detach().expand(layer.shape)
     shares = prompt_shares(_by_position(delta[None], layer)[0], kind)
     return {"exact": shares.beta, "unseen": shares.nothing}
 

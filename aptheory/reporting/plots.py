@@ -282,12 +282,12 @@ def layer_map(
         if np.isfinite(value) and len(places) <= 14:
             color = "black" if value > middle else "white"
             ax.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=5.5, color=color)
-    for best in cells[cells["chosen"]].itertuples():
-        _frame(ax, across[best.layer], up[best.read], edgecolor=COLORS["orange"], linewidth=2)
-        way = f"prompt {best.layer_name}, read {best.read_name}"
-        if best.layer == best.read:
-            way = f"probe {best.read_name}"
-        ax.set_title(f"{best.network} on {best.task}: {way}")
+    for best in cells[cells["chosen"]].to_dict("records"):
+        _frame(ax, across[best["layer"]], up[best["read"]], edgecolor=COLORS["orange"], linewidth=2)
+        way = f"prompt {best['layer_name']}, read {best['read_name']}"
+        if best["layer"] == best["read"]:
+            way = f"probe {best['read_name']}"
+        ax.set_title(f"{best['network']} on {best['task']}: {way}")
     if scale:
         ax.figure.colorbar(image, ax=ax, label=measure_label(measure))
     ax.set_xlabel("prompted layer (diagonal: none, a probe)")

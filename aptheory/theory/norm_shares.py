@@ -142,9 +142,9 @@ class NormRegression:
         beta = self.count * float(alone.square().sum())
         whole = beta + float(dd.sum())
         gamma = float((scale * ud).sum())
-        shares = [float("nan")] * 3
+        shares = (float("nan"), float("nan"), float("nan"))
         if whole > 0:
-            shares = [beta / whole, gamma / whole, 1 - (beta + gamma) / whole]
+            shares = (beta / whole, gamma / whole, 1 - (beta + gamma) / whole)
         return NormFit(*shares, scale, alone - scale * self.means[0], alone)
 
 

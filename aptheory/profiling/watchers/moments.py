@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -71,7 +71,7 @@ class ShiftWatcher(Watcher):
         }
 
     @contextlib.contextmanager
-    def observing(self) -> Iterator[None]:  # type: ignore[override]
+    def observing(self) -> Iterator[None]:
         """The context within which the norms' inputs are seen."""
         hooks = [norm.register_forward_pre_hook(self._see_norm) for norm in self.inputs]
         try:
@@ -82,7 +82,7 @@ class ShiftWatcher(Watcher):
 
     def _see_norm(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0].flatten(2) if inputs[0].ndim > 2 else inputs[0][..., None]
-        self.inputs[norm].update(x.transpose(1, 2))  # type: ignore[index]
+        self.inputs[norm].update(x.transpose(1, 2))  # type: ignore[index]  # a norm with this hook
 
     def see(self, sight: Sight) -> None:
         if self.reference is not None:
@@ -99,10 +99,10 @@ class ShiftWatcher(Watcher):
     def _shift(self, place: int, *, level: float) -> metrics.Estimate:
         if self.reference is not None:
             return metrics.shift_from(self.places[place], *self.reference[place], level=level)
-        norms = self.norms[place]
+        norms: Sequence[Any] = self.norms[place]  # none whose moments are None
         return metrics.shift_from(
             metrics.side_by_side([self.inputs[norm] for norm in norms]),
-            torch.cat([norm.running_mean for norm in norms]).double(),  # type: ignore[misc]
-            torch.cat([norm.running_var + norm.eps for norm in norms]).double(),  # type: ignore[operator]
+            torch.cat([norm.running_mean for norm in norms]).double(),
+            torch.cat([norm.running_var + norm.eps for norm in norms]).double(),
             level=level,
         )
