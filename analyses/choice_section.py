@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analyses.results import Results
+from aptheory.choosing.trials import share_text
 
 GOALS = ((0.02, 0.7), (0.1, 0.5), (1.0, 0.43))
 """(share of a careful full sweep's cost, points of regret)."""
@@ -94,7 +95,7 @@ def _table(rows: pd.DataFrame) -> str:
 
 def _line(row: dict[Any, Any]) -> str:
     gain = f"{row['better']:+.2f} [{row['better_low']:+.2f}, {row['better_high']:+.2f}]"
-    cost = "–" if row["data"] == "reading place" else f"{100 * row['cost']:.2g} %"
+    cost = "–" if row["data"] == "reading place" else share_text(float(row["cost"]))
     return (
         f"| {row['way']} | {cost} | {row['regret']:.2f} [{row['low']:.2f}, "
         f"{row['high']:.2f}] | {row['fresh']:.2f} | {gain if row['better'] else '–'} | "

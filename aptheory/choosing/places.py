@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from aptheory.choosing.cells import Cell, cells, map_operations, operations
-from aptheory.choosing.trials import Prices
+from aptheory.choosing.trials import Prices, share_text
 from aptheory.errors import InputError
 from aptheory.networks.network import Network, Places
 from aptheory.tasks import task as open_task
@@ -74,7 +74,7 @@ class PlaceChoice:
             [
                 f"{self.net.name} on {self.task}: {self.cell.words(self.net)}",
                 f"  on validation images: {self._compared()}",
-                f"  cost: {100 * self.cost:.2g} % of the map of these places (operations, "
+                f"  cost: {share_text(self.cost)} of the map of these places (operations, "
                 f"{MAP_SEEDS} seeds), {self.operations:.3g} operations in all",
                 "",
                 self.table.to_string(index=False, float_format="{:.3f}".format),

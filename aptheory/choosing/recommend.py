@@ -32,7 +32,14 @@ from aptheory.choosing.scores import (
     score_operations,
     standardise,
 )
-from aptheory.choosing.trials import Plan, Prices, full_trials, pulled, run_trials
+from aptheory.choosing.trials import (
+    Plan,
+    Prices,
+    full_trials,
+    pulled,
+    run_trials,
+    share_text,
+)
 from aptheory.errors import InputError
 from aptheory.networks.network import Network
 from aptheory.tasks import task as open_task
@@ -111,7 +118,7 @@ class Recommendation:
             f"{self.network} on {self.task}: prompt layer {self.layer} ({place['layer_name']})",
             *self._because(place),
             *([f"  {self.rival}"] if self.rival else []),
-            f"  cost: {100 * self.cost:.2g} % of a full sweep (operations of {len(self.table)} "
+            f"  cost: {share_text(self.cost)} of a full sweep (operations of {len(self.table)} "
             f"layers × {RATES} rates × {SEEDS} seeds × {self.epochs} epochs); {self._trained()}",
             f"  expected regret: {self._expected()}",
             *self._probe(),
@@ -171,9 +178,9 @@ class Recommendation:
         if self.trials and not self.score_cost:
             return "all for the trials"
         if self.trials:
-            return f"{100 * self.score_cost:.2g} % for the scores{unread}, the rest for the trials"
+            return f"{share_text(self.score_cost)} for the scores{unread}, the rest for the trials"
         if self.budget is not None:
-            return f"nothing trained: a budget of {100 * self.budget:.2g} % buys no second trial"
+            return f"nothing trained: a budget of {share_text(self.budget)} buys no second trial"
         return f"all for the scores{unread}; nothing trained"
 
     def _expected(self) -> str:
@@ -183,7 +190,7 @@ class Recommendation:
         said = f"{found.regret:.1f} accuracy points (95 % below {found.high:.1f})"
         if found.cost > 0:
             nothing = self.rule.trials.expected(0.0)
-            said += f" for {100 * found.cost:.2g} % of a sweep"
+            said += f" for {share_text(found.cost)} of a sweep"
             said += "" if nothing is None else f", the middle layer's being {nothing.regret:.1f},"
         said += f" over {self.rule.trials.pairs} pairs of a real network and a task, each left out"
         return said + " in turn; part of it is the luck of the best, which nothing can choose"

@@ -26,6 +26,11 @@ from aptheory.training.recipe import Recipe, Run
 FACTOR = 3
 
 
+def share_text(share: float) -> str:
+    """A share in percent, with two digits where it is small: "100 %", "33 %", "8.3 %", "0.08 %"."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
 @dataclass(frozen=True)
 class Prices:
     """Operations of trials on one network and task: ``train`` and ``val`` are numbers of images."""
