@@ -29,7 +29,7 @@ from aptheory.findings.verdict import verdict
 from aptheory.networks.network import Network, Places
 from aptheory.tasks import task as open_task
 from aptheory.training.cost import piece_operations
-from aptheory.training.fit import kept_for
+from aptheory.training.fit import fit_many, kept_for
 from aptheory.training.halving import halving as search_by_halving
 from aptheory.training.judging import JUDGES, Score
 from aptheory.training.outcome import Outcome
@@ -264,3 +264,53 @@ def layer_map(
         sweep_operations=map_operations(prices, sweep, **size),
         judge=judge,
     )
+
+
+def _cell_text(cell: pd.Series) -> str:
+    if not cell["finished"]:
+        return f"({100 * cell['val_accuracy']:.1f})"
+    return f"{'*' if cell['chosen'] else ''}{100 * cell['test_accuracy']:.1f}"
+
+
+def _to_the_end(
+    wanted: list[Cell],
+    net: Network,
+    task: Any,
+    runs: list[Run],
+    pooling: str,
+    options: dict[str, Any],
+) -> Trained:
+    each = [(cell, run) for cell in wanted for run in runs]
+    methods = {cell: cell.method(net, pooling=pooling) for cell in wanted}
+    outcomes = fit_many(
+        [methods[cell] for cell, _ in each], net, task, runs=[run for _, run in each], **options
+    )
+    return [(cell, outcome) for (cell, _), outcome in zip(each, outcomes, strict=True)]
+
+
+def _table(net: Network, trained: Trained) -> pd.DataFrame:
+    rows = []
+    for cell, outcome in sorted(trained, key=lambda pair: (pair[0], pair[1].seed)):
+        interval = Interval(float("nan"))
+        if outcome.correct is not None:
+            interval = two_source_interval(outcome.correct)
+        last = outcome.curve[-1] if outcome.curve and outcome.failed else vars(outcome)
+        rows.append(
+            {
+                "network": net.name,
+                "task": outcome.task,
+                "layer": cell.layer,
+                "read": cell.read,
+                "layer_name": net.layers[cell.layer].name,
+                "read_name": net.layers[cell.read].name,
+                "method": outcome.method["method"],
+                "seed": outcome.seed,
+                "epochs": outcome.epochs,
+                "val_accuracy": last.get("val_accuracy", float("nan")),
+                "val_loss": last.get("val_loss", float("nan")),
+                "test_accuracy": outcome.test_accuracy,
+                "low": interval.low,
+                "high": interval.high,
+            }
+        )
+    return pd.DataFrame(rows)
