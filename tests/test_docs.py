@@ -78,7 +78,9 @@ def test_links_lead_to_pages(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", PAGES[page]):
         if not target.startswith("http"):
             path = (DOCS / page).parent / target
-            assert path.exists() or str(path.relative_to(DOCS)) in MADE, target
+            drawn = ROOT / "results" / "figures" / path.name
+            made = str(path.relative_to(DOCS)) in MADE or drawn.is_file()
+            assert path.exists() or made, target
 
 
 @pytest.mark.slow
