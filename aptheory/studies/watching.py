@@ -70,10 +70,10 @@ class Watch:
                 waiting.append(predicted)
         left = seconds_left(finished, underway, waiting, workers=self.workers)
         guess = (
-            "" if finished or any(one.remaining is not None for one in underway) else ", a guess"
+            "" if finished or any(run.remaining is not None for run in underway) else ", a guess"
         )
-        told = f"about {duration(left)} left{guess}"
-        return f"{told}; {'; '.join(now)}" if now else told
+        sentence = f"about {duration(left)} left{guess}"
+        return f"{sentence}; {'; '.join(now)}" if now else sentence
 
     def _measured(self, key: str, predicted: float) -> float:
         if key not in self.finished:
