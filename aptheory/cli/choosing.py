@@ -143,7 +143,7 @@ def compare_norm(
     from aptheory.studies.sources import load_network, load_task
 
     changes = {} if training.epochs is None else {"epochs": training.epochs}
-    found = compare_norm(
+    comparison = compare_norm(
         load_network(options.spec(network)).to(device_of(on.device)),
         load_task(images_of.spec(task)),
         layers=places(training.layers),
@@ -153,5 +153,5 @@ def compare_norm(
     )
     if out is not None:
         for name in ("table", "parts", "backwards"):
-            write_table(getattr(found, name), out / f"{name}.csv")
-    typer.echo(found)
+            write_table(getattr(comparison, name), out / f"{name}.csv")
+    typer.echo(comparison)

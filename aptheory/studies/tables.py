@@ -175,8 +175,8 @@ def with_pictures(
     }
     of_test = frame["measure"] == "test_accuracy"
     rows = frame[keys].fillna({"recipe": ""}).itertuples(index=False, name=None)
-    found = [correct.get(row) if test else None for row, test in zip(rows, of_test, strict=True)]
-    return frame.assign(correct=pd.Series(found, index=frame.index, dtype=object))
+    column = [correct.get(row) if test else None for row, test in zip(rows, of_test, strict=True)]
+    return frame.assign(correct=pd.Series(column, index=frame.index, dtype=object))
 
 
 def runs(folder: str | Path, *, every: bool = False) -> pd.DataFrame:

@@ -103,11 +103,11 @@ def across_splits(splits: Mapping[str, Any]) -> dict[str, int]:
     Equal at 64×64 pixels; pairs of splits without a copy are left out.
     """
     hashes = {name: _hashes(split) for name, split in splits.items()}
-    names, found = list(hashes), {}
+    names, copies = list(hashes), {}
     for place, name in enumerate(names):
         for earlier in names[:place]:
             known = set(hashes[earlier])
-            count = sum(one in known for one in hashes[name])
+            count = sum(value in known for value in hashes[name])
             if count:
-                found[f"{name} in {earlier}"] = count
-    return found
+                copies[f"{name} in {earlier}"] = count
+    return copies

@@ -34,10 +34,10 @@ def flat(curve: Sequence[Mapping[str, float]]) -> bool | None:
         curve: one entry an epoch with "lr", "train_loss" and, where it was validated, "val_loss".
     """
     measure = "val_loss" if sum("val_loss" in entry for entry in curve) > 1 else "train_loss"
-    found = _end(curve, measure)
-    if found is None:
+    end = _end(curve, measure)
+    if end is None:
         return None
-    change, scatter, losses = found
+    change, scatter, losses = end
     return bool(change <= max(SHARE * float(np.ptp(losses)), 2 * scatter, FLOOR))
 
 
@@ -54,10 +54,10 @@ def accuracy_flat(curve: Sequence[Mapping[str, float]], pictures: int) -> bool |
         curve: as in `flat`, with "val_accuracy" where the run was validated.
         pictures: how many it was validated on.
     """
-    found = _end(curve, "val_accuracy")
-    if found is None or pictures < 1:
+    end = _end(curve, "val_accuracy")
+    if end is None or pictures < 1:
         return None
-    change, _, accuracies = found
+    change, _, accuracies = end
     share = (accuracies[-1] * pictures + 0.5) / (pictures + 1)  # 0 and 1 have an error too
     return bool(change <= np.sqrt(share * (1 - share) / pictures))
 
