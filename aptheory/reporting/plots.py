@@ -209,9 +209,8 @@ def attention_distance(
     ax.scatter(rows["layer"], rows["value"], s=10, color=COLORS["sky"], alpha=0.8, label="one head")
     mean = rows.groupby("layer")["value"].mean()
     ax.plot(mean.index, mean, color=COLORS["blue"], label="mean of heads")
-    way = "falls" if mean.iloc[-1] < mean.iloc[0] else "rises"
-    found = f"{way} from {mean.iloc[0]:.1f} to {mean.iloc[-1]:.1f} pixels"
-    ax.set_title(f"{network} on {task}\n{found} over the blocks")
+    ends = f"{mean.iloc[0]:.1f} pixels in the first block, {mean.iloc[-1]:.1f} in the last"
+    ax.set_title(f"{network} on {task}\n{ends}")
     _layer_axis(ax)
     ax.set_ylabel(measure_label("attention_distance"))
     _legend(ax)
