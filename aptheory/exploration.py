@@ -95,7 +95,7 @@ def explore(
     """
     folder = Path(out)
     started = time.monotonic()
-    log.info("loading %d networks and %d tasks", len(study.networks), len(study.tasks))
+    log.info("loading networks and tasks: %d and %d", len(study.networks), len(study.tasks))
     opened = study.open()
     plan = make_plan(opened)  # refuses what cannot run before anything is spent
     engine = engine_of(
