@@ -18,12 +18,14 @@ OVERHEAD = 1.0
 class Underway:
     """A batch that trains: predicted seconds, those it has had, and those its epochs say are left.
 
-    ``remaining`` is `Epochs.remaining`.
+    ``remaining`` is `Epochs.remaining`, ``whole`` what all its epochs take: the start of a worker,
+    which comes once, is not in it.
     """
 
     predicted: float
     elapsed: float
     remaining: float | None = None
+    whole: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,17 @@ class Epochs:
     epoch: int = 0
     epochs: int = 0
 
-    def remaining(self, now: float) -> float | None:
-        """Seconds to go, from the epochs after the first; None before there are two."""
+    @property
+    def each(self) -> float | None:
+        """Seconds of an epoch, from those after the first; None before there are two."""
         trained = self.done - self.step
-        if trained <= 0:
+        return (self.last - self.first) / trained if trained > 0 else None
+
+    def remaining(self, now: float) -> float | None:
+        """Seconds to go; None before there are two epochs."""
+        if self.each is None:
             return None
-        each = (self.last - self.first) / trained
-        return max(0.0, (self.total - self.done) * each - (now - self.last))
+        return max(0.0, (self.total - self.done) * self.each - (now - self.last))
 
 
 def seconds_left(
@@ -68,7 +74,7 @@ def seconds_left(
     """
     underway = list(underway)
     known = list(finished)
-    known += [(b.predicted, b.elapsed + b.remaining) for b in underway if b.remaining is not None]
+    known += [(b.predicted, b.whole) for b in underway if b.whole is not None]
     slope, constant = _fit(known)
     left = sum(
         b.remaining

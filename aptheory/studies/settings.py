@@ -70,8 +70,10 @@ def command() -> str:
 
 def weights_of(net: Network) -> str:
     """Where a network's weights come from."""
-    weights = net.source.get("weights")
-    return str(weights or net.source.get("name") or "those of the module that was given")
+    weights, name = net.source.get("weights"), net.source.get("name", net.name)
+    if weights in ("pretrained", "random"):
+        return f"{name}, {weights}"
+    return str(weights or net.source.get("name") or "the module that was given")
 
 
 def pictures_of(task: Task) -> dict[str, Any]:

@@ -192,4 +192,6 @@ def under_way(predicted: float, about: Mapping[str, Any], epochs: Epochs | None)
     """A batch that somebody holds, as the clock sees it."""
     now, since = time.time(), about.get("since")
     elapsed = max(0.0, now - since) if isinstance(since, int | float) else 0.0
-    return Underway(predicted, elapsed, epochs.remaining(now) if epochs else None)
+    if epochs is None or epochs.each is None:
+        return Underway(predicted, elapsed)
+    return Underway(predicted, elapsed, epochs.remaining(now), epochs.each * epochs.total)

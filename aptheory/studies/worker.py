@@ -88,6 +88,7 @@ def work(
             try:
                 if train is None:
                     train = (trainer or _real_trainer)(job)
+                    start = time.time()  # loading is no part of what a batch takes
                 with told_to(Teller(store, batch)):
                     outcomes = train(batch, lead)
                 records = _records(batch, outcomes, made_by(start, token, outcomes))

@@ -36,7 +36,7 @@ def test_a_single_batch_is_timed_by_its_epochs():
     assert epochs.remaining(109.0) == pytest.approx(30.0)
     assert epochs.remaining(110.0) == pytest.approx(29.0)
     assert Epochs(2, 80, 2, 100.0, 100.0).remaining(101.0) is None
-    assert seconds_left([], [Underway(5.0, 39.0, 30.0)], [5.0]) == pytest.approx(30 + 69)
+    assert seconds_left([], [Underway(5.0, 39.0, 30.0, 40.0)], [5.0]) == pytest.approx(70)
 
 
 def test_before_anything_is_timed_the_prediction_stands_and_workers_share_it():
