@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +17,12 @@ from aptheory.methods import ActivationPrompt, LayerProbe, LinearProbe
 from tests.quarters import RECIPE, small_cnn, small_task, small_vit
 
 SEEDS = (0, 1)
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
 
 
 @pytest.fixture(scope="module")
