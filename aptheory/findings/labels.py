@@ -26,7 +26,7 @@ def method_label(method: str) -> str:
 
 def measure_label(measure: str) -> str:
     """A measure's name with its unit, for an axis."""
-    name = str(measure).replace("_", " ")
+    name = str(measure).replace("val_", "validation_").replace("_", " ")
     known = MEASURES.get(str(measure))
     unit = _ACCURACIES.get(str(measure), known.unit if known else "")
     return f"{name} ({unit})" if unit else name

@@ -289,6 +289,7 @@ class Adapted(nn.Module):
         unless it is an `AnyAxis`; InputError where that cannot be.
         """
         inner = self.net.replace(name, module)
+        look_like(module, inner)
         axis = sample_axes(self.original).get(name, 0) if self.runs > 1 else 0
         if isinstance(module, AnyAxis):
             module.axis = axis
@@ -451,3 +452,10 @@ class Adapted(nn.Module):
 
 def _pruned(module: Any) -> int:
     return module.pruned() if hasattr(module, "pruned") else 0
+
+
+def look_like(module: nn.Module, inner: nn.Module) -> None:
+    """Give a stand-in the plain settings of what it stands for: a forward around may read them."""
+    for name, value in vars(inner).items():
+        if not name.startswith("_") and not hasattr(module, name):
+            setattr(module, name, value)

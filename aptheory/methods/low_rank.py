@@ -17,7 +17,7 @@ from torch import nn
 
 from aptheory.errors import InputError
 from aptheory.methods.attention_updates import UpdatedAttention
-from aptheory.methods.base import Adapted, Method
+from aptheory.methods.base import Adapted, Method, look_like
 from aptheory.methods.registry import register
 from aptheory.methods.samples import sample_axes
 from aptheory.methods.spans import modules_at
@@ -110,6 +110,8 @@ class LoRA(Method):
             warnings.simplefilter("ignore")  # peft expects a language model
             if pattern:
                 inject_adapter_in_model(config, adapted.net.module)
+                for _, layer in _updates(adapted):
+                    look_like(layer, layer.get_base_layer())
             for name in joint:
                 inner: Any = _part(adapted, name)
                 adapted.replace(name, UpdatedAttention(inner, self.rank, self.alpha))

@@ -13,10 +13,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from aptheory.networks import trace as graph
 from aptheory.networks.classifier import Classifier
+from aptheory.networks.outputs import tensors_of
 
 Retrace = Callable[[set[str]], graph.Trace]
 """Traces the network with these modules opened."""
@@ -71,7 +72,7 @@ def listed_blocks(module: nn.Module) -> set[str]:
 
 
 def _gives_several(value: Any) -> bool:
-    return isinstance(value, (tuple, list)) and sum(isinstance(v, Tensor) for v in value) > 1
+    return len(tensors_of(value)) > 1
 
 
 def find_chain(

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +17,12 @@ from aptheory.methods import ActivationPrompt, LayerProbe, LinearProbe
 from tests.quarters import RECIPE, small_cnn, small_task, small_vit
 
 SEEDS = (0, 1)
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +114,8 @@ def test_choices_are_made_on_validation_images(chart):
     by_loss = replace(chart, judge="loss")
     lowest = by_loss.cells.loc[by_loss.cells["val_loss"].idxmin()]
     assert by_loss.best == Cell(int(lowest["layer"]), int(lowest["read"]))
-    ax = ap.plots.layer_map(by_loss.cells)
-    assert ax.get_title().endswith(
-        by_loss.best.words(chart.net)
-        .replace(f" ({lowest['read']})", "")
-        .replace(f" ({lowest['layer']})", "")
-    )
+    title = ap.plots.layer_map(by_loss.cells).get_title(loc="left")
+    assert title.endswith(f"prompt {lowest['layer_name']}, read {lowest['read_name']}")
 
 
 def test_halving_trains_less_and_leaves_the_survivors_as_they_were(chart, halved):

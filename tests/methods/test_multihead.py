@@ -101,3 +101,29 @@ def test_frozen_weights_do_not_move(net):
     inner = adapted.net.module.get_submodule(LoRA().modules(net)[0]).inner
     original = net.module.get_submodule(LoRA().modules(net)[0])
     assert torch.equal(inner.in_proj_weight, original.in_proj_weight)
+
+
+class Padded(torch.nn.Module):
+    """A convolution whose surroundings read its settings, as Hugging Face's MobileNetV2 does."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(8, 8, 3)
+
+    def forward(self, x):
+        sides = [(size - 1) // 2 for size in self.convolution.kernel_size]
+        return x + self.convolution(torch.nn.functional.pad(x, (*sides, *sides)))
+
+
+@pytest.mark.parametrize("name", ["lora", "ssf", "bitfit"])
+def test_a_forward_may_read_the_settings_of_what_is_adapted(name):
+    blocks = (Padded() for _ in range(4))
+    end = (torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 5))
+    net = ap.load(
+        torch.nn.Sequential(torch.nn.Conv2d(3, 8, 2, 2), torch.nn.Sequential(*blocks), *end),
+        None,
+        input_shape=(3, 32, 32),
+    )
+    adapted = METHODS[name]().attach(net, classes=3)
+    assert adapted.count(head=False) > 0
+    adapted(images()).sum().backward()
