@@ -138,8 +138,7 @@ def test_the_comparison_has_every_method_at_every_place_with_its_cost(net, task)
     steps = found.table[found.table["method"] == "prompt"].set_index("layer")["step"]
     assert steps[1] > steps[2] > 0
     assert set(found.parts["shape"]) == {"full", "channel"}
-    channel = found.parts[found.parts["shape"] == "channel"]
-    assert channel["beta"].to_numpy() == pytest.approx(1, abs=1e-3)
+    assert found.parts[["beta", "gamma", "left"]].sum(axis=1).to_numpy() == pytest.approx(1)
     said = str(found)
     assert "imitate plus" in said
     assert "read as a prompt" in said
