@@ -1,6 +1,6 @@
 """How far each task of the campaign lies from its network's pretraining, and what a pass costs.
 
-    python -m analyses.campaign_shift --assets DIR [--out results/evidence]
+    python -m analyses.campaign_shift --assets DIR [--out results/evidence] [--network NAME ...]
 
 Nothing is trained and no label is read: 150 training pictures of each task, of the campaign's draw
 of seed 0. Writes shift.csv (network, task, layer, what the distance is measured from: the
@@ -55,14 +55,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--assets", type=Path, default=os.environ.get("APTHEORY_ASSETS"))
     parser.add_argument("--out", type=Path, default=Path("results/evidence"))
+    parser.add_argument("--network", action="append", choices=[*NETWORKS])
     asked = parser.parse_args()
     if asked.assets is None:
         parser.error("name the folder of weights and images with --assets or APTHEORY_ASSETS")
     torch.set_num_threads(1)
+    chosen = asked.network or [*NETWORKS]
     parts: list[pd.DataFrame] = []
     costs: list[dict[str, Any]] = []
     about = ["network", "kind", "task", "near", "origin", "layer", "depth"]
-    for name in NETWORKS:
+    for name in chosen:
         net = load_network(name, Path(asked.assets))
         operations = piece_operations(net)
         costs += [

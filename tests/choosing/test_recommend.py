@@ -296,7 +296,7 @@ def test_the_pull_decides_between_close_layers_and_not_between_distant_ones():
     assert max(tied, key=tied.get) == 7
 
 
-@pytest.mark.parametrize(("budget", "pull"), [(0.04, 0.0), (0.5, 1.5)])
+@pytest.mark.parametrize(("budget", "pull"), [(0.1, 0.0), (0.5, 1.5)])
 def test_a_budget_is_spent_on_trials_and_what_they_bring_is_said(net, task, budget, pull):
     budgets = (Budget(0.0, 1.7, 2.4, 0.6), Budget(0.02, 1.2, 1.7, 0.55), Budget(0.3, 0.1, 0.2, 0.5))
     how = Trials(lr=3e-2, lrs=(1e-2, 3e-2), pull=1.5, budgets=budgets, pairs=40)
