@@ -95,11 +95,7 @@ def _table(rows: pd.DataFrame) -> str:
 
 def _line(row: dict[Any, Any]) -> str:
     gain = f"{row['better']:+.2f} [{row['better_low']:+.2f}, {row['better_high']:+.2f}]"
-<<<<<<< HEAD
     cost = "–" if row["data"] == "reading place" else share_text(float(row["cost"]))
-=======
-    cost = "–" if row["data"] == "reading place" else f"{100 * row['cost']:.3g} %"
->>>>>>> 21d768e (Add ViT-Tiny to the shift's law; write the page again)
     return (
         f"| {row['way']} | {cost} | {row['regret']:.2f} [{row['low']:.2f}, "
         f"{row['high']:.2f}] | {row['fresh']:.2f} | {gain if row['better'] else '–'} | "
