@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/aptheory demo
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
 test-slow: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -m slow

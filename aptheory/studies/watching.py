@@ -81,8 +81,10 @@ class Watch:
                 record = self.store.read(self.runs[key][0])
             except DamagedError:
                 record = None
-            done = record is not None and record.status == "done"
-            self.measured[key] = measured_seconds(record) if done else None
+            if record is not None and record.status == "done":
+                self.measured[key] = measured_seconds(record)
+            else:
+                self.measured[key] = None
         return self.measured[key]
 
 
@@ -92,7 +94,7 @@ class Progress:
     def __init__(self, watch: Watch, *, shown: bool = True) -> None:
         self.watch, self.shown, self.bar = watch, shown, None
         self.next = 0.0
-        if shown and (sys.stderr.isatty() or "ipykernel" in sys.modules):
+        if shown and (sys.stderr.isatty() or _in_notebook()):
             from tqdm.auto import tqdm
 
             self.bar = tqdm(total=100, bar_format="{percentage:3.0f}% {bar} {postfix}")
@@ -115,6 +117,12 @@ class Progress:
         """Take the bar away."""
         if self.bar is not None:
             self.bar.close()
+
+
+def _in_notebook() -> bool:
+    """Whether this is the kernel of a notebook, which shows bars."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def _tell(tracker: Callable[[dict[str, Any]], None], store: Store, key: str) -> None:

@@ -102,6 +102,7 @@ def test_the_regret_table_from_a_finished_sweep(tmp_path, quick, capsys):
     assert (bought["layers"] <= bought["of_layers"]).all()
 
 
+@pytest.mark.slow
 def test_running_again_computes_and_trains_nothing(tmp_path, quick, capsys):
     folder = sweep_folder(tmp_path / "sweep")
     layer_choice.main([folder], tmp_path / "out")

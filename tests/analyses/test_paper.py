@@ -74,18 +74,24 @@ def test_the_readme_prints_the_costs_of_the_tables():
 
 def test_the_readme_prints_the_regrets_of_the_table():
     readme = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
-    ways = Results(RESULTS).table("layer_choice/summary").set_index("way")
-    for way, said in (
-        ("rule", "loses {regret:.1f} accuracy points [{low:.1f}, {high:.1f}]"),
-        ("best on validation (the sweep)", "chooses by validation loses {regret:.1f}"),
-        ("paper's place", "the papers' fixed places {regret:.1f}"),
-        ("random layer", "a random layer {regret:.1f}"),
-        ("middle layer", "taking the middle layer loses {regret:.1f}"),
-        ("successive halving, 2%", "loses {regret:.1f} for 2 % of a sweep"),
-        ("successive halving, 10%", "and {regret:.1f} for 10 %"),
-        ("rule, then trials, 10%", "the loss is {regret:.1f} [{low:.1f}, {high:.1f}]"),
+    ways = Results(RESULTS).table("evidence/choice_summary").set_index(["data", "way"])
+    for data, way, sentence in (
+        ("campaign", "the middle", "the middle loses {regret:.1f} points [{low:.1f}, {high:.1f}]"),
+        ("campaign", "a random place", "a random layer {regret:.1f}"),
+        ("campaign", "5 places, one rate", "five layers {regret:.1f} [{low:.1f}, {high:.1f}]"),
+        (
+            "campaign",
+            "all places and rates, 1 seed, pulled to the middle",
+            "every layer and rate {regret:.1f} [{low:.1f}, {high:.1f}]",
+        ),
+        ("campaign", "the middle", "{luck:.1f} of each is only the luck"),
+        (
+            "both places",
+            "read at the best probe, prompt halfway before it",
+            "gains {better:.1f} points [{better_low:.1f}, {better_high:.1f}]",
+        ),
     ):
-        assert said.format(**ways.loc[way]) in readme, way
+        assert sentence.format(**ways.loc[(data, way)]) in readme, way
 
 
 def test_make_paper_runs_every_analysis_that_a_claim_names():

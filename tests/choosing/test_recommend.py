@@ -296,7 +296,9 @@ def test_the_pull_decides_between_close_layers_and_not_between_distant_ones():
     assert max(tied, key=tied.get) == 7
 
 
-@pytest.mark.parametrize(("budget", "pull"), [(0.1, 0.0), (0.5, 1.5)])
+@pytest.mark.parametrize(
+    ("budget", "pull"), [(0.1, 0.0), pytest.param(0.5, 1.5, marks=pytest.mark.slow)]
+)
 def test_a_budget_is_spent_on_trials_and_what_they_bring_is_said(net, task, budget, pull):
     budgets = (Budget(0.0, 1.7, 2.4, 0.6), Budget(0.02, 1.2, 1.7, 0.55), Budget(0.3, 0.1, 0.2, 0.5))
     how = Trials(lr=3e-2, lrs=(1e-2, 3e-2), pull=1.5, budgets=budgets, pairs=40)
@@ -307,7 +309,7 @@ def test_a_budget_is_spent_on_trials_and_what_they_bring_is_said(net, task, budg
     last = len(net.layers) - 1
     tried = found.table[found.table["val_accuracy"].notna()].set_index("layer")
     assert tuple(sorted(tried.index)) == spread_inside(range(last), found.trials)
-    assert found.trials == (last if pull else 3)  # a fourth would cost more than the budget
+    assert found.trials == (last if pull else 5)
     off = np.abs(2 * tried.index.to_numpy() / last - 1)
     value = 100 * tried["val_accuracy"] - pull * off
     assert value[found.layer] == pytest.approx(value.max())

@@ -79,6 +79,7 @@ def test_predict_on_nothing_but_damage_fails(model, pictures):
     assert "no model file" in refused("predict", pictures / "none.safetensors", pictures)
 
 
+@pytest.mark.slow
 def test_evaluate_writes_a_page(model, folder):
     out = folder / "evaluation.html"
     text = done("evaluate", model, *TASK, "--out", out)

@@ -64,7 +64,15 @@ def load(family: str) -> ap.Network:
     return ap.load(module, input_shape=(3, *size), name=family)
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+LONG = ("group_norm", "channel_norm")  # ordinary widths: their norms have no small form
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in NETWORKS
+    ],
+)
 def net(request):
     return load(request.param)
 

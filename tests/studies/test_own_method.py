@@ -125,6 +125,7 @@ def test_a_saved_prompt_imports_nothing_by_itself(place, tmp_path, monkeypatch):
     assert loaded.method.settings() == method.settings()
 
 
+@pytest.mark.slow
 def test_a_class_of_a_script_reaches_the_workers(tmp_path):
     """What is defined in ``__main__`` can be imported by no other process; it travels itself."""
     script = tmp_path / "script.py"

@@ -319,6 +319,7 @@ def test_interrupt_keeps_what_is_finished_and_stops_the_workers(tmp_path, undist
     assert (tmp_path / "accuracy.csv").read_bytes() == undisturbed
 
 
+@pytest.mark.slow
 def test_two_sweeps_of_one_folder_share_the_work(tmp_path, undisturbed):
     both = [start(tmp_path, seconds=0.1, engine="Here()") for _ in range(2)]
     assert [process.wait(120) for process in both] == [0, 0]

@@ -86,6 +86,7 @@ def test_processes_give_the_same_bits(tmp_path, finished):
     same(tmp_path, finished)
 
 
+@pytest.mark.slow
 def test_resumed_study_gives_the_same_bits(tmp_path, finished):
     """Whatever is missing: the first of a stack, a control, everything but one."""
     run(study(), tmp_path)
@@ -210,6 +211,7 @@ def _random_resnet():
     return load_network(RESNET)
 
 
+@pytest.mark.slow
 def test_objects_travel_to_worker_processes(tmp_path):
     net = _random_resnet()
     task = ap.task("digits").subset(train=30, val=20, test=20)
