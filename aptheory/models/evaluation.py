@@ -61,13 +61,21 @@ class Evaluation:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """A row a score: measure, value, low, high (95 %); fractions, log loss in nats."""
+        """A row a score: measure, value, low, high (95 %); fractions, log loss in nats.
+
+        Wilson's interval for the accuracy, the bootstrap over pictures for the others; nan where
+        that has no spread, as when every answer is right: it knows nothing then.
+        """
         rows = []
         for name, score in _scores(len(self.classes)).items():
             value = score(self.labels, self.shares)
             low, high = np.nan, np.nan
-            if len(self.labels) > 1 and np.isfinite(value):
+            if name == "accuracy" and len(self.labels):
+                _, low, high = _wilson(int((self.predicted == self.labels).sum()), len(self.labels))
+            elif len(self.labels) > 1 and np.isfinite(value):
                 low, high = bootstrap(self._of(score), len(self.labels), resamples=self.resamples)
+                if low == high:
+                    low, high = np.nan, np.nan
             rows.append({"measure": name, "value": value, "low": low, "high": high})
         return pd.DataFrame(rows)
 
@@ -77,22 +85,14 @@ class Evaluation:
     @cached_property
     def by_class(self) -> pd.DataFrame:
         """A row a class: images, and recall and precision with Wilson's 95 % interval, F1."""
-        from scipy.stats import binomtest
-
         rows = []
         for number, name in enumerate(self.classes):
             true, predicted = self.labels == number, self.predicted == number
             right = int((true & predicted).sum())
             row = {"class": name, "images": int(true.sum())}
             for measure, among in (("recall", true), ("precision", predicted)):
-                count = int(among.sum())
-                shares = (np.nan, np.nan, np.nan)
-                if count:
-                    test = binomtest(right, count)
-                    interval = test.proportion_ci(method="wilson")
-                    shares = (right / count, interval.low, interval.high)
                 names = (measure, f"{measure}_low", f"{measure}_high")
-                row |= dict(zip(names, shares, strict=True))
+                row |= dict(zip(names, _wilson(right, int(among.sum())), strict=True))
             both = int(true.sum()) + int(predicted.sum())
             rows.append({**row, "f1": 2 * right / both if both else np.nan})
         return pd.DataFrame(rows)
@@ -125,8 +125,21 @@ class Evaluation:
         """A few lines for a terminal."""
         lines = [f"{len(self.labels)} {self.split} images of {self.task}"]
         for row in self.scores.itertuples(index=False):
-            lines.append(f"  {row.measure}: {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]")
+            interval = f"[{row.low:.3f}, {row.high:.3f}]"
+            if np.isnan(row.low):
+                interval = "(interval unknown: no spread over these pictures)"
+            lines.append(f"  {row.measure}: {row.value:.3f} {interval}")
         return "\n".join(lines)
+
+
+def _wilson(right: int, count: int) -> tuple[float, float, float]:
+    """A share with Wilson's 95 % interval; nan of nothing."""
+    from scipy.stats import binomtest
+
+    if not count:
+        return np.nan, np.nan, np.nan
+    interval = binomtest(right, count).proportion_ci(method="wilson")
+    return right / count, float(interval.low), float(interval.high)
 
 
 def _scores(classes: int) -> dict[str, Score]:

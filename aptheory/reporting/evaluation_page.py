@@ -47,8 +47,9 @@ def evaluation_page(evaluation: Evaluation, split: Split, *, command: str = "") 
         f"<h1>How good is it?</h1><p class='lead'>{escape(lead)}</p>",
         "<h2>Scores</h2>",
         table_html(_rounded(evaluation.scores)),
-        "<p class='note'>Fractions; log loss in nats. low and high: 95 % percentile bootstrap over "
-        "the images.</p><h2>Class by class</h2>",
+        "<p class='note'>Fractions; log loss in nats. low and high: 95 %, Wilson's for the "
+        "accuracy, else the percentile bootstrap over the images; none where that has no spread."
+        "</p><h2>Class by class</h2>",
         table_html(_rounded(evaluation.by_class)),
         "<p class='note'>low and high: Wilson's 95 % interval of the share.</p>",
         "<h2>Who is taken for whom</h2>",

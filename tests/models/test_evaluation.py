@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,6 +45,16 @@ def test_scores_are_their_definitions():
     assert e.by_class["recall"].tolist() == pytest.approx(recalls)
     assert e.by_class["f1"].tolist() == pytest.approx(f1)
     assert Counter(pairs)[(0, 1)] == e.confusion.loc["a", "b"]
+
+
+def test_no_interval_has_no_width_where_every_answer_is_right():
+    e = answers()
+    right = replace(e, shares=np.eye(3)[e.labels])
+    scores = right.scores.set_index("measure")
+    assert scores.loc["accuracy", ["value", "high"]].tolist() == [1.0, 1.0]
+    assert 0.9 < scores.loc["accuracy", "low"] < 0.96  # Wilson, 60 of 60
+    assert np.isnan(scores.loc["macro F1", "low"])
+    assert "macro F1: 1.000 (interval unknown" in str(right)
 
 
 def test_auroc_is_the_share_of_ordered_pairs():
