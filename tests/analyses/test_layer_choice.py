@@ -71,6 +71,7 @@ def quick(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 def test_the_regret_table_from_a_finished_sweep(tmp_path, quick, capsys):
     folder = sweep_folder(tmp_path / "sweep")
     missing = tmp_path / "missing"

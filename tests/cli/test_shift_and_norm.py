@@ -18,6 +18,7 @@ def test_the_shift_is_printed_layer_by_layer_and_needs_moments_or_a_reference(tm
     assert "the images of digits" in against
 
 
+@pytest.mark.slow
 def test_prompts_and_norms_are_compared_with_one_command(tmp_path):
     words = ["--layers", "3,7", "--epochs", 1, "--lr", 0.01, "--out", tmp_path]
     said = done("compare-norm", NETWORK, *TASK, *words)

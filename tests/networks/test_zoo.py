@@ -264,6 +264,7 @@ def test_where_names_the_figure_of_each_covered_place() -> None:
     assert torch.equal(images.where((8, 8)), expected)
 
 
+@pytest.mark.slow
 def test_training_stops_and_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     """Two epochs at once, and one epoch, a stop, another epoch: the same exported weights."""
     name, cpu = "aptheory_resnet_mini", torch.device("cpu")

@@ -101,7 +101,7 @@ def test_resumed_study_gives_the_same_bits(tmp_path, finished):
 @pytest.mark.parametrize(
     "recipe",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         pytest.param({"precision": "bfloat16"}, marks=pytest.mark.slow),
         {"keep_dtype": "bfloat16"},
     ],
