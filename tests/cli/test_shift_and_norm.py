@@ -1,6 +1,7 @@
 """The verbs about the shift from the pretraining, and about prompts and norms."""
 
 import pandas as pd
+import pytest
 
 from tests.cli.test_verbs import NETWORK, TASK, done, refused
 
