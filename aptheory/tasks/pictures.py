@@ -47,7 +47,9 @@ class Scale:
         start = low if low < 0 or high - low < high / 16 else 0
         bits = int(high - start).bit_length()
         bits = 16 if bits == 15 else bits  # most of 16 bits, though not the highest
-        return cls(start, start + 2 ** (bits if bits < 5 else max(8, bits)) - 1)
+        if start == 0 and bits >= 5:
+            bits = max(8, bits)  # 8 bits of dark pictures are 8 bits
+        return cls(start, start + 2**bits - 1)
 
     @property
     def text(self) -> str:
