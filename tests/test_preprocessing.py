@@ -20,7 +20,7 @@ from aptheory.preprocessing import (
     fit_pixels,
 )
 from aptheory.studies.sources import load_network, load_task, view_identity
-from aptheory.tasks.base import CentreCropped
+from aptheory.tasks.views import CentreCropped
 from tests.quarters import small_task, small_vit
 
 PICTURES = [(40, 61), (61, 40), (20, 21), (32, 32), (7, 90)]

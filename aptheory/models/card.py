@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 
 from aptheory.errors import InputError
 from aptheory.preprocessing import Transform
-from aptheory.tasks.base import Selection
 from aptheory.tasks.resizing import transform_of
+from aptheory.tasks.views import Selection
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Network

@@ -1,14 +1,16 @@
 """Tasks: labelled images with three splits, whatever they are read from or drawn by."""
 
 from aptheory.tasks.augmenting import augmented
-from aptheory.tasks.base import ArraySplit, Joined, Selection, Task, loader
+from aptheory.tasks.base import Task
 from aptheory.tasks.catalogue import embedded, open_images, task
 from aptheory.tasks.checking import Checked, check
+from aptheory.tasks.loading import loader
 from aptheory.tasks.own import Unlabelled
 from aptheory.tasks.present import list_tasks
 from aptheory.tasks.published_splits import published, read_split, write_split
 from aptheory.tasks.readers.decode import decoded, decoded_task
 from aptheory.tasks.split import Split
+from aptheory.tasks.views import ArraySplit, Joined, Selection
 from aptheory.tasks.vtab import VtabSplits, vtab_splits, vtab_summary
 
 __all__ = [

@@ -6,29 +6,25 @@ of the size that a network asks for; normalisation belongs to the network.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import UInt8
-from torch import Tensor
 
 from aptheory.errors import InputError
-from aptheory.preprocessing import SQUASHED, Size, Transform, fit_pixels, height_and_width
+from aptheory.preprocessing import SQUASHED
 from aptheory.tasks import describing
-from aptheory.tasks.ahead import ahead_of
 from aptheory.tasks.classes import as_column, number_classes
 from aptheory.tasks.copies import kinds, same_images
 from aptheory.tasks.own import Own
-from aptheory.tasks.pictures import with_channels
-from aptheory.tasks.resizing import checked_resize, resize_of, transform_of, view
-from aptheory.tasks.split import Indices, Split, Steady, digest_of, is_random
+from aptheory.tasks.resizing import transform_of
+from aptheory.tasks.split import Split, Steady, digest_of
 from aptheory.tasks.splits import balanced_indices, draw_by_class
 from aptheory.tasks.splits import folds as cut_folds
+from aptheory.tasks.views import ArraySplit, CentreCropped, Joined, Resized, Selection
 
 POOL = 4
 """A subset's pool holds up to four times the images that are drawn from it at once."""
@@ -50,174 +46,6 @@ def as_labels(labels: Any, classes: int, where: str) -> np.ndarray:
             f"classes; expected 0 to {classes - 1}."
         )
     return array
-
-
-class ArraySplit(Steady):
-    """Images that are already decoded: ``pixels`` uint8 (n, height, width, channels), and
-    ``labels`` (n,): whole numbers, or strings, which the task numbers by its classes.
-
-    ``pixels`` may be a memory-mapped array.
-    """
-
-    def __init__(self, pixels: np.ndarray, labels: Any) -> None:
-        if pixels.ndim != 4 or not pixels.shape[3] or pixels.dtype != np.uint8:
-            raise InputError(
-                f"images have shape {pixels.shape} and type {pixels.dtype}; expected uint8 of "
-                "shape (images, height, width, channels); Task.from_arrays takes others."
-            )
-        if len(pixels) != len(labels):
-            raise InputError(f"{len(pixels)} images but {len(labels)} labels; expected as many.")
-        self.pixels = pixels
-        self.labels = as_column(labels, "labels")
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
-        chosen = np.ascontiguousarray(self.pixels[np.asarray(indices, dtype=np.int64)])
-        return fit_pixels(torch.from_numpy(chosen).permute(0, 3, 1, 2).contiguous(), size)
-
-    @cached_property
-    def digest(self) -> str:
-        hasher = hashlib.sha256(f"pixels {self.pixels.shape}".encode())
-        for start in range(0, len(self), 1024):  # a memory-mapped array need never be whole
-            hasher.update(np.ascontiguousarray(self.pixels[start : start + 1024]).data)
-        hasher.update(np.ascontiguousarray(self.labels).astype("<i8").data)
-        return hasher.hexdigest()
-
-
-class Selection(Steady):
-    """Some images of another split, in the order of ``indices``."""
-
-    split: Split
-    indices: np.ndarray
-    labels: np.ndarray
-
-    def __init__(self, split: Split, indices: Indices) -> None:
-        chosen = np.asarray(indices, dtype=np.int64)
-        if isinstance(split, Selection):  # one step to the pixels, however often it is narrowed
-            chosen = split.indices[chosen]
-            split = split.split
-        self.split = split
-        self.indices = chosen
-        self.labels = split.labels[chosen]
-
-    @property
-    def resize(self) -> str:
-        return resize_of(self.split)
-
-    @property
-    def random(self) -> bool:
-        return is_random(self.split)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
-        return self.split.images(self.indices[np.asarray(indices, dtype=np.int64)], size)
-
-    @cached_property
-    def digest(self) -> str:
-        hasher = hashlib.sha256(f"selection {digest_of(self.split)}".encode())
-        hasher.update(self.indices.astype("<i8").data)
-        return hasher.hexdigest()
-
-
-class Joined(Steady):
-    """Several splits one after the other, as the VTAB protocol joins train and validation."""
-
-    def __init__(self, *splits: Split) -> None:
-        self.splits = splits
-        self.labels = np.concatenate([split.labels for split in splits])
-        self._starts = np.cumsum([0, *(len(split) for split in splits)])
-
-    @property
-    def resize(self) -> str:
-        choices = {resize_of(split) for split in self.splits}
-        return choices.pop() if len(choices) == 1 else "squash"
-
-    @property
-    def random(self) -> bool:
-        return any(map(is_random, self.splits))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
-        wanted = np.asarray(indices, dtype=np.int64)
-        wanted = np.where(wanted < 0, wanted + len(self), wanted)
-        owner = np.searchsorted(self._starts, wanted, side="right") - 1
-        out: Tensor | None = None
-        for number, split in enumerate(self.splits):
-            rows = np.flatnonzero(owner == number)
-            if len(rows):
-                part = split.images(wanted[rows] - self._starts[number], size)
-                if out is None:
-                    out = part.new_empty((len(wanted), *part.shape[1:]))
-                out[torch.from_numpy(rows)] = part
-        return self.splits[0].images(wanted, size) if out is None else out
-
-    @cached_property
-    def digest(self) -> str:
-        text = " ".join(digest_of(split) for split in self.splits)
-        return hashlib.sha256(f"joined {text}".encode()).hexdigest()
-
-
-class CentreCropped(Steady):
-    """Each image resized to ``enlarge`` times the size asked for, and its centre cut out.
-
-    FGVC's evaluation (resize to 256, centre crop of 224) is ``enlarge = 256 / 224``.
-    """
-
-    resize = "squash"
-
-    def __init__(self, split: Split, enlarge: float = 256 / 224) -> None:
-        self.split = split
-        self.enlarge = enlarge
-        self.labels = split.labels
-
-    @property
-    def random(self) -> bool:
-        return is_random(self.split)
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
-        height, width = height_and_width(size)
-        large = (round(height * self.enlarge), round(width * self.enlarge))
-        top, left = (large[0] - height) // 2, (large[1] - width) // 2
-        enlarged = replace(size, size=large) if isinstance(size, Transform) else large
-        images = self.split.images(indices, enlarged)
-        return images[:, :, top : top + height, left : left + width].contiguous()
-
-    @cached_property
-    def digest(self) -> str:
-        text = f"centre {self.enlarge!r} {digest_of(self.split)}"
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-class Resized(Steady):
-    """Another split whose pictures are made images as ``resize`` says (see `Task.resized`)."""
-
-    def __init__(self, split: Split, resize: str) -> None:
-        self.split: Split = split.split if isinstance(split, Resized | CentreCropped) else split
-        self.resize = checked_resize(resize)
-        self.labels = split.labels
-
-    @property
-    def random(self) -> bool:
-        return is_random(self.split)
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
-        return self.split.images(indices, size)
-
-    @property
-    def digest(self) -> str:
-        return digest_of(self.split)
 
 
 @dataclass(frozen=True, repr=False)
@@ -250,7 +78,7 @@ class Task:
             split = getattr(self, name)
             if not len(split):
                 raise InputError(
-                    f"task {self.name!r} has no image in its {name} split; expected at least one"
+                    f"task {self.name!r} has no image in its {name} split; expected at least one."
                 )
             object.__setattr__(self, name, self._settled(split, name))
 
@@ -351,7 +179,7 @@ class Task:
 
     def augmented(self, transform: Any) -> "Task":
         """The task whose training pictures pass ``transform``, drawn anew at every look."""
-        return _reader("augmented.augmented")(self, transform)
+        return _reader("augmenting.augmented")(self, transform)
 
     @cached_property
     def digest(self) -> str:
@@ -421,7 +249,7 @@ class Task:
             if count < least:
                 raise InputError(
                     f"task {self.name!r}: {count} {name} images were asked for; "
-                    f"expected at least {least}" + (", one a class" if name == "train" else "")
+                    f"expected at least {least}" + (", one a class." if name == "train" else ".")
                 )
             indices = balanced_indices(split.labels, count, seed=(seed, number))
             chosen[name] = Selection(split, indices)
@@ -451,43 +279,3 @@ def _split_name(key: str) -> str:
     if key and str(key).lower() not in ALIASES:
         raise InputError(f"a split is called {key!r}; expected train, val or test.")
     return ALIASES.get(str(key).lower(), "")
-
-
-def loader(
-    split: Split,
-    net: Any,
-    batch_size: int,
-    indices: Indices | None = None,
-    *,
-    ahead: int = 2,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches ``(x, y)`` for one network, in the order of ``indices`` (all, when ``None``).
-
-    ``x`` is (batch, channels, height, width), at the network's input size (`view` says how) and
-    normalised by its own mean and standard deviation, on its device; ``y`` is int64 (batch,). The
-    next ``ahead`` batches are decoded in a thread while one is used (0: none are). Raises
-    `InputError` for a network whose channels the pictures cannot be brought to, or a batch size
-    below 1.
-    """
-    if batch_size < 1:
-        raise InputError(f"batch size is {batch_size}; expected 1 or more.")
-    order = np.arange(len(split)) if indices is None else np.asarray(indices, dtype=np.int64)
-    parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    return _batches(split, net, parts, view(split, net), ahead)
-
-
-def _batches(
-    split: Split, net: Any, parts: list[np.ndarray], size: Size, ahead: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    parameter = next(iter(net.parameters()), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
-    # Pixels that are in memory at the right size cost nothing: a thread would only be overhead.
-    ready = isinstance(split, ArraySplit) and split.pixels.shape[1:3] == height_and_width(size)
-    # What is drawn anew comes from the process's own generators: a thread would disturb them.
-    ready = ready or is_random(split)
-    for part, images in ahead_of(
-        lambda part: split.images(part, size), parts, ahead=0 if ready else ahead
-    ):
-        y = torch.from_numpy(split.labels[part])
-        images = with_channels(images, net.input_shape[0], f"network {net.name!r}")
-        yield net.normalize(images.to(device, non_blocking=True)), y.to(device)

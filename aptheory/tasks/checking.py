@@ -13,20 +13,14 @@ import numpy as np
 import pandas as pd
 
 from aptheory.errors import InputError
-from aptheory.tasks.base import (
-    SPLITS,
-    CentreCropped,
-    Joined,
-    Resized,
-    Selection,
-    Task,
-)
+from aptheory.tasks.base import SPLITS, Task
 from aptheory.tasks.cache import cache_folder, data_folder, write_whole
 from aptheory.tasks.present import locate
 from aptheory.tasks.readers.files import FileSplit
 from aptheory.tasks.registry import REGISTRY
 from aptheory.tasks.split import Split, digest_of
 from aptheory.tasks.survey import Survey, survey
+from aptheory.tasks.views import CentreCropped, Joined, Resized, Selection
 
 SHOWN = 20  # names in a list
 

@@ -12,10 +12,11 @@ import torch
 
 from aptheory.errors import InputError
 from aptheory.tasks import pictures
-from aptheory.tasks.base import SPLITS, CentreCropped, Joined, Resized, Selection, Task
+from aptheory.tasks.base import SPLITS, Task
 from aptheory.tasks.copies import hash_of, near, prints
 from aptheory.tasks.readers.files import FileSplit, decode_image
 from aptheory.tasks.split import Split
+from aptheory.tasks.views import CentreCropped, Joined, Resized, Selection
 
 PRINT = (8, 9)  # height, width of the picture that a perceptual hash is made of
 ALIKE = 6  # mean difference of two small pictures, of 255, up to which they may be one

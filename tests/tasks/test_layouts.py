@@ -274,6 +274,7 @@ def test_augmentation_is_drawn_anew_and_by_the_seed():
     plain = ap.task("digits")
     assert torch.equal(task.test.images([0], (8, 8)), plain.test.images([0], (8, 8)))
     assert task.digest not in (plain.digest, ap.task("digits", augment=v2.Identity()).digest)
+    assert plain.augmented(v2.RandomRotation(40)).digest == task.digest
 
 
 def test_everything_that_takes_a_task_takes_what_makes_one(tmp_path):

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from aptheory.tasks.base import ArraySplit, Task
+from aptheory.tasks.base import Task
 from aptheory.tasks.splits import balanced_indices
+from aptheory.tasks.views import ArraySplit
 
 
 def digits(*, seed: int = 0) -> Task:

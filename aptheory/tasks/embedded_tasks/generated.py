@@ -8,8 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 from aptheory.preprocessing import SQUASHED
-from aptheory.tasks.base import SPLITS, ArraySplit, Task
+from aptheory.tasks.base import SPLITS, Task
 from aptheory.tasks.embedded_tasks.drawing import Picture, draw_split
+from aptheory.tasks.views import ArraySplit
 
 SIZES = {"train": 800, "val": 200, "test": 1000}
 

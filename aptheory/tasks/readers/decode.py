@@ -12,10 +12,11 @@ from torch import Tensor
 from aptheory.errors import InputError
 from aptheory.preprocessing import Size, as_transform
 from aptheory.tasks.ahead import ahead_of
-from aptheory.tasks.base import ArraySplit, Task
+from aptheory.tasks.base import Task
 from aptheory.tasks.cache import cache_folder, unfinished_name
 from aptheory.tasks.resizing import resize_of
 from aptheory.tasks.split import Indices, Split, digest_of, is_random
+from aptheory.tasks.views import ArraySplit
 
 BATCH = 64
 

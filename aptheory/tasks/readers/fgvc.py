@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from aptheory.errors import InputError
-from aptheory.tasks.base import SPLITS, CentreCropped, Task
+from aptheory.tasks.base import SPLITS, Task
 from aptheory.tasks.classes import LARGEST, number_classes
 from aptheory.tasks.copies import same_bytes
 from aptheory.tasks.published_splits import PUBLISHED, checksum
 from aptheory.tasks.readers.files import file_splits
 from aptheory.tasks.readers.stores import FolderStore, listed_path
 from aptheory.tasks.splits import keep_together
+from aptheory.tasks.views import CentreCropped
 
 PICTURE_FOLDERS = ("", "images", "Images", "jpg")
 PREPROCESSING = (

@@ -16,13 +16,14 @@ from aptheory.errors import InputError
 from aptheory.preprocessing import SQUASHED, Size, fit_pixels
 from aptheory.tasks import pictures
 from aptheory.tasks.arrays import Range, to_pixels
-from aptheory.tasks.base import ArraySplit, Selection, Task
+from aptheory.tasks.base import Task
 from aptheory.tasks.classes import as_column, number_classes, shown
 from aptheory.tasks.completing import ALIASES, complete
 from aptheory.tasks.copies import kinds, same_images, same_rows
 from aptheory.tasks.own import Own, Unlabelled
 from aptheory.tasks.readers.folder import require_every_class
 from aptheory.tasks.split import Indices, Split
+from aptheory.tasks.views import ArraySplit, Selection
 
 IMAGES = ("image", "img", "picture", "photo", "pixel_values", "pixels", "x")
 LABELS = ("label", "labels", "fine_label", "class", "target", "targets", "y")

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from aptheory.errors import InputError
 from aptheory.preprocessing import Size, fit_picture
-from aptheory.tasks.base import ArraySplit, Selection, Task
+from aptheory.tasks.base import Task
 from aptheory.tasks.cache import data_folder
 from aptheory.tasks.classes import as_column
 from aptheory.tasks.completing import complete
 from aptheory.tasks.copies import hash_of, kinds, same_bytes, same_rows
 from aptheory.tasks.readers.stores import FolderStore
 from aptheory.tasks.split import Indices, Split, Steady
+from aptheory.tasks.views import ArraySplit, Selection
 
 _FLAG = {"train": {"train": True}, "test": {"train": False}}
 _TWO = {"train": {"split": "train"}, "test": {"split": "test"}}
