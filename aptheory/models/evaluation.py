@@ -126,7 +126,7 @@ class Evaluation:
         lines = [f"{len(self.labels)} {self.split} images of {self.task}"]
         for row in self.scores.itertuples(index=False):
             interval = f"[{row.low:.3f}, {row.high:.3f}]"
-            if np.isnan(row.low):
+            if pd.isna(row.low):
                 interval = "(interval unknown: no spread over these pictures)"
             lines.append(f"  {row.measure}: {row.value:.3f} {interval}")
         return "\n".join(lines)
