@@ -3,12 +3,11 @@
     python -m analyses.norm_and_prompt --assets DIR [--out results/evidence] [--seconds 3000]
         [--network NAME ...] [--task NAME ...]
 
-For every pair of the question `norm`, the cheapest networks first: the full and the channel prompt
-at the place that validation pictures chose and at two more are trained again, at the rates that the
-journal chose, on the same pictures and seed, and taken apart at the next norm
-(`aptheory.findings.prompt_parts`); gamma and beta there are read backwards, as a prompt at the next
-place. A row a prompt goes to OUT/parts.csv, a row a place to OUT/backwards.csv; it goes on where it
-stopped. `python -m analyses.campaign_tables` judges them. A user asks the same of his own network
+For every pair of the question `norm`: the full and the channel prompt at the place that validation
+pictures chose, and then at two more, are trained again, at the rates that the journal chose, on the
+same pictures and seed, and taken apart at the next norm (`aptheory.findings.prompt_parts`); gamma
+and beta there are read backwards, as a prompt at the next place. A row a prompt goes to
+OUT/parts.csv, a row a place to OUT/backwards.csv; it goes on where it stopped. `python -m analyses.campaign_tables` judges them. A user asks the same of his own network
 with `aptheory compare-norm NETWORK --task T`.
 """
 
@@ -17,7 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,17 @@ def places_of(prompts: pd.DataFrame) -> tuple[int, list[int]]:
     return place, sorted({place, *beside})
 
 
+def units(runs: pd.DataFrame, networks: Sequence[str]) -> Iterator[tuple[str, str, int, bool]]:
+    """(network, task, place, whether it is the chosen one): the chosen places of all pairs first,
+    the cheapest networks first."""
+    found = []
+    for (name, task), pair in runs.groupby(["network", "task"]):
+        if name in networks:
+            place, places = places_of(pair[pair["method"] == "ap"])
+            found += [(str(name), str(task), layer, layer == place) for layer in places]
+    yield from sorted(found, key=lambda unit: (not unit[3], CHEAPEST_FIRST.index(unit[0])))
+
+
 def trained(
     method: ap.Method, net: ap.Network, task: ap.Task, rate: float
 ) -> tuple[ap.Outcome, dict[str, Any]]:
@@ -58,49 +68,34 @@ def trained(
     }
 
 
-def taken_apart(net: ap.Network, task: ap.Task, runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """A row a prompt of one network and task."""
-    place, places = places_of(runs[runs["method"] == "ap"])
-    for layer in places:
-        there = runs[(runs["layer"] == layer) & (runs["place"].isna())].set_index("method")
-        for method, shape in (("ap", "full"), ("ap_channel", "channel")):
-            prompt = ap.ActivationPrompt(layer=layer, shape=shape)
-            outcome, came_to = trained(prompt, net, task, float(there.loc[method, "lr"]))
-            assert outcome.adapted is not None
-            yield {
-                "network": net.name,
-                "task": task.name,
-                "layer": layer,
-                "depth": layer / (len(net.layers) - 1),
-                "shape": shape,
-                "chosen": layer == place,
-                "journal_test_accuracy": there.loc[method, "test_accuracy"],
-                **came_to,
-                **take_apart(outcome.adapted, task),
-            }
+def taken_apart(
+    net: ap.Network, task: ap.Task, runs: pd.DataFrame, layer: int
+) -> Iterator[dict[str, Any]]:
+    """The full and the channel prompt at a place, a row each."""
+    there = runs[(runs["layer"] == layer) & (runs["place"].isna())].set_index("method")
+    for method, shape in (("ap", "full"), ("ap_channel", "channel")):
+        prompt = ap.ActivationPrompt(layer=layer, shape=shape)
+        outcome, came_to = trained(prompt, net, task, float(there.loc[method, "lr"]))
+        assert outcome.adapted is not None
+        yield {
+            "shape": shape,
+            "journal_test_accuracy": there.loc[method, "test_accuracy"],
+            **came_to,
+            **take_apart(outcome.adapted, task),
+        }
 
 
-def read_backwards(net: ap.Network, task: ap.Task, runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """A row a place: gamma and beta there, read as a prompt at the next place."""
-    norms = runs[runs["method"] == "gamma_beta"].set_index("place")
-    place, places = places_of(runs[runs["method"] == "ap"])
-    # The piece with a norm, at the place or behind it; two places may share one.
-    starts = {int(norms.loc[layer, "layer"]): layer for layer in places if layer in norms.index}
-    for start, layer in starts.items():
-        method = ap.NormTuning(layer=start)
-        outcome, came_to = trained(method, net, task, float(norms.loc[layer, "lr"]))
+def read_backwards(
+    net: ap.Network, task: ap.Task, runs: pd.DataFrame, layer: int
+) -> Iterator[dict[str, Any]]:
+    """Gamma and beta at a place, or at the first with a norm behind it, read as a prompt."""
+    norms = runs[(runs["method"] == "gamma_beta") & (runs["place"] == layer)]
+    for norm in norms.to_dict("records"):
+        start = int(norm["layer"])
+        outcome, came_to = trained(ap.NormTuning(layer=start), net, task, float(norm["lr"]))
         assert outcome.adapted is not None
         full, channel = read_as_prompt(outcome.adapted, task, start)
-        yield {
-            "network": net.name,
-            "task": task.name,
-            "layer": start,
-            "depth": start / (len(net.layers) - 1),
-            "chosen": layer == place,
-            **came_to,
-            "full": full,
-            "channel": channel,
-        }
+        yield {"norm_at": start, **came_to, "full": full, "channel": channel}
 
 
 def append(rows: list[dict[str, Any]], path: Path) -> None:
@@ -121,23 +116,27 @@ def main() -> None:
         parser.error("name the folder of weights and images with --assets or APTHEORY_ASSETS")
     assets, end = Path(asked.assets), time.monotonic() + asked.seconds
     path = asked.out / "parts.csv"
-    done = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["network", "task"])
-    finished = set(zip(done["network"], done["task"], strict=True))
+    keys = ["network", "task", "layer"]
+    done = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=keys)
+    finished = set(done[keys].itertuples(index=False, name=None))
     journal = read_journal(asked.out)
-    norms = journal[(journal["question"] == "norm") & (journal["seed"] == 0)]
-    for name in asked.network or CHEAPEST_FIRST:
-        for task, runs in norms[norms["network"] == name].groupby("task"):
-            if (name, task) in finished or (asked.task and task not in asked.task):
-                continue
-            if time.monotonic() > end:
-                return
-            net, images = load_network(name, assets), load_task(str(task), 0, assets)
-            best = best_rates(runs)
-            parts = list(taken_apart(net, images, best))
-            append(list(read_backwards(net, images, best)), asked.out / "backwards.csv")
-            append(parts, path)
-            told = [f"{row['layer']} {row['shape']}: {row['more']:+.1f}" for row in parts]
-            print(f"{name}, {task}: {'; '.join(told)}", flush=True)
+    runs = best_rates(journal[(journal["question"] == "norm") & (journal["seed"] == 0)])
+    for name, task, layer, is_chosen in units(runs, asked.network or CHEAPEST_FIRST):
+        if (name, task, layer) in finished or (asked.task and task not in asked.task):
+            continue
+        if time.monotonic() > end:
+            return
+        net, images = load_network(name, assets), load_task(task, 0, assets)
+        pair = runs[(runs["network"] == name) & (runs["task"] == task)]
+        depth = layer / (len(net.layers) - 1)
+        about = dict(zip(keys, (name, task, layer), strict=True))
+        about |= {"depth": depth, "chosen": is_chosen}
+        parts = [about | row for row in taken_apart(net, images, pair, layer)]
+        backwards = [about | row for row in read_backwards(net, images, pair, layer)]
+        append(backwards, asked.out / "backwards.csv")
+        append(parts, path)
+        told = "; ".join(f"{row['shape']} {row['more']:+.1f}" for row in parts)
+        print(f"{name}, {task}, place {layer}: {told}", flush=True)
 
 
 if __name__ == "__main__":
