@@ -7,8 +7,9 @@ For every pair of the question `norm`: the full and the channel prompt at the pl
 pictures chose, and then at two more, are trained again, at the rates that the journal chose, on the
 same pictures and seed, and taken apart at the next norm (`aptheory.findings.prompt_parts`); gamma
 and beta there are read backwards, as a prompt at the next place. A row a prompt goes to
-OUT/parts.csv, a row a place to OUT/backwards.csv; it goes on where it stopped. `python -m analyses.campaign_tables` judges them. A user asks the same of his own network
-with `aptheory compare-norm NETWORK --task T`.
+OUT/parts.csv, a row a place to OUT/backwards.csv; it goes on where it stopped. The tables of
+`python -m analyses.campaign_tables` judge them. A user asks the same of his own network with
+`aptheory compare-norm NETWORK --task T`.
 """
 
 from __future__ import annotations
