@@ -124,11 +124,11 @@ class Evaluation:
     def __str__(self) -> str:
         """A few lines for a terminal."""
         lines = [f"{len(self.labels)} {self.split} images of {self.task}"]
-        for row in self.scores.itertuples(index=False):
-            interval = f"[{row.low:.3f}, {row.high:.3f}]"
-            if pd.isna(row.low):
+        for row in self.scores.to_dict("records"):
+            interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
+            if np.isnan(row["low"]):
                 interval = "(interval unknown: no spread over these pictures)"
-            lines.append(f"  {row.measure}: {row.value:.3f} {interval}")
+            lines.append(f"  {row['measure']}: {row['value']:.3f} {interval}")
         return "\n".join(lines)
 
 
