@@ -12,29 +12,12 @@ from analyses.evidence import NotMeasured
 from analyses.results import Results
 from aptheory.reporting import plots
 
-FIGURES = (
-    "where_to_read",
-    "law_of_the_layer",
-    "shift_law",
-    "norm_and_prompt",
-    "layer_preference",
-    "accuracy_by_layer",
-    "cka_within",
-    "cka_between",
-    "attention_distance",
-    "cost",
-    "method_comparison",
-    "low_data",
-    "prompt_views",
-    "relation",
-    "layer_choice",
-    "layer_front",
-    "predicted_curves",
-    "flip_test",
-    "sample_complexity",
-    "steps_to_zero_error",
-    "experts_rate",
+FIGURES = tuple(
+    name
+    for name in sorted(file.stem for file in Path(__file__).parent.glob("[a-z]*.py"))
+    if hasattr(import_module(f"figures.{name}"), "draw")
 )
+"""Every file of this folder that draws."""
 
 
 def draw_all(results: Path, to: Path, only: Sequence[str] = FIGURES) -> list[Path]:

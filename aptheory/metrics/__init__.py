@@ -9,8 +9,11 @@
 Tensors and NumPy arrays are taken alike, whole numbers too; half precision is raised to float32.
 Nothing here knows of networks or files. Each accumulator has ``update`` (a batch), ``merge``
 (another accumulator of its kind: shards of the data give the numbers of the whole) and ``compute``.
-``MEASURES`` lists every measure with its properties.
+``MEASURES`` lists every measure with its properties; `measure` puts a function there.
 """
+
+from importlib import import_module
+from pkgutil import iter_modules
 
 from aptheory.metrics.alignment import (
     mutual_neighbours,
@@ -62,7 +65,7 @@ from aptheory.metrics.receptive import (
     receptive_field,
     receptive_radius,
 )
-from aptheory.metrics.registry import MEASURES, Measure
+from aptheory.metrics.registry import MEASURES, Measure, measure
 from aptheory.metrics.separability import (
     ClassDistanceRatio,
     Probe,
@@ -74,6 +77,10 @@ from aptheory.metrics.shift import ChannelMoments, moment_shift, shift_from, sid
 from aptheory.metrics.spatial_mean import Globality, globality
 from aptheory.metrics.survival import TokenSurvival, replace_patch, token_survival
 
+# A file that is dropped into this folder registers its measures too.
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
 __all__ = [
     "ClassDistanceRatio",
     "MEASURES",
@@ -84,6 +91,7 @@ __all__ = [
     "class_distance_ratio",
     "diagonal_frequencies",
     "logme",
+    "measure",
     "middle",
     "mutual_neighbours",
     "mutual_neighbours_of_grams",

@@ -14,8 +14,19 @@ from torch import Tensor
 from aptheory.errors import InputError
 from aptheory.metrics.gram import centre, linear_gram, rows, squared_distances
 from aptheory.metrics.inputs import arrays
+from aptheory.metrics.registry import FREE, measure
 
 
+@measure(
+    "pair",
+    -1,
+    1,
+    unchanged_by=FREE - {"image order"},  # the random halves follow the order
+    greater_means="more similar",
+    source="Schönemann 1966, on held-out halves",
+    symmetric=True,
+    streams=False,
+)
 @arrays
 def procrustes(
     x: Float[Tensor, "images *x"],
@@ -45,6 +56,22 @@ def procrustes(
     _same_images(x, y)
     grams = linear_gram(x.double()), linear_gram(y.double())
     return procrustes_of_grams(*grams, estimator=estimator, splits=splits, seed=seed)
+
+
+@measure(
+    "pair",
+    0,
+    1,
+    unchanged_by=FREE,
+    greater_means="more similar",
+    source="Schönemann 1966",
+    symmetric=True,
+    streams=False,
+    name="procrustes_biased",
+)
+@arrays
+def _biased(x: Tensor, y: Tensor) -> float:
+    return procrustes(x, y, estimator="biased")
 
 
 @arrays
@@ -107,6 +134,16 @@ def _coordinates(gram: Tensor, fit: Tensor, held: Tensor) -> tuple[Tensor, Tenso
     return left, size, cross @ left / size
 
 
+@measure(
+    "pair",
+    0,
+    1,
+    unchanged_by=FREE,
+    greater_means="more similar",
+    source="Huh et al. 2024",
+    symmetric=True,
+    streams=False,
+)
 @arrays
 def mutual_neighbours(
     x: Float[Tensor, "images *x"], y: Float[Tensor, "same_images *y"], *, neighbours: int = 10

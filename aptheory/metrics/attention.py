@@ -22,6 +22,7 @@ from torch import Tensor
 from aptheory.errors import InputError
 from aptheory.metrics.inputs import arrays
 from aptheory.metrics.intervals import Estimate, RunningMean
+from aptheory.metrics.registry import INFINITE, measure
 
 PrefixMass = Literal["exclude", "include"]
 
@@ -128,6 +129,15 @@ def _refuse_undefined(values: Tensor) -> None:
         )
 
 
+@measure(
+    "attention",
+    0,
+    INFINITE,
+    unchanged_by={"image order"},
+    greater_means="more global",
+    source="Raghu et al. 2021",
+    unit="pixels",
+)
 @arrays
 def attention_distance(
     probabilities: Float[Tensor, "batch heads queries keys"],
@@ -159,6 +169,15 @@ def attention_distance(
     return values
 
 
+@measure(
+    "attention",
+    0,
+    INFINITE,
+    unchanged_by={"image order"},
+    greater_means="more spread out",
+    source="Shannon entropy",
+    unit="nats",
+)
 @arrays
 def attention_entropy(
     probabilities: Float[Tensor, "batch heads queries keys"],
@@ -201,6 +220,21 @@ def prefix_share(
     values = _share(probabilities, prefix)
     _refuse_undefined(values)
     return values
+
+
+@measure(
+    "attention",
+    0,
+    1,
+    unchanged_by={"image order"},
+    greater_means="more attention on class and register tokens",
+    source="a sum of probabilities",
+    name="prefix_share",
+)
+@arrays
+def _class_share(probabilities: Float[Tensor, "images *heads queries keys"]) -> Tensor:
+    """Of the class token alone."""
+    return prefix_share(probabilities, prefix=1)
 
 
 def _share(probabilities: Tensor, prefix: int) -> Tensor:

@@ -22,6 +22,7 @@ from aptheory.errors import InputError
 from aptheory.metrics.gram import centre, linear_gram, rbf_gram, u_centre
 from aptheory.metrics.inputs import arrays
 from aptheory.metrics.intervals import Estimate, group_jackknife
+from aptheory.metrics.registry import FREE, measure
 
 Estimator = Literal["unbiased", "biased"]
 Kernel = Literal["linear", "rbf"]
@@ -31,6 +32,15 @@ class ChanceWarning(UserWarning):
     """Too few images for the width of the features: the biased CKA of nothing is far from 0."""
 
 
+@measure(
+    "pair",
+    -1,
+    1,
+    unchanged_by=FREE,
+    greater_means="more similar",
+    source="Kornblith et al. 2019; Nguyen et al. 2021",
+    symmetric=True,
+)
 @arrays
 def cka(
     x: Float[Tensor, "images *x"],
@@ -57,6 +67,21 @@ def cka(
     """
     pair = cka_map([x, y], estimator=estimator, kernel=kernel, fraction=fraction)
     return float(pair[0, 1])
+
+
+@measure(
+    "pair",
+    -1,
+    1,
+    unchanged_by=FREE,
+    greater_means="more similar",
+    source="Kornblith et al. 2019",
+    symmetric=True,
+    name="cka_rbf",
+)
+@arrays
+def _rbf(x: Tensor, y: Tensor) -> float:
+    return cka(x, y, kernel="rbf")
 
 
 @arrays

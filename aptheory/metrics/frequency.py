@@ -18,6 +18,7 @@ from torch import Tensor
 from aptheory.errors import InputError
 from aptheory.metrics.inputs import arrays
 from aptheory.metrics.intervals import Estimate, RunningMean
+from aptheory.metrics.registry import INFINITE, measure
 
 
 def diagonal_frequencies(grid: tuple[int, int]) -> Float[Tensor, "frequencies"]:
@@ -57,6 +58,15 @@ def _relative(maps: Tensor) -> Tensor:
     return logs - logs[:, :1]
 
 
+@measure(
+    "maps",
+    -INFINITE,
+    INFINITE,
+    unchanged_by={"scaling", "channel order", "image order"},
+    greater_means="more fine detail",
+    source="Park & Kim 2022",
+    unit="log amplitude",
+)
 @arrays
 def relative_log_amplitude(
     maps: Float[Tensor, "images channels height width"],

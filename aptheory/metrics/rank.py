@@ -28,6 +28,7 @@ from aptheory.errors import InputError
 from aptheory.metrics.gram import rows
 from aptheory.metrics.inputs import arrays
 from aptheory.metrics.intervals import Estimate, deal, group_jackknife, merged
+from aptheory.metrics.registry import FREE, INFINITE, TURNED, measure
 
 # Singular values below this share of the largest cannot be told from 0 when they come from a matrix
 # of second moments in float64 (the square root of its rounding), nor from float32 features.
@@ -127,6 +128,14 @@ FORMULAS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
 }
 
 
+@measure(
+    "features",
+    0,
+    INFINITE,
+    unchanged_by=TURNED,
+    greater_means="more directions in use",
+    source="Roy & Vetterli 2007",
+)
 @arrays
 def effective_rank(features: Float[Tensor, "rows *dims"]) -> float:
     """exp(-Σ p log p) with p = σ / Σσ, of the matrix as it is (Roy & Vetterli 2007; RankMe).
@@ -137,12 +146,28 @@ def effective_rank(features: Float[Tensor, "rows *dims"]) -> float:
     return round_off(entropy_rank(singular_values(features)))
 
 
+@measure(
+    "features",
+    0,
+    INFINITE,
+    unchanged_by=FREE,
+    greater_means="more directions in use",
+    source="Roy & Vetterli 2007",
+)
 @arrays
 def effective_rank_centred(features: Float[Tensor, "rows *dims"]) -> float:
     """`effective_rank` after removing the mean row."""
     return round_off(entropy_rank(singular_values(features, centred=True)))
 
 
+@measure(
+    "features",
+    0,
+    INFINITE,
+    unchanged_by=TURNED,
+    greater_means="more directions in use",
+    source="Rudelson & Vershynin 2007",
+)
 @arrays
 def stable_rank(features: Float[Tensor, "rows *dims"]) -> float:
     """‖A‖²_F / ‖A‖²₂ of the matrix as it is.
@@ -153,18 +178,42 @@ def stable_rank(features: Float[Tensor, "rows *dims"]) -> float:
     return round_off(norm_ratio(singular_values(features)))
 
 
+@measure(
+    "features",
+    0,
+    INFINITE,
+    unchanged_by=FREE,
+    greater_means="more directions in use",
+    source="Rudelson & Vershynin 2007",
+)
 @arrays
 def stable_rank_centred(features: Float[Tensor, "rows *dims"]) -> float:
     """`stable_rank` after removing the mean row."""
     return round_off(norm_ratio(singular_values(features, centred=True)))
 
 
+@measure(
+    "features",
+    0,
+    INFINITE,
+    unchanged_by=FREE,
+    greater_means="more directions in use",
+    source="second moment of the covariance spectrum",
+)
 @arrays
 def participation_ratio(features: Float[Tensor, "rows *dims"]) -> float:
     """(Σλ)² / Σλ² of the eigenvalues λ of the covariance, that is with the mean row removed."""
     return round_off(moment_ratio(singular_values(features, centred=True)))
 
 
+@measure(
+    "features",
+    0,
+    INFINITE,
+    unchanged_by=TURNED,
+    greater_means="more directions in use",
+    source="singular values above 1e-6 of the largest",
+)
 @arrays
 def numerical_rank(features: Float[Tensor, "rows *dims"], *, tolerance: float = TOLERANCE) -> int:
     """Number of singular values above ``tolerance`` × the largest, of the matrix as it is.

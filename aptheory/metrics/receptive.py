@@ -24,6 +24,7 @@ from torch import Tensor
 from aptheory.errors import InputError
 from aptheory.metrics.inputs import arrays
 from aptheory.metrics.intervals import Estimate, RunningMean
+from aptheory.metrics.registry import INFINITE, measure
 
 _LUO = 1 - 0.9545
 
@@ -50,6 +51,15 @@ def position_gradient(
     return torch.zeros_like(image) if gradient is None else gradient
 
 
+@measure(
+    "gradient",
+    0,
+    INFINITE,
+    unchanged_by={"scaling"},
+    greater_means="more global",
+    source="after Luo et al. 2016",
+    unit="pixels",
+)
 @arrays
 def receptive_radius(
     gradient: Float[Tensor, "images colours height width"],

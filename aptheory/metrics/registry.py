@@ -1,26 +1,30 @@
 """Every measure with what it claims: its range, what leaves it unchanged, which way it points.
 
-The tests loop over this table and hold each measure to its claims.
+A function under `measure` stands in `MEASURES`; the tests loop over that table and hold each
+measure to its claims.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from aptheory.metrics import (
-    alignment,
-    attention,
-    frequency,
-    rank,
-    receptive,
-    separability,
-    shift,
-    survival,
-)
-from aptheory.metrics.centred_alignment import cka
-from aptheory.metrics.spatial_mean import globality
+from typing import Any, Literal, TypeVar, get_args
 
 INFINITE = float("inf")
+TURNED = frozenset({"rotation", "scaling", "channel order", "image order"})
+"""What changes nothing about a measure of directions in feature space."""
+FREE = TURNED | {"translation"}
+"""The same of a measure that subtracts the mean first."""
+
+Takes = Literal[
+    "attention",
+    "gradient",
+    "pair",
+    "features",
+    "maps",
+    "tokens",
+    "versions",
+    "reference",
+    "labelled",
+]
 
 
 @dataclass(frozen=True)
@@ -40,17 +44,7 @@ class Measure:
 
     name: str
     function: Callable[..., Any]
-    takes: Literal[
-        "features",
-        "pair",
-        "reference",
-        "labelled",
-        "tokens",
-        "maps",
-        "attention",
-        "gradient",
-        "versions",
-    ]
+    takes: Takes
     low: float
     high: float  # infinite where only the data bound it
     unchanged_by: frozenset[str]
@@ -61,260 +55,52 @@ class Measure:
     unit: str = ""
 
 
-_TURN = frozenset({"rotation", "scaling", "channel order", "image order"})
-_FREE = _TURN | {"translation"}
-_ROY = "Roy & Vetterli 2007"
+MEASURES: dict[str, Measure] = {}
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _attention_share(probabilities: Any) -> Any:
-    return attention.prefix_share(probabilities, prefix=1)
+def measure(
+    takes: Takes,
+    low: float,
+    high: float,
+    *,
+    unchanged_by: Set[str],
+    greater_means: str,
+    source: str,
+    symmetric: bool = False,
+    streams: bool = True,
+    unit: str = "",
+    name: str = "",
+) -> Callable[[F], F]:
+    """Register a function as a measure, under its own name or ``name``; `Measure` says the rest."""
+
+    def register(function: F) -> F:
+        called = name or function.__name__
+        MEASURES[called] = Measure(
+            called,
+            function,
+            takes,
+            low,
+            high,
+            frozenset(unchanged_by),
+            greater_means,
+            source,
+            symmetric,
+            streams,
+            unit,
+        )
+        return function
+
+    return register
 
 
-def _biased_procrustes(x: Any, y: Any) -> float:
-    return alignment.procrustes(x, y, estimator="biased")
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names by what their measures are given, attention first; unregistered ones at the end."""
+    kinds, registered = get_args(Takes), list(MEASURES)
 
+    def place(name: str) -> tuple[int, int]:
+        if name not in MEASURES:
+            return len(kinds), 0
+        return kinds.index(MEASURES[name].takes), registered.index(name)
 
-def _rbf(x: Any, y: Any) -> float:
-    return cka(x, y, kernel="rbf")
-
-
-MEASURES: dict[str, Measure] = {
-    measure.name: measure
-    for measure in (
-        Measure(
-            "attention_distance",
-            attention.attention_distance,
-            "attention",
-            0,
-            INFINITE,
-            frozenset({"image order"}),
-            "more global",
-            "Raghu et al. 2021",
-            unit="pixels",
-        ),
-        Measure(
-            "attention_entropy",
-            attention.attention_entropy,
-            "attention",
-            0,
-            INFINITE,
-            frozenset({"image order"}),
-            "more spread out",
-            "Shannon entropy",
-            unit="nats",
-        ),
-        Measure(
-            "prefix_share",
-            _attention_share,
-            "attention",
-            0,
-            1,
-            frozenset({"image order"}),
-            "more attention on class and register tokens",
-            "a sum of probabilities",
-        ),
-        Measure(
-            "receptive_radius",
-            receptive.receptive_radius,
-            "gradient",
-            0,
-            INFINITE,
-            frozenset({"scaling"}),
-            "more global",
-            "after Luo et al. 2016",
-            unit="pixels",
-        ),
-        Measure(
-            "cka",
-            cka,
-            "pair",
-            -1,
-            1,
-            _FREE,
-            "more similar",
-            "Kornblith et al. 2019; Nguyen et al. 2021",
-            symmetric=True,
-        ),
-        Measure(
-            "cka_rbf",
-            _rbf,
-            "pair",
-            -1,
-            1,
-            _FREE,
-            "more similar",
-            "Kornblith et al. 2019",
-            symmetric=True,
-        ),
-        Measure(
-            "procrustes",
-            alignment.procrustes,
-            "pair",
-            -1,
-            1,
-            _FREE - {"image order"},  # the random halves follow the order
-            "more similar",
-            "Schönemann 1966, on held-out halves",
-            symmetric=True,
-            streams=False,
-        ),
-        Measure(
-            "procrustes_biased",
-            _biased_procrustes,
-            "pair",
-            0,
-            1,
-            _FREE,
-            "more similar",
-            "Schönemann 1966",
-            symmetric=True,
-            streams=False,
-        ),
-        Measure(
-            "mutual_neighbours",
-            alignment.mutual_neighbours,
-            "pair",
-            0,
-            1,
-            _FREE,
-            "more similar",
-            "Huh et al. 2024",
-            symmetric=True,
-            streams=False,
-        ),
-        Measure(
-            "effective_rank",
-            rank.effective_rank,
-            "features",
-            0,
-            INFINITE,
-            _TURN,
-            "more directions in use",
-            _ROY,
-        ),
-        Measure(
-            "effective_rank_centred",
-            rank.effective_rank_centred,
-            "features",
-            0,
-            INFINITE,
-            _FREE,
-            "more directions in use",
-            _ROY,
-        ),
-        Measure(
-            "stable_rank",
-            rank.stable_rank,
-            "features",
-            0,
-            INFINITE,
-            _TURN,
-            "more directions in use",
-            "Rudelson & Vershynin 2007",
-        ),
-        Measure(
-            "stable_rank_centred",
-            rank.stable_rank_centred,
-            "features",
-            0,
-            INFINITE,
-            _FREE,
-            "more directions in use",
-            "Rudelson & Vershynin 2007",
-        ),
-        Measure(
-            "participation_ratio",
-            rank.participation_ratio,
-            "features",
-            0,
-            INFINITE,
-            _FREE,
-            "more directions in use",
-            "second moment of the covariance spectrum",
-        ),
-        Measure(
-            "numerical_rank",
-            rank.numerical_rank,
-            "features",
-            0,
-            INFINITE,
-            _TURN,
-            "more directions in use",
-            "singular values above 1e-6 of the largest",
-        ),
-        Measure(
-            "relative_log_amplitude",
-            frequency.relative_log_amplitude,
-            "maps",
-            -INFINITE,
-            INFINITE,
-            frozenset({"scaling", "channel order", "image order"}),
-            "more fine detail",
-            "Park & Kim 2022",
-            unit="log amplitude",
-        ),
-        Measure(
-            "globality",
-            globality,
-            "tokens",
-            0,
-            1,
-            _FREE,
-            "more global",
-            "analysis of variance",
-        ),
-        Measure(
-            "token_survival",
-            survival.token_survival,
-            "versions",
-            0,
-            INFINITE,
-            _FREE,
-            "more of a single token is left",
-            "ours, by perturbation",
-        ),
-        Measure(
-            "moment_shift",
-            shift.moment_shift,
-            "reference",
-            0,
-            INFINITE,
-            frozenset({"image order"}),
-            "more unlike the pretraining",
-            "Dowson & Landau 1982, channel by channel",
-            unit="standard deviations",
-        ),
-        Measure(
-            "probe_accuracy",
-            separability.probe_accuracy,
-            "labelled",
-            0,
-            1,
-            frozenset({"scaling", "translation", "channel order"}),
-            "more separable",
-            "Alain & Bengio 2017",
-            streams=False,
-        ),
-        Measure(
-            "class_distance_ratio",
-            separability.class_distance_ratio,
-            "labelled",
-            -INFINITE,
-            INFINITE,
-            _FREE,
-            "more separable",
-            "analysis of variance",
-        ),
-        Measure(
-            "logme",
-            separability.logme,
-            "labelled",
-            -INFINITE,
-            INFINITE,
-            _TURN,
-            "more separable",
-            "You et al. 2021",
-            streams=False,
-        ),
-    )
-}
+    return sorted(names, key=place)

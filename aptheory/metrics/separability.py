@@ -16,6 +16,7 @@ from aptheory.errors import InputError
 from aptheory.metrics.gram import rows
 from aptheory.metrics.inputs import arrays
 from aptheory.metrics.intervals import Estimate, deal, group_jackknife, merged
+from aptheory.metrics.registry import FREE, INFINITE, TURNED, measure
 
 
 def _labelled(features: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -50,6 +51,15 @@ class Probe(NamedTuple):
     images: int
 
 
+@measure(
+    "labelled",
+    0,
+    1,
+    unchanged_by={"scaling", "translation", "channel order"},
+    greater_means="more separable",
+    source="Alain & Bengio 2017",
+    streams=False,
+)
 @arrays
 def probe_accuracy(
     features: Float[Tensor, "images *dims"],
@@ -100,6 +110,15 @@ def wilson(right: int, count: int, *, level: float = 0.95) -> tuple[float, float
     return float(interval.low), float(interval.high)
 
 
+@measure(
+    "labelled",
+    -INFINITE,
+    INFINITE,
+    unchanged_by=TURNED,
+    greater_means="more separable",
+    source="You et al. 2021",
+    streams=False,
+)
 @arrays
 def logme(features: Float[Tensor, "images *dims"], labels: Int[Tensor, "same_images"]) -> float:
     """Log of the maximum evidence per image, mean over classes (You et al. 2021); larger is better.
@@ -171,6 +190,14 @@ def log_evidence(
     return float((total - beta * residual - alpha * weights - determinant) / 2 / count)
 
 
+@measure(
+    "labelled",
+    -INFINITE,
+    INFINITE,
+    unchanged_by=FREE,
+    greater_means="more separable",
+    source="analysis of variance",
+)
 @arrays
 def class_distance_ratio(
     features: Float[Tensor, "images *dims"], labels: Int[Tensor, "same_images"]

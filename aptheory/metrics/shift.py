@@ -23,12 +23,22 @@ from torch import Tensor
 from aptheory.errors import InputError
 from aptheory.metrics.inputs import arrays
 from aptheory.metrics.intervals import Estimate, deal, group_jackknife, merged
+from aptheory.metrics.registry import INFINITE, measure
 
 FLOOR = 1e-6
 """Added to a measured reference's variances, as a share of their mean: a channel that never varies
 there must not outweigh all others."""
 
 
+@measure(
+    "reference",
+    0,
+    INFINITE,
+    unchanged_by={"image order"},
+    greater_means="more unlike the pretraining",
+    source="Dowson & Landau 1982, channel by channel",
+    unit="standard deviations",
+)
 @arrays
 def moment_shift(
     features: Float[Tensor, "images channels"], reference: Float[Tensor, "others channels"]

@@ -17,8 +17,17 @@ from torch import Tensor
 from aptheory.errors import InputError
 from aptheory.metrics.inputs import arrays
 from aptheory.metrics.intervals import Estimate, deal, group_jackknife, merged
+from aptheory.metrics.registry import FREE, measure
 
 
+@measure(
+    "tokens",
+    0,
+    1,
+    unchanged_by=FREE,
+    greater_means="more global",
+    source="analysis of variance",
+)
 @arrays
 def globality(features: Float[Tensor, "images positions channels"]) -> float:
     """Share of the features' variance carried by the mean over positions.

@@ -24,8 +24,17 @@ from torch import Tensor
 from aptheory.errors import InputError
 from aptheory.metrics.inputs import arrays
 from aptheory.metrics.intervals import Estimate, deal, group_jackknife
+from aptheory.metrics.registry import FREE, INFINITE, measure
 
 
+@measure(
+    "versions",
+    0,
+    INFINITE,
+    unchanged_by=FREE,
+    greater_means="more of a single token is left",
+    source="ours, by perturbation",
+)
 @arrays
 def token_survival(
     versions: Float[Tensor, "images 3 *features"], *, share: float

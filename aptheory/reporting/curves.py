@@ -13,7 +13,7 @@ import pandas as pd
 from aptheory.findings.cases import LAYER_PROBE, LINEAR_PROBE, Case, cases
 from aptheory.findings.gaps import by_layer, gap, mean_accuracy, runs_of
 from aptheory.findings.statistics import Interval
-from aptheory.metrics.registry import MEASURES
+from aptheory.metrics.registry import in_order
 from aptheory.reporting.legend import COLORS, measure_label, method_label, method_name, styles
 from aptheory.studies.tables import with_roles
 
@@ -110,10 +110,7 @@ def metric_curves(profile: pd.DataFrame, network: str, task: str) -> dict[str, C
         return {}
     if "other_layer" in rows:
         rows = rows[rows["other_layer"].isna()]
-    names, order = layer_names(rows), list(MEASURES)
-    found = sorted(
-        {str(m) for m in rows["measure"]}, key=lambda m: order.index(m) if m in order else 999
-    )
+    names, found = layer_names(rows), in_order(sorted(set(rows["measure"].astype(str))))
     return {measure: _metric(rows, measure, names) for measure in found if measure != "cka"}
 
 

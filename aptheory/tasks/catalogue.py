@@ -14,7 +14,6 @@ from aptheory.tasks.base import Task
 from aptheory.tasks.embedded_tasks import EMBEDDED
 from aptheory.tasks.split import Split
 
-#: Scheme -> reader, imported when used.
 READERS = {
     "folder": "readers.folder.folder_task",
     "zip": "readers.folder.folder_task",
@@ -28,6 +27,7 @@ READERS = {
     "torchvision": "readers.torchvision_sets.torchvision_task",
     "hf": "readers.huggingface.huggingface_task",
 }
+"""Readers of the layouts that people use most; `readers` adds what lies beside them."""
 NOT_PATHS = ("torchvision", "hf")
 #: What may stand behind a place's question mark.
 OPTIONS = {
@@ -38,6 +38,19 @@ OPTIONS = {
 }
 #: Files that a plain path may name, by suffix.
 SUFFIXES = {".zip": "zip", ".npz": "npz", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+
+
+@lru_cache(maxsize=1)
+def readers() -> dict[str, str]:
+    """Scheme -> reader, imported when used: `READERS`, and NAME for every further file NAME.py
+    among the readers that has a function NAME_task of a path and a seed."""
+    listed = {path.split(".")[1] for path in READERS.values()}
+    beside = {
+        file.stem: f"readers.{file.stem}.{file.stem}_task"
+        for file in sorted((Path(__file__).parent / "readers").glob("*.py"))
+        if file.stem not in listed and f"\ndef {file.stem}_task(" in file.read_text("utf-8")
+    }
+    return READERS | beside
 
 
 def embedded() -> tuple[str, ...]:
@@ -178,7 +191,7 @@ def _named(name: str, seed: int, root: str | Path | None, group: Any) -> Task:
     if name in EMBEDDED:
         return _generated(name, seed)
     scheme, colon, place = name.partition(":")
-    if colon and scheme in READERS:
+    if colon and scheme in readers():
         if not place:
             raise InputError(f"{name!r} names nothing; expected {scheme}:PLACE.")
         return _read(scheme, place, seed, root, group)
@@ -193,7 +206,7 @@ def _named(name: str, seed: int, root: str | Path | None, group: Any) -> Task:
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     known = f"did you mean {' or '.join(near)}?" if near else f"embedded are {', '.join(EMBEDDED)}."
     if colon:
-        known = f"places begin with {', '.join(f'{known}:' for known in READERS)}."
+        known = f"places begin with {', '.join(f'{known}:' for known in readers())}."
     raise InputError(
         f"no task is called {name!r}; {known} Your own images: folder:PATH, csv:FILE or npz:FILE."
     )
@@ -205,7 +218,7 @@ def _path(path: Path, seed: int, group: Any) -> Task:
 
 
 def _read(scheme: str, place: str, seed: int, root: str | Path | None, group: Any) -> Task:
-    reader = _function(READERS[scheme])
+    reader = _function(readers()[scheme])
     options: dict[str, Any] = {}
     known = OPTIONS.get(scheme, ())
     if known and "?" in place and not Path(place).exists():

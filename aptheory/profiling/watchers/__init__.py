@@ -50,7 +50,7 @@ WATCHERS: tuple[type[Watcher], ...] = (
 
 def known_measures() -> tuple[str, ...]:
     """Every measure that a profile can compute."""
-    return tuple(name for watcher in WATCHERS for name in watcher.measures)
+    return tuple(name for watcher in WATCHERS for name in watcher.known())
 
 
 def start(settings: Settings) -> list[Watcher]:
@@ -61,5 +61,5 @@ def start(settings: Settings) -> list[Watcher]:
             f"Unknown measure {', '.join(unknown)}; known are {', '.join(known_measures())}."
         )
     return [
-        watcher(settings) for watcher in WATCHERS if set(watcher.measures) & set(settings.measures)
+        watcher(settings) for watcher in WATCHERS if set(watcher.known()) & set(settings.measures)
     ]

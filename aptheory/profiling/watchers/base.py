@@ -87,7 +87,12 @@ class Watcher:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.wanted = tuple(name for name in settings.measures if name in self.measures)
+        self.wanted = tuple(name for name in settings.measures if name in self.known())
+
+    @classmethod
+    def known(cls) -> tuple[str, ...]:
+        """Names of what can be computed."""
+        return cls.measures
 
     def see_images(self, x: Tensor) -> None:
         """Take a batch's normalised images, before it is walked through the network."""

@@ -1,7 +1,8 @@
 """The measures that need every image's features at once: probes, LogME, Procrustes, neighbours.
 
 They keep the pooled features, images × channels numbers a layer in float32, and so grow with the
-images. Everything else in this folder streams.
+images. Everything else in this folder streams. A function of features, or of features and labels,
+that is registered as a measure and does not stream is computed here, whoever wrote it.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,20 +14,21 @@ from torch import Tensor
 from aptheory import metrics
 from aptheory.profiling.watchers.base import Row, Settings, Sight, Watcher
 
-LABELLED = ("probe_accuracy", "logme")
-PAIRED = ("procrustes", "mutual_neighbours")
-
 
 class KeepingWatcher(Watcher):
     """Keeps pooled features of every layer, and labels where a measure asks for them."""
 
-    measures = LABELLED + PAIRED
+    measures = ("procrustes", "mutual_neighbours")
+
+    @classmethod
+    def known(cls) -> tuple[str, ...]:
+        return (*_plain("labelled"), *cls.measures, *_plain("features"))
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.features: dict[int, list[Tensor]] = {layer.index: [] for layer in settings.layers}
         self.labels: list[Tensor] = []
-        self.labelled = tuple(name for name in self.wanted if name in LABELLED)
+        self.labelled = tuple(name for name in self.wanted if name in _plain("labelled"))
 
     def see(self, sight: Sight) -> None:
         pooled = sight.pooled(self.settings.pooled)
@@ -36,31 +38,27 @@ class KeepingWatcher(Watcher):
 
     def rows(self) -> Iterator[Row]:
         joined = {index: torch.cat(parts) for index, parts in self.features.items()}
-        yield from self._labelled(joined)
+        labels = (torch.cat(self.labels),) if self.labels else ()
+        of_features = tuple(name for name in self.wanted if name in _plain("features"))
+        for layer in self.settings.layers:
+            features = joined[layer.index]
+            for name in self.labelled + of_features:
+                given = (features, *labels) if name in self.labelled else (features,)
+                found = self.defined(layer, self._estimate, name, given)
+                if found is not None:
+                    yield self.row(layer, name, found, features=self.settings.pooled)
         for name in self.wanted:
             if name == "procrustes":
                 yield from self._pairs(name, joined, metrics.procrustes_of_grams)
             elif name == "mutual_neighbours":
                 yield from self._pairs(name, joined, metrics.mutual_neighbours_of_grams)
 
-    def _labelled(self, joined: dict[int, Tensor]) -> Iterator[Row]:
-        if not self.labelled:
-            return
-        labels = torch.cat(self.labels)
-        for layer in self.settings.layers:
-            for name in self.labelled:
-                compute = self._probe if name == "probe_accuracy" else self._logme
-                found = self.defined(layer, compute, joined[layer.index], labels)
-                if found is not None:
-                    yield self.row(layer, name, found, features=self.settings.pooled)
-
-    def _probe(self, features: Tensor, labels: Tensor, *, level: float) -> metrics.Estimate:
-        probe = metrics.probe_accuracy(features, labels, seed=self.settings.seed, level=level)
-        value, low, high = (torch.tensor(each, dtype=torch.float64) for each in probe[:3])
-        return metrics.Estimate(value, low, high, probe.images)
-
-    def _logme(self, features: Tensor, labels: Tensor, *, level: float) -> metrics.Estimate:
-        return _without_interval(metrics.logme(features, labels), len(features))
+    def _estimate(self, name: str, given: tuple[Any, ...], *, level: float) -> metrics.Estimate:
+        if name == "probe_accuracy":
+            probe = metrics.probe_accuracy(*given, seed=self.settings.seed, level=level)
+            value, low, high = (torch.tensor(each, dtype=torch.float64) for each in probe[:3])
+            return metrics.Estimate(value, low, high, probe.images)
+        return _without_interval(float(metrics.MEASURES[name].function(*given)), len(given[0]))
 
     def _pairs(
         self, name: str, joined: dict[int, Tensor], function: Callable[..., float]
@@ -93,3 +91,12 @@ def _without_interval(value: float, images: int) -> metrics.Estimate:
     """No resampling of images is sound for this measure (a repeated image is a new fact)."""
     unknown = torch.tensor(float("nan"), dtype=torch.float64)
     return metrics.Estimate(torch.tensor(value, dtype=torch.float64), unknown, unknown, images)
+
+
+def _plain(takes: str) -> tuple[str, ...]:
+    """The registered functions that need no accumulator of their own."""
+    return tuple(
+        name
+        for name, measure in metrics.MEASURES.items()
+        if measure.takes == takes and not measure.streams
+    )
