@@ -31,7 +31,7 @@ SECONDS = 10.0
 GROWTH = 200 * 2**20
 ROOM = 4 * 2**30
 """Of addresses beyond those that the process has already: libraries reserve more than they use."""
-QUICK = 4
+QUICK = 2
 OUTCOMES = ("answer", "sentence", "traceback", "hang", "memory")
 
 

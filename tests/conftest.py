@@ -1,5 +1,7 @@
-"""Shared fixtures: the folder of real weights and images, where somebody has one."""
+"""Shared fixtures: the folder of real weights and images, and packaged networks split once."""
 
+import copy
+import functools
 import os
 from pathlib import Path
 
@@ -13,3 +15,23 @@ def assets() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("APTHEORY_ASSETS does not name a folder of real weights and images")
     return Path(folder)
+
+
+def pytest_sessionstart() -> None:
+    """Split a packaged network once for all tests, which are given copies: loading it again and
+    again would take a third of their time."""
+    from aptheory.networks import loading
+
+    load, known = loading.load, {}
+
+    @functools.wraps(load)
+    def load_once(name_or_module, weights="pretrained", **options):
+        packaged = str(name_or_module).startswith("aptheory_") and weights == "pretrained"
+        if not packaged or not isinstance(name_or_module, str):
+            return load(name_or_module, weights, **options)
+        key = (name_or_module, repr(sorted(options.items())))
+        if key not in known:
+            known[key] = load(name_or_module, weights, **options)
+        return copy.deepcopy(known[key])
+
+    loading.load = load_once

@@ -7,8 +7,6 @@ import pytest
 
 from analyses.notebooks.write import HERE, LARGEST, NOTEBOOKS, executed, notebook
 
-FAST = ("1_first_tour",)
-
 
 def stored(name):
     return nbformat.read(HERE / f"{name}.ipynb", as_version=4)
@@ -47,9 +45,7 @@ def test_every_notebook_of_the_folder_has_its_cells_here():
 
 
 @pytest.mark.filterwarnings("default")  # the kernel's own libraries warn; ours run in the kernel
-@pytest.mark.parametrize(
-    "name",
-    [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NOTEBOOKS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_its_outputs_are_those_of_a_clean_kernel(name):
     assert shown(executed(NOTEBOOKS[name])) == shown(stored(name))

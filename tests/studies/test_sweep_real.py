@@ -98,14 +98,8 @@ def test_resumed_study_gives_the_same_bits(tmp_path, finished):
         same(tmp_path, finished)
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        pytest.param({}, marks=pytest.mark.slow),
-        pytest.param({"precision": "bfloat16"}, marks=pytest.mark.slow),
-        {"keep_dtype": "bfloat16"},
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", [{}, {"precision": "bfloat16"}, {"keep_dtype": "bfloat16"}])
 def test_where_the_walk_began_does_not_matter(tmp_path, recipe):
     changed = {"recipes": [{"name": "quick", "epochs": 1, "batch_size": 16, **recipe}]}
     run(study(layers_together=100, **changed), tmp_path / "one")
