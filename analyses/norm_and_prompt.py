@@ -1,7 +1,7 @@
 """How much of the campaign's prompts is a shift of the next norm, place by place?
 
     python -m analyses.norm_and_prompt --assets DIR [--out results/evidence] [--seconds 3000]
-        [--network NAME ...] [--task NAME ...]
+        [--network NAME ...] [--task NAME ...] [--chosen]
 
 For every pair of the question `norm`: the full and the channel prompt at the place that validation
 pictures chose, and then at two more, are trained again, at the rates that the journal chose, on the
@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/evidence"))
     parser.add_argument("--network", action="append", choices=CHEAPEST_FIRST)
     parser.add_argument("--task", action="append")
+    parser.add_argument("--chosen", action="store_true", help="at the chosen places alone")
     parser.add_argument("--seconds", type=float, default=float("inf"))
     asked = parser.parse_args()
     if asked.assets is None:
@@ -123,7 +124,8 @@ def main() -> None:
     journal = read_journal(asked.out)
     runs = best_rates(journal[(journal["question"] == "norm") & (journal["seed"] == 0)])
     for name, task, layer, is_chosen in units(runs, asked.network or CHEAPEST_FIRST):
-        if (name, task, layer) in finished or (asked.task and task not in asked.task):
+        unwanted = (asked.task and task not in asked.task) or (asked.chosen and not is_chosen)
+        if unwanted or (name, task, layer) in finished:
             continue
         if time.monotonic() > end:
             return
