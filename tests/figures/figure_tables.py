@@ -20,6 +20,14 @@ def write(folder: Path) -> Path:
         "evidence/pairs": _pairs(),
         "evidence/maps": _maps(),
         "evidence/norm": _norms(),
+        "evidence/parts": pd.DataFrame(
+            {"network": network, "task": task, "layer": 1, "chosen": True, "shape": shape}
+            | {"beta": 0.95 - left, "gamma": 0.05, "left": left}
+            | {"more": 100 * left, "more_low": 100 * left - 3, "more_high": 100 * left + 3}
+            for network in ("resnet56", "vit_tiny")
+            for task in ("gtsrb32", "food25")
+            for shape, left in (("full", 0.8), ("channel", 0.1))
+        ),
         "layer_preference/accuracy": accuracy,
         "layer_preference/profile": profile,
         "layer_preference/relation": relate(profile, accuracy),
