@@ -22,7 +22,7 @@ from aptheory.devices import autocast
 from aptheory.errors import InputError
 from aptheory.methods.per_run import PerRun
 from aptheory.training.batchnorm import Fused
-from aptheory.training.drawing import POOL, Part, Parts, parts_of
+from aptheory.training.drawing import POOL, Parts, parts_of
 from aptheory.training.epochs import epoch_done
 from aptheory.training.head_start import start_head
 from aptheory.training.judging import WORST, Score
@@ -31,6 +31,7 @@ from aptheory.training.losses import Loss, class_weights, cross_entropy
 from aptheory.training.memory import out_of_memory
 from aptheory.training.mixing import Mix
 from aptheory.training.recipe import Recipe, Run
+from aptheory.training.run_images import RunImages
 
 if TYPE_CHECKING:
     from aptheory.methods.base import Adapted
@@ -98,7 +99,7 @@ class Loop:
             Progress(k, run, order_generator(run.seed), own)
             for k, (run, own) in enumerate(zip(runs, parts, strict=True))
         ]
-        self._stacked: dict[str, tuple[Tensor, Tensor]] = {}
+        self.images = RunImages(kept, parts)
         if fresh:
             start_head(adapted, kept, recipe, [own["train"] for own in parts])
         self._units = self._measure_units() if recipe.scale_prompts else {}
@@ -150,50 +151,26 @@ class Loop:
 
     # ---------------------------------------------------------------------------- the images
 
-    def _part(self, split: str) -> Part | None:
-        """Where the images of a split are, if they are the same for all runs."""
-        first, *others = (progress.parts[split] for progress in self.progress)
-        return first if all(part is first for part in others) else None
-
-    def _store(self, split: str) -> str:
-        """The kept split that holds the images of a run's split."""
-        return self.progress[0].parts[split].store
-
-    def _rows(self, split: str, positions: Int64[Tensor, "runs batch"]) -> Tensor:
-        """Rows of the kept split for positions among each run's own images (and their views)."""
-        rows, _ = self._images(split)
-        number = rows.shape[1]
-        view = positions.div(number, rounding_mode="floor")
-        return rows.gather(1, positions % number) + self.kept.number(self._store(split)) * view
-
     def labels(self, split: str) -> Int64[Tensor, "runs images"]:
         """Labels of every run's images of a split, on the network's device."""
-        return self._images(split)[1]
-
-    def _images(self, split: str) -> tuple[Tensor, Tensor]:
-        """Rows of the kept split and labels of every run's own images, (K, images) each."""
-        if split not in self._stacked:
-            labels = self.kept.labels(self._store(split))
-            rows = torch.stack([progress.parts[split].rows for progress in self.progress])
-            self._stacked[split] = (rows, labels[rows.to(labels.device)])
-        return self._stacked[split]
+        return self.images.labels(split)
 
     def _fixed(self, split: str) -> Tensor:
         """Features for the head alone, computed once: those of the kept split, (rows, width), where
         all runs see the same; else those of each run's own images, (K, images, width)."""
         assert self._features is not None
-        kept, key = self.kept, self._store(split) if self._shared else split
+        kept, key = self.kept, self.images.store(split) if self._shared else split
         if key not in self._features:
             adapted = self.adapted
             if self._shared:
                 features = kept.features(key, adapted.reading)
             else:
                 views = kept.policy.views or 1 if split == "train" else 1
-                positions = torch.arange(len(self.progress[0].parts[split].rows) * views)
+                positions = torch.arange(self.images.number(split) * views)
                 parts = []
                 with torch.no_grad(), autocast(self.device, self.recipe.precision):
                     for part in positions.split(self._evaluation_batch()):
-                        z = self._clean(split, part)
+                        z = self.images.clean(split, part)
                         parts.append(adapted.features(z).float().unflatten(0, (adapted.runs, -1)))
                 features = torch.cat(parts, 1)
             self._features[key] = features
@@ -203,20 +180,10 @@ class Loop:
         """(K*B, width): rows of `_fixed`."""
         fixed = self._fixed(split)
         if self._shared:
-            return fixed[self._rows(split, positions).flatten().to(fixed.device)]
+            return fixed[self.images.rows(split, positions).flatten().to(fixed.device)]
         index = positions.to(fixed.device)
         runs = torch.arange(len(index), device=fixed.device)[:, None]
         return fixed[runs, index].flatten(0, 1)
-
-    def _clean(self, split: str, positions: Int64[Tensor, " batch"]) -> Tensor:
-        """(K*B, ...): the same positions among each run's images, without fresh augmentation."""
-        runs = len(self.progress)
-        part = self._part(split)
-        if part is None:
-            rows = self._rows(split, positions.expand(runs, -1))
-            return self.kept.batch(self._store(split), rows.flatten())
-        rows = self._rows(split, positions.expand(runs, -1))[0]
-        return _repeat(self.kept.batch(part.store, rows), runs)
 
     def _make_optimizer(self) -> None:
         recipe = self.recipe
@@ -263,7 +230,7 @@ class Loop:
     def train_epoch(self) -> None:
         """One pass over the training images, each run in its own order; extends the curves."""
         recipe, runs = self.recipe, len(self.progress)
-        number = len(self.progress[0].parts["train"].rows)
+        number = self.images.number("train")
         factor = recipe.lr_factor(self.epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
@@ -368,8 +335,7 @@ class Loop:
         if self._features is not None:
             return self.adapted.head(self._fixed_at(split, positions))
         generators = [p.order for p in self.progress] if self.kept.fresh else ()
-        rows = self._rows(split, positions)
-        z = self.kept.batch(self._store(split), rows.flatten(), generators, mix)
+        z = self.images.batch(split, positions, generators, mix)
         if self.recipe.cuda_graph and z.is_cuda:
             return self._replay(z)
         with autocast(self.device, self.recipe.precision):
@@ -416,7 +382,7 @@ class Loop:
                 logits = self.adapted.head(self._fixed_at(split, positions.expand(runs, -1)))
             else:
                 with autocast(self.device, self.recipe.precision):
-                    logits = self._rest(self._clean(split, positions)).float()
+                    logits = self._rest(self.images.clean(split, positions)).float()
             y = labels[:, positions.to(labels.device)].flatten()
             loss += F.cross_entropy(logits, y, reduction="none").double().view(runs, -1).sum(1)
             predictions.append(logits.argmax(1).view(runs, -1))
@@ -469,7 +435,7 @@ class Loop:
         old, states = self.adapted, self.optimizer.state
         self.adapted = old.take(keep)
         self.progress = [self.progress[k] for k in keep]
-        self._stacked = {}
+        self.images = RunImages(self.kept, [progress.parts for progress in self.progress])
         self._graphed = {}
         features, own = self._features, not self._shared
         self._choose_source()
@@ -499,8 +465,3 @@ def _in_units(optimizer: str, unit: float) -> tuple[float, float]:
     if optimizer == "sgd":
         return unit**2, unit**-2
     return unit, unit**-1 if optimizer == "adamw" else unit**-2
-
-
-def _repeat(z: Tensor, runs: int) -> Tensor:
-    """(B, ...) once for each run: (K*B, ...), run-major."""
-    return z if runs == 1 else z.unsqueeze(0).expand(runs, *z.shape).flatten(0, 1)
