@@ -36,7 +36,7 @@ class RunImages:
     def rows(
         self, split: str, positions: Int64[Tensor, "runs batch"]
     ) -> Int64[Tensor, "runs batch"]:
-        """(K, B): rows of the kept split for positions among each run's images (and their views)."""
+        """Rows of the kept split for positions among each run's images (and their views)."""
         rows, _ = self._stack(split)
         number = rows.shape[1]
         view = positions.div(number, rounding_mode="floor")
