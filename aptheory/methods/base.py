@@ -330,14 +330,15 @@ class Adapted(nn.Module):
         given.clear()
         with fast_path_off():
             features = self.reading.features(
-                self.net, z, start=self.first_layer, edits=tuple(self.places), edit=self._edited
+                self.net, z, start=self.first_layer, edits=tuple(self.places), edit=self.edited
             )
         if given:
             features = torch.cat([features, *given], dim=1)
             given.clear()
         return features
 
-    def _edited(self, layer: Layer, z: Tensor) -> Tensor:
+    def edited(self, layer: Layer, z: Tensor) -> Tensor:
+        """What enters a place, as the modules there leave it."""
         for module in self.edits_at(layer.index) if layer.index in self.places else ():
             z = module(z)
         return z
@@ -373,6 +374,11 @@ class Adapted(nn.Module):
     def run_parameters(self, run: int) -> list[tuple[str, nn.Parameter]]:
         """(name, parameter) of one run alone; the head's are "head.weight" and "head.bias"."""
         return list(self._of_run(run, learned_only=True))
+
+    def unit_of(self, name: str) -> float:
+        """What the learning rate of a parameter from `run_parameters` is measured in."""
+        module = dict(self.named_modules()).get(name)
+        return module.unit if isinstance(module, PerRun) else 1.0
 
     def _of_run(self, run: int, *, learned_only: bool) -> Iterator[tuple[str, nn.Parameter]]:
         own: set[int] = set()
