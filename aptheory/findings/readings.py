@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from aptheory.findings.cases import LAYER_PROBE, LINEAR_PROBE, groups
-from aptheory.findings.chosen import last_place, layer_name
+from aptheory.findings.chosen import last_place, layer_name, swept_prompt
 from aptheory.findings.gaps import Runs, gap, mean_accuracy
 from aptheory.findings.statistics import Interval
 from aptheory.findings.verdict import Verdict, unknown_because, verdict
@@ -60,7 +60,12 @@ def _cells(rows: pd.DataFrame, accuracy: pd.DataFrame, judge: str) -> pd.DataFra
     if last is None or "settings" not in rows:
         return pd.DataFrame()
     found: dict[tuple[int, int], dict[str, Any]] = {}
-    table = with_roles(rows).fillna({"settings": ""})
+    table = with_roles(rows)
+    table = table.assign(
+        settings=table["settings"].astype(object).where(rows["settings"].notna(), "")
+    )
+    prompt = swept_prompt(rows).partition(":")[0]
+    table = table[(table["role"] != "prompt") | (table["method"].str.partition(":")[0] == prompt)]
     for key, some in table.groupby(["method", "role", "settings", "layer"], sort=False):
         method, role, settings, place = (str(word) for word in key)
         layer = int(float(place))
