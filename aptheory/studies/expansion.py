@@ -94,7 +94,7 @@ def methods_of(
     last = len(net.layers) - 1
     probed = {*places, *((*net.block_layers, last) if finds_reading(study) else ())}
     seen: set[str] = set()
-    names: set[str] = set()
+    names = {LayerProbe.name}  # as the controls are called
     swept_prompt = False
     target: int | None = None
     for number, entry in enumerate(_entries(study, net)):
@@ -210,10 +210,14 @@ def _has_layer(kind: type[Method]) -> bool:
 
 
 def unusual(method: Method) -> str:
-    """The settings that differ from the method's own defaults, its layer aside: ``tokens=5``."""
+    """The settings that differ from the method's own defaults, its layer aside: ``tokens=5``.
+
+    Places together, such as ``layer=all``, are no layer of a table and are told.
+    """
     settings = []
     for item in fields(method):
         value = getattr(method, item.name)
-        if value != item.default and item.name not in ("layer", "norm"):
+        aside = ("norm",) if value in ("all", "blocks") else ("layer", "norm")
+        if value != item.default and item.name not in aside:
             settings.append(f"{item.name}={value}")
     return ",".join(settings)

@@ -56,7 +56,10 @@ def reading_places(plan: Plan, store: Store) -> dict[Pair, ReadingPlace]:
 
 def _is_probe(settings: Mapping[str, Any]) -> bool:
     """Whether a head learns on the mean of one place, as a prompt's that is read there does."""
-    plain = [LinearProbe().settings(), LayerProbe(layer=settings.get("layer", 0)).settings()]
+    layer = settings.get("layer", 0)
+    plain = [LinearProbe().settings()]
+    if isinstance(layer, int):
+        plain.append(LayerProbe(layer=layer).settings())
     return dict(settings) in plain
 
 
