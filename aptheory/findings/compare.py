@@ -37,7 +37,8 @@ def compare(
     have none).
 
     Probes are methods like any other: that of the layer which validation chooses, which costs less
-    than a prompt, is its strongest rival. A prompt swept over layers also appears at layer 0 alone, as ``vp``: that is visual prompting.
+    than a prompt, is its strongest rival. A prompt swept over layers also appears at layer 0 alone,
+    as ``vp``: that is visual prompting.
 
     Args:
         results: a sweep's folder or its tidy table.
