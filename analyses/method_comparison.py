@@ -3,10 +3,11 @@
     python -m analyses.method_comparison [--assets DIR] [--out runs/methods] [--full]
 
 Every method that fits trains on both embedded networks with the same epochs, the same search over
-learning rates (chosen on validation data for each run by itself) and the same seeds; with --assets
-also on the real ResNet-56 (traffic signs) and ViT-Tiny (textures), on small seeded subsets. Writes
-accuracy.csv and comparison.csv: mean and interval, paired difference from AP, parameters, rank; in
-OUT for the embedded networks and in OUT/NAME for a real one.
+learning rates (chosen on validation data for each run by itself) and the same seeds; the prompt
+that is read earlier, the probe of the best layer, that of all layers, and VQT on the ViT are among
+them. With --assets also on the real ResNet-56 (traffic signs) and ViT-Tiny (textures), on small
+seeded subsets. Writes accuracy.csv and comparison.csv: mean and interval, paired difference from
+AP, parameters, rank; in OUT for the embedded networks and in OUT/NAME for a real one.
 """
 
 import argparse
@@ -20,13 +21,17 @@ from aptheory.findings.compare import compare
 from aptheory.studies.study import Study
 from aptheory.studies.sweep import sweep
 
+READINGS = ("ap", "ap:read=best", "layer_probe:layer=all")
+"""The published prompt, the one that is read where the layer probes read best, and the probe of all
+layers side by side; the probe of the best layer is among the controls."""
 METHODS = (
-    "ap",
+    *READINGS,
     "norm_tuning",
     "bitfit",
     "partial",
     "full",
     "vpt",
+    "vqt",
     "vapt",
     "gate_vpt",
     "e2vpt",
@@ -71,7 +76,7 @@ def real_studies(assets: Path) -> dict[str, Study]:
             name="methods-resnet56-gtsrb32",
             networks=[resnet56(assets)],
             tasks=[signs],
-            methods=("ap", "norm_tuning", "bitfit", "partial", "lora", "ssf"),
+            methods=(*READINGS, "norm_tuning", "bitfit", "partial", "lora", "ssf"),
             recipes=[recipe | {"epochs": 6}],
             **common,
         ),
@@ -79,7 +84,7 @@ def real_studies(assets: Path) -> dict[str, Study]:
             name="methods-vit-dtd10",
             networks=[vit_tiny(assets)],
             tasks=[textures],
-            methods=("ap", "norm_tuning", "bitfit", "vpt", "vapt", "lora", "ssf"),
+            methods=(*READINGS, "norm_tuning", "bitfit", "vpt", "vqt", "vapt", "lora", "ssf"),
             recipes=[recipe | {"epochs": 4}],
             **common,
         ),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from aptheory.methods import SSF as SSF
     from aptheory.methods import VAPT as VAPT
     from aptheory.methods import VPT as VPT
+    from aptheory.methods import VQT as VQT
     from aptheory.methods import ActivationPrompt as ActivationPrompt
     from aptheory.methods import Adapter as Adapter
     from aptheory.methods import BitFit as BitFit
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
 
 _METHODS = (
     *("ActivationPrompt", "VisualPrompt", "LinearProbe", "LayerProbe", "RandomPerturbation"),
-    *("NormTuning", "BitFit", "VPT", "VAPT", "GateVPT", "E2VPT", "LoRA", "Adapter", "SSF"),
+    *("NormTuning", "BitFit", "VPT", "VQT", "VAPT", "GateVPT", "E2VPT", "LoRA", "Adapter", "SSF"),
     *("Partial", "FullFineTuning", "Method", "register", "save", "attach_saved", "fold"),
 )
 _HOME = {

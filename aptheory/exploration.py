@@ -25,7 +25,6 @@ from aptheory.profiling.profile import profile
 from aptheory.reporting import plots
 from aptheory.reporting.report import report
 from aptheory.studies.files import write_atomically
-from aptheory.studies.plan import make_plan
 from aptheory.studies.presence import presence
 from aptheory.studies.records import key_of
 from aptheory.studies.settings import record_settings
@@ -33,7 +32,7 @@ from aptheory.studies.sources import view_identity
 from aptheory.studies.status import duration
 from aptheory.studies.store import Store
 from aptheory.studies.study import Opened, Study
-from aptheory.studies.sweep import engine_of, execute, write_plan
+from aptheory.studies.sweep import engine_of, execute_study, planned, write_plan
 from aptheory.studies.tables import csv_text, read_csv
 from aptheory.version import __version__
 
@@ -97,18 +96,19 @@ def explore(
     started = time.monotonic()
     log.info("loading networks and tasks: %d and %d", len(study.networks), len(study.tasks))
     opened = study.open()
-    plan = make_plan(opened)  # refuses what cannot run before anything is spent
+    store = Store(make_folder(folder)).create()
+    plan = planned(opened, store)  # refuses what cannot run before anything is spent
     engine = engine_of(
         opened, **{word: options.pop(word) for word in _OF_ENGINE if word in options}
     )
-    store = Store(make_folder(folder)).create()
     seconds = plan.seconds / max(1, engine.workers)
-    log.info("%d runs, about %s (predicted)", len(plan), duration(seconds))
+    further = ", and what reads where its probes read best" if plan.waits else ""
+    log.info("%d runs, about %s (predicted)%s", len(plan), duration(seconds), further)
     with presence(store, plan):
         write_plan(plan, store, engine)  # `status` answers from now on
         with store.claim("profile"):
             profiles = profile_study(opened, folder, measures=measures, images=images, seed=seed)
-        accuracy = execute(plan, store, engine=engine, opened=opened, **options)
+        accuracy = execute_study(opened, store, engine=engine, plan=plan, **options)
         relate_tables(folder, profiles, accuracy)
         record_settings(
             folder,

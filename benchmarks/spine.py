@@ -55,11 +55,11 @@ def watching() -> Iterator[None]:
         for name, owner, attribute in (
             ("network", sources, "load_network"),
             ("task", sources, "load_task"),
-            ("plan", exploration, "make_plan"),
+            ("plan", exploration, "planned"),
             ("attach", Method, "attach"),
             ("training", job_trainer.JobTrainer, "__call__"),
             ("profiling", exploration, "profile"),
-            ("sweep", exploration, "execute"),
+            ("sweep", exploration, "execute_study"),
             ("page", exploration, "report"),
         ):
             function = watched(name, getattr(owner, attribute))

@@ -27,6 +27,7 @@ _log = logging.getLogger("aptheory")
 
 LOADING = "loading the library"
 """The first word, before anything that takes seconds."""
+WAITING = "what reads at the place whose probe is best, which is known when the probes have ended"
 
 
 @dataclass(kw_only=True)
@@ -42,6 +43,13 @@ class SearchOptions:
     full: Annotated[
         bool, typer.Option("--full", help="every layer, three seeds, all epochs of the recipe")
     ] = False
+    read: Annotated[
+        str | None,
+        typer.Option(
+            help="where prompts are read: end (as published), best (the place whose own probe is "
+            "best on validation images), or both, the default"
+        ),
+    ] = None
 
     def training(self) -> TrainingOptions:
         """What is trained: what was said, and of the rest a little, or all with ``full``."""
@@ -61,6 +69,25 @@ class SearchOptions:
             epochs=epochs,
         )
 
+    def methods(self, given: list[str]) -> list[str]:
+        """What was said, prompts once for each place at which they are read.
+
+        A method that says its own reading keeps it.
+        """
+        from aptheory.methods.registry import class_of, settings_of
+
+        if self.read not in (None, "both", "end", "best"):
+            raise InputError(f"--read is {self.read!r}; give end, best or both.")
+        methods = []
+        for text in given:
+            settings = settings_of(text)
+            if self.read == "end" or "read" in settings or class_of(settings).role != "prompt":
+                methods.append(text)
+                continue
+            early = f"{text}{',' if len(settings) > 1 else ':'}read=best"
+            methods += [early] if self.read == "best" else [text, early]
+        return methods
+
     def left_out(self) -> str:
         """In words, what a quick look leaves out."""
         from aptheory.training.recipe import Recipe
@@ -73,9 +100,16 @@ class SearchOptions:
             parts.append(f"{training.seeds} seeds instead of 3")
         if training.epochs is not None and training.epochs < full:
             parts.append(f"{training.epochs} epochs instead of {full}")
+        reads = {
+            "end": "prompts are read at the network's end alone; without --read also where the "
+            "probes read best",
+            "best": "prompts are read where the probes read best alone, not at the network's end",
+        }.get(
+            self.read or "", "prompts are read at the network's end and where the probes read best"
+        )
         if not parts:
-            return "the full sweep"
-        return f"a quick look: {', '.join(parts)}; --full is the whole sweep"
+            return f"the full sweep; {reads}"
+        return f"a quick look: {', '.join(parts)}; --full is the whole sweep; {reads}"
 
 
 @dataclass(kw_only=True)
@@ -101,6 +135,8 @@ class StudyFileOptions:
             plan = plan_of(planned)
             typer.echo(plan.table().to_string(index=False))
             typer.echo(f"{len(plan)} runs, about {duration(plan.seconds)} on one core")
+            if plan.waits:
+                typer.echo(f"Then {WAITING}.")
         return self.dry_run
 
 
@@ -182,10 +218,15 @@ def run(
     if len(networks) == 1 and networks[0].endswith(".toml"):
         if task:
             raise InputError(f"{networks[0]} names its tasks; leave out --task.")
+        if search.read:
+            raise InputError(
+                f"{networks[0]} names its methods, each with its own read; leave out --read."
+            )
         planned = on.placed(Study.from_toml(networks[0]))
     elif task:
         training = search.training()
-        planned = study(networks, task, network_options, images_of, on, training, method)
+        methods = search.methods(method)
+        planned = study(networks, task, network_options, images_of, on, training, methods)
     else:
         raise InputError("nothing to run on: give --task, or a study file.")
     if keeping.enough(planned):

@@ -88,7 +88,7 @@ class Case:
     @cached_property
     def over_random(self) -> Interval:
         """The prompt minus a random pattern of its norm at the same place."""
-        return gap(self._prompt, self.runs.get((RANDOM, self.prompt.layer)))
+        return gap(self._prompt, self.random)
 
     @cached_property
     def over_last(self) -> Interval:
@@ -106,7 +106,7 @@ class Case:
         """The controls that take a gain back, in words."""
         doubts = []
         at_end = self.prompt.layer == self.last
-        has_random = (RANDOM, self.prompt.layer) in self.runs and not at_end
+        has_random = self.random is not None and not at_end
         if has_random and verdict(self.over_random) is not Verdict.GAIN:
             doubts.append("it is not clearly more than a random pattern of its norm there")
         if self._last is not None or at_end:
@@ -137,6 +137,14 @@ class Case:
                 return there
             case _:
                 return f"{here}, or {there}: not decided"
+
+    @property
+    def random(self) -> Runs | None:
+        """The random pattern at the prompt's place; None where it was not run."""
+        names = (RANDOM, f"{RANDOM}:{self.method}")
+        return next(
+            (r for n in names if (r := self.runs.get((n, self.prompt.layer))) is not None), None
+        )
 
     @property
     def _prompt(self) -> Runs | None:

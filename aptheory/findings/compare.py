@@ -36,7 +36,9 @@ def compare(
     minus ``against``, paired by seed; nan for ``against`` itself), rank (1 the best; the controls
     have none).
 
-    A prompt swept over layers also appears at layer 0 alone, as ``vp``: that is visual prompting.
+    Probes are methods like any other: that of the layer which validation chooses, which costs less
+    than a prompt, is its strongest rival. A prompt swept over layers also appears at layer 0 alone,
+    as ``vp``: that is visual prompting.
 
     Args:
         results: a sweep's folder or its tidy table.
@@ -237,8 +239,7 @@ def _ranked(about: dict[str, Any], block: pd.DataFrame, against: str) -> list[di
     rows.sort(key=lambda row: -row["value"])
     rank = 0
     for row in rows:
-        name = str(row["method"])
-        control = role_of(name) == "control" or name.startswith("layer_probe")
+        control = role_of(str(row["method"])) == "control"
         rank += not control
         row["rank"] = None if control else rank
     return rows

@@ -12,9 +12,14 @@ _ACCURACIES = {"test_accuracy": "%", "val_accuracy": "%", "train_accuracy": "%"}
 
 
 def method_name(method: str) -> str:
-    """A method's short name: ``vpt (10 tokens)`` becomes ``VPT (10 tokens)``."""
+    """A method's short name: ``vpt (10 tokens)`` becomes ``VPT (10 tokens)``.
+
+    What stands behind a colon are settings: ``ap:read=best`` becomes ``AP (read=best)``.
+    """
     head, _, rest = str(method).partition(" ")
+    head, _, settings = head.partition(":")
     name = SHORT.get(head, head.replace("_", " "))
+    name = f"{name} ({settings})" if settings else name
     return f"{name} {rest}" if rest else name
 
 

@@ -64,7 +64,7 @@ class LayerMap:
         """A row a cell: means over seeds; ``low`` and ``high`` hold test pictures and training.
 
         ``finished`` says whether the cell was trained to the end, and ``chosen`` marks the one that
-        is best on validation images.
+        is best on validation images, as ``judge`` has it.
         """
         rows = []
         names = ["network", "task", "layer", "read", "layer_name", "read_name", "method"]
@@ -87,7 +87,7 @@ class LayerMap:
         cells = pd.DataFrame(rows)
         best = self._best(cells)
         at_best = (cells["layer"] == best.layer) & (cells["read"] == best.read) if best else False
-        return cells.assign(chosen=at_best)
+        return cells.assign(chosen=at_best, judge=self.judge)
 
     def interval(self, cell: Cell) -> Interval:
         """Test accuracy of a cell over test pictures and seeds; nan where it has none."""

@@ -15,16 +15,20 @@ import pandas as pd
 from aptheory.findings.cases import LINEAR_PROBE, Case, average, cases, groups
 from aptheory.findings.gaps import mean_accuracy, runs_of
 from aptheory.findings.labels import method_name
+from aptheory.findings.readings import reading_sentences
 from aptheory.findings.statistics import Interval
 from aptheory.findings.verdict import Verdict, unknown_because, verdict
 
 
-def sentences(accuracy: pd.DataFrame, relation: pd.DataFrame) -> list[str]:
-    """What the tables say, the most important first."""
+def sentences(
+    accuracy: pd.DataFrame, relation: pd.DataFrame, *, judge: str = "accuracy"
+) -> list[str]:
+    """What the tables say, the most important first; ``judge`` chose among readings."""
     found = cases(accuracy)
     words = overview(found)
     for case in found:
         words += case_sentences(case)
+    words += reading_sentences(accuracy, judge=judge)
     return words + without_prompt(accuracy, found) + checks(found, relation)
 
 
@@ -154,7 +158,7 @@ def _gain(case: Case) -> str:
 
 def _rivals(case: Case) -> list[tuple[str, Interval, Interval]]:
     """Name, accuracy and difference of what the prompt is compared with, where it was run."""
-    at_place = case.runs.get(("random_perturbation", case.prompt.layer))
+    at_place = case.random
     image = case.runs.get((case.method, 0))
     rivals = [("the linear probe", case.linear_probe, case.gain)]
     if at_place is not None:

@@ -24,6 +24,7 @@ from aptheory.methods.low_rank import LoRA
 from aptheory.methods.normalization import NormTuning
 from aptheory.methods.probe import LayerProbe, LinearProbe
 from aptheory.methods.prompt_tokens import VPT
+from aptheory.methods.query_tokens import VQT
 from aptheory.methods.registry import (
     METHODS,
     applicable,
@@ -45,6 +46,7 @@ __all__ = [
     "SSF",
     "VAPT",
     "VPT",
+    "VQT",
     "ActivationPrompt",
     "Adapted",
     "Adapter",

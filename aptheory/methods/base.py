@@ -197,6 +197,27 @@ class Head(nn.Module):
         return weight, bias
 
 
+@dataclass
+class Summaries:
+    """What blocks give the head beside what it reads, in the order in which they run.
+
+    ``width`` counts the numbers of an image; ``shares`` says what it costs: the piece behind each
+    place -> the share of its tokens that run through it once more.
+    """
+
+    width: int = 0
+    shares: dict[int, float] = field(default_factory=dict)
+    given: list[Tensor] = field(default_factory=list)
+
+    def expect(self, width: int, *, piece: int, share: float) -> None:
+        """A block behind place ``piece`` will give ``width`` numbers an image."""
+        self.width += width
+        self.shares[piece] = self.shares.get(piece, 0.0) + share
+
+    def give(self, summary: Float[Tensor, "samples width"]) -> None:
+        self.given.append(summary.float() if summary.element_size() < 4 else summary)
+
+
 class Adapted(nn.Module):
     """A frozen network with what one method adds to it, for one run or K runs at once.
 
@@ -204,7 +225,8 @@ class Adapted(nn.Module):
         net: its own structure over the same frozen weights (``Network.share``), up to the last
             place that the head reads.
         edits: place index (as text) -> the modules applied, in order, to the activation there.
-        head: the linear classifier on the features of ``reading``.
+        summaries: what blocks give the head beside that, where a method lets them.
+        head: the linear classifier on the features of ``reading``, and the summaries.
         first_layer: nothing before this place depends on what is learned.
     """
 
@@ -222,6 +244,7 @@ class Adapted(nn.Module):
         self.net = self.original.share()
         self.like = next(iter(self.net.parameters())).detach()
         self.edits = nn.ModuleDict()
+        self.summaries = Summaries()
         felt = method.install(self)
         if felt > self.exit:
             raise InputError(
@@ -229,10 +252,11 @@ class Adapted(nn.Module):
                 f"{self.exit}: read at the same place or a later one."
             )
         self.first_layer = min(felt, self.reading.first)
-        width = sum(
+        width = self.summaries.width + sum(
             self.reading.pooled(layer, torch.zeros(1, *layer.shape)).shape[-1]
             for layer in self.reading.layers
         )
+        self._check_size(width * classes)
         self.head = Head(self.runs, width, classes, like=self.like)
         self.reset(seeds)
         self.train()
@@ -256,14 +280,16 @@ class Adapted(nn.Module):
 
     def per_run(self, shape: Sequence[int], initial: Any = None, *, learns: bool = True) -> PerRun:
         """A tensor of ``shape`` for each run, zero at the start unless ``initial`` says else."""
-        numbers = self.runs * math.prod(shape)
-        if numbers > MOST_NUMBERS:
-            raise InputError(
-                f"{self.method.name} would learn a tensor of {numbers:,} numbers; choose smaller "
-                f"settings than {self.method.settings()}."
-            )
+        self._check_size(math.prod(shape))
         extra = {} if initial is None else {"initial": initial}
         return PerRun(self.runs, shape, like=self.like, learns=learns, **extra)
+
+    def _check_size(self, numbers: int) -> None:
+        if self.runs * numbers > MOST_NUMBERS:
+            raise InputError(
+                f"{self.method.name} would learn a tensor of {self.runs * numbers:,} numbers; "
+                f"choose smaller settings than {self.method.settings()}."
+            )
 
     def edit(self, place: int, module: nn.Module) -> None:
         """Apply ``module`` to the activation that enters ``place``."""
@@ -300,12 +326,19 @@ class Adapted(nn.Module):
 
     def features(self, z: Tensor) -> Float[Tensor, "samples width"]:
         """From the activation entering ``first_layer`` (K*B, ...) to the head's features."""
+        given = self.summaries.given
+        given.clear()
         with fast_path_off():
-            return self.reading.features(
-                self.net, z, start=self.first_layer, edits=tuple(self.places), edit=self._edited
+            features = self.reading.features(
+                self.net, z, start=self.first_layer, edits=tuple(self.places), edit=self.edited
             )
+        if given:
+            features = torch.cat([features, *given], dim=1)
+            given.clear()
+        return features
 
-    def _edited(self, layer: Layer, z: Tensor) -> Tensor:
+    def edited(self, layer: Layer, z: Tensor) -> Tensor:
+        """What enters a place, as the modules there leave it."""
         for module in self.edits_at(layer.index) if layer.index in self.places else ():
             z = module(z)
         return z
@@ -341,6 +374,11 @@ class Adapted(nn.Module):
     def run_parameters(self, run: int) -> list[tuple[str, nn.Parameter]]:
         """(name, parameter) of one run alone; the head's are "head.weight" and "head.bias"."""
         return list(self._of_run(run, learned_only=True))
+
+    def unit_of(self, name: str) -> float:
+        """What the learning rate of a parameter from `run_parameters` is measured in."""
+        module = dict(self.named_modules()).get(name)
+        return module.unit if isinstance(module, PerRun) else 1.0
 
     def _of_run(self, run: int, *, learned_only: bool) -> Iterator[tuple[str, nn.Parameter]]:
         own: set[int] = set()

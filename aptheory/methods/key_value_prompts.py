@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aptheory.errors import InputError
+from aptheory.methods.attention_steps import attended, projected
 from aptheory.methods.base import Adapted
 from aptheory.methods.gated_prompts import block_names
 from aptheory.methods.per_run import normal, uniform
@@ -55,21 +56,14 @@ class KeyValueAttention(nn.Module):
         self.values = adapted.per_run(shape, uniform(bound))
 
     def forward(self, x: Float[Tensor, "samples tokens width"], **named: Any) -> Tensor:
-        attention: Any = self.inner
         if any(value is not None and value is not False for value in named.values()):
             raise InputError("e2vpt takes attention without a mask")
-        samples, tokens, _ = x.shape
-        qkv = attention.qkv(x).reshape(samples, tokens, 3, attention.num_heads, attention.head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        q, k = attention.q_norm(q), attention.k_norm(k)
-        batch = samples // self.runs
+        attention: Any = self.inner
+        q, k, v = projected(attention, attention.qkv(x))
+        batch = len(x) // self.runs
         k = torch.cat([k, self.keys().repeat_interleave(batch, dim=0).to(k.dtype)], dim=2)
         v = torch.cat([v, self.values().repeat_interleave(batch, dim=0).to(v.dtype)], dim=2)
-        out = F.scaled_dot_product_attention(q, k, v, scale=attention.scale)
-        out = attention.norm(out.transpose(1, 2).reshape(samples, tokens, -1))
-        if getattr(attention, "gate", None) is not None:
-            out = out * attention.gate(x).sigmoid()
-        return attention.proj_drop(attention.proj(out))
+        return attended(attention, x, q, k, v)
 
 
 class MaskedPromptTokens(PromptTokens):

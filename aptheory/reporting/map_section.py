@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from aptheory.findings.readings import best_cell, way
 from aptheory.findings.sentences import percent
 from aptheory.reporting.svg import shade
 
@@ -38,29 +39,38 @@ def map_sentences(cells: pd.DataFrame) -> list[str]:
             "the linear probe": rows[probes & (rows["read"] == end)],
         }
         compared = [
-            f"{name} {_accuracy(best)}"
+            f"{name} {_accuracy(some.loc[best])}"
             for name, some in rivals.items()
-            if (best := _best(some)) is not None and not best["chosen"]
+            if (best := best_cell(some)) is not None and not some.loc[best, "chosen"]
         ]
         sentences.append(
             f"{network} on {task}, both layers chosen on validation images: "
-            f"{_way(chosen.iloc[0])}, {_accuracy(chosen.iloc[0])}; {', '.join(compared)}."
+            f"{way(chosen.iloc[0])}, {_accuracy(chosen.iloc[0])}; {', '.join(compared)}."
         )
     return sentences
 
 
-def map_section(cells: pd.DataFrame) -> list[str]:
-    """A heat map of each network and task, and all cells with their intervals, folded."""
+NOTE = (
+    "Test accuracy (%): the prompt's layer across, the layer that the head reads up. The diagonal "
+    "holds the layer probes, without a prompt; the top row the prompts read at the network's end, "
+    "as published; their corner is the linear probe. Outlined: the best on validation images. "
+)
+DROPPED = "Pale: dropped early by successive halving, with validation accuracy. "
+SWEPT = "Only the reading places of the sweep are filled. "
+
+
+def map_section(cells: pd.DataFrame, *, swept: bool = False) -> list[str]:
+    """A heat map of each network and task, and all cells with their intervals, folded.
+
+    ``swept``: the cells of a sweep (`aptheory.findings.readings.read_cells`), not of a map.
+    """
     parts = []
     for (network, task), rows in _each(cells):
         parts += [
             f"<h2>Prompt here, read there: {escape(str(network))} on {escape(str(task))}</h2>",
             _grid(rows),
-            "<p class='note'>Test accuracy (%): the prompt's layer across, the layer that the head "
-            "reads up. The diagonal holds the layer probes, without a prompt; the top row the "
-            "prompts read at the network's end, as published; their corner is the linear probe. "
-            "Outlined: the best on validation images. Pale: dropped early by successive halving, "
-            "with validation accuracy. The intervals (95 %) show on hover.</p>",
+            f"<p class='note'>{NOTE}{SWEPT if swept else DROPPED}The intervals (95 %) show on "
+            "hover.</p>",
             "<details><summary>Every cell as a table</summary><div class='scroll'>"
             + _table(rows).to_html(index=False, border=0, na_rep="–")
             + "</div></details>",
@@ -104,7 +114,7 @@ def _tile(cell: pd.Series, low: float, high: float) -> str:
     ink = "#000" if place > 0.5 else "#fff"
     return (
         f"<td class='{' '.join(kinds)}' style='background:{shade(place)};color:{ink}' "
-        f"title='{escape(_way(cell), quote=True)}: {_accuracy(cell)}'>{100 * value:.1f}</td>"
+        f"title='{escape(way(cell), quote=True)}: {_accuracy(cell)}'>{100 * value:.1f}</td>"
     )
 
 
@@ -122,23 +132,8 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _best(rows: pd.DataFrame) -> pd.Series | None:
-    """The finished cell that is best on validation images."""
-    rows = rows[rows["finished"]].sort_values(["val_accuracy", "val_loss"], ascending=[False, True])
-    return None if rows.empty else rows.iloc[0]
-
-
 def _prompt(cell: pd.Series) -> str:
     return "none" if cell["layer"] == cell["read"] else str(cell["layer_name"])
-
-
-def _way(cell: pd.Series) -> str:
-    if cell["layer"] == cell["read"]:
-        return f"the probe of {cell['read_name']} ({int(cell['read'])})"
-    return (
-        f"a prompt at {cell['layer_name']} ({int(cell['layer'])}) read at {cell['read_name']} "
-        f"({int(cell['read'])})"
-    )
 
 
 def _accuracy(cell: pd.Series) -> str:

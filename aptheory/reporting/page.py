@@ -12,8 +12,10 @@ from dataclasses import replace
 from html import escape
 
 import numpy as np
+import pandas as pd
 
 from aptheory.findings.cases import Case, cases
+from aptheory.findings.readings import judge_of, read_cells, reading_sentences
 from aptheory.findings.sentences import case_sentences, checks, overview, sentences, without_prompt
 from aptheory.findings.statistics import Interval
 from aptheory.findings.verdict import Verdict, verdict
@@ -63,9 +65,11 @@ code{font-size:.9em;background:var(--shade);padding:0 .2em;overflow-wrap:anywher
 def html(tables: Tables) -> str:
     """The whole page."""
     found = cases(tables.accuracy)
-    words = sentences(tables.accuracy, tables.relation)
+    judge = judge_of(tables.settings)
+    words = sentences(tables.accuracy, tables.relation, judge=judge)
     if len(found) > 1:  # the table of cases says the rest
-        words = overview(found) + without_prompt(tables.accuracy, found)
+        words = overview(found) + reading_sentences(tables.accuracy, judge=judge)
+        words += without_prompt(tables.accuracy, found)
         words += checks(found, tables.relation)
     words += maps.map_sentences(tables.map)
     words += warnings_of(tables)
@@ -90,6 +94,7 @@ def html(tables: Tables) -> str:
         parts.append("</div>")
         parts += numbers(tables, network, task)
     parts += maps.map_section(tables.map)
+    parts += maps.map_section(_swept_cells(tables, judge), swept=True)
     parts += relation_section(tables.relation)
     parts += comparison_section(tables.comparison)
     parts += front_section(tables)
@@ -103,6 +108,15 @@ def html(tables: Tables) -> str:
         parts += ["<h2>Runs that failed</h2>", f"<ul>{listed}</ul>"]
     parts += ["<h2>What made this page</h2>", _settings(tables.settings)]
     return "\n".join(parts) + "</body></html>\n"
+
+
+def _swept_cells(tables: Tables, judge: str) -> pd.DataFrame:
+    """What the sweep has of a map, for networks and tasks that have none of their own."""
+    cells, mapped = read_cells(tables.accuracy, judge=judge), maps.pairs_of(tables.map)
+    if cells.empty:
+        return cells
+    each = zip(cells["network"], cells["task"], strict=True)
+    return cells[[pair not in mapped for pair in each]]
 
 
 def _scope(tables: Tables) -> str:

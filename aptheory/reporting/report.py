@@ -9,6 +9,7 @@ from pathlib import Path
 
 from aptheory.checked import json_table, read_text, safe_stem
 from aptheory.errors import InputError
+from aptheory.findings.readings import judge_of
 from aptheory.findings.sentences import sentences
 from aptheory.reporting import plots
 from aptheory.reporting.curves import accuracy_curves, at, metric_curves
@@ -51,7 +52,8 @@ def _draw_once(tables: Tables, folder: Path) -> None:
 
 def findings(tables: Tables) -> list[str]:
     """What the tables say, in plain sentences, the most important first."""
-    return sentences(tables.accuracy, tables.relation) + facts(tables)
+    judge = judge_of(tables.settings)
+    return sentences(tables.accuracy, tables.relation, judge=judge) + facts(tables)
 
 
 def draw(tables: Tables, folder: Path) -> list[Path]:

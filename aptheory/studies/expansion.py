@@ -17,6 +17,47 @@ if TYPE_CHECKING:
 
 EACH = "each"
 """As a method's layer: one run at every layer of the study."""
+BEST = "best"
+"""As a method's read: the place whose own probe is best on validation images."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a study's methods on a network.
+
+    ``swept``: it is run at every layer of the study. ``reads_best``: its head reads at the place
+    whose own probe is best on validation images, which ``method`` does not know yet.
+    """
+
+    method: Method
+    swept: bool
+    reads_best: bool
+
+    @property
+    def label(self) -> str:
+        """What tables call it where it needs more than its name."""
+        words = [f"read={BEST}"] if self.reads_best else []
+        settings = ",".join(filter(None, [*words, unusual(self.method)]))
+        return f"{self.method.name}:{settings}" if settings else self.method.name
+
+    def at(self, place: int, net: Network) -> Entry:
+        """The same, reading at ``place``; the network's end needs no word."""
+        read = None if place == len(net.layers) - 1 else place
+        return replace(self, method=replace(self.method, read=read))
+
+    def layers(self, places: Sequence[int], net: Network) -> list[int]:
+        """Where it is prompted of ``places``: no place lies behind the one that is read.
+
+        Beside these halfway to the place, where the place was found.
+        """
+        if self.method.read is None:
+            return list(places)
+        try:
+            end = net.places(self.method.read)[-1].index
+        except InputError:
+            return list(places)  # the plan says what is wrong with it
+        halfway = {end // 2} if self.reads_best else set()
+        return sorted({*(place for place in places if place <= end), *halfway})
 
 
 @dataclass(frozen=True)
@@ -25,42 +66,54 @@ class Choice:
 
     The first entry of a study that names a method has that name as its label; further ones with
     other settings carry those, ``ap:shape=channel``. ``follows`` is the prompt whose learned norm
-    a control takes.
+    a control takes. ``reads_best``: the place that it reads was found by the study's probes.
     """
 
     method: Method
     label: str
     follows: Method | None = None
+    reads_best: bool = False
 
 
 def methods_of(
-    study: Study, net: Network, classes: int, attach: Callable[[Method], Adapted]
+    study: Study,
+    net: Network,
+    classes: int,
+    attach: Callable[[Method], Adapted],
+    read: int | None = None,
 ) -> Iterator[Choice]:
     """Every method of a study on one network, at each of its layers, then the controls.
 
     ``attach`` attaches a method to ``net`` with a head of ``classes``, or remembers that it did.
+    ``read`` is the place whose own probe is best; methods that read there are left out as long as
+    it is not known.
     """
     from aptheory.methods import LayerProbe, LinearProbe
 
     places = [layer.index for layer in net.places(study.layers)]
+    last = len(net.layers) - 1
+    probed = {*places, *((*net.block_layers, last) if finds_reading(study) else ())}
     seen: set[str] = set()
-    names: set[str] = set()
+    names = {LayerProbe.name}  # as the controls are called
     swept_prompt = False
     target: int | None = None
-    for number, (template, fixed) in enumerate(_templates(study, net)):
-        label = template.name
-        if label in names:
-            label = f"{label}:{unusual(template)}"
+    for number, entry in enumerate(_entries(study, net)):
+        label = entry.label if entry.reads_best or entry.method.name in names else entry.method.name
         names.add(label)
-        chosen: Sequence[int | None] = [None] if fixed else places
-        prompts = template.role == "prompt" and not fixed and study.controls
+        if entry.reads_best:
+            if read is None:
+                continue
+            entry = entry.at(read, net)
+        template = entry.method
+        chosen: Sequence[int | None] = entry.layers(places, net) if entry.swept else [None]
+        prompts = template.role == "prompt" and entry.swept and study.controls
         further = swept_prompt
         if prompts:
             swept_prompt = True
-            last = len(net.layers) - 1
-            chosen = sorted({*(p for p in chosen if p is not None), last})
+            if template.read is None:
+                chosen = sorted({*(p for p in chosen if p is not None), last})
         if study.equal and number == 0:
-            target = _target(template, places, fixed, attach)
+            target = _target(template, places, entry.swept, attach)
         for place in chosen:
             method = template if place is None else _at(template, place)
             if study.equal and number and target is not None:
@@ -70,14 +123,14 @@ def methods_of(
             if key_of(method.settings()) in seen:
                 continue
             seen.add(key_of(method.settings()))
-            yield Choice(method, label)
+            yield Choice(method, label, reads_best=entry.reads_best)
             control = _control(method, attach) if prompts else None
             if control is not None:
                 whose = f":{label}" if further or ":" in label else ""
-                yield Choice(control, control.name + whose, follows=method)
-    if not swept_prompt:
+                yield Choice(control, control.name + whose, method, entry.reads_best)
+    if not swept_prompt and not finds_reading(study):
         return
-    controls: list[Method] = [LinearProbe(), *(LayerProbe(layer=place) for place in places)]
+    controls: list[Method] = [LinearProbe(), *(LayerProbe(layer=p) for p in sorted(probed))]
     for each in controls:
         if key_of(each.settings()) not in seen:
             yield Choice(each, each.name)
@@ -92,11 +145,11 @@ def _control(method: Method, attach: Callable[[Method], Adapted]) -> Method | No
 
 
 def _target(
-    template: Method, places: Sequence[int], fixed: bool, attach: Callable[[Method], Adapted]
+    template: Method, places: Sequence[int], swept: bool, attach: Callable[[Method], Adapted]
 ) -> int:
     """Parameters without head of the study's first method, at the middle one of its layers."""
     middle = places[len(places) // 2]
-    method = template if fixed else _at(template, middle)
+    method = _at(template, middle) if swept else template
     return attach(method).count(head=False)
 
 
@@ -106,8 +159,7 @@ def _at(method: Method, place: int) -> Method:
     return replace(method, **setting)
 
 
-def _templates(study: Study, net: Network) -> Iterator[tuple[Method, bool]]:
-    """(method, whether its layer is given or it has none) for each entry of the study."""
+def _entries(study: Study, net: Network) -> Iterator[Entry]:
     from aptheory.methods import Method, applicable, from_settings
     from aptheory.methods.registry import class_of, settings_of
 
@@ -116,19 +168,37 @@ def _templates(study: Study, net: Network) -> Iterator[tuple[Method, bool]]:
         if entry == "all":
             for method in applicable(net):
                 if method.role != "control":  # the prompt that is swept brings it
-                    yield method, not hasattr(method, "layer")
+                    yield Entry(method, swept=hasattr(method, "layer"), reads_best=False)
             continue
         if isinstance(entry, Method):
-            yield entry, True
+            found = entry.read == BEST
+            method = replace(entry, read=None) if found else entry
+            yield Entry(method, swept=False, reads_best=found)
             continue
         if isinstance(entry, Mapping):
             values = {"method" if key == "name" else key: item for key, item in entry.items()}
         else:
             values = settings_of(str(entry).replace(" ", ""))
+        found = values.get("read") == BEST
+        if found:
+            del values["read"]
         swept = values.get("layer") == EACH or (
             _has_layer(class_of(values, beside=beside)) and "layer" not in values
         )
-        yield from_settings({**values, "layer": 0} if swept else values, beside=beside), not swept
+        method = from_settings({**values, "layer": 0} if swept else values, beside=beside)
+        yield Entry(method, swept, found)
+
+
+def finds_reading(study: Study) -> bool:
+    """Whether a method of the study reads at the place whose own probe is best."""
+    return any(_asks(entry) for entry in study.methods)
+
+
+def _asks(entry: Any) -> bool:
+    if isinstance(entry, str):
+        return f"read={BEST}" in entry.replace(" ", "").partition(":")[2].split(",")
+    read = entry.get("read") if isinstance(entry, Mapping) else getattr(entry, "read", None)
+    return bool(read == BEST)
 
 
 def _has_layer(kind: type[Method]) -> bool:
@@ -140,10 +210,14 @@ def _has_layer(kind: type[Method]) -> bool:
 
 
 def unusual(method: Method) -> str:
-    """The settings that differ from the method's own defaults, its layer aside: ``tokens=5``."""
+    """The settings that differ from the method's own defaults, its layer aside: ``tokens=5``.
+
+    Places together, such as ``layer=all``, are no layer of a table and are told.
+    """
     settings = []
     for item in fields(method):
         value = getattr(method, item.name)
-        if value != item.default and item.name not in ("layer", "norm"):
+        aside = ("norm",) if value in ("all", "blocks") else ("layer", "norm")
+        if value != item.default and item.name not in aside:
             settings.append(f"{item.name}={value}")
     return ",".join(settings)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from aptheory.checked import shown
 from aptheory.errors import InputError
-from aptheory.studies.expansion import Choice, methods_of, unusual
+from aptheory.studies.expansion import Choice, finds_reading, methods_of, unusual
 from aptheory.studies.records import key_of
 from aptheory.studies.sources import view_identity
 from aptheory.studies.study import Opened, OpenNetwork, OpenTask, Runtime, Study
@@ -42,8 +42,9 @@ class Batch:
 
     ``labels`` are for tables: what to call the method and the recipe, and unusual settings.
     ``follows`` is the key of the batch whose learned prompts give this one its norm. ``place`` is
-    the first place that feels what is learned: what comes before is kept. ``seconds`` and
-    ``operations`` (2 a multiply-add) are predictions.
+    the first place that feels what is learned: what comes before is kept. ``reads_best``: it reads
+    at the place that the study's probes found. ``seconds`` and ``operations`` (2 a multiply-add)
+    are predictions.
     """
 
     identities: tuple[dict[str, Any], ...]
@@ -52,6 +53,7 @@ class Batch:
     labels: dict[str, str] = field(default_factory=dict)
     parameters: int = 0
     follows: str | None = None
+    reads_best: bool = False
     seconds: float = 1.0
     operations: float = 0.0
 
@@ -103,12 +105,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every run of a study, and the combinations that make no sense with the reason why."""
+    """Every run of a study, and the combinations that make no sense with the reason why.
+
+    ``waits``: further runs follow, once its probes have found the place that they read.
+    """
 
     name: str
     jobs: tuple[Job, ...]
     not_applicable: tuple[str, ...] = ()
     study: dict[str, Any] = field(default_factory=dict)
+    waits: bool = False
 
     @property
     def batches(self) -> Iterator[Batch]:
@@ -120,6 +126,12 @@ class Plan:
     @property
     def run_keys(self) -> list[str]:
         return [key for batch in self.batches for key in batch.run_keys]
+
+    @property
+    def identity(self) -> str:
+        """What two sweeps of one study share, whether its probes have ended or not."""
+        known = [batch.run_keys for batch in self.batches if not batch.reads_best]
+        return key_of([self.name, sorted(key for keys in known for key in keys)])
 
     @property
     def seconds(self) -> float:
@@ -174,8 +186,11 @@ class Plan:
         return pd.DataFrame(rows)
 
 
-def make_plan(study: Study | Opened) -> Plan:
+def make_plan(study: Study | Opened, reads: Mapping[tuple[str, str], int] | None = None) -> Plan:
     """Lay out the runs of a study, on its loaded networks and tasks.
+
+    ``reads`` tells, of a network's name and a task's, the place that a method with ``read=best``
+    reads; where it does not, these methods are left out.
 
     Raises:
         InputError: an unknown network, task, method, recipe or layer, told in a sentence.
@@ -191,10 +206,13 @@ def make_plan(study: Study | Opened) -> Plan:
     beside = tuple(str(Path(folder).absolute()) for folder in (*study.beside, Path.cwd()))
     jobs: list[Job] = []
     refused: dict[str, None] = {}
+    waits = False
     for network in opened.networks:
         for task in opened.tasks:
             pair = _Pair(study, network, task, refused)
-            for choice in methods_of(study, network.net, pair.classes, pair.attach):
+            read = (reads or {}).get((network.net.name, task.task.name))
+            waits |= read is None and finds_reading(study)
+            for choice in methods_of(study, network.net, pair.classes, pair.attach, read):
                 for recipe in recipes:
                     pair.lay_out(choice, recipe)
             for part in _cut(pair.batches, study.runtime.layers_together):
@@ -213,7 +231,7 @@ def make_plan(study: Study | Opened) -> Plan:
             "no run of this study makes sense: "
             + ("; ".join(refused) or "it has no method that fits its networks")
         )
-    return Plan(study.name, tuple(jobs), tuple(refused), describe(study))
+    return Plan(study.name, tuple(jobs), tuple(refused), describe(study), waits)
 
 
 def describe(study: Study) -> dict[str, Any]:
@@ -327,6 +345,7 @@ class _Pair:
                     seconds=seconds,
                     operations=operations,
                     follows=leader.key if leader is not None else None,
+                    reads_best=choice.reads_best,
                 )
             )
         self._leaders[key_of([method.settings(), recipe.settings()])] = batches

@@ -18,7 +18,6 @@ from pathlib import Path
 from aptheory.errors import InputError
 from aptheory.studies.files import lock, storage_error
 from aptheory.studies.plan import Plan
-from aptheory.studies.records import key_of
 from aptheory.studies.store import Store
 
 
@@ -30,7 +29,7 @@ def presence(store: Store, plan: Plan) -> Iterator[str]:
         InputError: a sweep of other runs lives there.
         StorageError: the folder cannot be written or locked.
     """
-    about = key_of([plan.name, sorted(plan.run_keys)])
+    about = plan.identity
     token = secrets.token_hex(8)
     path = store.claims / f"sweep.{token}"
     with _door(store):

@@ -8,6 +8,7 @@ folder share the work.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
@@ -20,6 +21,7 @@ from aptheory.studies.engines import Died, Ended, Engine, Here, Tick, make_engin
 from aptheory.studies.files import write_atomically
 from aptheory.studies.plan import Batch, Job, Plan, make_plan
 from aptheory.studies.presence import presence
+from aptheory.studies.reading_places import reading_places
 from aptheory.studies.records import canonical
 from aptheory.studies.status import Status, status
 from aptheory.studies.store import MODELS, Store
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Status", "Study", "dry_run", "execute", "export", "status", "sweep", "table"]
 
+_log = logging.getLogger("aptheory")
 DEATHS = 3
 """A batch whose process dies so often in one sweep, without finishing, is recorded as failed."""
 
@@ -73,11 +76,10 @@ def sweep(
         study = Study.from_toml(study)
     opened = study.open()
     store = Store(out).create()
-    frame = execute(
-        make_plan(opened),
+    frame = execute_study(
+        opened,
         store,
         engine=engine_of(opened, engine, workers=workers, address=address),
-        opened=opened,
         retry_failed=retry_failed,
         progress=progress,
         tracker=tracker,
@@ -106,6 +108,34 @@ def engine_of(
 def dry_run(study: Study | str | Path) -> Plan:
     """What `sweep` would run: ``plan.table()`` has a row a run with its predicted cost."""
     return make_plan(study if isinstance(study, Study) else Study.from_toml(study))
+
+
+def planned(opened: Opened, store: Store) -> Plan:
+    """The plan of a study, with what reads at the best place as far as its probes have ended.
+
+    Raises:
+        InputError: as `make_plan`.
+    """
+    plan = make_plan(opened)
+    found = reading_places(plan, store) if plan.waits else {}
+    for place in found.values():
+        _log.info("%s", place)
+    return make_plan(opened, {k: place.index for k, place in found.items()}) if found else plan
+
+
+def execute_study(
+    opened: Opened, store: Store, *, engine: Engine, plan: Plan | None = None, **options: Any
+) -> pd.DataFrame:
+    """`execute` for a study: its probes first, where they find the place that others read.
+
+    ``plan`` is the one of `planned`, if it is made already; ``options`` are those of `execute`.
+    """
+    plan = plan or planned(opened, store)
+    frame = execute(plan, store, engine=engine, opened=opened, **options)
+    if not plan.waits:
+        return frame
+    further = planned(opened, store)
+    return execute(further, store, engine=engine, opened=opened, **options)
 
 
 def execute(

@@ -104,13 +104,17 @@ def predict(adapted: Adapted, operations: Operations | None = None) -> Predictio
     net, first, last = adapted.source, adapted.first_layer, adapted.exit
     ops = operations or piece_operations(net)
     head = 2.0 * adapted.head.shift.shape[-1] * adapted.classes
+    asked = adapted.summaries.shares.items()
     before, after = sum(ops.forward[:first]), sum(ops.forward[first:last])
+    after += sum(share * ops.forward[i] for i, share in asked)
     learning = head + sum(
         (2 * ops.forward[i] - ops.backward[i])
         * _trained_share(adapted.net, i)  # the weights' products
         for i in range(last)
     )
-    if _backward_reaches(adapted):
+    if asked:  # gradients reach what runs once more, and never the pieces themselves
+        learning += sum(share * ops.backward[i] for i, share in asked) + head
+    elif _backward_reaches(adapted):
         learning += sum(ops.backward[first:last]) + head
     features = len(net.layers) - 1
     return Prediction(

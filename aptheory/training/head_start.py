@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from aptheory.devices import autocast
+from aptheory.methods.per_run import by_run
 from aptheory.training.drawing import Part
 from aptheory.training.kept import Kept
 from aptheory.training.recipe import Recipe
@@ -30,14 +33,27 @@ def start_head(adapted: Adapted, kept: Kept, recipe: Recipe, parts: Sequence[Par
     ``parts`` are the runs' training images.
     """
     for part in dict.fromkeys(parts):
-        _start(adapted, kept, recipe, part, [k for k, own in enumerate(parts) if own is part])
+        runs = [k for k, own in enumerate(parts) if own is part]
+        if not adapted.summaries.width:
+            _start(adapted, kept, recipe, part, runs, partial(_features, adapted, kept, part))
+            continue
+        answered = cache(partial(_with_summaries, adapted, kept, recipe, part))
+        for k in runs:
+            _start(adapted, kept, recipe, part, [k], partial(_of_run, answered, k))
 
 
-def _start(adapted: Adapted, kept: Kept, recipe: Recipe, part: Part, runs: Sequence[int]) -> None:
-    """Start the heads of ``runs``, which train on the same images."""
+def _start(
+    adapted: Adapted,
+    kept: Kept,
+    recipe: Recipe,
+    part: Part,
+    runs: Sequence[int],
+    clean: Callable[[], Tensor],
+) -> None:
+    """Start the heads of ``runs``, which train on the same images and read ``clean`` features."""
     head = adapted.head
     if recipe.standardize:
-        features = _features(adapted, kept, part).double()
+        features = clean().double()
         scale = features.std(0, correction=0)
         # A feature that never changes tells nothing: leave it as it is instead of dividing
         # rounding errors by one another.
@@ -45,8 +61,7 @@ def _start(adapted: Adapted, kept: Kept, recipe: Recipe, part: Part, runs: Seque
         head.shift[runs] = features.mean(0).to(head.shift)
         head.scale[runs] = scale.to(head.scale)
     if adapted.reading.select is not None:
-        features = _features(adapted, kept, part)
-        standard = (features - head.shift[runs[0]]) / head.scale[runs[0]]
+        standard = (clean() - head.shift[runs[0]]) / head.scale[runs[0]]
         chosen = selected(standard, _labels(kept, part), adapted.reading.select)
         for k in runs:
             head.scale[k, ~chosen] = math.inf  # reads as 0, whatever the image
@@ -54,11 +69,13 @@ def _start(adapted: Adapted, kept: Kept, recipe: Recipe, part: Part, runs: Seque
     if start == "probe":
         if len(_labels(kept, part).unique()) < 2:
             return  # nothing to tell apart
-        # The same for every method that reads there and trains on these images.
-        key = (adapted.reading, recipe.standardize, part.store, part.rows.numpy().tobytes())
-        if key not in kept.probes:
-            kept.probes[key] = _probe(adapted, kept, part, runs[0])
-        weight, bias = kept.probes[key]
+        if adapted.summaries.width:
+            weight, bias = _probe(adapted, kept, part, runs[0], clean())
+        else:  # the same for every method that reads there and trains on these images
+            key = (adapted.reading, recipe.standardize, part.store, part.rows.numpy().tobytes())
+            if key not in kept.probes:
+                kept.probes[key] = _probe(adapted, kept, part, runs[0], clean())
+            weight, bias = kept.probes[key]
     for k in runs:
         w, b = head.weight.values[k], head.bias.values[k]
         if start == "zeros":
@@ -79,6 +96,25 @@ def _features(adapted: Adapted, kept: Kept, part: Part) -> Float[Tensor, "rows w
     number = kept.number(part.store)
     rows = torch.cat([part.rows + view * number for view in range(len(features) // number)])
     return features[rows.to(features.device)]
+
+
+def _with_summaries(
+    adapted: Adapted, kept: Kept, recipe: Recipe, part: Part
+) -> Float[Tensor, "runs rows width"]:
+    """The same with what blocks give beside it, which depends on where each run starts."""
+    number, views = kept.number(part.store), kept.policy.views or 1
+    every = torch.cat([part.rows + view * number for view in range(views)])
+    found = []
+    with autocast(kept.device, recipe.precision):
+        for rows in every.split(max(1, kept.chunk // adapted.runs)):
+            z = kept.batch(part.store, rows)
+            z = z.expand(adapted.runs, *z.shape).flatten(0, 1)
+            found.append(by_run(adapted.features(z).float(), adapted.runs))
+    return torch.cat(found, 1)
+
+
+def _of_run(every: Callable[[], Tensor], run: int) -> Float[Tensor, "rows width"]:
+    return every()[run]
 
 
 def _labels(kept: Kept, part: Part) -> Int64[Tensor, " images"]:
@@ -116,7 +152,7 @@ def selected(
 
 
 def _probe(
-    adapted: Adapted, kept: Kept, part: Part, run: int
+    adapted: Adapted, kept: Kept, part: Part, run: int, clean: Float[Tensor, "rows width"]
 ) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"]]:
     """Regularised logistic regression on the clean features, standardised as run ``run``'s head.
 
@@ -126,7 +162,6 @@ def _probe(
     from sklearn.linear_model import LogisticRegression
 
     head = adapted.head
-    clean = _features(adapted, kept, part)
     rows = torch.arange(0, len(clean), -(-len(clean) // PROBE_IMAGES), device=clean.device)
     standard = ((clean[rows] - head.shift[run]) / head.scale[run]).double().cpu().numpy()
     labels = _labels(kept, part)

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 
 from aptheory.devices import autocast
 from aptheory.errors import InputError
-from aptheory.methods.per_run import PerRun
 from aptheory.training.batchnorm import Fused
 from aptheory.training.drawing import POOL, Parts, parts_of
 from aptheory.training.epochs import epoch_done
@@ -191,14 +190,19 @@ class Loop:
             for prompt in self._prompts(place):
                 prompt.set_unit(unit)
         groups: list[dict[str, Any]] = []
+        stepped: set[nn.Parameter] = set()  # what several runs share is stepped once
         for k, progress in enumerate(self.progress):
             run = progress.run
             decay = recipe.weight_decay if run.weight_decay is None else run.weight_decay
             # Parameters by what they are decayed by and what their learning rate is measured in.
             alike: dict[tuple[float, float], list[nn.Parameter]] = {}
             for name, parameter in self.adapted.run_parameters(k):
+                if parameter in stepped:
+                    continue
+                stepped.add(parameter)
                 plain = name == "head.bias" and not recipe.decay_head_bias
-                alike.setdefault((0.0 if plain else decay, self._unit(name)), []).append(parameter)
+                key = (0.0 if plain else decay, self.adapted.unit_of(name))
+                alike.setdefault(key, []).append(parameter)
             for (weight_decay, unit), parameters in alike.items():
                 rate, share = _in_units(recipe.optimizer, unit)
                 groups.append(
@@ -219,11 +223,6 @@ class Loop:
         else:
             kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[recipe.optimizer]
             self.optimizer = kind(groups, **options)
-
-    def _unit(self, name: str) -> float:
-        """The unit of a parameter from `Adapted.run_parameters`; 1 where it has none."""
-        module = dict(self.adapted.named_modules()).get(name)
-        return module.unit if isinstance(module, PerRun) else 1.0
 
     # ---------------------------------------------------------------------------- one epoch
 

@@ -236,9 +236,31 @@ def test_run_is_a_quick_look_unless_told_otherwise():
         *("all", 3),
         None,
     )
-    assert whole.left_out() == "the full sweep"
-    some = SearchOptions(layers="all", seeds=3, epochs=5)
-    assert some.left_out() == "a quick look: 5 epochs instead of 20; --full is the whole sweep"
+    assert whole.left_out().startswith("the full sweep; prompts are read at the network's end and")
+    some = SearchOptions(layers="all", seeds=3, epochs=5, read="end")
+    assert some.left_out() == (
+        "a quick look: 5 epochs instead of 20; --full is the whole sweep; prompts are read at the "
+        "network's end alone; without --read also where the probes read best"
+    )
+
+
+def test_run_reads_prompts_at_the_end_and_where_the_probes_read_best(tmp_path):
+    from aptheory.cli.studies import SearchOptions
+
+    given = ["ap", "ap:shape=channel", "ap:read=3", "norm_tuning"]
+    assert SearchOptions().methods(given) == [
+        *("ap", "ap:read=best", "ap:shape=channel", "ap:shape=channel,read=best"),
+        *("ap:read=3", "norm_tuning"),
+    ]
+    assert SearchOptions(read="end").methods(given) == given
+    assert SearchOptions(read="best").methods(["ap", "lora"]) == ["ap:read=best", "lora"]
+    words = ["run", NETWORK, *TASK, "--layers", 11, "--seeds", 1, "--dry-run"]
+    assert "whose probe is best" not in done(*words, "--read", "end")
+    assert "the place whose probe is best" in done(*words)
+    assert "give end, best or both" in refused(*words, "--read", "middle")
+    file = tmp_path / "study.toml"
+    file.write_text(f'networks = ["{NETWORK}"]\ntasks = ["digits"]\n')
+    assert "leave out --read" in refused("run", file, "--read", "best")
 
 
 def test_run_needs_a_task_or_a_study_file(tmp_path):

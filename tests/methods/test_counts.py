@@ -37,6 +37,9 @@ VIT_BASE = {
     "vpt:tokens=100": 921_600,
     "vpt:tokens=200": 1_843_200,
     "vpt:tokens=50,deep=False": 38_400,
+    "vqt": 9_216,
+    "vqt:tokens=10": 92_160,
+    "vqt:tokens=10,read=6": 5 * 10 * 768,
     "vapt:tokens=1": 31_866,
     "vapt:tokens=5": 42_418,
     "vapt:tokens=10": 55_608,
@@ -80,6 +83,7 @@ def test_vit_base(vit_base, text):
 def test_the_head_is_counted_apart(vit_base):
     assert count(vit_base, "linear_probe", head=True) == 10 * 768 + 10
     assert count(vit_base, "vpt:tokens=5", head=True) == 46_080 + 7_690
+    assert count(vit_base, "vqt", head=True) == 9_216 + 10 * (768 + 12 * 768) + 10
 
 
 def test_several_runs_count_as_one(vit_base):

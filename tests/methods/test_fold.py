@@ -111,6 +111,7 @@ def test_fold_is_a_plain_network_with_the_same_outputs(nets, images, name, text)
         ("registers", "ap:layer=1", "differs from position to position"),  # registers have none
         ("vit", "vp:frame=5,shrink=True", "resized"),
         ("vit", "vpt", "tokens"),
+        ("vit", "vqt", "does not ask"),
         ("vit", "vapt", "tokens"),
         ("vit", "gate_vpt", "tokens"),
         ("vit", "e2vpt", "tokens"),

@@ -24,9 +24,10 @@ VARIANTS = (
     "layer_probe:layer=4,pooling=all",
     "norm_tuning:scale=False",
     "vpt:deep=False,tokens=3",
+    "vqt:tokens=2",
     "vapt:variant=paper",
 )
-TOKENS_ONLY = ("vpt", "vapt", "gate_vpt", "e2vpt", "adapter")
+TOKENS_ONLY = ("vpt", "vqt", "vapt", "gate_vpt", "e2vpt", "adapter")
 CASES = [
     (name, text)
     for name in (VIT, CNN)
@@ -77,7 +78,8 @@ def test_first_layer_is_the_first_place_that_feels_it(nets, images, name, text):
         before = net.run(images, stop=first)
         assert torch.allclose(adapted.net.run(images, stop=first), before, rtol=0, atol=1e-12)
         assert torch.allclose(adapted.rest(before), adapted(images), rtol=0, atol=1e-12)
-        if first not in adapted.places and first != adapted.exit:
+        unchanged = bool(adapted.summaries.width)  # blocks that are only asked
+        if first not in adapted.places and first != adapted.exit and not unchanged:
             after = net.run(before, start=first, stop=first + 1)
             own = adapted.net.run(before, start=first, stop=first + 1)
             assert not torch.allclose(own, after), "a later place would have done"
@@ -205,6 +207,7 @@ def test_applicable_knows_what_fits(nets32):
     ("name", "text", "words"),
     [
         (CNN, "vpt", "makes no sense"),
+        (CNN, "vqt", "makes no sense"),
         (CNN, "vapt", "makes no sense"),
         (CNN, "gate_vpt", "makes no sense"),
         (CNN, "e2vpt", "makes no sense"),
@@ -239,6 +242,7 @@ def test_what_makes_no_sense_says_so(nets32, name, text, words):
         ("norm_tuning:kind=instance", "kind must be"),
         ("layer_probe:pooling=max", "pooling must be"),
         ("vpt:tokens=0", "at least 1"),
+        ("vqt:tokens=0", "at least 1"),
         ("vapt:variant=new", "variant must be"),
         ("vapt:hidden=0", "at least 1"),
         ("gate_vpt:deep=True", "shallow"),
