@@ -253,14 +253,14 @@ def _try(
         return None
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: Exception, failed: str = "torch.fx cannot follow its forward") -> str:
     """Why a trace failed, in words that go after "since": where it happened, and what."""
     if isinstance(error, graph.SplitError):
         return str(error).rstrip(".")
     lines = str(error).strip().splitlines()
     what = type(error).__name__ + (f": {lines[0].rstrip('.')}" if lines else "")
     where = graph.where_raised(error.__traceback__)
-    return f"torch.fx cannot follow its forward ({where or 'no line of it'}; {what})"
+    return f"{failed} ({where or 'no line of it'}; {what})"
 
 
 def _helps(root: nn.Module, old: graph.Trace, new: graph.Trace, name: str) -> bool:

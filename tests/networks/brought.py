@@ -119,7 +119,51 @@ def branches_on_shapes(net, x):
 
 
 def reads_a_value(net, x):
-    return net.head(net.backbone(x / x.abs().amax().item()).mean(1))
+    return net.head(net.backbone(x / net.head.weight.abs().amax().item()).mean(1))
+
+
+def mixes(over_images: Callable) -> Callable:
+    """Tokens that ``over_images`` changes with the other images of the batch."""
+
+    def steps(net, x):
+        return net.head(net.backbone.encoder(over_images(net.backbone.patches(x))).mean(1))
+
+    return steps
+
+
+def attends_to_images(z):
+    q = F.layer_norm(z.flatten(1), [z[0].numel()])
+    return z + (q @ q.T / z[0].numel()).softmax(-1).matmul(q).view_as(z)
+
+
+MIXING = {
+    "the batch's mean": lambda z: z - z.mean(0, keepdim=True),
+    "the batch's largest value": lambda z: z / z.abs().amax().item(),
+    "batch norm in training": lambda z: F.batch_norm(
+        z.transpose(1, 2), None, None, training=True
+    ).transpose(1, 2),
+    "attention over images": attends_to_images,
+    "the images before": lambda z: z.cumsum(0),
+    "a neighbour": lambda z: z + z.flip(0),
+}
+
+
+class Unfixed(nn.Module):
+    """BatchNorm that keeps no statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.layers = nn.Sequential(*(self.block() for _ in range(4)))
+        self.head = nn.Linear(8, 5)
+
+    @staticmethod
+    def block() -> nn.Module:
+        norm = nn.BatchNorm2d(8, track_running_stats=False)
+        return nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), norm, nn.Conv2d(8, 8, 1))
+
+    def forward(self, x):
+        return self.head(self.layers(self.stem(x)).mean((2, 3)))
 
 
 def loops_over_images(net, x):

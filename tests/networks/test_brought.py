@@ -158,6 +158,21 @@ REFUSED = {
     ),
     "dropout that is always on": (lambda: Tokens(brought.draws), "draws random numbers"),
     "two outputs": (lambda: Tokens(brought.returns_two), r"several tensors \(0, 1\).*output=0"),
+    **{
+        f"images that are mixed by {how}": (
+            lambda over_images=over_images: Tokens(brought.mixes(over_images)),
+            r"mixes the images of a batch: what enters backbone\.encoder\.layers\.0 changes",
+        )
+        for how, over_images in brought.MIXING.items()
+    },
+    "logits that are mixed": (
+        lambda: Tokens(lambda net, x: net.head(net.backbone(x).mean(1)).softmax(0)),
+        "mixes the images of a batch: its output changes",
+    ),
+    "BatchNorm without statistics": (
+        brought.Unfixed,
+        r"\(layers\.0\.1 normalises by the batch's own statistics\): what enters layers\.1",
+    ),
     "no places": (
         lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         "fewer than two layers with weights",
