@@ -65,8 +65,9 @@ ALIKE: dict[str, dict[str, Any]] = {
     "RegNet": {"embedding_size": 16, **STAGES, "hidden_sizes": [16, 32], "groups_width": 8},
     "Bit": {"embedding_size": 16, **STAGES, "hidden_sizes": [16, 32], "num_groups": 4},
     "Levit": {"image_size": 224},
+    "Pvt": {"image_size": 64},
     "ImageGPT": {"n_embd": 24, "n_layer": 2, "n_head": 2},
-    "MobileNetV1 MobileNetV2 MobileViT MobileViTV2 PoolFormer Segformer Pvt PvtV2 Cvt": {},
+    "MobileNetV1 MobileNetV2 MobileViT MobileViTV2 PoolFormer Segformer PvtV2 Cvt": {},
     "EfficientNet Hiera FocalNet HGNetV2 PPLCNet SwiftFormer TextNet Siglip2": {},
 }
 SMALL = {kind: settings for kinds, settings in ALIKE.items() for kind in kinds.split()}

@@ -83,9 +83,8 @@ def find_chain(
 ) -> Chain:
     """Trace a model, opening what hides a list of blocks, until the leaves are its blocks.
 
-    Where that gives fewer than six layers, plain sequences of single convolutions are opened too,
-    and then maps of one resolution that live side by side are taken together. ``blocks`` names
-    the blocks instead.
+    Where that gives fewer than six layers, plain sequences of single convolutions are opened too.
+    ``blocks`` names the blocks instead.
 
     Raises:
         TooFewLayers: it is no chain; says what stands in the way.
@@ -101,9 +100,6 @@ def find_chain(
     if chain.count() < WANTED:
         finer, opened = _open(root, traced, opened, attempt, _open_sequences)
         chain = max(chain, Chain(root, finer, classifier), key=Chain.count)
-        if chain.count() < WANTED:
-            together = Chain(root, chain.trace, classifier, side_by_side=True)
-            chain = max(chain, together, key=Chain.count)
     if chain.count() < FEWEST:
         raise TooFewLayers(_why_too_few(root, chain, failures))
     return chain
@@ -305,14 +301,13 @@ class Chain:
         traced: graph.Trace,
         classifier: Classifier,
         *,
-        side_by_side: bool = False,
         named: Sequence[str] = (),
     ):
         self.root = root
         self.trace = traced
-        self.settings: dict[str, Any] = {"side_by_side": side_by_side, "named": named}
+        self.named = named
         self.classifier = classifier
-        cuts = traced.cuts(side_by_side=side_by_side)
+        cuts = traced.cuts()
         begins = classifier.position(root, traced)
         if begins is not None:
             cuts = [cut for cut in cuts if cut.position < begins]
@@ -346,7 +341,7 @@ class Chain:
 
     def again(self) -> Chain:
         """The same chain of the same trace, after more has become known of the trace."""
-        return Chain(self.root, self.trace, self.classifier, **self.settings)
+        return Chain(self.root, self.trace, self.classifier, named=self.named)
 
     def count(self) -> int:
         """How many places there would be."""

@@ -87,9 +87,25 @@ def split(
     except InputError:
         raise
     except Exception as error:
+        _try_forward(module, name, shape)
         raise InputError(f"{name} cannot be split into layers: {reason_of(error)}.") from error
     _verify(module, found, name, shape)
     return found
+
+
+def _try_forward(module: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
+    """Raises InputError where the forward itself fails on two images."""
+    parameter = next(module.parameters(), torch.zeros(()))
+    images = torch.zeros(2, *shape, device=parameter.device, dtype=parameter.dtype)
+    try:
+        with torch.no_grad():
+            module(images)
+    except Exception as error:  # whatever a forward may raise
+        reason = reason_of(error, f"its forward fails on images of {shape}")
+        raise InputError(
+            f"{name} cannot be used: {reason}; give another input_shape=, or a module whose "
+            "forward takes such images."
+        ) from error
 
 
 # ------------------------------------------------------------------------------- the analysis
@@ -129,6 +145,9 @@ def structural_copy(module: nn.Module) -> nn.Module:
     known: dict[int, Any] = {
         id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()
     }
+    for part in module.modules():  # weights that hooks make of others, as weight_norm and pruning
+        made = [v for v in vars(part).values() if isinstance(v, Tensor) and not v.is_leaf]
+        known |= {id(value): value.detach() for value in made}
     return copy.deepcopy(module, known)
 
 

@@ -66,8 +66,11 @@ def unwrap(module: Any) -> nn.Module:
             break
         module = inner
     _check(module)
-    for part in module.modules():  # Module.compile(): the compiled call is another computation
-        part._compiled_call_impl = None
+    for part in module.modules():  # compiled, it is another computation by the last bits
+        part._compiled_call_impl = None  # Module.compile()
+        original = part._modules.get("_orig_mod")  # torch.compile(module)
+        if original is not None:
+            vars(part)["forward"] = original.__call__
     return module
 
 

@@ -303,3 +303,80 @@ class Around(nn.Module):
 
     def forward(self, x):
         return self.inner(x)
+
+
+class Trained(nn.Module):
+    """Of the shape of a Lightning module: the network beside what trains it."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.net, self.loss = inner, nn.CrossEntropyLoss()
+        self.teacher = Tokens()
+        self._trainer = None
+
+    @property
+    def trainer(self):
+        raise RuntimeError("not attached to a trainer")
+
+    def training_step(self, batch, batch_idx):
+        return self.loss(self(batch[0]), batch[1])
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def distributed(inner: nn.Module, folder) -> nn.Module:
+    """In DistributedDataParallel, of one process."""
+    group = torch.distributed
+    if not group.is_initialized():
+        store = group.FileStore(str(folder / "store"), 1)
+        group.init_process_group("gloo", store=store, rank=0, world_size=1)
+    return nn.parallel.DistributedDataParallel(inner)
+
+
+def adapted_by_peft(**settings) -> nn.Module:
+    import peft
+
+    config = peft.LoraConfig(r=2, target_modules=["inner"], init_lora_weights=False, **settings)
+    return peft.get_peft_model(Tokens(), config)
+
+
+def with_weight_norm(norm: Callable) -> nn.Module:
+    module = Tokens()
+    for block in module.backbone.encoder.layers:
+        norm(block.inner)
+    norm(module.head)
+    return module
+
+
+def pruned(module: nn.Module) -> nn.Module:
+    """Its weights are made of others by a hook."""
+    from torch.nn.utils import prune
+
+    return prune.l1_unstructured(module, "weight", 0.5)
+
+
+class TwoStreams(nn.Module):
+    """Two streams of one shape that meet: through their layers not everything passes."""
+
+    def __init__(self, meet: Callable, tail: int = 3):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, 2, 1)
+        self.left, self.right, self.tail = (
+            nn.Sequential(*(Maps.block() for _ in range(count))) for count in (4, 4, tail)
+        )
+        self.head = nn.Linear(16, 5)
+        self.meet = meet
+
+    def forward(self, x):
+        x = x if self.stem is None else self.stem(x)
+        return self.head(self.tail(self.meet(self.left(x), self.right(x))).mean((2, 3)))
+
+
+def apart() -> nn.Module:
+    """Two streams that share nothing before they meet."""
+    module = TwoStreams(torch.add, tail=0)
+    module.stem = None
+    module.left.insert(0, nn.Conv2d(3, 16, 3))
+    module.right.insert(0, nn.Conv2d(3, 16, 3))
+    return module
