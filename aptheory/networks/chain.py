@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from aptheory.networks import trace as graph
 from aptheory.networks.classifier import Classifier
@@ -83,8 +83,8 @@ def find_chain(
 ) -> Chain:
     """Trace a model, opening what hides a list of blocks, until the leaves are its blocks.
 
-    Where that gives fewer than six layers, plain sequences of single convolutions are opened too.
-    ``blocks`` names the blocks instead.
+    Where that gives fewer than six layers, plain sequences of single convolutions are opened too,
+    and blocks that return more than a tensor. ``blocks`` names the blocks instead.
 
     Raises:
         TooFewLayers: it is no chain; says what stands in the way.
@@ -99,6 +99,9 @@ def find_chain(
     chain = Chain(root, traced, classifier)
     if chain.count() < WANTED:
         finer, opened = _open(root, traced, opened, attempt, _open_sequences)
+        chain = max(chain, Chain(root, finer, classifier), key=Chain.count)
+    if chain.count() < WANTED:
+        finer, opened = _open(root, chain.trace, opened, attempt, _open_packed)
         chain = max(chain, Chain(root, finer, classifier), key=Chain.count)
     if chain.count() < FEWEST:
         raise TooFewLayers(_why_too_few(root, chain, failures))
@@ -237,6 +240,13 @@ def _open_lists(module: nn.Module, traced: graph.Trace, name: str) -> set[str]:
 def _open_sequences(module: nn.Module, traced: graph.Trace, name: str) -> set[str]:
     """A plain sequence, whatever it holds."""
     return {name} if _is_plain_list(module) and len(list(module.children())) > 1 else set()
+
+
+def _open_packed(module: nn.Module, traced: graph.Trace, name: str) -> set[str]:
+    """What returns a tensor with other things, in which the next block finds it."""
+    values = [traced.values[n] for n in traced.nodes if n.op == "call_module" and n.target == name]
+    packed = any(not isinstance(value, Tensor) and tensors_of(value) for value in values)
+    return {name} if packed else set()
 
 
 def _try(

@@ -269,7 +269,7 @@ def _verify(module: nn.Module, found: Split, name: str, shape: tuple[int, int, i
         with torch.no_grad():
             returned = module(pair.clone())
             _note_output(found, returned)
-            _check_finite(found.pick(returned)[-1], name)
+            _check_output(found.pick(returned)[-1], name)
             reason = (
                 _differs(module, found, pair, returned)
                 or _mixes(module, found, pair, beside)
@@ -292,7 +292,12 @@ def _note_output(found: Split, returned: Any) -> None:
         found.notes.append(f"output {key}: it also returns {', '.join(others)}; output= chooses")
 
 
-def _check_finite(output: Tensor, name: str) -> None:
+def _check_output(output: Tensor, name: str) -> None:
+    if not output.is_floating_point():
+        raise InputError(
+            f"{name} returns {str(output.dtype).removeprefix('torch.')} and no logits or features: "
+            "give the module whose output they are."
+        )
     if not output.isfinite().all():
         raise InputError(
             f"{name} gives numbers that are not finite for random images: its weights are "
@@ -308,6 +313,7 @@ def _of_one_image(expected: Tensor, count: int) -> Tensor:
 def _differs(module: nn.Module, found: Split, x: Tensor, returned: Any) -> str | None:
     """Why the pieces are not the model on these images; None where they are."""
     images = x
+    x = x.clone()  # which a piece may write to
     expected = _of_one_image(found.pick(returned), len(x))
     many = f"{len(x)} image{'s' * (len(x) > 1)}"
     for i, piece in enumerate(found.pieces):

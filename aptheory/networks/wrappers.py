@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from aptheory.errors import InputError
 
@@ -77,6 +78,10 @@ def unwrap(module: Any) -> nn.Module:
 def _check(module: nn.Module) -> None:
     """Refuse what has no weights that a method could stand beside, or takes more than images."""
     kind = type(module).__name__
+    if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
+        raise InputError(
+            f"this {kind} has lazy layers, whose weights have no shape yet: run it once on images."
+        )
     if any(parameter.is_meta for parameter in module.parameters()):
         raise InputError(
             f"the weights of this {kind} are on the meta device, shapes without numbers: give it "
@@ -89,6 +94,11 @@ def _check(module: nn.Module) -> None:
         )
     words = inspect.signature(module.forward).parameters.values()
     needed = [word.name for word in words if word.default is word.empty and word.kind not in _ANY]
+    if any(word.kind == word.KEYWORD_ONLY and word.name in needed for word in words):
+        raise InputError(
+            f"the forward of this {kind} takes {' and '.join(needed)} by keyword: wrap it in a "
+            "module whose forward takes the images alone."
+        )
     if len(needed) > 1:
         raise InputError(
             f"the forward of this {kind} needs {' and '.join(needed)}: wrap it in a module whose "

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import aptheory as ap
+from aptheory.networks.geometry import BANDS, Axes, read_tokens
 from tests.networks import brought
 from tests.networks.brought import SHAPE, Around, Maps, Tokens, vit
 
@@ -191,6 +192,16 @@ def test_wrappers_are_taken_off(wrapper, tmp_path):
         twin = net.share()  # what methods train
         for layer in net.layers:
             assert torch.equal(twin.run(net.run(x, stop=layer), start=layer), expected)
+
+
+def test_a_border_that_answers_late_is_no_row_of_prefix_tokens():
+    rows, columns = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
+    response = torch.zeros(2 * BANDS, 64, 1)
+    response[(rows // 2).flatten(), torch.arange(64)] = 1
+    response[BANDS + (columns // 2).flatten(), torch.arange(64)] = 1
+    response[1, :8] = 2  # the first row sees the second band most
+    assert read_tokens(response, (3, 64, 64)) == Axes("tokens", grid=(8, 8))
+    assert read_tokens(response[:, 8:], (3, 64, 64)).grid == (7, 8)
 
 
 REFUSED = {
