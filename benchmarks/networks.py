@@ -1,6 +1,6 @@
 """Try networks that people use, from end to end, and say of each what works and what does not.
 
-    python -m benchmarks.networks --quick             # a few of each kind, printed
+    python -m benchmarks.networks --quick             # a dozen shapes, in seconds, printed
     python -m benchmarks.networks                     # all -> benchmarks/networks.md; it resumes
     python -m benchmarks.networks resnet vit          # those whose name holds one of these words
 
@@ -36,7 +36,7 @@ HERE = Path(__file__).parent
 STEPS = ("split", "profile", "ap", "vpt", "lora", "norm_tuning")
 QUICK = (
     *("own/tokens", "own/headless", "own/behind", "own/shuffled", "own/squeeze", "own/channels"),
-    *("timm/vit_tiny_patch16_224", "torchvision/resnet18", "transformers/Dinov2"),
+    *("own/dino", "own/encoder", "own/windows", "own/mixer", "own/half", "transformers/Dinov2"),
 )
 SECONDS = 200
 """Of processor time, for one network."""
@@ -276,7 +276,7 @@ def write(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("words", nargs="*", help="names that hold one of these; all without any")
-    parser.add_argument("--quick", action="store_true", help="a few of each kind")
+    parser.add_argument("--quick", action="store_true", help="a dozen shapes")
     parser.add_argument("--rows", type=Path, default=Path("runs/networks.json"))
     parser.add_argument("--seconds", type=int, default=SECONDS, help="for one network")
     settings = parser.parse_args()
