@@ -191,4 +191,4 @@ def _own() -> dict[str, Callable[[], Made]]:
 if __name__ == "__main__":
     from timm import list_modules
 
-    SMALLEST.write_text(json.dumps([smallest(family) for family in list_modules()]) + "\n")
+    SMALLEST.write_text(json.dumps([smallest(f) for f in list_modules()], indent=1))
