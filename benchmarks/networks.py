@@ -253,8 +253,8 @@ def _told(reason: str) -> str:
     return re.sub(r"/\S*/(site-packages|tests|benchmarks)/", r"\1/", reason)
 
 
-def write(rows: list[dict[str, Any]], path: Path) -> None:
-    """The whole page."""
+def write(rows: list[dict[str, Any]], left: list[str], path: Path) -> None:
+    """The whole page; ``left`` names the networks that were not tried yet."""
     import timm
     import torch
 
@@ -270,7 +270,8 @@ def write(rows: list[dict[str, Any]], path: Path) -> None:
         "recomputed where the kernel is fused, relative to their largest value.",
         "",
     ]
-    path.write_text("\n".join([*head, *table(rows), "", summary(rows), ""]))
+    untried = [f"Not tried yet ({len(left)}): {', '.join(left)}.", ""] if left else []
+    path.write_text("\n".join([*head, *table(rows), "", *untried, summary(rows), ""]))
 
 
 def main() -> None:
@@ -300,7 +301,8 @@ def main() -> None:
         if whole:
             settings.rows.parent.mkdir(parents=True, exist_ok=True)
             settings.rows.write_text(json.dumps(list(known.values()), indent=1))
-            write([known[n] for n in names if n in known], HERE / "networks.md")
+            tried = [known[n] for n in names if n in known]
+            write(tried, [n for n in names if n not in known], HERE / "networks.md")
     print(summary([known[name] for name in names]))
 
 
