@@ -4,6 +4,8 @@ All families of timm (the smallest model of each, `smallest.json`), torchvision'
 vision models of Hugging Face from small configurations, towers of open_clip, and modules as
 research code writes them. Images are small, so that a processor tries them all in an hour; a
 network that has one size keeps it.
+
+    python -m benchmarks.network_catalogue      # makes smallest.json again, of another timm
 """
 
 from __future__ import annotations
@@ -18,6 +20,14 @@ Made = tuple[Any, dict[str, Any]]
 SIDE = 96
 
 
+LARGE = (
+    *("_32gf", "_128gf", "_16gf", "_8gf", "3_2gf", "_h_14", "_l_", "_large", "_v2_l", "_v2_m"),
+    *("_b3", "_b4", "_b5", "_b6", "_b7", "_base", "swin_b", "swin_s", "swin_v2_b", "swin_v2_s"),
+    *("convnext_small", "161", "169", "201", "101", "152", "vgg13", "vgg16", "vgg19", "vit_b_16"),
+)
+"""Sizes of torchvision's families of which smaller ones are tried."""
+
+
 def catalogue() -> dict[str, Callable[[], Made]]:
     """All of them; nothing is built before it is asked for."""
     return {**_own(), **_transformers(), **_torchvision(), **_open_clip(), **_timm()}
@@ -27,8 +37,27 @@ def _image(side: int) -> dict[str, Any]:
     return {"input_shape": (3, side, side)}
 
 
+SMALLEST = Path(__file__).parent / "smallest.json"
+
+
+def smallest(family: str) -> str:
+    """The model of a family with the fewest parameters; timm's stand-ins for tests are left out."""
+    import timm
+    import torch
+
+    sizes = {}
+    for name in timm.list_models(module=family, exclude_filters="test_*"):
+        try:
+            with torch.device("meta"):
+                module = timm.create_model(name)
+        except Exception:  # some cannot be built without memory
+            module = timm.create_model(name)
+        sizes[name] = sum(p.numel() for p in module.parameters())
+    return min(sizes, key=lambda name: (sizes[name], name))
+
+
 def _timm() -> dict[str, Callable[[], Made]]:
-    names = json.loads((Path(__file__).parent / "smallest.json").read_text())
+    names = json.loads(SMALLEST.read_text())
     return {f"timm/{model}": lambda model=model: (model, _image(SIDE)) for model in names}
 
 
@@ -46,9 +75,8 @@ def _torchvision() -> dict[str, Callable[[], Made]]:
             extra = {"image_size": SIDE}
         return models.get_model(name, weights=None, **extra), _image(side)
 
-    heavy = ("_7gf", "_32gf", "_128gf", "_16gf", "_h_14", "_l_", "b5", "b6", "b7", "_large")
     classifiers = models.list_models(module=models)
-    names = [name for name in classifiers if not any(word in name for word in heavy)]
+    names = [name for name in classifiers if not any(size in name for size in LARGE)]
     return {f"torchvision/{name}": lambda name=name: make(name) for name in names}
 
 
@@ -65,8 +93,9 @@ ALIKE: dict[str, dict[str, Any]] = {
     "RegNet": {"embedding_size": 16, **STAGES, "hidden_sizes": [16, 32], "groups_width": 8},
     "Bit": {"embedding_size": 16, **STAGES, "hidden_sizes": [16, 32], "num_groups": 4},
     "Levit": {"image_size": 224},
+    "Pvt": {"image_size": 64},
     "ImageGPT": {"n_embd": 24, "n_layer": 2, "n_head": 2},
-    "MobileNetV1 MobileNetV2 MobileViT MobileViTV2 PoolFormer Segformer Pvt PvtV2 Cvt": {},
+    "MobileNetV1 MobileNetV2 MobileViT MobileViTV2 PoolFormer Segformer PvtV2 Cvt": {},
     "EfficientNet Hiera FocalNet HGNetV2 PPLCNet SwiftFormer TextNet Siglip2": {},
 }
 SMALL = {kind: settings for kinds, settings in ALIKE.items() for kind in kinds.split()}
@@ -120,6 +149,7 @@ def _own() -> dict[str, Callable[[], Made]]:
     import torch
     from torch import nn
 
+    from benchmarks.further_networks import FURTHER
     from benchmarks.research_networks import RESEARCH
     from tests.networks import brought
     from tests.networks.brought import Around, Maps, Tokens, vit
@@ -149,6 +179,16 @@ def _own() -> dict[str, Callable[[], Made]]:
         "random": lambda: Tokens(brought.draws),
     }
     side = brought.SHAPE[-1]
+    further = {
+        f"own/{name}": lambda make=make, shape=shape: (make(), {"input_shape": shape})
+        for name, (make, shape) in FURTHER.items()
+    }
     return {
         f"own/{name}": lambda make=make: (make(), _image(side)) for name, make in makers.items()
-    }
+    } | further
+
+
+if __name__ == "__main__":
+    from timm import list_modules
+
+    SMALLEST.write_text(json.dumps([smallest(f) for f in list_modules()], indent=1))

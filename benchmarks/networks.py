@@ -1,14 +1,15 @@
 """Try networks that people use, from end to end, and say of each what works and what does not.
 
-    python -m benchmarks.networks --quick             # a few of each kind, printed
+    python -m benchmarks.networks --quick             # a dozen shapes, in seconds, printed
     python -m benchmarks.networks                     # all -> benchmarks/networks.md; it resumes
     python -m benchmarks.networks resnet vit          # those whose name holds one of these words
 
 The networks are those of `benchmarks.network_catalogue`, all with random weights. Of each: it
-splits, and its output equals the model's own bit for bit from every place; it profiles with the
-default measures; a prompt trains two steps at three places; VPT, LoRA and norm tuning train two
-steps. A refusal is an `InputError`, a sentence; anything else that is raised, and a difference of
-one bit, is wrong.
+splits, and its output equals the model's own bit for bit from every place; its attention is seen
+without changing the output, and where it is fused recomputed to within ATTENTION_ERROR; it profiles
+with the default measures; a prompt trains two steps at three places; VPT, LoRA and norm tuning
+train two steps. A refusal is an `InputError`, a sentence; anything else that is raised, and a
+difference of one bit, is wrong.
 
 Each network runs in a process of its own on one thread, with a limit of processor time and of
 memory; the rows are kept in ``--rows`` and go on from there.
@@ -21,6 +22,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import warnings
@@ -34,11 +36,13 @@ HERE = Path(__file__).parent
 STEPS = ("split", "profile", "ap", "vpt", "lora", "norm_tuning")
 QUICK = (
     *("own/tokens", "own/headless", "own/behind", "own/shuffled", "own/squeeze", "own/channels"),
-    *("timm/vit_tiny_patch16_224", "torchvision/resnet18", "transformers/Dinov2"),
+    *("own/dino", "own/encoder", "own/windows", "own/mixer", "own/half", "transformers/Dinov2"),
 )
 SECONDS = 200
 """Of processor time, for one network."""
 GIGABYTES = 8
+ATTENTION_ERROR = 1e-4
+"""Of probabilities @ values, relative to their largest value."""
 PLACES = 12
 """From how many the output is compared; all of a network that has no more."""
 SHARED = (
@@ -66,6 +70,7 @@ def check(name: str) -> dict[str, Any]:
         return {**row, "split": str(error)}
     row |= {"places": len(net.layers), "last": net.layers[-1].name, "notes": list(net.notes)}
     row["split"] = _bit_for_bit(net)
+    row |= _attention(net)
     task = _task(net)
     for step in STEPS[1:]:
         try:
@@ -110,6 +115,36 @@ def _bit_for_bit(net: Any) -> str:
             if not torch.equal(net.run(z, start=layer.index), expected):
                 return f"wrong: from {layer.name} on it differs from the model"
     return "ok"
+
+
+def _attention(net: Any) -> dict[str, Any]:
+    """How many attention layers are seen, and how far the recomputed ones are off."""
+    import torch
+
+    from aptheory.networks.attention import (
+        attention_error,
+        observe_attention,
+        unplaced_attention_layers,
+    )
+
+    sites = unplaced_attention_layers(net)
+    if not sites:
+        return {}
+    seen: list[str] = []
+    x = torch.randn(1, *net.input_shape).to(net.dtype)
+    with torch.no_grad():
+        expected = net(x)
+        with observe_attention(net, lambda site, _: seen.append(site.name), sites):
+            observed = net(x)
+    error = max(attention_error(net, x).values(), default=0.0)
+    row = {"attention": len(sites), "attention_error": error}
+    if not torch.equal(observed, expected):
+        row["split"] = "wrong: watching its attention changes its output"
+    elif sorted(seen) != sorted(site.name for site in sites):
+        row["split"] = "wrong: some of its attention is missed"
+    elif error > ATTENTION_ERROR:
+        row["split"] = f"wrong: its recomputed attention is off by {error:.1g}"
+    return row
 
 
 def _task(net: Any) -> Any:
@@ -201,19 +236,25 @@ def summary(rows: list[dict[str, Any]]) -> str:
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
     """The lines of the table."""
-    yield f"| network | places | {' | '.join(STEPS)} | reason |"
-    yield f"|---|---:|{'---|' * len(STEPS)}---|"
+    yield f"| network | places | attention | error | {' | '.join(STEPS)} | reason |"
+    yield f"|---|---:|---:|---:|{'---|' * len(STEPS)}---|"
     for row in rows:
         marks = ["yes" if row.get(step) == "ok" else "no" for step in STEPS]
-        reasons = dict.fromkeys(str(row[s]) for s in STEPS if row.get(s, "ok") != "ok")
+        reasons = dict.fromkeys(_told(str(row[s])) for s in STEPS if row.get(s, "ok") != "ok")
+        error = f"{row['attention_error']:.0e}" if row.get("attention_error") else ""
         yield (
-            f"| {row['network']} | {row.get('places', '')} | {' | '.join(marks)} | "
-            f"{'; '.join(reasons).replace('|', '/')} |"
+            f"| {row['network']} | {row.get('places', '')} | {row.get('attention', '')} | {error} "
+            f"| {' | '.join(marks)} | {'; '.join(reasons).replace('|', '/')} |"
         )
 
 
-def write(rows: list[dict[str, Any]], path: Path) -> None:
-    """The whole page."""
+def _told(reason: str) -> str:
+    """A reason without the folders of this machine."""
+    return re.sub(r"/\S*/(site-packages|tests|benchmarks)/", r"\1/", reason)
+
+
+def write(rows: list[dict[str, Any]], left: list[str], path: Path) -> None:
+    """The whole page; ``left`` names the networks that were not tried yet."""
     import timm
     import torch
 
@@ -224,16 +265,19 @@ def write(rows: list[dict[str, Any]], path: Path) -> None:
         f"{torch.__version__}, float32, random weights). Right: it splits, its output equals the "
         "model's own bit for bit from every place, it profiles with the default measures, and a "
         "prompt trains at the image, in the middle and at the classifier's input. Refused: one "
-        "sentence says why.",
+        "sentence says why. Attention: how many layers' attention over positions is seen while "
+        "the output stays the same bit for bit; the error is that of probabilities @ values, "
+        "recomputed where the kernel is fused, relative to their largest value.",
         "",
     ]
-    path.write_text("\n".join([*head, *table(rows), "", summary(rows), ""]))
+    untried = [f"Not tried yet ({len(left)}): {', '.join(left)}.", ""] if left else []
+    path.write_text("\n".join([*head, *table(rows), "", *untried, summary(rows), ""]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("words", nargs="*", help="names that hold one of these; all without any")
-    parser.add_argument("--quick", action="store_true", help="a few of each kind")
+    parser.add_argument("--quick", action="store_true", help="a dozen shapes")
     parser.add_argument("--rows", type=Path, default=Path("runs/networks.json"))
     parser.add_argument("--seconds", type=int, default=SECONDS, help="for one network")
     settings = parser.parse_args()
@@ -257,7 +301,8 @@ def main() -> None:
         if whole:
             settings.rows.parent.mkdir(parents=True, exist_ok=True)
             settings.rows.write_text(json.dumps(list(known.values()), indent=1))
-            write([known[n] for n in names if n in known], HERE / "networks.md")
+            tried = [known[n] for n in names if n in known]
+            write(tried, [n for n in names if n not in known], HERE / "networks.md")
     print(summary([known[name] for name in names]))
 
 

@@ -77,7 +77,8 @@ def block_names(net: Network, blocks: list[Layer], method: str) -> list[str]:
         if len(found) != 1:
             raise InputError(
                 f"{method} needs one block with one attention at each place, and place "
-                f"{layer.index} of {net.name} has {len(found)}; load it with granularity='block'"
+                f"{layer.index} of {net.name} has {len(found)}; load it with "
+                "granularity='block' or blocks="
             )
         names.append(found[0])
     return names

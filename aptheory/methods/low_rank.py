@@ -89,9 +89,10 @@ class LoRA(Method):
                 if any(name == target or name.endswith(f".{target}") for target in self.targets)
             ]
         if not found:
+            named = "" if self.targets is None else f" that matches {', '.join(self.targets)}"
             raise InputError(
-                f"lora finds no linear layer or ungrouped convolution in the blocks of {net.name} "
-                f"that matches {self.targets}"
+                f"lora finds no linear layer or ungrouped convolution in the blocks of {net.name}"
+                f"{named}: choose other targets or another method."
             )
         return found
 

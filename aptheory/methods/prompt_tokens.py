@@ -56,7 +56,7 @@ def token_blocks(net: Network, method: str, *, each: bool = True) -> list[Layer]
             if len(attentive) > 1:
                 raise InputError(
                     f"{method} acts on every block, and {len(attentive)} lie behind place "
-                    f"{layer.index} of {net.name}: load it with granularity='block'"
+                    f"{layer.index} of {net.name}: load it with granularity='block' or blocks="
                 )
     return blocks
 

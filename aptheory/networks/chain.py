@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from aptheory.networks import trace as graph
 from aptheory.networks.classifier import Classifier
@@ -84,8 +84,7 @@ def find_chain(
     """Trace a model, opening what hides a list of blocks, until the leaves are its blocks.
 
     Where that gives fewer than six layers, plain sequences of single convolutions are opened too,
-    and then maps of one resolution that live side by side are taken together. ``blocks`` names
-    the blocks instead.
+    and blocks that return more than a tensor. ``blocks`` names the blocks instead.
 
     Raises:
         TooFewLayers: it is no chain; says what stands in the way.
@@ -101,9 +100,9 @@ def find_chain(
     if chain.count() < WANTED:
         finer, opened = _open(root, traced, opened, attempt, _open_sequences)
         chain = max(chain, Chain(root, finer, classifier), key=Chain.count)
-        if chain.count() < WANTED:
-            together = Chain(root, chain.trace, classifier, side_by_side=True)
-            chain = max(chain, together, key=Chain.count)
+    if chain.count() < WANTED:
+        finer, opened = _open(root, chain.trace, opened, attempt, _open_packed)
+        chain = max(chain, Chain(root, finer, classifier), key=Chain.count)
     if chain.count() < FEWEST:
         raise TooFewLayers(_why_too_few(root, chain, failures))
     return chain
@@ -243,6 +242,13 @@ def _open_sequences(module: nn.Module, traced: graph.Trace, name: str) -> set[st
     return {name} if _is_plain_list(module) and len(list(module.children())) > 1 else set()
 
 
+def _open_packed(module: nn.Module, traced: graph.Trace, name: str) -> set[str]:
+    """What returns a tensor with other things, in which the next block finds it."""
+    values = [traced.values[n] for n in traced.nodes if n.op == "call_module" and n.target == name]
+    packed = any(not isinstance(value, Tensor) and tensors_of(value) for value in values)
+    return {name} if packed else set()
+
+
 def _try(
     retrace: Retrace, failures: dict[str, str], opened: set[str], name: str
 ) -> graph.Trace | None:
@@ -253,14 +259,14 @@ def _try(
         return None
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: Exception, failed: str = "torch.fx cannot follow its forward") -> str:
     """Why a trace failed, in words that go after "since": where it happened, and what."""
     if isinstance(error, graph.SplitError):
         return str(error).rstrip(".")
     lines = str(error).strip().splitlines()
     what = type(error).__name__ + (f": {lines[0].rstrip('.')}" if lines else "")
     where = graph.where_raised(error.__traceback__)
-    return f"torch.fx cannot follow its forward ({where or 'no line of it'}; {what})"
+    return f"{failed} ({where or 'no line of it'}; {what})"
 
 
 def _helps(root: nn.Module, old: graph.Trace, new: graph.Trace, name: str) -> bool:
@@ -305,14 +311,13 @@ class Chain:
         traced: graph.Trace,
         classifier: Classifier,
         *,
-        side_by_side: bool = False,
         named: Sequence[str] = (),
     ):
         self.root = root
         self.trace = traced
-        self.settings: dict[str, Any] = {"side_by_side": side_by_side, "named": named}
+        self.named = named
         self.classifier = classifier
-        cuts = traced.cuts(side_by_side=side_by_side)
+        cuts = traced.cuts()
         begins = classifier.position(root, traced)
         if begins is not None:
             cuts = [cut for cut in cuts if cut.position < begins]
@@ -346,7 +351,7 @@ class Chain:
 
     def again(self) -> Chain:
         """The same chain of the same trace, after more has become known of the trace."""
-        return Chain(self.root, self.trace, self.classifier, **self.settings)
+        return Chain(self.root, self.trace, self.classifier, named=self.named)
 
     def count(self) -> int:
         """How many places there would be."""

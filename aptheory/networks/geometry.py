@@ -19,6 +19,7 @@ from torch import Tensor, nn
 BANDS = 4
 MOST_PREFIX = 16  # registers, class and distillation tokens
 SURE = 0.7  # share of positions that must answer to the band in which a raster puts them
+SURE_OF_ALL = 0.55  # the same of the grid before, or of a grid like the image without prefix
 SLACK = 0.2  # how far a grid's proportions may be from the image's
 
 Layout = Literal["map", "map_last", "tokens", "vector"]
@@ -117,12 +118,14 @@ def read_tokens(
     """Prefix, suffix and grid of (bands, tokens, channels) responses; None where no raster fits.
 
     ``declared`` is the model's own number of prefix tokens, ``prefix`` the user's; ``before`` is
-    the grid of the place before, which stays where tokens join it.
+    the grid of the place before, which stays where tokens join it. It is believed sooner, and so is
+    a grid of the image's own proportions without any token beside it: at the border of an image
+    positions answer less surely, and look like tokens that stand for none.
     """
     amounts = response.sum(-1)
     bands = amounts[:BANDS].argmax(0), amounts[BANDS:].argmax(0)
     moved = amounts.sum(0)
-    best: tuple[float, Axes] | None = None
+    best: tuple[float, Axes] | None = None  # by how far it is above what it must reach
     for front, behind in _ends(moved > 1e-5 * moved.max(), declared, prefix):
         count = len(moved) - front - behind
         inner = [b[front : front + count] for b in bands]
@@ -135,11 +138,13 @@ def read_tokens(
             score = float((rows & columns).double().mean())
             chance = _chance(grid[0]) * _chance(grid[1])
             score = (score - chance) / (1 - chance) if chance < 1 else score
+            expected = grid == before or (front == behind == 0 and _like(grid, image))
+            score -= SURE_OF_ALL if expected else SURE
             if best is None or score > best[0] + 1e-9:
                 best = score, Axes("tokens", front, behind, grid)
-        if best and best[0] >= SURE and (front, behind) == (declared, 0):
+        if best and best[0] >= 0 and (front, behind) == (declared, 0):
             break
-    return best[1] if best and best[0] >= SURE else None
+    return best[1] if best and best[0] >= 0 else None
 
 
 def _ends(moves: Tensor, declared: int, prefix: int | None) -> Iterator[tuple[int, int]]:

@@ -259,11 +259,11 @@ class Network(nn.Module):
         return twin.eval()
 
     def in_float32(self) -> Network:
-        """This network; of half precision a copy whose weights are cast up, which is exact.
+        """This network; of another precision a copy whose weights are cast, from half exactly.
 
         What learns beside it is then float32 too, and its digest stays that of the weights.
         """
-        if self.dtype not in (torch.float16, torch.bfloat16):
+        if self.dtype == torch.float32:
             return self
         twin = self.share()
         twin._digest = self.digest

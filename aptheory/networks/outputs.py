@@ -48,7 +48,9 @@ class Pick:
                 f"its forward returns {names}, and no {self.which!r}: give another output="
             )
         if not fields:
-            raise SplitError(f"its forward returns no tensor, but {names}")
+            raise SplitError(
+                f"its forward returns no tensor, but {names}: wrap it in a module that returns one"
+            )
         if len(fields) == 1:
             return next(iter(fields))
         for known in KNOWN:

@@ -115,7 +115,7 @@ def build_piece(traced: Trace, start: Cut, stop: Cut) -> Piece:
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), resolve)
         if _squeezes_all(node):
             args = (args[0], _single_axes(traced.values[node.all_input_nodes[0]]))
-        if "training" in kwargs and isinstance(kwargs["training"], bool):
+        if kwargs.get("training") is False:  # traced in evaluation; True is always on
             kwargs = {**kwargs, "training": graph.create_node("get_attr", "training")}
         return graph.create_node(node.op, node.target, args, kwargs)
 

@@ -33,6 +33,9 @@ from aptheory.networks.pieces import Piece, build_piece
 SMALL = 2**31
 """Parameters times pixels of an image, below which a trace with numbers is the quicker one."""
 
+MIXED = 1e-5
+"""Of the largest activation: what rounding may move in one image through its neighbours."""
+
 
 @dataclass
 class Split:
@@ -84,9 +87,25 @@ def split(
     except InputError:
         raise
     except Exception as error:
+        _try_forward(module, name, shape)
         raise InputError(f"{name} cannot be split into layers: {reason_of(error)}.") from error
     _verify(module, found, name, shape)
     return found
+
+
+def _try_forward(module: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
+    """Raises InputError where the forward itself fails on two images."""
+    parameter = next(module.parameters(), torch.zeros(()))
+    images = torch.zeros(2, *shape, device=parameter.device, dtype=parameter.dtype)
+    try:
+        with torch.no_grad():
+            module(images)
+    except Exception as error:  # whatever a forward may raise
+        reason = reason_of(error, f"its forward fails on images of {shape}")
+        raise InputError(
+            f"{name} cannot be used: {reason}; give another input_shape=, or a module whose "
+            "forward takes such images."
+        ) from error
 
 
 # ------------------------------------------------------------------------------- the analysis
@@ -126,6 +145,9 @@ def structural_copy(module: nn.Module) -> nn.Module:
     known: dict[int, Any] = {
         id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()
     }
+    for part in module.modules():  # weights that hooks make of others, as weight_norm and pruning
+        made = [v for v in vars(part).values() if isinstance(v, Tensor) and not v.is_leaf]
+        known |= {id(value): value.detach() for value in made}
     return copy.deepcopy(module, known)
 
 
@@ -234,31 +256,31 @@ def _notes(
 def _verify(module: nn.Module, found: Split, name: str, shape: tuple[int, int, int]) -> None:
     """Run piece by piece beside the model itself; note which pieces write to their input.
 
-    On two images, one image in [0, 1] and three of large values, as pixels are.
+    On an image behind one of large values, as pixels are, and on one image in [0, 1]. The first
+    image is then put behind another, which must change nothing.
     """
     parameter = next(module.parameters(), torch.zeros(()))
     generator = torch.Generator().manual_seed(0)
-
-    def images(count: int, draw: Any = torch.randn) -> Tensor:
-        return draw(count, *shape, generator=generator)
-
-    batches = [images(2), images(1, torch.rand), 128 + 64 * images(3)]
-    with torch.no_grad():
-        for number, batch in enumerate(batches):
-            x = batch.to(parameter.device, parameter.dtype)
-            returned = module(x.clone())
-            expected = _of_one_image(found.pick(returned), len(x))
-            if number == 0:
-                _note_output(found, returned)
-                if not expected.isfinite().all():
-                    raise InputError(
-                        f"{name} gives numbers that are not finite for random images: its weights "
-                        "are unusable, load it with others."
-                    )
-            reason = _differs(module, found, x, expected)
-            if reason:
-                reason = _other_reason(module, found, x, expected) or reason
-                raise InputError(f"{name} cannot be split into layers: {reason}.")
+    large, image, noise = torch.randn(3, *shape, generator=generator)
+    pair = torch.stack([128 + 64 * large, image]).to(parameter.device, parameter.dtype)
+    beside = torch.stack([image + noise / 4, image]).to(parameter.device, parameter.dtype)
+    one = torch.rand(1, *shape, generator=generator).to(parameter.device, parameter.dtype)
+    try:
+        with torch.no_grad():
+            returned = module(pair.clone())
+            _note_output(found, returned)
+            _check_output(found.pick(returned)[-1], name)
+            reason = (
+                _differs(module, found, pair, returned)
+                or _mixes(module, found, pair, beside)
+                or _differs(module, found, one, module(one.clone()))
+            )
+    except InputError:
+        raise
+    except Exception as error:  # whatever a forward may raise on so few images
+        reason = reason_of(error, "its forward fails on one image or two")
+    if reason:
+        raise InputError(f"{name} cannot be split into layers: {reason}.")
 
 
 def _note_output(found: Split, returned: Any) -> None:
@@ -270,13 +292,30 @@ def _note_output(found: Split, returned: Any) -> None:
         found.notes.append(f"output {key}: it also returns {', '.join(others)}; output= chooses")
 
 
+def _check_output(output: Tensor, name: str) -> None:
+    if not output.is_floating_point():
+        raise InputError(
+            f"{name} returns {str(output.dtype).removeprefix('torch.')} and no logits or features: "
+            "give the module whose output they are."
+        )
+    if not output.isfinite().all():
+        raise InputError(
+            f"{name} gives numbers that are not finite for random images: its weights are "
+            "unusable, load it with others."
+        )
+
+
 def _of_one_image(expected: Tensor, count: int) -> Tensor:
     """Put the batch axis back where a forward squeezes it away for one image."""
     return expected[None] if count == 1 and expected.shape[:1] != (1,) else expected
 
 
-def _differs(module: nn.Module, found: Split, x: Tensor, expected: Tensor) -> str | None:
+def _differs(module: nn.Module, found: Split, x: Tensor, returned: Any) -> str | None:
     """Why the pieces are not the model on these images; None where they are."""
+    images = x
+    x = x.clone()  # which a piece may write to
+    expected = _of_one_image(found.pick(returned), len(x))
+    many = f"{len(x)} image{'s' * (len(x) > 1)}"
     for i, piece in enumerate(found.pieces):
         kept = x.clone()
         y = piece(module, x)
@@ -286,17 +325,41 @@ def _differs(module: nn.Module, found: Split, x: Tensor, expected: Tensor) -> st
             layer = found.layers[i + 1]
             if tuple(y.shape[1:]) != layer.shape or len(y) != len(kept):
                 return (
-                    f"with {len(kept)} image{'s' * (len(kept) > 1)}, what enters {layer.name} is "
-                    f"{tuple(y.shape)} and not {(len(kept), *layer.shape)}, since its forward "
-                    "drops or mixes the batch axis (as .squeeze() without an axis does)"
+                    f"with {many}, what enters {layer.name} is {tuple(y.shape)} and not "
+                    f"{(len(kept), *layer.shape)}, since its forward drops or mixes the batch "
+                    "axis (as .squeeze() without an axis does)"
                 )
         x = y
-    if x.shape != expected.shape or not _same(x, expected):
-        return (
-            f"its pieces do not give what its forward gives for {len(kept)} "
-            f"image{'s' * (len(kept) > 1)}"
-        )
+    if x.shape == expected.shape and _same(x, expected):
+        return None
+    return (
+        _other_reason(module, found, images, expected)
+        or f"its pieces do not give what its forward gives for {many}"
+    )
+
+
+def _mixes(module: nn.Module, found: Split, pair: Tensor, beside: Tensor) -> str | None:
+    """Where the last image of two batches first changes with the other one."""
+    names = [*(f"what enters {layer.name}" for layer in found.layers[1:]), "its output"]
+    for what, piece in zip(names, found.pieces, strict=True):
+        if piece.writes_input:
+            pair, beside = pair.clone(), beside.clone()
+        pair, beside = piece(module, pair), piece(module, beside)
+        size = float(pair[-1].abs().max())
+        if not torch.allclose(pair[-1], beside[-1], rtol=0, atol=MIXED * size, equal_nan=True):
+            return (
+                f"its forward mixes the images of a batch{_batch_norm(module)}: {what} changes "
+                "for an image with the others, and no image has features of its own"
+            )
     return None
+
+
+def _batch_norm(module: nn.Module) -> str:
+    """A norm that looks at the batch in evaluation too, in brackets."""
+    for name, part in module.named_modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None:
+            return f" ({name} normalises by the batch's own statistics)"
+    return ""
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -318,11 +318,10 @@ class Trace:
         """Images in the example."""
         return self.values[self.image].shape[0]
 
-    def cuts(self, *, side_by_side: bool = False) -> list[Cut]:
+    def cuts(self) -> list[Cut]:
         """Every moment at which exactly one living value depends on the image.
 
-        Several vectors count as one (the class and the distillation token of a distilled
-        model); with ``side_by_side`` several maps of one resolution do too.
+        Several vectors count as one (the class and the distillation token of a distilled model).
         """
         place = {node: i for i, node in enumerate(self.nodes)}
         last_use = dict.fromkeys(self.nodes, -1)
@@ -337,7 +336,7 @@ class Trace:
             if self.live[node] and last_use[node] > i:
                 alive.append(node)
             if alive and tuple(alive) not in found:
-                cut = self._cut(tuple(alive), i, side_by_side)
+                cut = self._cut(tuple(alive), i)
                 if cut:
                     found[tuple(alive)] = cut
         return list(found.values())
@@ -356,7 +355,7 @@ class Trace:
         other = self.other.get(node)
         return other is None or other.shape[1] != self.samples
 
-    def _cut(self, alive: tuple[fx.Node, ...], position: int, side_by_side: bool) -> Cut | None:
+    def _cut(self, alive: tuple[fx.Node, ...], position: int) -> Cut | None:
         axes = [self._batch_axis(n) for n in alive]
         if None in axes:
             return None
@@ -365,13 +364,10 @@ class Trace:
             axis = axes[0] or 0
             shape = values[0].shape
             return Cut(alive, position, (*shape[:axis], *shape[axis + 1 :]), batch=axis)
-        shape = tuple(values[0].shape[1:])
-        if any(axes) or any(v.shape[2:] != values[0].shape[2:] for v in values):
+        if any(axes) or any(value.ndim != 2 for value in values):
             return None
-        if len(shape) == 1 or (side_by_side and len(shape) == 3):
-            widths = tuple(v.shape[1] for v in values)
-            return Cut(alive, position, (sum(widths), *shape[1:]), 1, widths)
-        return None
+        widths = tuple(value.shape[1] for value in values)
+        return Cut(alive, position, (sum(widths),), 1, widths)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from aptheory.errors import InputError
 
@@ -66,14 +67,21 @@ def unwrap(module: Any) -> nn.Module:
             break
         module = inner
     _check(module)
-    for part in module.modules():  # Module.compile(): the compiled call is another computation
-        part._compiled_call_impl = None
+    for part in module.modules():  # compiled, it is another computation by the last bits
+        part._compiled_call_impl = None  # Module.compile()
+        original = part._modules.get("_orig_mod")  # torch.compile(module)
+        if original is not None:
+            vars(part)["forward"] = original.__call__
     return module
 
 
 def _check(module: nn.Module) -> None:
     """Refuse what has no weights that a method could stand beside, or takes more than images."""
     kind = type(module).__name__
+    if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
+        raise InputError(
+            f"this {kind} has lazy layers, whose weights have no shape yet: run it once on images."
+        )
     if any(parameter.is_meta for parameter in module.parameters()):
         raise InputError(
             f"the weights of this {kind} are on the meta device, shapes without numbers: give it "
@@ -86,6 +94,11 @@ def _check(module: nn.Module) -> None:
         )
     words = inspect.signature(module.forward).parameters.values()
     needed = [word.name for word in words if word.default is word.empty and word.kind not in _ANY]
+    if any(word.kind == word.KEYWORD_ONLY and word.name in needed for word in words):
+        raise InputError(
+            f"the forward of this {kind} takes {' and '.join(needed)} by keyword: wrap it in a "
+            "module whose forward takes the images alone."
+        )
     if len(needed) > 1:
         raise InputError(
             f"the forward of this {kind} needs {' and '.join(needed)}: wrap it in a module whose "

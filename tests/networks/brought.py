@@ -119,7 +119,51 @@ def branches_on_shapes(net, x):
 
 
 def reads_a_value(net, x):
-    return net.head(net.backbone(x / x.abs().amax().item()).mean(1))
+    return net.head(net.backbone(x / net.head.weight.abs().amax().item()).mean(1))
+
+
+def mixes(over_images: Callable) -> Callable:
+    """Tokens that ``over_images`` changes with the other images of the batch."""
+
+    def steps(net, x):
+        return net.head(net.backbone.encoder(over_images(net.backbone.patches(x))).mean(1))
+
+    return steps
+
+
+def attends_to_images(z):
+    q = F.layer_norm(z.flatten(1), [z[0].numel()])
+    return z + (q @ q.T / z[0].numel()).softmax(-1).matmul(q).view_as(z)
+
+
+MIXING = {
+    "the batch's mean": lambda z: z - z.mean(0, keepdim=True),
+    "the batch's largest value": lambda z: z / z.abs().amax().item(),
+    "batch norm in training": lambda z: F.batch_norm(
+        z.transpose(1, 2), None, None, training=True
+    ).transpose(1, 2),
+    "attention over images": attends_to_images,
+    "the images before": lambda z: z.cumsum(0),
+    "a neighbour": lambda z: z + z.flip(0),
+}
+
+
+class Unfixed(nn.Module):
+    """BatchNorm that keeps no statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.layers = nn.Sequential(*(self.block() for _ in range(4)))
+        self.head = nn.Linear(8, 5)
+
+    @staticmethod
+    def block() -> nn.Module:
+        norm = nn.BatchNorm2d(8, track_running_stats=False)
+        return nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), norm, nn.Conv2d(8, 8, 1))
+
+    def forward(self, x):
+        return self.head(self.layers(self.stem(x)).mean((2, 3)))
 
 
 def loops_over_images(net, x):
@@ -259,3 +303,80 @@ class Around(nn.Module):
 
     def forward(self, x):
         return self.inner(x)
+
+
+class Trained(nn.Module):
+    """Of the shape of a Lightning module: the network beside what trains it."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.net, self.loss = inner, nn.CrossEntropyLoss()
+        self.teacher = Tokens()
+        self._trainer = None
+
+    @property
+    def trainer(self):
+        raise RuntimeError("not attached to a trainer")
+
+    def training_step(self, batch, batch_idx):
+        return self.loss(self(batch[0]), batch[1])
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def distributed(inner: nn.Module, folder) -> nn.Module:
+    """In DistributedDataParallel, of one process."""
+    group = torch.distributed
+    if not group.is_initialized():
+        store = group.FileStore(str(folder / "store"), 1)
+        group.init_process_group("gloo", store=store, rank=0, world_size=1)
+    return nn.parallel.DistributedDataParallel(inner)
+
+
+def adapted_by_peft(**settings) -> nn.Module:
+    import peft
+
+    config = peft.LoraConfig(r=2, target_modules=["inner"], init_lora_weights=False, **settings)
+    return peft.get_peft_model(Tokens(), config)
+
+
+def with_weight_norm(norm: Callable) -> nn.Module:
+    module = Tokens()
+    for block in module.backbone.encoder.layers:
+        norm(block.inner)
+    norm(module.head)
+    return module
+
+
+def pruned(module: nn.Module) -> nn.Module:
+    """Its weights are made of others by a hook."""
+    from torch.nn.utils import prune
+
+    return prune.l1_unstructured(module, "weight", 0.5)
+
+
+class TwoStreams(nn.Module):
+    """Two streams of one shape that meet: through their layers not everything passes."""
+
+    def __init__(self, meet: Callable, tail: int = 3):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, 2, 1)
+        self.left, self.right, self.tail = (
+            nn.Sequential(*(Maps.block() for _ in range(count))) for count in (4, 4, tail)
+        )
+        self.head = nn.Linear(16, 5)
+        self.meet = meet
+
+    def forward(self, x):
+        x = x if self.stem is None else self.stem(x)
+        return self.head(self.tail(self.meet(self.left(x), self.right(x))).mean((2, 3)))
+
+
+def apart() -> nn.Module:
+    """Two streams that share nothing before they meet."""
+    module = TwoStreams(torch.add, tail=0)
+    module.stem = None
+    module.left.insert(0, nn.Conv2d(3, 16, 3))
+    module.right.insert(0, nn.Conv2d(3, 16, 3))
+    return module

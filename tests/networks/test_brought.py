@@ -5,8 +5,10 @@ import timm
 import torch
 import torchvision
 from torch import nn
+from torch.nn.utils import parametrizations
 
 import aptheory as ap
+from aptheory.networks.geometry import BANDS, Axes, read_tokens
 from tests.networks import brought
 from tests.networks.brought import SHAPE, Around, Maps, Tokens, vit
 
@@ -147,6 +149,61 @@ def test_registers_inside_a_wrapper():
     assert {(net.layers[i].prefix, net.layers[i].grid) for i in net.block_layers} == {(5, (4, 4))}
 
 
+def test_places_are_where_two_streams_are_one():
+    net = load(brought.TwoStreams(torch.add))
+    names = [layer.name for layer in net.layers]
+    assert names == ["image", "left.0", "tail.0", "tail.1", "tail.2", "pool", "head"]
+    assert {layer.channels for layer in net.layers[1:-1]} == {16}
+
+
+# wrapper -> what stands before the names of its places
+WRAPPED = {
+    "DDP": (lambda folder: brought.distributed(Tokens(), folder), ""),
+    "compiled in place": (lambda _: compiled_in_place(), ""),
+    "compiled inside": (lambda _: Around(torch.compile(Tokens())), "inner._orig_mod."),
+    "Lightning": (lambda _: brought.Trained(Tokens()), "net."),
+    "Lightning, compiled": (lambda _: brought.Trained(torch.compile(Tokens())), "net._orig_mod."),
+    "PEFT": (lambda _: brought.adapted_by_peft(), ""),
+    "averaged": (lambda _: torch.optim.swa_utils.AveragedModel(Tokens()), ""),
+    "weight norm": (lambda _: brought.with_weight_norm(parametrizations.weight_norm), ""),
+    "weight norm by hooks": (lambda _: brought.with_weight_norm(torch.nn.utils.weight_norm), ""),
+    "spectral norm": (lambda _: brought.with_weight_norm(parametrizations.spectral_norm), ""),
+    "pruned": (lambda _: brought.with_weight_norm(brought.pruned), ""),
+}
+
+
+def compiled_in_place() -> nn.Module:
+    module = Tokens()
+    module.compile()
+    return module
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_wrappers_are_taken_off(wrapper, tmp_path):
+    make, above = WRAPPED[wrapper]
+    torch.manual_seed(0)
+    net = load(make(tmp_path))
+    blocks = [f"{above}backbone.encoder.layers.{i}" for i in range(5)]
+    assert [layer.name for layer in net.layers] == ["image", *blocks, "pool", f"{above}head"]
+    x = torch.rand(2, *SHAPE)
+    with torch.no_grad():
+        expected = net.module(x)
+        twin = net.share()  # what methods train
+        for layer in net.layers:
+            assert torch.equal(twin.run(net.run(x, stop=layer), start=layer), expected)
+
+
+def test_a_border_that_answers_late_is_no_row_of_prefix_tokens():
+    rows, columns = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
+    response = torch.zeros(2 * BANDS, 64, 1)
+    response[(rows // 2).flatten(), torch.arange(64)] = 1
+    response[BANDS + (columns // 2).flatten(), torch.arange(64)] = 1
+    response[1, :8] = 2  # the first row sees the second band most
+    assert read_tokens(response, (3, 64, 64)) == Axes("tokens", grid=(8, 8))
+    assert read_tokens(response[:, 8:], (3, 64, 64)).grid == (7, 8)
+
+
 REFUSED = {
     "a branch on values": (
         lambda: Tokens(brought.branches_on_values),
@@ -158,6 +215,29 @@ REFUSED = {
     ),
     "dropout that is always on": (lambda: Tokens(brought.draws), "draws random numbers"),
     "two outputs": (lambda: Tokens(brought.returns_two), r"several tensors \(0, 1\).*output=0"),
+    **{
+        f"images that are mixed by {how}": (
+            lambda over_images=over_images: Tokens(brought.mixes(over_images)),
+            r"mixes the images of a batch: what enters backbone\.encoder\.layers\.0 changes",
+        )
+        for how, over_images in brought.MIXING.items()
+    },
+    "logits that are mixed": (
+        lambda: Tokens(lambda net, x: net.head(net.backbone(x).mean(1)).softmax(0)),
+        "mixes the images of a batch: its output changes",
+    ),
+    "BatchNorm without statistics": (
+        brought.Unfixed,
+        r"\(layers\.0\.1 normalises by the batch's own statistics\): what enters layers\.1",
+    ),
+    "two streams from the image on": (
+        brought.apart,
+        "several activations live side by side nearly all the way",
+    ),
+    "another size of images": (
+        lambda: vit(img_size=64),
+        r"its forward fails on images of \(3, 32, 32\) .*another input_shape=",
+    ),
     "no places": (
         lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         "fewer than two layers with weights",

@@ -1,0 +1,24 @@
+"""The quick part of the table of networks, and what the table says of a fault."""
+
+import pytest
+
+from benchmarks import networks
+from benchmarks.network_catalogue import catalogue
+
+
+@pytest.mark.filterwarnings("ignore")  # a profile says of each layer what is not defined there
+@pytest.mark.parametrize("name", networks.QUICK)
+def test_a_network_works_from_end_to_end(name):
+    if name not in catalogue():
+        pytest.skip("transformers is not installed")
+    row = networks.check(name)
+    assert networks.verdict(row) == "right", row
+
+
+def test_a_fault_is_wrong_and_a_sentence_a_refusal():
+    right = {"network": "a", "places": 7, **dict.fromkeys(networks.STEPS, "ok")}
+    refused = {"network": "b", "split": "b is no chain (/home/x/tests/networks/b.py, line 3)."}
+    rows = [right, {**right, "vpt": "no tokens"}, {**right, "vpt": "wrong: KeyError"}, refused]
+    assert [networks.verdict(row) for row in rows] == ["right", "right", "wrong", "refused"]
+    assert networks.summary(rows) == "networks right: 2 of 4, wrong: 1"
+    assert list(networks.table(rows))[-1].endswith("b is no chain (tests/networks/b.py, line 3). |")
