@@ -45,7 +45,34 @@ def section(results: Results) -> str:
     for number, question in QUESTIONS.items():
         rows = judged[judged["judged"] == number]
         parts += [f"**{number}. {question}**", "\n".join(_line(row) for row in _records(rows))]
-    return "\n\n".join([*parts, *_by_accuracy(results)])
+    return "\n\n".join([*parts, *_taken_apart(results), *_by_accuracy(results)])
+
+
+def _taken_apart(results: Results) -> list[str]:
+    """What trained prompts are at the next norm."""
+    if not results.has("evidence/judged_parts"):
+        return []
+    rows = results.table("evidence/judged_parts")
+    parts = results.table("evidence/parts")
+    backwards = results.table("evidence/backwards")
+    chosen = parts[parts["chosen"]]
+    pairs = chosen[["network", "task"]].drop_duplicates()
+    return [
+        f"**Exploratory: the prompts taken apart at the next norm.** On {len(pairs)} pairs of "
+        f"{pairs['network'].nunique()} networks the full and the channel prompt were trained again "
+        "at the place that validation chose and at the journal's rate (400 pictures, 30 epochs, "
+        "one seed, float32, `python -m analyses.norm_and_prompt --assets DIR`), and what γ and β "
+        "of the next norm can imitate of each was fitted on the training pictures and put in its "
+        "place (`aptheory/findings/prompt_parts.py`; figure `results/figures/norm_shares.png`).",
+        "\n".join(
+            f"{_line(row)}; not flat by accuracy: {row['runs_still_moving']} runs"
+            for row in _records(rows)
+        ),
+        "Backwards, γ and β tuned at a place and read as a prompt at the next one: the share of "
+        f"their change that is the same for every input is {backwards['full'].mean():.2f} on "
+        f"average ({backwards['full'].min():.2f} to {backwards['full'].max():.2f} over "
+        f"{len(backwards)} places), {backwards['channel'].mean():.2f} with one value a channel.",
+    ]
 
 
 def _by_accuracy(results: Results) -> list[str]:
