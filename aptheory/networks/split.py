@@ -94,17 +94,17 @@ def split(
 
 
 def _try_forward(module: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
-    """Raises InputError where the forward itself fails on two images."""
+    """Raises InputError where the forward itself fails on three images."""
     parameter = next(module.parameters(), torch.zeros(()))
-    images = torch.zeros(2, *shape, device=parameter.device, dtype=parameter.dtype)
+    images = torch.zeros(3, *shape, device=parameter.device, dtype=parameter.dtype)
     try:
         with torch.no_grad():
             module(images)
     except Exception as error:  # whatever a forward may raise
-        reason = reason_of(error, f"its forward fails on images of {shape}")
+        reason = reason_of(error, f"its forward fails on three images of {shape}")
         raise InputError(
             f"{name} cannot be used: {reason}; give another input_shape=, or a module whose "
-            "forward takes such images."
+            "forward takes any number of such images."
         ) from error
 
 
@@ -342,23 +342,23 @@ def _mixes(module: nn.Module, found: Split, pair: Tensor, beside: Tensor) -> str
     """Where the last image of two batches first changes with the other one."""
     names = [*(f"what enters {layer.name}" for layer in found.layers[1:]), "its output"]
     for what, piece in zip(names, found.pieces, strict=True):
-        if piece.writes_input:
-            pair, beside = pair.clone(), beside.clone()
         pair, beside = piece(module, pair), piece(module, beside)
         size = float(pair[-1].abs().max())
         if not torch.allclose(pair[-1], beside[-1], rtol=0, atol=MIXED * size, equal_nan=True):
+            norm = _batch_norm(module, piece)
             return (
-                f"its forward mixes the images of a batch{_batch_norm(module)}: {what} changes "
-                "for an image with the others, and no image has features of its own"
+                f"its forward mixes the images of a batch{norm}: {what} changes for an image with "
+                "the others, and no image has features of its own"
             )
     return None
 
 
-def _batch_norm(module: nn.Module) -> str:
-    """A norm that looks at the batch in evaluation too, in brackets."""
-    for name, part in module.named_modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None:
-            return f" ({name} normalises by the batch's own statistics)"
+def _batch_norm(module: nn.Module, piece: Piece) -> str:
+    """A norm in a piece that looks at the batch in evaluation too, in brackets."""
+    for leaf in piece.modules:
+        for name, part in module.get_submodule(leaf).named_modules(prefix=leaf):
+            if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None:
+                return f" ({name} normalises by the batch's own statistics)"
     return ""
 
 

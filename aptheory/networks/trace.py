@@ -75,6 +75,11 @@ def where_raised(traceback: TracebackType | None) -> str | None:
 # --------------------------------------------------------------------------------- tracing
 
 
+def _autocast() -> tuple[bool, ...]:
+    """Whether arithmetic runs in another precision than its tensors', on each kind of device."""
+    return tuple(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
+
+
 class _Proxy(fx.Proxy):
     """A proxy that answers Python's questions (how long? true? which number?) from the example."""
 
@@ -124,6 +129,7 @@ class _Tracer(fx.Tracer):
         self.values: dict[fx.Node, Any] = {}
         self.content: dict[fx.Node, bool] = {}
         self.answers: list[tuple[Any, str, int]] = []  # numbers that Python was told, and where
+        self.autocast = _autocast()
         self._running = False
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -154,6 +160,11 @@ class _Tracer(fx.Tracer):
         name: str | None = None,
         type_expr: Any = None,
     ) -> fx.Node:
+        if _autocast() != self.autocast:
+            line = _line(*_place_in_forward())
+            raise SplitError(
+                f"its forward switches autocast on or off ({line}): leave that to its caller"
+            )
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
         if kind != "output":
             self._running = True
@@ -422,6 +433,11 @@ def compare(traced: Trace, other: Trace) -> None:
         a.op == b.op and (a.target == b.target or a.op == "get_attr")
         for a, b in zip(traced.nodes, other.nodes, strict=True)
     )
+    if _tensors_read(traced) != _tensors_read(other):
+        raise SplitError(
+            "its forward reads activations that it does not hand on itself, as hooks collect them: "
+            "give a module without that"
+        )
     if not alike:
         raise SplitError(
             f"its forward takes other steps for other batch sizes{_told(traced, other)}"
@@ -464,6 +480,12 @@ def compare(traced: Trace, other: Trace) -> None:
 
     for a, b in twins.items():
         a.args, a.kwargs = joined(tuple(a.args), tuple(b.args)), joined(dict(a.kwargs), b.kwargs)
+
+
+def _tensors_read(traced: Trace) -> list[tuple[int, ...]]:
+    """Shapes of the parameters, buffers and other tensors that a forward reads by itself."""
+    values = [traced.values[node] for node in traced.nodes if node.op == "get_attr"]
+    return [tuple(value.shape) for value in values if isinstance(value, Tensor)]
 
 
 def _told(traced: Trace, other: Trace) -> str:

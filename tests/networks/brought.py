@@ -380,3 +380,22 @@ def apart() -> nn.Module:
     module.left.insert(0, nn.Conv2d(3, 16, 3))
     module.right.insert(0, nn.Conv2d(3, 16, 3))
     return module
+
+
+def by_autocast(net, x):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return net.head(net.backbone(x).mean(1)).float()
+
+
+class Hooked(nn.Module):
+    """Its head reads what a hook has collected."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.head = Tokens(), nn.Linear(WIDTH, 5)
+        self.middle = self.net.backbone.encoder.layers[2].inner
+        self.middle.register_forward_hook(lambda module, _, out: setattr(module, "kept", out))
+
+    def forward(self, x):
+        self.net(x)
+        return self.head(self.middle.kept.mean(1))

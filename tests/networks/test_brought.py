@@ -234,9 +234,20 @@ REFUSED = {
         brought.apart,
         "several activations live side by side nearly all the way",
     ),
+    "autocast inside": (
+        lambda: Tokens(brought.by_autocast),
+        r"switches autocast on or off .*brought\.py, line \d+: return net\.head",
+    ),
+    "activations from hooks": (brought.Hooked, "as hooks collect them"),
+    "images in fours": (
+        lambda: Tokens(
+            lambda net, x: net.head(net.backbone(x).mean(1).view(-1, 4, 24)).flatten(0, 1)
+        ),
+        r"its forward fails on three images .*any number",
+    ),
     "another size of images": (
         lambda: vit(img_size=64),
-        r"its forward fails on images of \(3, 32, 32\) .*another input_shape=",
+        r"its forward fails on three images of \(3, 32, 32\) .*another input_shape=",
     ),
     "no places": (
         lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
