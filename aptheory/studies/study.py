@@ -86,7 +86,9 @@ class Study:
             need different ones.
         methods: ``"ap"``, ``"vpt:tokens=5,deep=true"``, tables, in Python also `Method` objects and
             classes, or ``"all"`` that fit. One that has a layer and does not fix it is run at every
-            one of ``layers``.
+            one of ``layers``, as far as the place that its head reads. ``"ap:read=best"`` reads, on
+            each network and task, at the place whose own probe is best on the validation split:
+            probes of all blocks are trained first, and what reads there follows.
         layers: ``"all"`` places, ``"blocks"``, or some: their indices (negative: from the end),
             names, or fractions of the depth (0.0 the image, 1.0 the classifier's input).
         recipes: recipe names or tables; the runs of all methods share each of them.
