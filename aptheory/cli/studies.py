@@ -72,7 +72,8 @@ class SearchOptions:
     def methods(self, given: list[str]) -> list[str]:
         """What was said, prompts once for each place at which they are read.
 
-        A method that says its own reading keeps it.
+        A method that says its own reading keeps it. Where the probes read best, a quick look
+        prompts halfway to that place alone.
         """
         from aptheory.methods.registry import class_of, settings_of
 
@@ -84,7 +85,10 @@ class SearchOptions:
             if self.read == "end" or "read" in settings or class_of(settings).role != "prompt":
                 methods.append(text)
                 continue
-            early = f"{text}{',' if len(settings) > 1 else ':'}read=best"
+            words = ["read=best"]
+            if "layer" not in settings and not self.full and self.layers is None:
+                words.append("layer=halfway")
+            early = f"{text}{',' if len(settings) > 1 else ':'}{','.join(words)}"
             methods += [early] if self.read == "best" else [text, early]
         return methods
 
@@ -107,6 +111,8 @@ class SearchOptions:
         }.get(
             self.read or "", "prompts are read at the network's end and where the probes read best"
         )
+        if self.read != "end" and not self.full and self.layers is None:
+            reads += " (there prompted halfway alone)"
         if not parts:
             return f"the full sweep; {reads}"
         return f"a quick look: {', '.join(parts)}; --full is the whole sweep; {reads}"

@@ -19,6 +19,8 @@ EACH = "each"
 """As a method's layer: one run at every layer of the study."""
 BEST = "best"
 """As a method's read: the place whose own probe is best on validation images."""
+HALFWAY = "halfway"
+"""As the layer of a method that reads there: one run, halfway to that place."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,14 @@ class Entry:
     """One entry of a study's methods on a network.
 
     ``swept``: it is run at every layer of the study. ``reads_best``: its head reads at the place
-    whose own probe is best on validation images, which ``method`` does not know yet.
+    whose own probe is best on validation images, which ``method`` does not know yet. ``halfway``:
+    of the layers it is run at the one halfway to that place alone.
     """
 
     method: Method
     swept: bool
     reads_best: bool
+    halfway: bool = False
 
     @property
     def label(self) -> str:
@@ -56,6 +60,8 @@ class Entry:
             end = net.places(self.method.read)[-1].index
         except InputError:
             return list(places)  # the plan says what is wrong with it
+        if self.halfway:
+            return [end // 2]
         halfway = {end // 2} if self.reads_best else set()
         return sorted({*(place for place in places if place <= end), *halfway})
 
@@ -182,11 +188,14 @@ def _entries(study: Study, net: Network) -> Iterator[Entry]:
         found = values.get("read") == BEST
         if found:
             del values["read"]
-        swept = values.get("layer") == EACH or (
+        halfway = values.get("layer") == HALFWAY
+        if halfway and not found:
+            raise InputError(f"layer={HALFWAY} is halfway to the place of read={BEST}: give both.")
+        swept = values.get("layer") in (EACH, HALFWAY) or (
             _has_layer(class_of(values, beside=beside)) and "layer" not in values
         )
         method = from_settings({**values, "layer": 0} if swept else values, beside=beside)
-        yield Entry(method, swept, found)
+        yield Entry(method, swept, found, halfway)
 
 
 def finds_reading(study: Study) -> bool:

@@ -248,12 +248,15 @@ def test_run_reads_prompts_at_the_end_and_where_the_probes_read_best(tmp_path):
     from aptheory.cli.studies import SearchOptions
 
     given = ["ap", "ap:shape=channel", "ap:read=3", "norm_tuning"]
-    assert SearchOptions().methods(given) == [
+    assert SearchOptions().methods(["ap"]) == ["ap", "ap:read=best,layer=halfway"]
+    assert SearchOptions(layers="0,5").methods(["ap"]) == ["ap", "ap:read=best"]
+    assert SearchOptions(full=True).methods(given) == [
         *("ap", "ap:read=best", "ap:shape=channel", "ap:shape=channel,read=best"),
         *("ap:read=3", "norm_tuning"),
     ]
     assert SearchOptions(read="end").methods(given) == given
-    assert SearchOptions(read="best").methods(["ap", "lora"]) == ["ap:read=best", "lora"]
+    both = SearchOptions(full=True, read="best").methods(["ap", "lora"])
+    assert both == ["ap:read=best", "lora"]
     words = ["run", NETWORK, *TASK, "--layers", 11, "--seeds", 1, "--dry-run"]
     assert "whose probe is best" not in done(*words, "--read", "end")
     assert "the place whose probe is best" in done(*words)

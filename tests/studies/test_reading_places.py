@@ -3,6 +3,7 @@
 import pytest
 
 import aptheory as ap
+from aptheory.errors import InputError
 from aptheory.methods import ActivationPrompt
 from aptheory.studies.plan import make_plan
 from aptheory.studies.reading_places import reading_places
@@ -52,6 +53,10 @@ def test_prompts_are_read_at_the_place_that_is_told_and_none_lies_behind_it():
     assert not plan.waits
     early = {each for each in prompts(plan) if each[0] != "ap"}
     assert early == {("ap:read=best", layer, 3) for layer in (0, 1, 2)}  # 1 is halfway
+    halfway = make_plan(study("ap", "ap:read=best,layer=halfway"), {pair: 3})
+    assert prompts(halfway) - prompts(make_plan(study("ap"))) == {("ap:read=best", 1, 3)}
+    with pytest.raises(InputError, match="halfway to the place of read=best: give both"):
+        make_plan(study("ap:layer=halfway"))
     controls = {
         batch.labels["method"] for batch in plan.batches if batch.labels["role"] == "control"
     }
