@@ -223,10 +223,12 @@ class Network(nn.Module):
     def normalize(
         self, images: UInt8[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Pixels of 0 to 255 as the network wants them: (pixel / 255 - mean) / std, float32."""
+        """Pixels of 0 to 255 as the network wants them: (pixel / 255 - mean) / std, in float32, or
+        in float64 for a network of that precision."""
         mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
-        return (images.float() / 255 - mean) / std
+        found = (images.float() / 255 - mean) / std
+        return found.double() if self.dtype == torch.float64 else found
 
     # ---------------------------------------------------------------------------- structure
 
@@ -259,11 +261,11 @@ class Network(nn.Module):
         return twin.eval()
 
     def in_float32(self) -> Network:
-        """This network; of another precision a copy whose weights are cast, from half exactly.
+        """This network; of half precision a copy whose weights are cast up, which is exact.
 
         What learns beside it is then float32 too, and its digest stays that of the weights.
         """
-        if self.dtype == torch.float32:
+        if self.dtype not in (torch.float16, torch.bfloat16):
             return self
         twin = self.share()
         twin._digest = self.digest
