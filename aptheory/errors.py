@@ -1,9 +1,18 @@
 """The one error that users see: bad input, told in a sentence."""
 
+LONGEST = 2000
+"""Letters of a message: what a hostile file holds is quoted, but not without end."""
+
 
 class InputError(ValueError):
     """Input that cannot be used: the message says what is wrong, what was expected and what to do.
 
     The command line prints the message alone and exits with code 2; anything else that escapes
-    is a fault of ours and keeps its traceback.
+    is a fault of ours and keeps its traceback. The middle of an endless message is left out.
     """
+
+    def __init__(self, message: object = "") -> None:
+        text = str(message)
+        if len(text) > LONGEST:
+            text = f"{text[: LONGEST - 500]} … {text[-490:]}"
+        super().__init__(text)

@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks.mutations import (
     HOSTILE,
     either,
+    encoded,
     harm_bytes,
     harm_cells,
     harm_text,
@@ -215,7 +216,7 @@ def fgvc(folder: Path) -> Case:
     whole = json.dumps(entries).encode()
 
     def structured(draw: random.Random) -> bytes:
-        return json.dumps(harm_value(entries, draw)).encode("utf-8", "surrogatepass")
+        return encoded(harm_value(entries, draw)).encode("utf-8", "surrogatepass")
 
     path = folder / "train.json"
     return _file_case(path, either(structured, whole), lambda: _read_task(f"fgvc:{folder}"))
@@ -294,7 +295,7 @@ def tfds(folder: Path) -> Case:
     def case(draw: random.Random) -> Any:
         of_list = draw.random() < 0.5
         value = harm_value(info, draw) if of_list else info
-        text = json.dumps(value).encode("utf-8", "surrogatepass")
+        text = encoded(value).encode("utf-8", "surrogatepass")
         (folder / "dataset_info.json").write_bytes(text)
         if draw.random() < 0.5:  # with checksums that fit: what somebody would write who knows them
             harmed = harm_bytes(_example(_picture(3), 1), draw)
@@ -343,7 +344,7 @@ def safetensors(folder: Path) -> Case:
     length = int.from_bytes(whole[:8], "little")
 
     def structured(draw: random.Random) -> bytes:
-        header = json.dumps(harm_value(json.loads(whole[8 : 8 + length]), draw))
+        header = encoded(harm_value(json.loads(whole[8 : 8 + length]), draw))
         head = header.encode("utf-8", "surrogatepass")
         return len(head).to_bytes(8, "little") + head + whole[8 + length :]
 
@@ -528,7 +529,7 @@ def outcomes(folder: Path) -> Case:
             if draw.random() < 0.5:
                 body["key"] = key_of(body["identity"])
             body["checksum"] = checksum(body)
-        return json.dumps(body).encode("utf-8", "surrogatepass")
+        return encoded(body).encode("utf-8", "surrogatepass")
 
     path = store.path(record.key)
     return _file_case(path, either(structured, whole), lambda: _table_and_status(folder))
@@ -548,7 +549,7 @@ def journals(folder: Path) -> Case:
         with contextlib.suppress(Exception):
             changed.pop("checksum", None)
             changed["checksum"] = checksum(changed)
-        return json.dumps(changed).encode("utf-8", "surrogatepass")
+        return encoded(changed).encode("utf-8", "surrogatepass")
 
     whole = json.dumps(body).encode()
     return _file_case(path, either(structured, whole), store.recover)
@@ -561,7 +562,7 @@ def plan_files(folder: Path) -> Case:
     whole = path.read_bytes()
 
     def structured(draw: random.Random) -> bytes:
-        return json.dumps(harm_value(json.loads(whole), draw)).encode("utf-8", "surrogatepass")
+        return encoded(harm_value(json.loads(whole), draw)).encode("utf-8", "surrogatepass")
 
     return _file_case(path, either(structured, whole), lambda: _table_and_status(folder))
 
@@ -622,7 +623,7 @@ def rules(folder: Path) -> Case:
     whole = path.read_bytes()
 
     def structured(draw: random.Random) -> bytes:
-        return json.dumps(harm_value(json.loads(whole), draw)).encode("utf-8", "surrogatepass")
+        return encoded(harm_value(json.loads(whole), draw)).encode("utf-8", "surrogatepass")
 
     return _file_case(path, either(structured, whole), lambda: Rule.load(path))
 
@@ -668,7 +669,7 @@ def reports(folder: Path) -> Case:
         for other, text in good.items():
             (folder / other).write_text(text)
         if name == "settings.json":
-            harmed = json.dumps(harm_value(json.loads(good[name]), draw))
+            harmed = encoded(harm_value(json.loads(good[name]), draw))
         else:
             harmed = harm_cells(good[name], draw)
         data = harmed.encode("utf-8", "surrogatepass")

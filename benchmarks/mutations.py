@@ -75,6 +75,14 @@ def harm_value(value: Any, draw: random.Random) -> Any:
     return value
 
 
+def encoded(value: Any) -> str:
+    """The value as JSON; nested more deeply than can be written, as deep a list instead."""
+    try:
+        return json.dumps(value)
+    except RecursionError:
+        return "[" * 2000 + "]" * 2000
+
+
 def _parts(value: Any) -> list[tuple[Any, Any]]:
     """(what holds it, key) of every part of a plain value."""
     parts: list[tuple[Any, Any]] = []

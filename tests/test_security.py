@@ -175,3 +175,13 @@ def test_a_table_comes_back_as_it_was(tmp_path):
     table = pd.DataFrame({"task": ["=cmd", "-x", "y"], "value": [-1.0, 2.0, 3.0]})
     (tmp_path / "a.csv").write_text(csv_text(table))
     pd.testing.assert_frame_equal(read_csv(tmp_path / "a.csv"), table)
+
+
+def test_a_message_quotes_what_is_hostile_but_not_without_end():
+    """A number of a hundred thousand digits in a file must not fill a terminal."""
+    digits = "9" * 100_000
+    said = str(ap.InputError(f"value {digits} is too large; expected less than 10."))
+    assert len(said) <= 2000
+    assert said.startswith("value 999")
+    assert said.endswith("expected less than 10.")
+    assert pickle.loads(pickle.dumps(ap.InputError("one sentence."))).args == ("one sentence.",)
