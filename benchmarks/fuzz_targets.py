@@ -393,9 +393,9 @@ def saved_prompts(folder: Path) -> Case:
             changed = dict(note)
             if draw.random() < 0.5:
                 method = harm_value(json.loads(note["method"]), draw)
-                changed["method"] = json.dumps(method, ensure_ascii=True)
+                changed["method"] = encoded(method)
             else:
-                changed = {key: str(item) for key, item in harm_value(note, draw).items()}
+                changed = {key: encoded(item) for key, item in harm_value(note, draw).items()}
             with contextlib.suppress(Exception):  # not even the writer takes it
                 save_file(tensors, str(path), metadata=changed)
         return ap.attach_saved(net, path)

@@ -185,3 +185,34 @@ def test_a_message_quotes_what_is_hostile_but_not_without_end():
     assert said.startswith("value 999")
     assert said.endswith("expected less than 10.")
     assert pickle.loads(pickle.dumps(ap.InputError("one sentence."))).args == ("one sentence.",)
+
+
+@pytest.mark.parametrize(
+    "name", ["0:" + "nowhere" * 200, "csv:" + "a" * 3000 + "?path=x", "a\0b.zip"]
+)
+def test_a_name_that_no_file_can_have_is_refused_in_a_sentence(name):
+    with pytest.raises(InputError):
+        ap.task(name)
+    with pytest.raises(InputError):
+        read_checkpoint(Path(f"{name}.safetensors"))
+
+
+def test_an_outcome_without_one_of_its_fields_is_damaged(tmp_path):
+    """Its checksum fits: what somebody would write who knows the format."""
+    from aptheory.studies.records import DamagedError, Record, checksum, key_of
+
+    body = {"format": 1, "identity": {}, "key": key_of({}), "status": "done"}
+    body |= {"outcome": {}, "made_by": {}}
+    body["checksum"] = checksum(body)
+    with pytest.raises(DamagedError, match="holds no reason"):
+        Record.from_text(json.dumps(body), name="a.json")
+
+
+def test_a_chart_without_a_finite_value_is_no_chart():
+    from aptheory.reporting.curves import Curve
+    from aptheory.reporting.svg import line_chart
+
+    empty = Curve("ap", [], [])
+    unknown = Curve("ap", [0, 1], [float("nan")] * 2)
+    for lines in ([empty], [unknown], []):
+        assert line_chart(lines, x_label="", y_label="", summary="") == ""

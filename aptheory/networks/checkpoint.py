@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         InputError: no such file, not a file of weights, or one that would execute code.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # also of a name that no file can have
         raise InputError(f"there is no weights file {path}: give a safetensors or state-dict file")
     try:
         content = _READERS[_kind(path)](path)

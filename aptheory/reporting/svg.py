@@ -63,17 +63,20 @@ def line_chart(
     zero: bool = False,
     unit: str = "layer",
 ) -> str:
-    """Curves with bands; pointing at an x shows every curve's value there.
+    """Curves with bands; pointing at an x shows every curve's value there. Nothing, where no curve
+    has a finite value.
 
     Args:
         summary: what a screen reader says first.
         zero: draw the line y = 0.
         unit: what one x is called where its values are shown.
     """
-    xs = np.concatenate([np.asarray(line.x, float) for line in lines])
+    xs = np.concatenate([np.zeros(0), *(np.asarray(line.x, float) for line in lines)])
     drawn = [v for line in lines for v in (line.y, line.low, line.high) if v is not None]
     ys = np.concatenate([np.asarray(v, float) for v in drawn] + [np.zeros(int(zero))])
     ys = ys[np.isfinite(ys)]
+    if not len(xs) or not len(ys):
+        return ""
     x0, x1 = float(xs.min()), float(max(xs.max(), xs.min() + 1))
     margin = 0.06 * (float(np.ptp(ys)) or 1.0)
     y0, y1 = float(ys.min() - margin), float(ys.max() + margin)

@@ -113,7 +113,7 @@ class Record:
         if body.get("key") != key_of(body.get("identity")):
             raise DamagedError(f"{name} holds a key that is not the hash of its identity")
         for field, kind in _KINDS.items():
-            if not isinstance(body.get(field), kind):
+            if field not in body or not isinstance(body[field], kind):
                 raise DamagedError(f"{name} holds no {field} as an outcome has it")
         return cls(**{field: body[field] for field in _KINDS})
 

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import os
 from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache
 from importlib import import_module
@@ -200,7 +201,7 @@ def _named(name: str, seed: int, root: str | Path | None, group: Any) -> Task:
         from aptheory.tasks.present import open_entry
 
         return _guarded(name, lambda: open_entry(entry, root=root, seed=seed))
-    if name and Path(name).expanduser().exists() and ("/" in name or Path(name).suffix):
+    if name and _is_there(name) and ("/" in name or Path(name).suffix):
         return _path(Path(name).expanduser(), seed, group)
     names = [*EMBEDDED, *REGISTRY]
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
@@ -212,6 +213,11 @@ def _named(name: str, seed: int, root: str | Path | None, group: Any) -> Task:
     )
 
 
+def _is_there(place: str) -> bool:
+    """Whether a path exists; what no file can be called does not."""
+    return os.path.exists(os.path.expanduser(place))
+
+
 def _path(path: Path, seed: int, group: Any) -> Task:
     scheme = SUFFIXES.get(path.suffix.lower(), "folder")
     return _read(scheme, str(path), seed, None, group)
@@ -221,7 +227,7 @@ def _read(scheme: str, place: str, seed: int, root: str | Path | None, group: An
     reader = _function(readers()[scheme])
     options: dict[str, Any] = {}
     known = OPTIONS.get(scheme, ())
-    if known and "?" in place and not Path(place).exists():
+    if known and "?" in place and not _is_there(place):
         place, _, query = place.partition("?")
         options = dict(parse_qsl(query, keep_blank_values=True))
         for key in options:
