@@ -19,6 +19,7 @@ import aptheory as ap
 from aptheory.checked import imported, plain_cell, safe_cell, safe_stem
 from aptheory.errors import InputError
 from aptheory.networks.checkpoint import read_checkpoint
+from aptheory.studies.study import Study
 from aptheory.studies.tables import csv_text, read_csv
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -193,8 +194,12 @@ def test_a_message_quotes_what_is_hostile_but_not_without_end():
 def test_a_name_that_no_file_can_have_is_refused_in_a_sentence(name):
     with pytest.raises(InputError):
         ap.task(name)
-    with pytest.raises(InputError):
-        read_checkpoint(Path(f"{name}.safetensors"))
+    doors = (read_checkpoint, ap.load_model, ap.report, ap.compare, ap.status, Study.from_toml)
+    for door in doors:
+        with pytest.raises(InputError):
+            door(f"{name}.safetensors")
+    with pytest.raises(InputError, match="there is no file"):
+        ap.attach_saved(ap.load("aptheory_vit_mini"), f"{name}.safetensors")
 
 
 def test_an_outcome_without_one_of_its_fields_is_damaged(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,8 +62,8 @@ def attach_saved(net: Network, path: str | Path, *, imports: bool = False) -> Ad
     Raises InputError when the file is not ours, or was learned on other weights: a prompt is
     meaningless on any network but its own.
     """
-    if not Path(path).is_file():
-        raise InputError(f"there is no file {path}")
+    if not os.path.isfile(path):  # also of a name that no file can have
+        raise InputError(f"there is no file {path}: give one that `aptheory.save` wrote.")
     try:
         with safe_open(str(path), framework="pt") as file:
             note = file.metadata() or {}

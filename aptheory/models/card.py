@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -83,7 +84,7 @@ class Card:
             InputError: no such file, or one that holds no model.
         """
         path = Path(path)
-        if not path.is_file():
+        if not os.path.isfile(path):  # also of a name that no file can have
             raise InputError(f"there is no model file {path}; `aptheory fit` writes one.")
         try:
             with safe_open(str(path), framework="pt") as file:

@@ -1,5 +1,6 @@
 """The tables of a run's folder, as every part of the page reads them."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +64,7 @@ class Tables:
         found = {}
         for name in _COLUMNS:
             path = folder / f"{name}.csv"
-            table = read_csv(path) if path.is_file() else pd.DataFrame()
+            table = read_csv(path) if os.path.isfile(path) else pd.DataFrame()
             found[name] = _checked(table, _COLUMNS[name], path) if len(table) else table
         if all(found[name].empty for name in ("profile", "accuracy", "map")):
             raise InputError(

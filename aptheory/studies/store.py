@@ -118,7 +118,8 @@ class Store:
     def read_all(self) -> tuple[list[Record], list[str]]:
         """Every outcome that checks, sorted by key, and a sentence for every file that does not."""
         records, damaged = [], []
-        for path in sorted(self.runs.glob("*.json")):
+        names = self.runs.glob("*.json") if os.path.isdir(self.runs) else ()
+        for path in sorted(names):
             try:
                 record = self.read(path.stem)
             except DamagedError as error:
