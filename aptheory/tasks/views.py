@@ -128,7 +128,20 @@ class Joined(Steady):
         return hashlib.sha256(f"joined {text}".encode()).hexdigest()
 
 
-class CentreCropped(Steady):
+class _Whole(Steady):
+    """All pictures of another split, ``split``, as they are or changed."""
+
+    split: Split
+
+    @property
+    def random(self) -> bool:
+        return is_random(self.split)
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+
+class CentreCropped(_Whole):
     """Each image resized to ``enlarge`` times the size asked for, and its centre cut out.
 
     FGVC's evaluation (resize to 256, centre crop of 224) is ``enlarge = 256 / 224``.
@@ -140,13 +153,6 @@ class CentreCropped(Steady):
         self.split = split
         self.enlarge = enlarge
         self.labels = split.labels
-
-    @property
-    def random(self) -> bool:
-        return is_random(self.split)
-
-    def __len__(self) -> int:
-        return len(self.split)
 
     def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
         height, width = height_and_width(size)
@@ -162,20 +168,13 @@ class CentreCropped(Steady):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-class Resized(Steady):
+class Resized(_Whole):
     """Another split whose pictures are made images as ``resize`` says (see `Task.resized`)."""
 
     def __init__(self, split: Split, resize: str) -> None:
         self.split: Split = split.split if isinstance(split, Resized | CentreCropped) else split
         self.resize = checked_resize(resize)
         self.labels = split.labels
-
-    @property
-    def random(self) -> bool:
-        return is_random(self.split)
-
-    def __len__(self) -> int:
-        return len(self.split)
 
     def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
         return self.split.images(indices, size)
