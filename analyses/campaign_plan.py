@@ -30,7 +30,8 @@ MAP_PLACES = 6
 class NetworkSpec:
     """A network: its ``kind`` ("cnn" or "vit"), the name of its weights, the images' side.
 
-    Built by timm's ``model`` with ``options``, or by a ``factory`` of ours.
+    Built by timm's ``model`` with ``options``, or by a ``factory`` of ours; one without ``weights``
+    is packaged.
     """
 
     kind: str
@@ -73,10 +74,14 @@ NETWORKS = {
     "cifar_vit_postnorm": NetworkSpec(
         "vit", "cifar10_vit_postnorm", 32, factory="post_norm_vit", tasks=CIFAR_TASKS
     ),
+    "aptheory_resnet_mini": NetworkSpec("cnn", "", 32),
+    "aptheory_vit_mini": NetworkSpec("vit", "", 32),
 }
 COMPARED = ("vit_tiny", "cifar_vit128", "cifar_vit_postnorm", "resnet56", "resnet32",
             "efficientnet_lite0")  # fmt: skip
 """Networks of the maps, of normalisation at a layer, and of the comparison of methods."""
+PLANTED = ("aptheory_vit_mini", "aptheory_resnet_mini", "resnet56", "vit_tiny")
+"""Networks in which a tensor is planted; the packaged ones are quick, and come first."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def units() -> Iterator[Unit]:
     yield from (Unit("norm", name, task, 0) for name, task in three)
     yield from (Unit("map", name, task, 0) for name, task in three)
     yield from (Unit("methods", name, task, 0) for name, task in three)
-    yield from (Unit("planted", name, "gtsrb32", 0) for name in ("resnet56", "vit_tiny"))
+    yield from (Unit("planted", name, "gtsrb32", 0) for name in PLANTED)
     yield from (
         Unit("dial", name, task, 0)
         for name, task in (
@@ -129,6 +134,8 @@ def load_network(name: str, assets: Path) -> ap.Network:
     from analyses import cifar_resnet, cifar_vit
 
     spec = NETWORKS[name]
+    if not spec.weights:
+        return ap.load(name)
     facts = json.loads((assets / f"{spec.weights}.json").read_text())
     state = {k: v.float() for k, v in load_file(assets / f"{spec.weights}.safetensors").items()}
     if spec.factory:

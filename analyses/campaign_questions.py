@@ -31,11 +31,19 @@ SELECTED = 0.1
 class Bench:
     """One network and task with its kept activations, where methods are trained in turn."""
 
-    def __init__(self, net: Network, task: ap.Task, *, seed: int, device: str) -> None:
+    def __init__(
+        self,
+        net: Network,
+        task: ap.Task,
+        *,
+        seed: int,
+        device: str,
+        recipe: ap.Recipe = RECIPE,
+    ) -> None:
         self.net = net.to(device)
         self.task, self.seed = task, seed
         half = "bfloat16" if device == "cuda" else "float32"
-        self.recipe = RECIPE.but(precision=half)
+        self.recipe = recipe.but(precision=half)
         self.kept = kept_for(self.net, task, self.recipe)
 
     def train(
@@ -258,19 +266,28 @@ def plant(net: Network, place: int, size: float, seed: int) -> PlantedNetwork:
     return flawed
 
 
+PLANTED_TRAIN, PLANTED_EPOCHS = 200, 20
+PLANTED_SIZES = (0.25, 0.5, 1.0)
+PLANTED_RATES = (3e-2, 1e-2)
+"""A prompt of 80 steps moves by about 40 times its rate: a smaller one undoes no large tensor."""
+
+
 def planted(unit: Unit, assets: Path, device: str) -> Iterator[Row]:
     """The positive control: the sweep must find the place of a planted tensor."""
-    task = load_task(unit.task, unit.seed, assets)
+    task = load_task(unit.task, unit.seed, assets).subset(train=PLANTED_TRAIN, seed=unit.seed)
     clean = load_network(unit.network, assets)
     places = swept(clean, MAP_PLACES)
-    for where in places[1:-1:2]:
-        for size in (0.25, 0.5, 1.0, 2.0):
+    recipe = RECIPE.but(epochs=PLANTED_EPOCHS)
+    for where in (places[2], places[-3]):
+        for size in PLANTED_SIZES:
             net = plant(clean.to(device), where, size, unit.seed)
-            bench = Bench(net, task, seed=unit.seed, device=device)
+            bench = Bench(net, task, seed=unit.seed, device=device, recipe=recipe)
             told = {"planted_at": where, "planted_size": size}
             yield from bench.rows("linear_probe", ap.LinearProbe(), **told)
             for place in places:
-                yield from bench.rows("ap", ap.ActivationPrompt(layer=place), **told)
+                method = ap.ActivationPrompt(layer=place)
+                yield from bench.rows("ap", method, rates=PLANTED_RATES, **told)
+            bench.kept.close()
 
 
 DIALS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {}

@@ -20,16 +20,14 @@ from scipy.special import expit
 
 from aptheory import metrics
 from aptheory.choosing.ranking import ranking
+from aptheory.findings.pictures import mcnemar, paired_pictures, two_source_interval
 from aptheory.findings.relate import partial_spearman, spearman
 from aptheory.findings.statistics import (
     circular_shift_p,
     clustered_mean,
     correlation_interval,
-    mcnemar,
     mean_correlation,
     mean_over,
-    paired_pictures,
-    two_source_interval,
 )
 
 Generator = np.random.Generator

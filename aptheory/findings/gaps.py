@@ -13,13 +13,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from aptheory.findings.statistics import (
-    Interval,
-    mean_interval,
-    mean_over,
-    paired_pictures,
-    two_source_interval,
-)
+from aptheory.findings.pictures import paired_pictures, two_source_interval
+from aptheory.findings.statistics import Interval, mean_interval, mean_over
 
 Runs = pd.DataFrame
 """Test accuracies of one method at one layer, a row a seed: ``seed, value``, maybe ``correct``."""

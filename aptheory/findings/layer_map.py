@@ -24,7 +24,8 @@ import pandas as pd
 from aptheory.choosing.cells import Cell, cells, map_operations, operations
 from aptheory.choosing.trials import Prices, share_text
 from aptheory.errors import InputError
-from aptheory.findings.statistics import Interval, paired_pictures, two_source_interval
+from aptheory.findings.pictures import paired_pictures, two_source_interval
+from aptheory.findings.statistics import Interval
 from aptheory.findings.verdict import verdict
 from aptheory.networks.network import Network, Places
 from aptheory.tasks import task as open_task

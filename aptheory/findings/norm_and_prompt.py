@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from aptheory.errors import InputError
+from aptheory.findings.pictures import paired_pictures
 from aptheory.findings.prompt_parts import read_as_prompt, take_apart
-from aptheory.findings.statistics import paired_pictures
 from aptheory.methods import ActivationPrompt, LinearProbe, NormTuning
 from aptheory.methods.base import Adapted, Method
 from aptheory.networks.network import Layer, Network, Places

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from aptheory.choosing.scores import RidgeHead
 from aptheory.errors import InputError
-from aptheory.findings.statistics import paired_pictures
+from aptheory.findings.pictures import paired_pictures
 from aptheory.methods import ActivationPrompt
 from aptheory.methods.base import Adapted
 from aptheory.methods.normalization import kind_of

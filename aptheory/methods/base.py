@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aptheory.errors import InputError
-from aptheory.methods.per_run import PerRun, RunDropout, by_run, merged, normal
+from aptheory.methods.head import Head, Summaries
+from aptheory.methods.per_run import PerRun, RunDropout, by_run
 from aptheory.methods.samples import AnyAxis, put_samples_first, sample_axes
 from aptheory.networks.fast_path import fast_path_off
 from aptheory.networks.reading import Reading, check_pooling
@@ -164,58 +165,6 @@ def _seeds(seed: int | Sequence[int], runs: int) -> list[int]:
     if len(seeds) != runs:
         raise InputError(f"{runs} runs need {runs} seeds, got {len(seeds)}")
     return seeds
-
-
-class Head(nn.Module):
-    """One linear classifier a run on standardised features: W (f - shift) / scale + b.
-
-    ``shift`` and ``scale`` (runs, width) are not trained; they are 0 and 1 until training sets them
-    from each run's clean training features. Weights start at N(0, 0.01^2), the bias at 0.
-    """
-
-    shift: Tensor
-    scale: Tensor
-
-    def __init__(self, runs: int, width: int, classes: int, *, like: Tensor) -> None:
-        super().__init__()
-        self.runs = runs
-        self.weight = PerRun(runs, (classes, width), normal(0.01), like=like)
-        self.bias = PerRun(runs, (classes,), like=like)
-        self.register_buffer("shift", like.new_zeros(runs, width))
-        self.register_buffer("scale", like.new_ones(runs, width))
-
-    def forward(self, features: Float[Tensor, "samples width"]) -> Float[Tensor, "samples classes"]:
-        each = by_run(features, self.runs)
-        standard = (each - self.shift.unsqueeze(1)) / self.scale.unsqueeze(1)
-        logits = torch.baddbmm(self.bias().unsqueeze(1), standard, self.weight().transpose(1, 2))
-        return merged(logits)
-
-    def folded(self) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"]]:
-        """The same classifier on raw features: W / scale and b - W (shift / scale), one run."""
-        weight = self.weight.values[0].detach().double() / self.scale[0].double()
-        bias = self.bias.values[0].detach().double() - weight @ self.shift[0].double()
-        return weight, bias
-
-
-@dataclass
-class Summaries:
-    """What blocks give the head beside what it reads, in the order in which they run.
-
-    ``width`` counts the numbers of an image; ``shares`` says what it costs: the piece behind each
-    place -> the share of its tokens that run through it once more.
-    """
-
-    width: int = 0
-    shares: dict[int, float] = field(default_factory=dict)
-    given: list[Tensor] = field(default_factory=list)
-
-    def expect(self, width: int, *, piece: int, share: float) -> None:
-        """A block behind place ``piece`` will give ``width`` numbers an image."""
-        self.width += width
-        self.shares[piece] = self.shares.get(piece, 0.0) + share
-
-    def give(self, summary: Float[Tensor, "samples width"]) -> None:
-        self.given.append(summary.float() if summary.element_size() < 4 else summary)
 
 
 class Adapted(nn.Module):

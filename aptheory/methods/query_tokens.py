@@ -29,7 +29,8 @@ from torch import Tensor, nn
 
 from aptheory.errors import InputError
 from aptheory.methods.attention_steps import attended, projected
-from aptheory.methods.base import Adapted, Method, Summaries
+from aptheory.methods.base import Adapted, Method
+from aptheory.methods.head import Summaries
 from aptheory.methods.per_run import uniform
 from aptheory.methods.prompt_tokens import prompt_bound
 from aptheory.methods.registry import register

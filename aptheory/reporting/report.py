@@ -18,6 +18,7 @@ from aptheory.reporting.legend import method_name
 from aptheory.reporting.page import html
 from aptheory.reporting.run_folder import Tables, pairs
 from aptheory.reporting.sections import priced
+from aptheory.reporting.style import spell_out
 from aptheory.studies.files import write_atomically
 from aptheory.studies.records import key_of
 from aptheory.version import __version__
@@ -89,6 +90,6 @@ def draw(tables: Tables, folder: Path) -> list[Path]:
         ax = plots.cost_front(one.assign(label=one["method"].map(method_name)), cost=column)
         ax.set(xlabel=label, xscale="log")
         ax.set_title(f"{network} on {task}", fontsize=8)
-        plots.spell_out(ax)
+        spell_out(ax)
         written += plots.save(plots.figure_of(ax), folder / f"{safe_stem(network, task)}-cost")
     return written

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from aptheory.devices import autocast
 from aptheory.errors import InputError
 from aptheory.training.batchnorm import Fused
-from aptheory.training.drawing import POOL, Parts, parts_of
+from aptheory.training.drawing import Parts, parts_of
 from aptheory.training.epochs import epoch_done
 from aptheory.training.head_start import start_head
 from aptheory.training.judging import WORST, Score
@@ -29,6 +29,7 @@ from aptheory.training.kept import Kept
 from aptheory.training.losses import Loss, class_weights, cross_entropy
 from aptheory.training.memory import out_of_memory
 from aptheory.training.mixing import Mix
+from aptheory.training.optimizer import optimizer_of, prompt_units
 from aptheory.training.recipe import Recipe, Run
 from aptheory.training.run_images import RunImages
 
@@ -101,34 +102,12 @@ class Loop:
         self.images = RunImages(kept, parts)
         if fresh:
             start_head(adapted, kept, recipe, [own["train"] for own in parts])
-        self._units = self._measure_units() if recipe.scale_prompts else {}
+        self._units = prompt_units(adapted, kept, recipe) if recipe.scale_prompts else {}
         self._choose_source()
-        self._make_optimizer()
+        self.optimizer = optimizer_of(adapted, runs, recipe, self._units)
         self._graphed: dict[int, Callable[[Tensor], Tensor]] = {}
 
     # ---------------------------------------------------------------------------- the start
-
-    @torch.no_grad()
-    def _measure_units(self) -> dict[int, float]:
-        """Place -> root mean square of the clean activation there, for every place with a prompt.
-
-        Over 64 images or fewer, the same ones for all runs: each has thousands of entries.
-        """
-        units: dict[int, float] = {}
-        places = [place for place in self.adapted.places if self._prompts(place)]
-        if not places:
-            return units
-        kept = self.kept
-        # Without random augmentation, and whichever images a run draws.
-        split = POOL if self.recipe.redraw else "val" if kept.fresh else "train"
-        rows = torch.arange(0, kept.number(split), -(-kept.number(split) // 64))
-        clean = kept.batch(split, rows)
-        for layer, z in kept.net.walk(clean, start=kept.layer, stops=places):
-            units[layer.index] = float(z.double().square().mean().sqrt()) or 1.0
-        return units
-
-    def _prompts(self, place: int) -> list[Any]:
-        return [edit for edit in self.adapted.edits_at(place) if hasattr(edit, "set_unit")]
 
     def _choose_source(self) -> None:
         """Where batches come from: the kept activations, or features when only the head learns."""
@@ -183,46 +162,6 @@ class Loop:
         index = positions.to(fixed.device)
         runs = torch.arange(len(index), device=fixed.device)[:, None]
         return fixed[runs, index].flatten(0, 1)
-
-    def _make_optimizer(self) -> None:
-        recipe = self.recipe
-        for place, unit in self._units.items():
-            for prompt in self._prompts(place):
-                prompt.set_unit(unit)
-        groups: list[dict[str, Any]] = []
-        stepped: set[nn.Parameter] = set()  # what several runs share is stepped once
-        for k, progress in enumerate(self.progress):
-            run = progress.run
-            decay = recipe.weight_decay if run.weight_decay is None else run.weight_decay
-            # Parameters by what they are decayed by and what their learning rate is measured in.
-            alike: dict[tuple[float, float], list[nn.Parameter]] = {}
-            for name, parameter in self.adapted.run_parameters(k):
-                if parameter in stepped:
-                    continue
-                stepped.add(parameter)
-                plain = name == "head.bias" and not recipe.decay_head_bias
-                key = (0.0 if plain else decay, self.adapted.unit_of(name))
-                alike.setdefault(key, []).append(parameter)
-            for (weight_decay, unit), parameters in alike.items():
-                rate, share = _in_units(recipe.optimizer, unit)
-                groups.append(
-                    {
-                        "params": parameters,
-                        "lr": 0.0,
-                        "peak": recipe.peak_lr(run.lr) * rate,
-                        "weight_decay": weight_decay * share,
-                    }
-                )
-        options: dict[str, Any] = {"lr": 0.0}
-        if self.device.type in ("cpu", "cuda"):
-            options["fused"] = True
-        if recipe.optimizer == "sgd":
-            self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
-                groups, momentum=recipe.momentum, **options
-            )
-        else:
-            kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[recipe.optimizer]
-            self.optimizer = kind(groups, **options)
 
     # ---------------------------------------------------------------------------- one epoch
 
@@ -440,7 +379,8 @@ class Loop:
         self._choose_source()
         if features is not None:
             self._features = {s: f[list(keep)] if own else f for s, f in features.items()}
-        self._make_optimizer()
+        runs = [progress.run for progress in self.progress]
+        self.optimizer = optimizer_of(self.adapted, runs, self.recipe, self._units)
         for place, k in enumerate(keep):
             pairs = zip(self.adapted.run_parameters(place), old.run_parameters(k), strict=True)
             for (_, ours), (_, theirs) in pairs:
@@ -452,15 +392,3 @@ class Loop:
         alone = copy.copy(self)
         alone.narrow(runs)
         return alone
-
-
-def _in_units(optimizer: str, unit: float) -> tuple[float, float]:
-    """Factors of learning rate and weight decay that train p as if it were ``unit * q``.
-
-    With q trained at rate lr and decay wd: dp = unit * dq, and the gradient by q is ``unit`` times
-    the gradient by p. SGD's step is proportional to the gradient, Adam's is not; decay moves p
-    towards 0 by the same share either way.
-    """
-    if optimizer == "sgd":
-        return unit**2, unit**-2
-    return unit, unit**-1 if optimizer == "adamw" else unit**-2

@@ -12,7 +12,7 @@ import aptheory as ap
 from aptheory.choosing.cells import Cell
 from aptheory.cli import app
 from aptheory.findings.layer_map import layer_map
-from aptheory.findings.statistics import two_source_interval
+from aptheory.findings.pictures import two_source_interval
 from aptheory.methods import ActivationPrompt, LayerProbe, LinearProbe
 from tests.quarters import RECIPE, small_cnn, small_task, small_vit
 

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from aptheory.findings.cases import cases
+from aptheory.findings.pictures import paired_pictures, two_source_interval
 from aptheory.findings.sentences import sentences
-from aptheory.findings.statistics import Interval, paired_pictures, two_source_interval
+from aptheory.findings.statistics import Interval
 from aptheory.findings.verdict import Verdict, verdict
 
 NOTHING = pd.DataFrame()

@@ -331,7 +331,7 @@ def test_layer_probe_pools_what_it_says(nets, images):
 
 
 def test_head_standardises_and_folds_its_features():
-    from aptheory.methods.base import Head
+    from aptheory.methods.head import Head
 
     generator = torch.Generator().manual_seed(0)
     features = 3 + 2 * torch.randn(6, 5, generator=generator).double()

@@ -8,7 +8,7 @@ from torch import nn
 import aptheory as ap
 from aptheory.tasks import ArraySplit, Task
 from aptheory.training.fit import Recipe, Run, fit_many
-from aptheory.training.loop import _in_units
+from aptheory.training.optimizer import _in_units
 
 
 def split(number, seed):
