@@ -347,7 +347,8 @@ class Adapted(nn.Module):
             for name, parameter in self.run_parameters(0)
             if head or not name.startswith("head.")
         )
-        return learned - sum(_pruned(m) for m in self.modules())
+        pruning: list[Any] = [m for m in self.modules() if hasattr(m, "pruned")]
+        return learned - sum(module.pruned() for module in pruning)
 
     def adapted_parts(self) -> dict[str, int]:
         """What learns beside the head -> how many parameters of one run: modules of the network by
@@ -435,10 +436,6 @@ class Adapted(nn.Module):
         if self.method.batchnorm == "trained":
             tensors |= {f"net.{name}": b for name, b in self.net.named_buffers()}
         return tensors
-
-
-def _pruned(module: Any) -> int:
-    return module.pruned() if hasattr(module, "pruned") else 0
 
 
 def look_like(module: nn.Module, inner: nn.Module) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,11 +57,11 @@ class Batch:
     seconds: float = 1.0
     operations: float = 0.0
 
-    @property
+    @cached_property
     def run_keys(self) -> tuple[str, ...]:
         return tuple(key_of(identity) for identity in self.identities)
 
-    @property
+    @cached_property
     def key(self) -> str:
         return key_of(self.run_keys)
 

@@ -43,10 +43,16 @@ def key_of(identity: Any) -> str:
     return hashlib.sha256(canonical(identity).encode()).hexdigest()[:32]
 
 
+_ALREADY_PLAIN = {str, int, bool, type(None)}
+
+
 def plain(value: Any) -> Any:
     """``value`` with tuples, numpy scalars and paths turned into what JSON can say."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {
+            str(key): item if type(item) in _ALREADY_PLAIN else plain(item)
+            for key, item in value.items()
+        }
     if isinstance(value, str) or value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -58,7 +64,7 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy scalars and arrays, tensors
         return plain(value.tolist())
     if isinstance(value, Sequence):
-        return [plain(item) for item in value]
+        return [item if type(item) in _ALREADY_PLAIN else plain(item) for item in value]
     raise TypeError(f"a {type(value).__name__} cannot be written into an outcome file")
 
 

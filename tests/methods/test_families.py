@@ -64,13 +64,13 @@ def load(family: str) -> ap.Network:
     return ap.load(module, input_shape=(3, *size), name=family)
 
 
-LONG = ("group_norm", "channel_norm")  # ordinary widths: their norms have no small form
+QUICK = ("swin_v2", "registers")
 
 
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in NETWORKS
+        pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in NETWORKS
     ],
 )
 def net(request):

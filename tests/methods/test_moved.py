@@ -104,7 +104,12 @@ def test_compiled_it_gives_the_same_outputs_and_gradients():
     assert printed == [f"{name} {text}" for name, text in CASES]
 
 
-@pytest.mark.parametrize("text", CNN_CASES)
+LONG = ("lora", "ssf")
+
+
+@pytest.mark.parametrize(
+    "text", [pytest.param(t, marks=[pytest.mark.slow] if t in LONG else []) for t in CNN_CASES]
+)
 def test_channels_last_gives_the_same(nets, images, text, tmp_path):
     net, last = nets[CNN], torch.channels_last
     plain = attach(net, text)

@@ -39,7 +39,10 @@ NETWORKS = {
 
 
 @pytest.mark.filterwarnings("ignore::aptheory.profiling.watchers.UndefinedWarning")
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in names() else []) for name in NETWORKS],
+)
 def test_all_measures_together_count_every_image_once(name):
     """The gradient watcher runs the network too, and nobody may be observing it then."""
     net = NETWORKS[name]()
