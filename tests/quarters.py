@@ -25,25 +25,19 @@ def small_task() -> Task:
     return Task("quarters", ("a", "b", "c", "d"), split(90, 4, 0), split(40, 4, 1), split(44, 4, 2))
 
 
-def small_vit() -> ap.Network:
-    """Three blocks of width 24 on 16x16 images."""
+def small_vit(side: int = 16, **options: int) -> ap.Network:
+    """Three blocks of width 24 on 16x16 images, 4x4 patches, unless told otherwise."""
     torch.manual_seed(0)
-    return ap.load(
-        "vit_tiny_patch16_224",
-        weights=None,
-        input_shape=(3, 16, 16),
-        patch_size=4,
-        depth=3,
-        embed_dim=24,
-        num_heads=2,
-    )
+    settings = {"patch_size": 4, "depth": 3, "embed_dim": 24, "num_heads": 2, **options}
+    return ap.load("vit_tiny_patch16_224", weights=None, input_shape=(3, side, side), **settings)
 
 
-def small_cnn() -> ap.Network:
-    """A ResNet of widths 8 and 16 on 16x16 images."""
+def small_cnn(side: int = 16) -> ap.Network:
+    """A ResNet of widths 8 and 16 on 16x16 images, unless told otherwise."""
     torch.manual_seed(0)
+    shape = (3, side, side)
     return ap.load(
-        "resnet10t", weights=None, input_shape=(3, 16, 16), channels=(8, 8, 16, 16), stem_width=8
+        "resnet10t", weights=None, input_shape=shape, channels=(8, 8, 16, 16), stem_width=8
     )
 
 

@@ -6,17 +6,7 @@ import torch
 import aptheory as ap
 from aptheory.training.batchnorm import Fused
 from aptheory.training.fit import fit
-from tests.quarters import RECIPE, small_cnn, small_task
-
-
-@pytest.fixture(scope="module")
-def task():
-    return small_task()
-
-
-@pytest.fixture(scope="module")
-def cnn():
-    return small_cnn()
+from tests.quarters import RECIPE
 
 
 def test_fusing_changes_rounding_alone_and_leaves_no_trace(cnn, task):

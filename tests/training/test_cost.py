@@ -16,28 +16,17 @@ from aptheory.training.cost import (
     predict,
     step_memory,
 )
+from tests.quarters import small_cnn, small_vit
 
 
 @pytest.fixture(scope="module")
 def vit():
-    torch.manual_seed(0)
-    return ap.load(
-        "vit_tiny_patch16_224",
-        weights=None,
-        input_shape=(3, 32, 32),
-        patch_size=8,
-        depth=4,
-        embed_dim=24,
-        num_heads=2,
-    )
+    return small_vit(32, patch_size=8, depth=4)
 
 
 @pytest.fixture(scope="module")
 def cnn():
-    torch.manual_seed(0)
-    return ap.load(
-        "resnet10t", weights=None, input_shape=(3, 32, 32), channels=(8, 8, 16, 16), stem_width=8
-    )
+    return small_cnn(32)
 
 
 def test_operations_of_a_transformer_are_those_of_the_formula(vit):

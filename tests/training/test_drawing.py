@@ -10,7 +10,7 @@ from aptheory.methods import LinearProbe, RandomPerturbation
 from aptheory.tasks import Task
 from aptheory.training.drawing import draw
 from aptheory.training.fit import Recipe, Run, fit, fit_many, kept_for
-from tests.quarters import RECIPE, small_cnn, small_task, small_vit, split
+from tests.quarters import RECIPE, small_cnn, small_task, split
 
 REDRAWN = RECIPE.but(redraw=True)
 
@@ -22,11 +22,6 @@ def task():
         "quarters", ("a", "b", "c", "d"), split(400, 4, 0), split(200, 4, 1), split(44, 4, 2)
     )
     return large.subset(train=62, val=30)
-
-
-@pytest.fixture(scope="module")
-def vit():
-    return small_vit()
 
 
 def drawn(task, seed):

@@ -12,23 +12,7 @@ from aptheory.methods import LayerProbe, LinearProbe, RandomPerturbation
 from aptheory.training import loop as loop_module
 from aptheory.training.fit import Recipe, Run, fit, fit_many, grid, kept_for, stack_size
 from aptheory.training.kept import Kept
-from tests.quarters import RECIPE, small_cnn, small_task, small_vit
-
-
-@pytest.fixture(scope="module")
-def task():
-    return small_task()
-
-
-@pytest.fixture(scope="module")
-def vit():
-    return small_vit()
-
-
-@pytest.fixture(scope="module")
-def cnn():
-    return small_cnn()
-
+from tests.quarters import RECIPE
 
 PLAIN = {"head_init": "default", "scale_prompts": False}  # nothing but the optimiser
 RUNS = [

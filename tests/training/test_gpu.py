@@ -7,23 +7,7 @@ import aptheory as ap
 from aptheory.training.cost import cost
 from aptheory.training.fit import Run, fit_many
 from tests.own_process import lines_printed_by
-from tests.quarters import RECIPE, small_cnn, small_task, small_vit
-
-
-@pytest.fixture(scope="module")
-def task():
-    return small_task()
-
-
-@pytest.fixture(scope="module")
-def vit():
-    return small_vit()
-
-
-@pytest.fixture(scope="module")
-def cnn():
-    return small_cnn()
-
+from tests.quarters import RECIPE
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

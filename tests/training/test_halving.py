@@ -7,17 +7,7 @@ from aptheory.errors import InputError
 from aptheory.methods import LayerProbe, LinearProbe
 from aptheory.training.fit import Run, fit_many, grid
 from aptheory.training.halving import halving, rungs, seeds_at
-from tests.quarters import RECIPE, small_task, small_vit
-
-
-@pytest.fixture(scope="module")
-def task():
-    return small_task()
-
-
-@pytest.fixture(scope="module")
-def vit():
-    return small_vit()
+from tests.quarters import RECIPE
 
 
 def test_rungs():

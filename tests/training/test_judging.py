@@ -12,17 +12,7 @@ from aptheory.training.convergence import accuracy_flat, flat
 from aptheory.training.fit import Recipe, Run, fit, fit_many
 from aptheory.training.judging import WORST, Score
 from aptheory.training.outcome import packed, unpacked
-from tests.quarters import RECIPE, small_task, small_vit
-
-
-@pytest.fixture(scope="module")
-def task():
-    return small_task()
-
-
-@pytest.fixture(scope="module")
-def vit():
-    return small_vit()
+from tests.quarters import RECIPE
 
 
 def curve(losses, measure="val_loss", schedule="constant"):

@@ -13,7 +13,7 @@ from aptheory.training import kept as kept_module
 from aptheory.training.augmentation import apply, draw
 from aptheory.training.fit import Recipe, fit
 from aptheory.training.kept import Kept
-from tests.quarters import split
+from tests.quarters import small_cnn, small_vit, split
 
 
 @pytest.fixture(scope="module")
@@ -23,20 +23,7 @@ def task():
 
 @pytest.fixture(scope="module", params=["vit", "cnn"])
 def net(request):
-    torch.manual_seed(0)
-    if request.param == "vit":
-        return ap.load(
-            "vit_tiny_patch16_224",
-            weights=None,
-            input_shape=(3, 16, 16),
-            patch_size=4,
-            depth=2,
-            embed_dim=16,
-            num_heads=2,
-        )
-    return ap.load(
-        "resnet10t", weights=None, input_shape=(3, 16, 16), channels=(8, 8, 16, 16), stem_width=8
-    )
+    return small_vit(depth=2, embed_dim=16) if request.param == "vit" else small_cnn()
 
 
 def truth(net, task, name, layer, rows=None):
