@@ -22,12 +22,16 @@ def draw(results: Results) -> Figure:
         page.forest(ax, summary, label="way", dots=dots, highlight=("rule",))
         ax.axvline(0, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
         ax.set_xlabel(
-            "regret: accuracy lost against the layer that is truly best (points);\n"
+            "regret: accuracy lost against the layer that measured best (points);\n"
             "grey: one network and task"
         )
-    regret = summary.set_index("way")["value"]
-    ways = ("rule", "paper's place", "random layer")
-    said = ", ".join(f"{way} {regret[way]:.1f}" for way in ways if way in regret)
+    ways = ("rule", "middle layer", "paper's place", "random layer")
+    known = summary.set_index("way")
+    said = ", ".join(
+        "{} {value:.1f} [{low:.1f}, {high:.1f}]".format(way, **known.loc[way])
+        for way in ways
+        if way in known.index
+    )
     return page.title(sheet, f"Points lost by choosing without a sweep: {said}")
 
 
