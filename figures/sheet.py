@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,7 @@ def panels(
 
 def title(sheet: Figure, finding: str) -> Figure:
     """The finding above the whole sheet, at its left edge, in as many lines as it needs."""
+    finding = re.sub(r"(?<=\d), (?=[+−-]?[\d.]+\])", ",\u00a0", finding)  # no interval is torn
     letters = int(12.8 * sheet.get_figwidth())  # of 9 points, bold, that fit across
     lines = [textwrap.fill(line, letters, break_on_hyphens=False) for line in finding.split("\n")]
     with plots.style():
