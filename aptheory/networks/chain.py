@@ -23,6 +23,7 @@ Retrace = Callable[[set[str]], graph.Trace]
 """Traces the network with these modules opened."""
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+WHOLE = (nn.MultiheadAttention, nn.RNNBase)  # return several tensors, and hold no blocks
 EMPTY = (nn.Identity, nn.Dropout)
 WANTED = 6  # below this many layers, finer cuts are tried
 FEWEST = 4  # image, one block, its output, the classifier: below this there is nothing to compare
@@ -114,6 +115,12 @@ def _why_too_few(root: nn.Module, chain: Chain, failures: dict[str, str]) -> str
             return f"{name} cannot be opened, since {reason}"
     runs = [n for leaves in chain.leaves for n in leaves if weights_in(root.get_submodule(n))]
     with_weights = sum(any(True for _ in m.parameters(recurse=False)) for m in root.modules())
+    segments = [i for i in range(1, chain.head) if chain.weights[i]]
+    if len(segments) > 1 and not any(_is_spatial(chain.cuts[i].shape) for i in segments):
+        return (
+            "all that stands between its layers are vectors, without positions, so that there are "
+            "no maps or tokens to compare"
+        )
     if len(set(runs)) < FEWEST - 1 and with_weights >= FEWEST:
         return (
             "between its layers no activation stands alone with the images along one axis, so that "
@@ -162,7 +169,7 @@ def _open(
     """Open leaves as long as ``rule`` names any and opening them helps."""
     from timm.layers import get_notrace_modules
 
-    closed = tuple(get_notrace_modules())
+    closed = (*WHOLE, *get_notrace_modules())
     refused: set[str] = set()
     classes: set[type] = set()  # of which one turned out not to be a chain of blocks
     while True:

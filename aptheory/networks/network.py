@@ -349,11 +349,22 @@ class Network(nn.Module):
     def layer_of(self, module_name: str) -> int:
         """The largest place after which the whole module runs."""
         self._module(module_name)
+        found = self._first_piece(module_name)
+        if found is None:
+            raise InputError(f"{module_name} of {self.name} never runs on the way to its output")
+        return found
+
+    def reaches_output(self, module_name: str) -> bool:
+        """Whether the module runs, and the output feels what it gives."""
+        return self._first_piece(module_name) is not None
+
+    def _first_piece(self, module_name: str) -> int | None:
         inside = module_name + "."
         for i, piece in enumerate(self.pieces):
-            if any(n == module_name or n.startswith(inside) for n in self._executed(piece)):
+            names = (*self._executed(piece), *piece.attributes)
+            if any(n == module_name or n.startswith(inside) for n in names):
                 return i
-        raise InputError(f"{module_name} of {self.name} never runs")
+        return None
 
     # ----------------------------------------------------------------------------- printing
 

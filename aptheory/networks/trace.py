@@ -128,6 +128,7 @@ class _Tracer(fx.Tracer):
         self.example = example
         self.values: dict[fx.Node, Any] = {}
         self.content: dict[fx.Node, bool] = {}
+        self.written: dict[fx.Node, list[fx.Node]] = {}  # which of its inputs a node writes to
         self.answers: list[tuple[Any, str, int]] = []  # numbers that Python was told, and where
         self.autocast = _autocast()
         self._running = False
@@ -167,13 +168,23 @@ class _Tracer(fx.Tracer):
             )
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
         if kind != "output":
+            before = self._versions(node)
             self._running = True
             try:
                 self.values[node] = self._value(kind, target, args, kwargs)
             finally:
                 self._running = False
+            after = self._versions(node)
+            self.written[node] = [n for n in before if after[n] != before[n]]
             self.content[node] = self._reads_content(node)
         return node
+
+    def _versions(self, node: fx.Node) -> dict[fx.Node, int]:
+        """How often each tensor that a node reads has been written to."""
+        read = {n: self.values[n] for n in node.all_input_nodes}
+        return {
+            n: v._version for n, v in read.items() if isinstance(v, Tensor) and not v.is_inference()
+        }
 
     def _reads_content(self, node: fx.Node) -> bool:
         if node.op == "placeholder":
@@ -411,13 +422,38 @@ def trace(root: nn.Module, opened: set[str], example: Tensor, pick: Callable[[An
         if isinstance(vars(root).get(name), Tensor):
             value = vars(root).pop(name)
             root.register_buffer(name, value, persistent=False)
-    nodes = list(graph.nodes)
-    result = nodes[-1].args[0]
+    _follow_writes(tracer, list(graph.nodes))
+    *nodes, end = graph.nodes
+    result = end.args[0]
     if not isinstance(result, fx.Node) or not isinstance(tracer.values[result], Tensor):
         raise SplitError("its forward does not return a tensor that depends on the images")
-    return Trace(
-        nodes[:-1], tracer.values, nodes[0], result, tracer.content, opened, tracer.answers
-    )
+    if not tracer.content[result]:
+        raise SplitError(
+            "no step of its forward leads from the images to its output: give a module that does "
+            "not read activations as hooks collect them"
+        )
+    nodes = _felt(nodes, result, tracer.written)
+    return Trace(nodes, tracer.values, nodes[0], result, tracer.content, opened, tracer.answers)
+
+
+def _felt(nodes: list[fx.Node], result: fx.Node, written: dict[fx.Node, Any]) -> list[fx.Node]:
+    """The nodes that the result feels: heads whose answers are dropped, as auxiliary ones, are no
+    part of the network. What writes in place stays."""
+    wanted = {nodes[0], result, *(node for node in nodes if written[node])}
+    for node in reversed(nodes):
+        if node in wanted:
+            wanted.update(node.all_input_nodes)
+    return [node for node in nodes if node in wanted]
+
+
+def _follow_writes(tracer: _Tracer, nodes: list[fx.Node]) -> None:
+    """Let whoever reads a tensor behind a step that writes to it read that step's answer, as of
+    ``self.relu(x)`` in place whose answer is dropped."""
+    place = {node: i for i, node in enumerate(nodes)}
+    for node in nodes[:-1]:
+        for source in tracer.written[node]:
+            if tracer.values[node] is tracer.values[source]:
+                source.replace_all_uses_with(node, lambda user, i=place[node]: place[user] > i)
 
 
 def compare(traced: Trace, other: Trace) -> None:
