@@ -26,6 +26,7 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 WHOLE = (nn.MultiheadAttention, nn.RNNBase)  # return several tensors, and hold no blocks
 EMPTY = (nn.Identity, nn.Dropout)
 WANTED = 6  # below this many layers, finer cuts are tried
+GATE = 1 / 8  # a map of attention over positions is smaller than this share of the activation
 FEWEST = 4  # image, one block, its output, the classifier: below this there is nothing to compare
 
 
@@ -338,16 +339,33 @@ class Chain:
             self.leaves.append(
                 [str(n.target) for n in nodes if n.op == "call_module" and traced.live[n]]
             )
-        self.weights = [
-            sum(weights_in(root.get_submodule(name)) for name in leaves) for leaves in self.leaves
-        ]
         self.head = len(self.cuts) - 1
+        self.weights = [
+            0
+            if self._weighs_only(i)
+            else sum(weights_in(root.get_submodule(name)) for name in leaves)
+            for i, leaves in enumerate(self.leaves)
+        ]
         if named:
             self.blocks = [i for i in range(1, self.head) if set(self.leaves[i]) & set(named)]
             return
         self.blocks = self._blocks(2)
         if len(self.blocks) < 4:
             self.blocks = self._blocks(1)
+
+    def _weighs_only(self, i: int) -> bool:
+        """Whether a segment's weights give a number a position alone, as an attention pooling
+        does, which the activation is multiplied with: nothing there makes new features."""
+        if i >= self.head:
+            return False
+        whole = math.prod(self.cuts[i + 1].shape) * self.trace.samples
+        start, stop = self.cuts[i].position + 1, self.cuts[i + 1].position + 1
+        sizes = [
+            sum(value.numel() for value in tensors_of({0: self.trace.values[node]}).values())
+            for node in self.trace.nodes[start:stop]
+            if node.op == "call_module" and weights_in(self.root.get_submodule(str(node.target)))
+        ]
+        return bool(sizes) and self._keeps_shape(i) and max(sizes) <= GATE * whole
 
     def _blocks(self, fewest: int) -> list[int]:
         return [
