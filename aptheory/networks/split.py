@@ -132,8 +132,9 @@ def _nothing_drawn(name: str) -> Iterator[None]:
 def _random_states() -> tuple[Any, ...]:
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     states = [state.numpy().tobytes() for state in (torch.get_rng_state(), *devices)]
-    _, numbers, *rest = np.random.get_state(legacy=True)
-    return (*states, random.getstate(), np.asarray(numbers).tobytes(), rest)
+    shared: Any = np.random.get_state(legacy=False)  # noqa: NPY002  # what others draw from
+    numbers = shared["state"]["key"].tobytes(), shared["state"]["pos"], shared["has_gauss"]
+    return (*states, random.getstate(), *numbers)
 
 
 # ------------------------------------------------------------------------------- the analysis

@@ -453,7 +453,8 @@ def _follow_writes(tracer: _Tracer, nodes: list[fx.Node]) -> None:
     for node in nodes[:-1]:
         for source in tracer.written[node]:
             if tracer.values[node] is tracer.values[source]:
-                source.replace_all_uses_with(node, lambda user, i=place[node]: place[user] > i)
+                behind = {user for user in source.users if place[user] > place[node]}
+                source.replace_all_uses_with(node, behind.__contains__)
 
 
 def compare(traced: Trace, other: Trace) -> None:

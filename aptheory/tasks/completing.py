@@ -52,10 +52,10 @@ def complete(
 ) -> Parts:
     """All three splits of a source whose splits have these ``labels``.
 
-    The one key "" is a source without splits. ``copies`` gives a number for each picture of a split,
-    ``groups`` what must not be torn apart (see `stratified_cut`); copies are asked for only where
-    something is cut, and groups that stand in two given splits are said. ``word`` is what the
-    source's splits are ("folder"), ``expected`` what it should have, ``classes`` their names.
+    The one key "" is a source without splits. ``copies`` gives a number for each picture of a
+    split, ``groups`` what must not be torn apart (see `stratified_cut`); copies are asked for only
+    where something is cut, and groups that stand in two given splits are said. ``word`` is what
+    the source's splits are ("folder"), ``expected`` what it should have, ``classes`` their names.
     """
     whole = {split: np.arange(len(values)) for split, values in labels.items()}
     if "" in labels:

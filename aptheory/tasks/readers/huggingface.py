@@ -131,7 +131,9 @@ def hub_task(
     if group is not None and group not in first.features:
         raise InputError(f"{where} has no column {group!r}; it has {', '.join(first.features)}.")
     kept = {key: _rows(rows, image, limit, seed, where) for key, rows in chosen.items()}
-    names_of = {key: getattr(rows.features.get(label), "names", None) for key, rows in chosen.items()}
+    names_of = {
+        key: getattr(rows.features.get(label), "names", None) for key, rows in chosen.items()
+    }
     columns = {
         key: _named(_column(rows, label), names_of[key], names_of, where, label)
         for key, rows in kept.items()
@@ -287,4 +289,7 @@ def _rows(rows: Any, image: str, limit: int | None, seed: int, where: str) -> An
 
 
 def _column(rows: Any, name: str) -> list[Any]:
-    return [row[name] for row in rows] if isinstance(rows, list) else list(rows[name])
+    try:
+        return [row[name] for row in rows] if isinstance(rows, list) else list(rows[name])
+    except KeyError:
+        raise InputError(f"the data set's transform leaves no {name!r}: take it off.") from None

@@ -274,13 +274,13 @@ def places(sample: Any, image: Key | None, label: Key | None, where: str) -> tup
     rest = [key for key in items if key != image and key not in pictures_there]
     if label is None:
         called = [key for name in LABELS for key in rest if str(key).lower() == name]
-        if not called and rest and isinstance(sample, tuple | list) and rest[0] < image:
-            behind = [key for key in rest if key > image]
-            if behind:  # what stands first may be the number of the sample
-                raise InputError(
-                    f"{where}: a sample has values on both sides of its picture, and which is the "
-                    "label is not plain; say so: Task.from_dataset(data, label=...)."
-                )
+        keys = list(items)
+        first, last = keys.index(image) > 0, keys.index(image) < len(keys) - 1
+        if first and last and not isinstance(sample, Mapping) and keys[0] in rest:
+            raise InputError(  # what stands first may be the number of the sample
+                f"{where}: a sample has values on both sides of its picture, and which is the "
+                "label is not plain; say so: Task.from_dataset(data, label=...)."
+            )
         label = next(iter(called or rest), None)
     for what, key in (("picture", image), ("label", label)):
         if key is None or key not in items:
@@ -389,7 +389,7 @@ def _map_style(data: Any) -> Any:
 
 def _dropped(data: Any, count: int) -> int:
     """How many samples a DataLoader leaves out: the last of them, or by its sampler."""
-    below = getattr(data, "dataset", None) if hasattr(data, "batch_sampler") else None
+    below: Any = getattr(data, "dataset", None) if hasattr(data, "batch_sampler") else None
     return max(0, len(below) - count) if hasattr(below, "__len__") else 0
 
 

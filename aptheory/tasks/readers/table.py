@@ -88,9 +88,9 @@ def frame_task(
     that paths are relative to (default: the working directory)."""
     if not len(table):
         raise InputError(f"{where} has no rows; expected one a picture.")
-    twice = table.columns[table.columns.duplicated()]
-    if len(twice):
-        raise InputError(f"{where} has several columns called {twice[0]!r}; call each otherwise.")
+    alike = table.columns[table.columns.duplicated()]
+    if len(alike):
+        raise InputError(f"{where} has several columns called {alike[0]!r}; call each otherwise.")
     path = _column(table, "path", path, where)
     label = _column(table, "label", label, where)
     split = _column(table, "split", split, where, optional=True)
