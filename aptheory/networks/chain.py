@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from aptheory.networks import trace as graph
 from aptheory.networks.classifier import Classifier
@@ -122,7 +123,8 @@ def _why_too_few(root: nn.Module, chain: Chain, failures: dict[str, str]) -> str
             "all that stands between its layers are vectors, without positions, so that there are "
             "no maps or tokens to compare"
         )
-    if len(set(runs)) < FEWEST - 1 and with_weights >= FEWEST:
+    alone = len(chain.cuts) > 1  # somewhere between the image and the output
+    if (len(set(runs)) < FEWEST - 1 or not alone) and with_weights >= FEWEST:
         return (
             "between its layers no activation stands alone with the images along one axis, so that "
             "it is no chain"
@@ -227,9 +229,14 @@ def _opened_further(
 
 
 def _open_lists(module: nn.Module, traced: graph.Trace, name: str) -> set[str]:
-    """A stage: open it and the plain lists directly inside. Also what returns several tensors."""
-    values = [traced.values[n] for n in traced.nodes if n.op == "call_module" and n.target == name]
-    if not listed_blocks(module) and not any(map(_gives_several, values)):
+    """A stage: open it and the plain lists directly inside. Also what returns several tensors of
+    which more than one is read."""
+    several = any(
+        _gives_several(traced.values[n]) and len(n.users.keys() & set(traced.nodes)) > 1
+        for n in traced.nodes
+        if n.op == "call_module" and n.target == name
+    )
+    if not listed_blocks(module) and not several:
         return set()
     return {name} | {
         f"{name}.{inner}"
@@ -361,7 +368,7 @@ class Chain:
         whole = math.prod(self.cuts[i + 1].shape) * self.trace.samples
         start, stop = self.cuts[i].position + 1, self.cuts[i + 1].position + 1
         sizes = [
-            sum(value.numel() for value in tensors_of({0: self.trace.values[node]}).values())
+            sum(v.numel() for v in tree_leaves(self.trace.values[node]) if isinstance(v, Tensor))
             for node in self.trace.nodes[start:stop]
             if node.op == "call_module" and weights_in(self.root.get_submodule(str(node.target)))
         ]

@@ -120,7 +120,7 @@ class _Tracer(fx.Tracer):
     def __init__(self, opened: set[str], example: Tensor):
         from timm.layers import get_notrace_functions
 
-        einops = [function for name, function in _einops().items() if name in EINOPS]
+        einops = [f for scope in _einops() for name, f in scope.items() if name in EINOPS]
         super().__init__(
             autowrap_modules=(math,), autowrap_functions=(*get_notrace_functions(), *einops)
         )
@@ -247,9 +247,9 @@ READERS = ("item", "tolist", "equal", "allclose", "is_nonzero")
 EINOPS = ("rearrange", "reduce", "repeat", "einsum", "pack", "unpack")
 
 
-def _einops() -> dict[str, Any]:
-    """The globals of einops' functions, where it is imported: they refuse proxies."""
-    return vars(sys.modules["einops.einops"]) if "einops.einops" in sys.modules else {}
+def _einops() -> list[dict[str, Any]]:
+    """Where einops' functions are looked up, once it is imported: they refuse proxies."""
+    return [vars(sys.modules[name]) for name in ("einops.einops", "einops") if name in sys.modules]
 
 
 FACTORIES = ("arange", "zeros", "ones", "full", "empty", "linspace", "eye")
@@ -368,14 +368,13 @@ class Trace:
         value = self.values[node]
         if not (isinstance(value, Tensor) and value.is_floating_point() and value.ndim >= 2):
             return None
-        if value.shape[0] == self.samples:
-            return 0
-        tokens_first = value.ndim == 3 and value.shape[1] == self.samples
-        return 1 if tokens_first and self._follows_batch(node) else None
+        axes = (0, 1) if value.ndim == 3 else (0,)  # also (tokens, images, width)
+        return next((axis for axis in axes if self._follows_batch(node, axis)), None)
 
-    def _follows_batch(self, node: fx.Node) -> bool:
+    def _follows_batch(self, node: fx.Node, axis: int) -> bool:
         other = self.other.get(node)
-        return other is None or other.shape[1] != self.samples
+        counts = self.values[node].shape[axis] == self.samples
+        return counts and (other is None or other.shape[axis] != self.samples)
 
     def _cut(self, alive: tuple[fx.Node, ...], position: int) -> Cut | None:
         axes = [self._batch_axis(n) for n in alive]
@@ -414,7 +413,7 @@ def trace(root: nn.Module, opened: set[str], example: Tensor, pick: Callable[[An
     tracer = _Tracer(opened, example)
     before = set(vars(root)) | set(root._buffers)
     scope = getattr(inspect.unwrap(root.forward), "__globals__", {})
-    functions = _traced_functions(tracer._autowrap_function_ids, scope, _einops())
+    functions = _traced_functions(tracer._autowrap_function_ids, scope, *_einops())
     with torch.no_grad(), functions, _returning(root, pick):
         graph = tracer.trace(root)
     constants = (set(vars(root)) | set(root._buffers)) - before

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
+import einops
 import timm
 import torch
 import torch.nn.functional as F
@@ -269,6 +270,49 @@ IN_PLACE = {
     "a method": lambda net, x: x.relu_(),
     "an output": lambda net, x: torch.clamp(x, min=0, out=x),
 }
+
+
+def returns_more(net, x):
+    """Blocks return two tensors, of which the first alone is read."""
+    x = net.backbone.patches(x)
+    for layer in net.backbone.encoder.layers:
+        x, _ = layer(x)
+    return net.head(x.mean(1))
+
+
+class MoreBlock(Block):
+    def forward(self, x):
+        x = super().forward(x)
+        return x, x.mean(1)
+
+
+class More(Tokens):
+    def __init__(self):
+        super().__init__(returns_more)
+        self.backbone.encoder.layers = nn.ModuleList([MoreBlock() for _ in range(5)])
+
+
+def folds_tokens(net, x):
+    """Rows and columns are counted, and tokens put into them, however many there are."""
+    x = net.backbone.stem(x)
+    rows, columns = x.shape[-2:]
+    x = x.flatten(2).transpose(1, 2)
+    for layer in net.backbone.encoder.layers:
+        x = layer(x).reshape(x.shape[0], rows * columns, -1)
+    return net.head(x.mean(1))
+
+
+def by_einops(net, x):
+    x = einops.rearrange(net.backbone.stem(x), "b c h w -> b (h w) c")
+    return net.head(einops.reduce(net.backbone.encoder(x), "b n c -> b c", "mean"))
+
+
+class Recurrent(Tokens):
+    """Its last states lie one behind another, as many as the images of a trace."""
+
+    def __init__(self):
+        super().__init__(lambda net, x: net.head(net.cells(net.backbone.patches(x))[1][0][-1]))
+        self.cells = nn.LSTM(WIDTH, WIDTH, 3, batch_first=True)
 
 
 def vectors() -> nn.Module:

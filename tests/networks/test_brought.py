@@ -112,6 +112,12 @@ RIGHT = {
         *("head", (24,), 5, (0, 0, (4, 4))),
     ),
     "pooling by weights": (brought.Weighed, "head", (24,), 5, (0, 0, (4, 4))),
+    "blocks that return more than is read": (brought.More, "head", (24,), 5, (0, 0, (4, 4))),
+    "einops by its own name": (
+        lambda: Tokens(brought.by_einops),
+        *("head", (24,), 5, (0, 0, (4, 4))),
+    ),
+    "an LSTM of three layers": (brought.Recurrent, "head", (24,), 1, (0, 0, (4, 4))),
     "a convolutional stem": (brought.Stem, "head", (24,), 5, (0, 0, (4, 4))),
     "a class token behind such a stem": (
         lambda: brought.Stem(1),
@@ -412,6 +418,12 @@ def test_a_network_of_float64_fits(method):
     before = [p.detach().clone() for p in adapted.trainable]
     ap.fit(adapted, small_task(), recipe=ap.Recipe(epochs=1), seed=0)
     assert not any(torch.equal(p, q) for p, q in zip(before, adapted.trainable, strict=True))
+
+
+def test_tokens_that_would_be_folded_are_refused():
+    net = load(Tokens(brought.folds_tokens))
+    with pytest.raises(ap.InputError, match=r"take 16 tokens and no more \(what leaves"):
+        ap.VPT(tokens=2).attach(net, classes=2)
 
 
 def test_a_half_network_that_casts_by_itself_is_refused():
