@@ -45,7 +45,9 @@ class Verbs(TyperGroup):
                 error.show()
                 sys.exit(2)
             context = getattr(error, "ctx", None)
-            path = " ".join(["aptheory", *(context.command_path.split()[1:] if context else [])])
+            root = context.find_root().info_name if context else ""  # also "python -m aptheory"
+            verbs = context.command_path.removeprefix(root or "").split() if context else []
+            path = " ".join(["aptheory", *verbs])
             _fail(f"{error.format_message().rstrip('.')}; `{path} --help` says what there is.")
         except typer.Abort:
             sys.exit(130)

@@ -277,6 +277,7 @@ class Adapted(nn.Module):
         """From the activation entering ``first_layer`` (K*B, ...) to the head's features."""
         given = self.summaries.given
         given.clear()
+        z = z.to(self.net.dtype)  # what is kept of a network of float64 is float32
         with fast_path_off():
             features = self.reading.features(
                 self.net, z, start=self.first_layer, edits=tuple(self.places), edit=self.edited
@@ -298,6 +299,7 @@ class Adapted(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Tensor:
         """Logits (B, classes), or (K, B, classes) with K > 1 runs that share the images."""
+        x = x.to(self.net.dtype)
         z = self.net.run(x, stop=self.first_layer) if self.first_layer > 0 else x
         if self.runs == 1:
             return self.rest(z)

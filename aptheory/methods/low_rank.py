@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from aptheory.errors import InputError
 from aptheory.methods.attention_updates import UpdatedAttention
@@ -90,9 +91,10 @@ class LoRA(Method):
             ]
         if not found:
             named = "" if self.targets is None else f" that matches {', '.join(self.targets)}"
+            odd = "" if able else _parametrised(net, names)
             raise InputError(
                 f"lora finds no linear layer or ungrouped convolution in the blocks of {net.name}"
-                f"{named}: choose other targets or another method."
+                f"{named}{odd}: choose other targets or another method."
             )
         return found
 
@@ -141,6 +143,14 @@ def _fits(module: nn.Module) -> bool:
     if isinstance(module, nn.Conv2d):
         return type(module) is nn.Conv2d and module.groups == 1
     return type(module) in (nn.Linear, nn.MultiheadAttention)
+
+
+def _parametrised(net: Network, names: list[str]) -> str:
+    """That a weight is computed from others, as weight_norm does, and can take no update."""
+    for name in names:
+        if is_parametrized(net.module.get_submodule(name)):
+            return f" whose weight is its own (that of {name} is computed from others)"
+    return ""
 
 
 def _part(adapted: Adapted, name: str) -> nn.Module:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
@@ -27,6 +28,13 @@ KINDS: dict[str, type[nn.Module]] = {
     "batch": _BatchNorm,
     "layer": nn.LayerNorm,
     "group": nn.GroupNorm,
+    "instance": _InstanceNorm,
+}
+# Norms that networks bring of their own, as ConvNeXt's LayerNorm of maps.
+OWN = re.compile(r"(batch|layer|group|instance)_?norm(act)?([123]d)?(fp32)?$", re.IGNORECASE)
+HALVES = {
+    **dict.fromkeys(("weight", "gamma", "scale", "g"), "scale"),
+    **dict.fromkeys(("bias", "beta", "shift", "b"), "shift"),
 }
 # Known by name, because networks bring their own: torch's came late, and timm's eight are no
 # subclasses of it. SimpleNorm is timm's division by the standard deviation.
@@ -34,7 +42,10 @@ RMS = re.compile(r"(rms|simple)_?norm(act)?(2d)?(fp32)?$", re.IGNORECASE)
 
 
 def kind_of(module: nn.Module) -> str | None:
-    """Which normalisation it is, "batch", "layer", "group" or "rms"; None for other modules."""
+    """Which normalisation it is, a kind of `KINDS` or "rms"; None for other modules.
+
+    A network's own class of such a name is none here: what it computes is not known.
+    """
     for kind, known in KINDS.items():
         if isinstance(module, known):
             return kind
@@ -48,7 +59,8 @@ class NormTuning(Method):
 
     Args:
         scale, shift: which half learns; at least one.
-        kind: "batch", "layer", "group" or "rms" normalisation, or "any" that the network has.
+        kind: "batch", "layer", "group", "instance" or "rms" normalisation, or "any" that the
+            network has.
         layer: what part of the network learns, a place or several (see `methods.spans`); None is
             all of it.
     """
@@ -103,11 +115,13 @@ class NormTuning(Method):
     def _half(self, net: Network, parameter: str) -> str | None:
         """Whether it is the "scale" or the "shift" of a norm of this kind; None where neither."""
         module, _, name = parameter.rpartition(".")
-        kind = kind_of(net.module.get_submodule(module))
+        norm = net.module.get_submodule(module)
+        named = OWN.search(type(norm).__name__)
+        kind = kind_of(norm) or (named and named[1].lower())
         if kind is None or self.kind not in (kind, "any"):
             return None
         # There is no common name for the scale of a network's own RMSNorm.
-        return {"weight": "scale", "bias": "shift"}.get(name, "scale" if kind == "rms" else None)
+        return HALVES.get(name, "scale" if kind == "rms" else None)
 
     def install(self, adapted: Adapted) -> int:
         return give_own(adapted, self.layers(adapted.original))

@@ -149,7 +149,10 @@ def let_prompts_pass(adapted: Adapted, blocks: list[Layer], tokens: int, method:
     longer = torch.zeros(1, count + tokens, width).to(adapted.like)
     try:
         with torch.no_grad():
-            net.run(longer, start=blocks[0].index, stop=blocks[0].index + 1)
+            for layer in blocks:
+                passed = net.run(longer, start=layer.index, stop=layer.index + 1)
+                if passed.shape != longer.shape:
+                    raise ValueError(f"what leaves {layer.name} is {tuple(passed.shape[1:])}")
     except (RuntimeError, ValueError, AssertionError) as error:
         raise InputError(
             f"{method} cannot be used on {net.name}: its blocks take {count} tokens and no more "

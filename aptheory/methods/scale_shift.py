@@ -51,7 +51,9 @@ class ScaleShift(nn.Module):
         if self.direct:
             out = inner(x)
             channels_first = isinstance(inner, nn.Conv2d) or out.shape[-1] != scale.shape[-1]
-            if isinstance(inner, (KINDS["batch"], KINDS["group"])) or hasattr(inner, "nchw"):
+            if isinstance(
+                inner, tuple(KINDS[k] for k in ("batch", "group", "instance"))
+            ) or hasattr(inner, "nchw"):
                 channels_first = True
             return affine(out, scale, shift, self.runs, axis=1 if channels_first else -1)
         batch = x.shape[0] // self.runs

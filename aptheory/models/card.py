@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 
 from aptheory.errors import InputError
 from aptheory.preprocessing import Transform
+from aptheory.tasks.pictures import Scale
+from aptheory.tasks.readers.files import scale_of
 from aptheory.tasks.resizing import transform_of
 from aptheory.tasks.views import Selection
 
@@ -67,6 +69,23 @@ class Card:
             return Transform(size=(int(height), int(width)), mean=mean, std=std, **values)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"the model's file has no usable transform ({error}).") from None
+
+    @property
+    def scale(self) -> Scale | None:
+        """By what pictures of more than 8 bits become bytes; None where it was trained on none.
+
+        Raises:
+            InputError: the file does not say it as `deep_range` does.
+        """
+        if "deep" not in self.task:
+            return None
+        try:
+            low, high, whole = self.task["deep"]
+            return Scale(float(low), float(high), bool(whole))
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"the range of its deep pictures is damaged ({error}): fit again."
+            ) from None
 
     def prepares_like(self, settings: Mapping[str, Any]) -> bool:
         """Whether its pictures were made images with these `preprocessing_of` a task."""
@@ -159,6 +178,13 @@ def _share(accuracy: float, images: int | None) -> str:
 
     interval = binomtest(round(accuracy * images), images).proportion_ci(method="wilson")
     return f"{100 * accuracy:.1f} % [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
+def deep_range(task: Task) -> dict[str, Any]:
+    """What the training pictures of more than 8 bits were brought to bytes by, under "deep"; a
+    picture alone does not tell it."""
+    scale = scale_of(task.train)
+    return {} if scale is None else {"deep": [scale.low, scale.high, scale.whole]}
 
 
 def preprocessing_of(net: Network, task: Task) -> dict[str, float | str]:

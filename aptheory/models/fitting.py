@@ -16,7 +16,7 @@ from aptheory.choosing.recommend import recommend_layer
 from aptheory.errors import InputError
 from aptheory.methods import METHODS, from_settings
 from aptheory.methods.registry import settings_of
-from aptheory.models.card import Card, preprocessing_of
+from aptheory.models.card import Card, deep_range, preprocessing_of
 from aptheory.models.model import Model
 from aptheory.tasks.catalogue import task as open_task
 from aptheory.training.fit import fit
@@ -214,6 +214,7 @@ def make_card(
             "name": task.name,
             "digest": task.digest,
             **{split: len(getattr(task, split)) for split in ("train", "val", "test")},
+            **deep_range(task),
         },
         training=training,
         scores=scores,

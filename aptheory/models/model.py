@@ -97,7 +97,10 @@ class Model:
             data = picture.read()
         except OSError as error:
             raise InputError(f"{picture.name} cannot be read ({error.strerror}).") from error
-        return decode_image(data, picture.name, self.preprocessing)
+        scale = self.card.scale
+        return decode_image(
+            data, picture.name, self.preprocessing, scale=(lambda: scale) if scale else None
+        )
 
     # ---------------------------------------------------------------------------- prediction
 

@@ -129,6 +129,7 @@ def _find(net: Network) -> list[AttentionLayer]:
     except Exception:
         twin = structural_copy(net.module)
         found = _run_once(twin, torch.zeros(3, *net.input_shape).to(parameter))
+    found = [f for f in found if net.reaches_output(f.module)]
     return [site for site in (_describe(net, f, batch=3) for f in found) if site]
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from aptheory.networks import trace as graph
 from aptheory.networks.classifier import Classifier
@@ -23,8 +24,10 @@ Retrace = Callable[[set[str]], graph.Trace]
 """Traces the network with these modules opened."""
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+WHOLE = (nn.MultiheadAttention, nn.RNNBase)  # return several tensors, and hold no blocks
 EMPTY = (nn.Identity, nn.Dropout)
 WANTED = 6  # below this many layers, finer cuts are tried
+GATE = 1 / 8  # a map of attention over positions is smaller than this share of the activation
 FEWEST = 4  # image, one block, its output, the classifier: below this there is nothing to compare
 
 
@@ -114,7 +117,14 @@ def _why_too_few(root: nn.Module, chain: Chain, failures: dict[str, str]) -> str
             return f"{name} cannot be opened, since {reason}"
     runs = [n for leaves in chain.leaves for n in leaves if weights_in(root.get_submodule(n))]
     with_weights = sum(any(True for _ in m.parameters(recurse=False)) for m in root.modules())
-    if len(set(runs)) < FEWEST - 1 and with_weights >= FEWEST:
+    segments = [i for i in range(1, chain.head) if chain.weights[i]]
+    if len(segments) > 1 and not any(_is_spatial(chain.cuts[i].shape) for i in segments):
+        return (
+            "all that stands between its layers are vectors, without positions, so that there are "
+            "no maps or tokens to compare"
+        )
+    alone = len(chain.cuts) > 1  # somewhere between the image and the output
+    if (len(set(runs)) < FEWEST - 1 or not alone) and with_weights >= FEWEST:
         return (
             "between its layers no activation stands alone with the images along one axis, so that "
             "it is no chain"
@@ -162,7 +172,7 @@ def _open(
     """Open leaves as long as ``rule`` names any and opening them helps."""
     from timm.layers import get_notrace_modules
 
-    closed = tuple(get_notrace_modules())
+    closed = (*WHOLE, *get_notrace_modules())
     refused: set[str] = set()
     classes: set[type] = set()  # of which one turned out not to be a chain of blocks
     while True:
@@ -219,9 +229,14 @@ def _opened_further(
 
 
 def _open_lists(module: nn.Module, traced: graph.Trace, name: str) -> set[str]:
-    """A stage: open it and the plain lists directly inside. Also what returns several tensors."""
-    values = [traced.values[n] for n in traced.nodes if n.op == "call_module" and n.target == name]
-    if not listed_blocks(module) and not any(map(_gives_several, values)):
+    """A stage: open it and the plain lists directly inside. Also what returns several tensors of
+    which more than one is read."""
+    several = any(
+        _gives_several(traced.values[n]) and len(n.users.keys() & set(traced.nodes)) > 1
+        for n in traced.nodes
+        if n.op == "call_module" and n.target == name
+    )
+    if not listed_blocks(module) and not several:
         return set()
     return {name} | {
         f"{name}.{inner}"
@@ -331,16 +346,33 @@ class Chain:
             self.leaves.append(
                 [str(n.target) for n in nodes if n.op == "call_module" and traced.live[n]]
             )
-        self.weights = [
-            sum(weights_in(root.get_submodule(name)) for name in leaves) for leaves in self.leaves
-        ]
         self.head = len(self.cuts) - 1
+        self.weights = [
+            0
+            if self._weighs_only(i)
+            else sum(weights_in(root.get_submodule(name)) for name in leaves)
+            for i, leaves in enumerate(self.leaves)
+        ]
         if named:
             self.blocks = [i for i in range(1, self.head) if set(self.leaves[i]) & set(named)]
             return
         self.blocks = self._blocks(2)
         if len(self.blocks) < 4:
             self.blocks = self._blocks(1)
+
+    def _weighs_only(self, i: int) -> bool:
+        """Whether a segment's weights give a number a position alone, as an attention pooling
+        does, which the activation is multiplied with: nothing there makes new features."""
+        if i >= self.head:
+            return False
+        whole = math.prod(self.cuts[i + 1].shape) * self.trace.samples
+        start, stop = self.cuts[i].position + 1, self.cuts[i + 1].position + 1
+        sizes = [
+            sum(v.numel() for v in tree_leaves(self.trace.values[node]) if isinstance(v, Tensor))
+            for node in self.trace.nodes[start:stop]
+            if node.op == "call_module" and weights_in(self.root.get_submodule(str(node.target)))
+        ]
+        return bool(sizes) and self._keeps_shape(i) and max(sizes) <= GATE * whole
 
     def _blocks(self, fewest: int) -> list[int]:
         return [

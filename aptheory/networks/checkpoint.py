@@ -58,7 +58,16 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             "save the state dict alone, best as safetensors"
         ) from error
     state, notes = _nested(content)
-    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    if not _tensors(state):
+        others = _elsewhere(state)
+        if len(others) > 1:
+            raise InputError(
+                f"{path} holds several state dicts ({', '.join(others)}), and which of them is "
+                "meant is not known: save that one alone"
+            )
+        for name, found in others.items():
+            state, notes = found, (*notes, f"the weights were found under {name}")
+    tensors = _tensors(state)
     if not tensors:
         raise InputError(
             f"{path} holds no state dict (names to tensors): save the state dict alone"
@@ -69,6 +78,12 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 def _kind(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(9)
+    if start == b"version h":
+        raise ValueError("it is a pointer of Git LFS, whose file `git lfs pull` fetches")
+    if start[:2] == b"PK" and not zipfile.is_zipfile(path):
+        raise ValueError("its end is missing, fetch it again")
+    if start[:1] != b"\x80" and start[:2] != b"PK" and start[8:9] != b"{":  # \x80 opens a pickle
+        raise ValueError("it is neither a safetensors, nor an npz, nor a file of torch.save")
     if start[:2] == b"PK" and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -130,6 +145,24 @@ def _nested(content: Any) -> tuple[Mapping[Any, Any], tuple[str, ...]]:
             notes.append(f"of the file's {' and '.join(nests)}, {kind}{nests[0]} was taken")
         content = content[nests[0]]
     return (content, tuple(notes)) if isinstance(content, Mapping) else ({}, ())
+
+
+def _tensors(state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _elsewhere(content: Mapping[Any, Any], around: str = "") -> dict[str, Mapping[Any, Any]]:
+    """State dicts under names that no list knows, but an optimizer's."""
+    found: dict[str, Mapping[Any, Any]] = {}
+    for name, value in content.items():
+        if not isinstance(name, str) or "optim" in name.lower() or not isinstance(value, Mapping):
+            continue
+        path = f"{around}{name}"
+        if any(isinstance(inner, Tensor) and isinstance(k, str) for k, inner in value.items()):
+            found[path] = value
+        elif path.count(".") < DEEPEST:
+            found |= _elsewhere(value, f"{path}.")
+    return found
 
 
 def _is_nest(value: Any) -> bool:

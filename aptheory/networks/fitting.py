@@ -78,6 +78,17 @@ def load_weights(module: nn.Module, path: str | Path, name: str) -> Fitted:
     needed = [key for key in own if key not in unset]
     missing = [key for key in needed if key not in state and key not in _remade(module)]
     reshaped = [key for key in needed if key in state and state[key].shape != own[key].shape]
+    odd = [
+        key
+        for key in needed
+        if key in state and own[key].is_floating_point() and not state[key].is_floating_point()
+    ]
+    if odd:
+        kind = str(state[odd[0]].dtype).removeprefix("torch.")
+        raise InputError(
+            f"{path} holds {_listed(odd)} as {kind}, where {name} has real numbers: what they "
+            "stand for is not known, save the weights as float32"
+        )
     surplus = [key for key in state if key not in own]
     unexpected = [key for key in surplus if not _stands_beside(key, module, own)]
     if missing or unexpected or reshaped:

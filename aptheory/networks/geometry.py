@@ -20,6 +20,7 @@ BANDS = 4
 MOST_PREFIX = 16  # registers, class and distillation tokens
 SURE = 0.7  # share of positions that must answer to the band in which a raster puts them
 SURE_OF_ALL = 0.55  # the same of the grid before, or of a grid like the image without prefix
+EXPLAINED = 0.8  # share of the variance of where positions answer that a raster must explain
 SLACK = 0.2  # how far a grid's proportions may be from the image's
 
 Layout = Literal["map", "map_last", "tokens", "vector"]
@@ -120,15 +121,25 @@ def read_tokens(
     ``declared`` is the model's own number of prefix tokens, ``prefix`` the user's; ``before`` is
     the grid of the place before, which stays where tokens join it. It is believed sooner, and so is
     a grid of the image's own proportions without any token beside it: at the border of an image
-    positions answer less surely, and look like tokens that stand for none.
+    positions answer less surely, and look like tokens that stand for none. Convolutions in front
+    move every answer by half a position: then it is the order that tells such a grid.
     """
     amounts = response.sum(-1)
+    centres = _centres(amounts[:BANDS]), _centres(amounts[BANDS:])
     bands = amounts[:BANDS].argmax(0), amounts[BANDS:].argmax(0)
     moved = amounts.sum(0)
+    moves = moved > 1e-5 * moved.max()
+    known = prefix is not None or not bool(moves.all())  # how many tokens stand for no position
     best: tuple[float, Axes] | None = None  # by how far it is above what it must reach
-    for front, behind in _ends(moved > 1e-5 * moved.max(), declared, prefix):
+    for front, behind in _ends(moves, declared, prefix):
         count = len(moved) - front - behind
         inner = [b[front : front + count] for b in bands]
+        if known or (front, behind) in ((0, 0), (declared, 0)):
+            own = [centre[front : front + count] for centre in centres]
+            like = [grid for grid in _grids(count, image) if _like(grid, image)]
+            ordered = next((grid for grid in like if _in_order(own, grid)), None)
+            if ordered is not None and (before is None or ordered == before):
+                return Axes("tokens", front, behind, ordered)
         for grid in _grids(count, image) if before is None else [before]:
             if math.prod(grid) != count:
                 continue
@@ -145,6 +156,25 @@ def read_tokens(
         if best and best[0] >= 0 and (front, behind) == (declared, 0):
             break
     return best[1] if best and best[0] >= 0 else None
+
+
+def _centres(amounts: Tensor) -> Tensor:
+    """Which band each position answers to on average."""
+    bands = torch.arange(BANDS, device=amounts.device)[:, None]
+    return (bands * amounts).sum(0) / amounts.sum(0).clamp(min=1e-30)
+
+
+def _in_order(centres: Sequence[Tensor], grid: tuple[int, int]) -> bool:
+    """Whether positions of one row answer to the same rows, each row below the one before it, and
+    so with columns: no other order of the same positions does."""
+    for axis, centre in enumerate(centres):
+        table = centre.view(grid)
+        means = table.mean(1 - axis)
+        spread = (table - table.mean()).square().mean()
+        explained = (means - table.mean()).square().mean() / spread.clamp(min=1e-30)
+        if explained < EXPLAINED or not (means.diff() >= 0).all() or means[-1] - means[0] < 1:
+            return False
+    return True
 
 
 def _ends(moves: Tensor, declared: int, prefix: int | None) -> Iterator[tuple[int, int]]:

@@ -264,12 +264,26 @@ class Network(nn.Module):
         """This network; of half precision a copy whose weights are cast up, which is exact.
 
         What learns beside it is then float32 too, and its digest stays that of the weights.
+
+        Raises:
+            InputError: its forward casts to half precision by itself.
         """
         if self.dtype not in (torch.float16, torch.bfloat16):
             return self
         twin = self.share()
         twin._digest = self.digest
-        return twin.float()
+        twin = twin.float()
+        try:
+            with torch.no_grad():
+                twin.run(torch.zeros(1, *self.input_shape, device=self.device))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise InputError(
+                f"{self.name} has weights of {str(self.dtype).removeprefix('torch.')} and does not "
+                f"run when they are float32, in which what is learned beside them learns ({reason})"
+                ": give it without casts of its own."
+            ) from error
+        return twin
 
     def until(self, place: Place) -> Network:
         """This network up to a place: the same weights, and nothing behind the place exists.
@@ -349,11 +363,22 @@ class Network(nn.Module):
     def layer_of(self, module_name: str) -> int:
         """The largest place after which the whole module runs."""
         self._module(module_name)
+        found = self._first_piece(module_name)
+        if found is None:
+            raise InputError(f"{module_name} of {self.name} never runs on the way to its output")
+        return found
+
+    def reaches_output(self, module_name: str) -> bool:
+        """Whether the module runs, and the output feels what it gives."""
+        return self._first_piece(module_name) is not None
+
+    def _first_piece(self, module_name: str) -> int | None:
         inside = module_name + "."
         for i, piece in enumerate(self.pieces):
-            if any(n == module_name or n.startswith(inside) for n in self._executed(piece)):
+            names = (*self._executed(piece), *piece.attributes)
+            if any(n == module_name or n.startswith(inside) for n in names):
                 return i
-        raise InputError(f"{module_name} of {self.name} never runs")
+        return None
 
     # ----------------------------------------------------------------------------- printing
 

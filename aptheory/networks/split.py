@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import copy
 import math
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -94,18 +98,43 @@ def split(
 
 
 def _try_forward(module: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
-    """Raises InputError where the forward itself fails on three images."""
+    """Raises InputError where the forward itself fails on three images, or draws numbers."""
     parameter = next(module.parameters(), torch.zeros(()))
     images = torch.zeros(3, *shape, device=parameter.device, dtype=parameter.dtype)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _nothing_drawn(name):
             module(images)
+    except InputError:
+        raise
     except Exception as error:  # whatever a forward may raise
         reason = reason_of(error, f"its forward fails on three images of {shape}")
         raise InputError(
             f"{name} cannot be used: {reason}; give another input_shape=, or a module whose "
             "forward takes any number of such images."
         ) from error
+
+
+@contextmanager
+def _nothing_drawn(name: str) -> Iterator[None]:
+    """Raises InputError where random numbers are drawn inside: by torch, Python or NumPy.
+
+    A step that is seldom taken or seldom left out may look the same in a few trials.
+    """
+    before = _random_states()
+    yield
+    if _random_states() != before:
+        raise InputError(
+            f"{name} cannot be split into layers: its forward draws random numbers in evaluation "
+            "mode, and need not be the same network twice: draw them while self.training alone."
+        )
+
+
+def _random_states() -> tuple[Any, ...]:
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    states = [state.numpy().tobytes() for state in (torch.get_rng_state(), *devices)]
+    shared: Any = np.random.get_state(legacy=False)  # noqa: NPY002  # what others draw from
+    numbers = shared["state"]["key"].tobytes(), shared["state"]["pos"], shared["has_gauss"]
+    return (*states, random.getstate(), *numbers)
 
 
 # ------------------------------------------------------------------------------- the analysis
@@ -256,23 +285,24 @@ def _notes(
 def _verify(module: nn.Module, found: Split, name: str, shape: tuple[int, int, int]) -> None:
     """Run piece by piece beside the model itself; note which pieces write to their input.
 
-    On an image behind one of large values, as pixels are, and on one image in [0, 1]. The first
-    image is then put behind another, which must change nothing.
+    On an image behind one of large values, as pixels are, and on one image in [0, 1], which is then
+    put behind the large one and behind one like itself: that must change nothing.
     """
     parameter = next(module.parameters(), torch.zeros(()))
     generator = torch.Generator().manual_seed(0)
     large, image, noise = torch.randn(3, *shape, generator=generator)
     pair = torch.stack([128 + 64 * large, image]).to(parameter.device, parameter.dtype)
-    beside = torch.stack([image + noise / 4, image]).to(parameter.device, parameter.dtype)
-    one = torch.rand(1, *shape, generator=generator).to(parameter.device, parameter.dtype)
+    one = torch.rand(1, *shape, generator=generator)
+    like = (one + noise / 4).clamp(0, 1)
+    one, like = (images.to(parameter.device, parameter.dtype) for images in (one, like))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _nothing_drawn(name):
             returned = module(pair.clone())
             _note_output(found, returned)
             _check_output(found.pick(returned)[-1], name)
             reason = (
                 _differs(module, found, pair, returned)
-                or _mixes(module, found, pair, beside)
+                or _mixes(module, found, torch.cat([pair[:1], one]), torch.cat([like, one]))
                 or _differs(module, found, one, module(one.clone()))
             )
     except InputError:

@@ -120,7 +120,7 @@ class _Tracer(fx.Tracer):
     def __init__(self, opened: set[str], example: Tensor):
         from timm.layers import get_notrace_functions
 
-        einops = [function for name, function in _einops().items() if name in EINOPS]
+        einops = [f for scope in _einops() for name, f in scope.items() if name in EINOPS]
         super().__init__(
             autowrap_modules=(math,), autowrap_functions=(*get_notrace_functions(), *einops)
         )
@@ -128,6 +128,7 @@ class _Tracer(fx.Tracer):
         self.example = example
         self.values: dict[fx.Node, Any] = {}
         self.content: dict[fx.Node, bool] = {}
+        self.written: dict[fx.Node, list[fx.Node]] = {}  # which of its inputs a node writes to
         self.answers: list[tuple[Any, str, int]] = []  # numbers that Python was told, and where
         self.autocast = _autocast()
         self._running = False
@@ -167,13 +168,23 @@ class _Tracer(fx.Tracer):
             )
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
         if kind != "output":
+            before = self._versions(node)
             self._running = True
             try:
                 self.values[node] = self._value(kind, target, args, kwargs)
             finally:
                 self._running = False
+            after = self._versions(node)
+            self.written[node] = [n for n in before if after[n] != before[n]]
             self.content[node] = self._reads_content(node)
         return node
+
+    def _versions(self, node: fx.Node) -> dict[fx.Node, int]:
+        """How often each tensor that a node reads has been written to."""
+        read = {n: self.values[n] for n in node.all_input_nodes}
+        return {
+            n: v._version for n, v in read.items() if isinstance(v, Tensor) and not v.is_inference()
+        }
 
     def _reads_content(self, node: fx.Node) -> bool:
         if node.op == "placeholder":
@@ -236,9 +247,9 @@ READERS = ("item", "tolist", "equal", "allclose", "is_nonzero")
 EINOPS = ("rearrange", "reduce", "repeat", "einsum", "pack", "unpack")
 
 
-def _einops() -> dict[str, Any]:
-    """The globals of einops' functions, where it is imported: they refuse proxies."""
-    return vars(sys.modules["einops.einops"]) if "einops.einops" in sys.modules else {}
+def _einops() -> list[dict[str, Any]]:
+    """Where einops' functions are looked up, once it is imported: they refuse proxies."""
+    return [vars(sys.modules[name]) for name in ("einops.einops", "einops") if name in sys.modules]
 
 
 FACTORIES = ("arange", "zeros", "ones", "full", "empty", "linspace", "eye")
@@ -357,14 +368,13 @@ class Trace:
         value = self.values[node]
         if not (isinstance(value, Tensor) and value.is_floating_point() and value.ndim >= 2):
             return None
-        if value.shape[0] == self.samples:
-            return 0
-        tokens_first = value.ndim == 3 and value.shape[1] == self.samples
-        return 1 if tokens_first and self._follows_batch(node) else None
+        axes = (0, 1) if value.ndim == 3 else (0,)  # also (tokens, images, width)
+        return next((axis for axis in axes if self._follows_batch(node, axis)), None)
 
-    def _follows_batch(self, node: fx.Node) -> bool:
+    def _follows_batch(self, node: fx.Node, axis: int) -> bool:
         other = self.other.get(node)
-        return other is None or other.shape[1] != self.samples
+        counts = self.values[node].shape[axis] == self.samples
+        return counts and (other is None or other.shape[axis] != self.samples)
 
     def _cut(self, alive: tuple[fx.Node, ...], position: int) -> Cut | None:
         axes = [self._batch_axis(n) for n in alive]
@@ -403,7 +413,7 @@ def trace(root: nn.Module, opened: set[str], example: Tensor, pick: Callable[[An
     tracer = _Tracer(opened, example)
     before = set(vars(root)) | set(root._buffers)
     scope = getattr(inspect.unwrap(root.forward), "__globals__", {})
-    functions = _traced_functions(tracer._autowrap_function_ids, scope, _einops())
+    functions = _traced_functions(tracer._autowrap_function_ids, scope, *_einops())
     with torch.no_grad(), functions, _returning(root, pick):
         graph = tracer.trace(root)
     constants = (set(vars(root)) | set(root._buffers)) - before
@@ -411,13 +421,39 @@ def trace(root: nn.Module, opened: set[str], example: Tensor, pick: Callable[[An
         if isinstance(vars(root).get(name), Tensor):
             value = vars(root).pop(name)
             root.register_buffer(name, value, persistent=False)
-    nodes = list(graph.nodes)
-    result = nodes[-1].args[0]
+    _follow_writes(tracer, list(graph.nodes))
+    *nodes, end = graph.nodes
+    result = end.args[0]
     if not isinstance(result, fx.Node) or not isinstance(tracer.values[result], Tensor):
         raise SplitError("its forward does not return a tensor that depends on the images")
-    return Trace(
-        nodes[:-1], tracer.values, nodes[0], result, tracer.content, opened, tracer.answers
-    )
+    if not tracer.content[result]:
+        raise SplitError(
+            "no step of its forward leads from the images to its output: give a module that does "
+            "not read activations as hooks collect them"
+        )
+    nodes = _felt(nodes, result, tracer.written)
+    return Trace(nodes, tracer.values, nodes[0], result, tracer.content, opened, tracer.answers)
+
+
+def _felt(nodes: list[fx.Node], result: fx.Node, written: dict[fx.Node, Any]) -> list[fx.Node]:
+    """The nodes that the result feels: heads whose answers are dropped, as auxiliary ones, are no
+    part of the network. What writes in place stays."""
+    wanted = {nodes[0], result, *(node for node in nodes if written[node])}
+    for node in reversed(nodes):
+        if node in wanted:
+            wanted.update(node.all_input_nodes)
+    return [node for node in nodes if node in wanted]
+
+
+def _follow_writes(tracer: _Tracer, nodes: list[fx.Node]) -> None:
+    """Let whoever reads a tensor behind a step that writes to it read that step's answer, as of
+    ``self.relu(x)`` in place whose answer is dropped."""
+    place = {node: i for i, node in enumerate(nodes)}
+    for node in nodes[:-1]:
+        for source in tracer.written[node]:
+            if tracer.values[node] is tracer.values[source]:
+                behind = {user for user in source.users if place[user] > place[node]}
+                source.replace_all_uses_with(node, behind.__contains__)
 
 
 def compare(traced: Trace, other: Trace) -> None:

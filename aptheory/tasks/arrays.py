@@ -23,6 +23,9 @@ def to_pixels(
     """
     arrays = {name: _shaped(values, f"{where}: {name}") for name, values in images.items()}
     kinds = {name: "bytes" if a.dtype == np.uint8 else a.dtype.kind for name, a in arrays.items()}
+    of_bytes = [array for name, array in arrays.items() if kinds[name] == "bytes"]
+    if of_bytes and max(int(array.max(initial=0)) for array in of_bytes) == 1:  # drawn with 0 and 1
+        kinds = {name: "i" if kind == "bytes" else kind for name, kind in kinds.items()}
     notes = []
     for kind in sorted(set(kinds.values()) - {"bytes"}):
         members = {name: array for name, array in arrays.items() if kinds[name] == kind}
@@ -45,6 +48,11 @@ def _shaped(images: Any, where: str) -> np.ndarray:
     if array.ndim == 3:
         array = array[..., None]
     elif tensor and array.ndim == 4:
+        if array.shape[1] > 4 and array.shape[1] == array.shape[2] and array.shape[3] in (1, 3, 4):
+            raise InputError(
+                f"{where} is a tensor of shape {array.shape}; expected (images, channels, height, "
+                "width); the channels seem to come last: permute(0, 3, 1, 2)."
+            )
         array = array.transpose(0, 2, 3, 1)
     if array.ndim != 4:
         raise InputError(
@@ -98,6 +106,8 @@ def _to_bytes(
             )
         scaled = {n: np.rint(array * 255).astype(np.uint8) for n, array in arrays.items()}
         return scaled, "floats 0-1 rounded to 8 bits"
+    if low == 0 and high == 1:
+        return {n: (a * 255).astype(np.uint8) for n, a in arrays.items()}, "0 and 1 as 0 and 255"
     if low >= 0 and high <= 255:
         return {n: array.astype(np.uint8) for n, array in arrays.items()}, "0 to 255 as bytes"
     scale = Scale.of(low, high, True)

@@ -34,7 +34,7 @@ NOT_PATHS = ("torchvision", "hf")
 OPTIONS = {
     "csv": ("path", "label", "split", "group", "root"),
     "parquet": ("path", "label", "split", "group", "root"),
-    "webdataset": ("image",),
+    "webdataset": ("image", "group"),
     "hf": ("config", "image", "label", "group", "streaming", "limit"),
 }
 #: Files that a plain path may name, by suffix.

@@ -153,6 +153,12 @@ def _of_objects(values: list[Any], where: str) -> np.ndarray:
     for row, value in enumerate(values):
         if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
             value = value.item()
+        if isinstance(value, list | tuple | set | dict | np.ndarray) or hasattr(value, "detach"):
+            try:
+                rows = np.array([np.asarray(each) for each in values])
+            except ValueError:  # rows of unlike lengths
+                rows = np.empty((len(values), 0), dtype=object)
+            raise InputError(f"{where}: {_several(rows)}.")
         if value is None or value != value or str(value) == "<NA>":  # NaN differs from itself
             raise InputError(
                 f"{where}: the label of row {row} is missing; give each picture a class, or take "
@@ -160,12 +166,6 @@ def _of_objects(values: list[Any], where: str) -> np.ndarray:
             )
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
-        if isinstance(value, list | tuple | set | dict | np.ndarray) or hasattr(value, "detach"):
-            try:
-                rows = np.array(values)
-            except ValueError:  # rows of unlike lengths
-                rows = np.empty((len(values), 0), dtype=object)
-            raise InputError(f"{where}: {_several(rows)}.")
         if isinstance(value, bool):
             kinds.add(bool)
         elif isinstance(value, int):
@@ -238,8 +238,22 @@ def _texts(array: np.ndarray, where: str, named: bool) -> np.ndarray:
     if not named and distinct and all(re.fullmatch(r"-?[0-9]+", text) for text in distinct):
         long = max(distinct, key=len)
         _ids(np.array([int(text) if len(long) < 19 else LARGEST for text in distinct]), where)
+    if not named:
+        _refuse_joined(distinct, where)
     spelling = one_spelling(sorted(distinct))
     return _array([spelling[str(value)] for value in array.tolist()])
+
+
+def _refuse_joined(distinct: set[str], where: str) -> None:
+    """`InputError` for "a|b" where "a" and "b" are labels too: several labels in one cell."""
+    for text in sorted(distinct):
+        for mark in "|;,":
+            parts = {part.strip() for part in text.split(mark)}
+            if len(parts) > 1 and parts <= distinct:
+                raise InputError(
+                    f"{where}: label {text!r} joins several of the others; give one class a "
+                    "picture: for several labels make one task of each."
+                )
 
 
 def _is_float(text: str) -> bool:
@@ -259,6 +273,7 @@ def _number_texts(
     distinct = {value for column in columns.values() for value in column.tolist()}
     spelling = one_spelling(sorted(distinct))
     present = set(spelling.values())
+    _refuse_spaces(present, where)
     if names is not None:
         classes = tuple(str(name) for name in names)
         unknown = sorted(present - set(classes))
@@ -276,6 +291,18 @@ def _number_texts(
         for split, column in columns.items()
     }
     return labels, classes
+
+
+def _refuse_spaces(names: set[str], where: str) -> None:
+    """`InputError` where two classes differ by the spaces around them alone."""
+    called: dict[str, str] = {}
+    for name in sorted(names):
+        other = called.setdefault(name.strip(), name)
+        if other != name:
+            raise InputError(
+                f"{where}: the classes {other!r} and {name!r} differ by spaces alone; write them "
+                "alike."
+            )
 
 
 def _number_ids(

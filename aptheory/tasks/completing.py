@@ -4,12 +4,13 @@ Three splits are taken as they are. Two: the second is what results are reported
 is cut from train. None: all three are cut, 60/20/20.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from aptheory.errors import InputError
+from aptheory.tasks.copies import kinds
 from aptheory.tasks.published_splits import PUBLISHED, checksum, hold_out
 from aptheory.tasks.splits import stratified_cut
 
@@ -20,6 +21,7 @@ ALIASES = {
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
 Numbers = Callable[[str], np.ndarray | None]
+Values = Callable[[str], Sequence[Hashable] | None]
 
 
 @dataclass(frozen=True)
@@ -45,48 +47,71 @@ def complete(
     word: str = "split",
     expected: str = "splits called train and test",
     copies: Numbers = lambda split: None,
-    groups: Numbers = lambda split: None,
+    groups: Values = lambda split: None,
+    classes: Sequence[str] = (),
 ) -> Parts:
     """All three splits of a source whose splits have these ``labels``.
 
-    The one key "" is a source without splits. ``copies`` and ``groups`` give a number for each
-    picture of a split (see `stratified_cut`); they are asked only where something is cut. ``word``
-    is what the source's splits are ("folder"), ``expected`` what it should have.
+    The one key "" is a source without splits. ``copies`` gives a number for each picture of a
+    split, ``groups`` what must not be torn apart (see `stratified_cut`); copies are asked for only
+    where something is cut, and groups that stand in two given splits are said. ``word`` is what
+    the source's splits are ("folder"), ``expected`` what it should have, ``classes`` their names.
     """
     whole = {split: np.arange(len(values)) for split, values in labels.items()}
     if "" in labels:
-        kinds, groups_of = copies(""), groups("")
+        same, groups_of = copies(""), _numbers(groups(""))
         cut = stratified_cut(
-            labels[""], (0.6, 0.2, 0.2), seed=seed, where=where, copies=kinds, groups=groups_of
+            labels[""],
+            (0.6, 0.2, 0.2),
+            seed=seed,
+            where=where,
+            copies=same,
+            groups=groups_of,
+            classes=classes,
         )
         note = f"no {word}s given; cut 60/20/20 class by class, seed {seed}"
         train, val, test = (("", part) for part in cut)
-        return Parts(train, val, test, note + _facts(np.concatenate(cut[1:]), kinds, groups_of))
+        return Parts(train, val, test, note + _facts(np.concatenate(cut[1:]), same, groups_of))
     if "train" not in labels or not ({"val", "test"} & set(labels)):
         lacking = "train" if "train" not in labels else "test"
         raise InputError(
             f"{where} has {_listed(labels, word)} but no {lacking} {word}; expected {expected}."
         )
+    values = {split: groups(split) for split in labels}
     if {"val", "test"} <= set(labels):
-        note = f"train, validation and test {word}s as given"
+        note = f"train, validation and test {word}s as given{_torn(values)}"
         train, val, test = ((split, whole[split]) for split in ("train", "val", "test"))
         return Parts(train, val, test, note)
     last = "test" if "test" in labels else "val"
     note = f"train and test {word}s as given"
     if last == "val":
         note = f"train {word} as given, val {word} used as test"
-    kinds = None if published(name, labels["train"]) else copies("train")
-    groups_of = groups("train")
+    note += _torn(values)
+    same = None if published(name, labels["train"]) else copies("train")
+    groups_of = _numbers(values["train"])
     kept, held, how = hold_out(
         labels["train"],
         name=name,
         seed=seed,
         where=f"{where}: the train {word}",
-        copies=kinds,
+        copies=same,
         groups=groups_of,
+        classes=classes,
     )
-    facts = "" if published(name, labels["train"]) else _facts(held, kinds, groups_of)
+    facts = "" if published(name, labels["train"]) else _facts(held, same, groups_of)
     return Parts(("train", kept), ("train", held), (last, whole[last]), f"{note}; {how}{facts}")
+
+
+def _numbers(values: Sequence[Hashable] | None) -> np.ndarray | None:
+    return None if values is None else kinds(values)
+
+
+def _torn(values: Mapping[str, Sequence[Hashable] | None]) -> str:
+    """How many groups stand in several of the given splits."""
+    sets = [set(of_split) for of_split in values.values() if of_split is not None]
+    everywhere = set().union(*sets)
+    torn = sum(sum(value in of_split for of_split in sets) > 1 for value in everywhere)
+    return f", which tear {torn} group(s) apart" if torn else ""
 
 
 def published(name: str, labels: np.ndarray) -> bool:

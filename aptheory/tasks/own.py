@@ -89,6 +89,8 @@ class Own(Steady):
                 "floats from 0 to 1, not normalised: the network does that."
             )
         top = 1.0 if high <= 1 else 255.0
+        if top == 255:
+            self._refuse_small(images)
         _log.info("%s: floats from 0 to %g are brought to bytes", self.where, top)
         return top
 
@@ -119,4 +121,16 @@ class Own(Steady):
                 f"({float(values.min()):g} to {float(values.max()):g}); give bytes, or floats "
                 "from 0 to 1, not normalised: the network does that."
             )
+        if self.top == 255:
+            self._refuse_small(values)
         return (values * (255 / self.top)).round().to(torch.uint8)
+
+    def _refuse_small(self, images: Tensor) -> None:
+        """`InputError` for an image from 0 to 1 among those from 0 to 255, as it would be black."""
+        values = images.flatten(1)
+        tops = values.amax(1)
+        if bool(((tops > 0) & (tops <= 1) & (values % 1 != 0).any(1)).any()):
+            raise InputError(
+                f"{self.where}: some images are floats from 0 to 1 and others from 0 to 255; give "
+                "all of them in one range."
+            )

@@ -110,7 +110,7 @@ class Header:
 def read_header(data: bytes, *, frames: bool = False) -> Header:
     """The header, no pixel decoded (``frames`` are counted only if asked for: it takes a pass)."""
     with opened(data) as image:
-        alpha = "A" in image.mode or "a" in image.mode or "transparency" in image.info
+        alpha = may_be_transparent(image)
         return Header(
             str(image.format),
             image.mode,
@@ -120,6 +120,11 @@ def read_header(data: bytes, *, frames: bool = False) -> Header:
             bits_of(image, data),
             alpha,
         )
+
+
+def may_be_transparent(image: Any) -> bool:
+    """Whether an image has a band, or a colour, that says how far one sees through it."""
+    return "transparency" in image.info or (image.mode != "LAB" and "A" in image.mode.upper())
 
 
 def orientation_of(image: Any) -> int:
@@ -190,7 +195,7 @@ def on_ground(image: Any) -> Any:
     """The image in mode RGB, its transparent parts laid on white."""
     from PIL import Image
 
-    if "transparency" in image.info or "A" in image.mode or "a" in image.mode:
+    if may_be_transparent(image):
         image = image.convert("RGBA")
         if image.getextrema()[3][0] < 255:
             ground = Image.new("RGBA", image.size, (*GROUND, 255))

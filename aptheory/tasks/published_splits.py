@@ -7,6 +7,7 @@ checksum pins them: a numpy that shuffled differently would be refused, not beli
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,6 +125,7 @@ def hold_out(
     share: float = 0.2,
     copies: np.ndarray | None = None,
     groups: np.ndarray | None = None,
+    classes: Sequence[str] = (),
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Positions (train, val) of an official training split, and the sentence that says how.
 
@@ -135,7 +137,13 @@ def hold_out(
         kept, held = known.indices()
         return kept, held, f"validation is the published split (sha256 {known.checksum[:12]})"
     kept, held = stratified_cut(
-        labels, (1 - share, share), seed=seed, where=where, copies=copies, groups=groups
+        labels,
+        (1 - share, share),
+        seed=seed,
+        where=where,
+        copies=copies,
+        groups=groups,
+        classes=classes,
     )
     part = {0.1: "a tenth", 0.2: "a fifth"}.get(share, f"{share:.0%}")
     return kept, held, f"validation is {part} of train, cut class by class, seed {seed}"

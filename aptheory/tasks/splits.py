@@ -60,36 +60,51 @@ def stratified_cut(
     where: str = "data",
     copies: np.ndarray | None = None,
     groups: np.ndarray | None = None,
+    classes: Sequence[str] = (),
 ) -> list[np.ndarray]:
     """Cut the samples into ``len(fractions)`` parts, each class in the same proportion.
 
     ``fractions`` sum to 1. Of each class every part gets at least one sample; the remainders of
     rounding go to the first part. Samples of an equal number in ``copies`` end in one part, that
     of the first of them; so do those of an equal number in ``groups``, which are dealt whole.
-    Returns sorted positions. Raises `InputError` naming ``where`` if a class has fewer samples (or
-    groups) than there are parts.
+    Returns sorted positions. Raises `InputError` naming ``where`` and the class (by ``classes``) if
+    a class has fewer samples (or groups) than there are parts.
     """
     if abs(sum(fractions) - 1) > 1e-9 or min(fractions) <= 0:
         raise InputError(f"fractions {tuple(fractions)} must be positive and sum to 1.")
     if groups is not None:
         units = groups if copies is None else joined(groups, copies)
         parts = _deal_groups(labels, units, fractions, seed)
+    elif copies is not None:
+        units, kept = copies, _cut_classes(labels, fractions, seed, where, classes)
+        parts = keep_together(kept, copies)
     else:
-        parts = _cut_classes(labels, fractions, seed, where)
-        if copies is not None:
-            parts = keep_together(parts, copies)
-    for part in parts:
-        lacking = np.setdiff1d(labels, labels[part])
-        if len(lacking):
-            bound = groups if groups is not None else copies
-            kinds = "group(s)" if groups is not None else "different picture(s)"
-            members = labels == lacking[0]
-            number = len(np.unique(bound[members])) if bound is not None else int(members.sum())
-            raise InputError(
-                f"{where}: class {lacking[0]} has {number} {kinds}, which could not be cut into "
-                f"{len(fractions)} splits; give the splits yourself, or add pictures."
-            )
+        return _cut_classes(labels, fractions, seed, where, classes)
+    if len(_lacking(labels, parts)):
+        parts = _deal_groups(labels, units, fractions, seed, rare_first=True)
+    for label in _lacking(labels, parts).tolist():
+        own = labels == label
+        number = len(np.unique(units[own]))
+        kind = "different picture(s)" if groups is None else "group(s)"
+        if groups is not None and number < len(np.unique(groups[own])):
+            kind += ", those that share a picture counted as one"
+        few = number < len(fractions)
+        why = "" if few else ", bound to those of other classes so that none was found"
+        raise InputError(
+            f"{where}: class {_called(label, classes)} has {number} {kind}; a cut into "
+            f"{len(fractions)} splits needs at least {len(fractions)} of each class{why}: give the "
+            "splits yourself, or add pictures."
+        )
     return parts
+
+
+def _lacking(labels: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """The classes that some part has no sample of."""
+    return np.unique(np.concatenate([np.setdiff1d(labels, labels[part]) for part in parts]))
+
+
+def _called(label: int, classes: Sequence[str]) -> str:
+    return repr(classes[label]) if label < len(classes) else str(label)
 
 
 def folds(
@@ -122,13 +137,13 @@ def joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _cut_classes(
-    labels: np.ndarray, fractions: Sequence[float], seed: Seed, where: str
+    labels: np.ndarray, fractions: Sequence[float], seed: Seed, where: str, classes: Sequence[str]
 ) -> list[np.ndarray]:
     parts: list[list[np.ndarray]] = [[] for _ in fractions]
     for label, order in _orders(labels, seed).items():
         if len(order) < len(fractions):
             raise InputError(
-                f"{where}: class {label} has {len(order)} image(s); a cut into "
+                f"{where}: class {_called(label, classes)} has {len(order)} image(s); a cut into "
                 f"{len(fractions)} splits needs at least {len(fractions)} of each class."
             )
         counts = [max(1, int(len(order) * fraction)) for fraction in fractions]
@@ -150,22 +165,51 @@ def keep_together(parts: list[np.ndarray], copies: np.ndarray) -> list[np.ndarra
 
 
 def _deal_groups(
-    labels: np.ndarray, groups: np.ndarray, fractions: Sequence[float], seed: Seed
+    labels: np.ndarray,
+    groups: np.ndarray,
+    fractions: Sequence[float],
+    seed: Seed,
+    *,
+    rare_first: bool = False,
 ) -> list[np.ndarray]:
-    """Whole groups, the largest first, each to the part that lacks most of what it holds."""
+    """Whole groups, the largest first, each to the part that lacks most of what it holds.
+
+    ``rare_first`` begins with one group of each class for each part.
+    """
     _, group = np.unique(groups, return_inverse=True)
     classes, label = np.unique(labels, return_inverse=True)
     order = np.random.default_rng(seed).permutation(group.max() + 1)
     sizes = np.bincount(group)
     order = order[np.argsort(-sizes[order], kind="stable")]
     members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)[:-1])
+    given = _one_of_each(label, group, fractions, order) if rare_first else {}
+    order = np.array([*given, *(number for number in order.tolist() if number not in given)])
     wanted = np.outer(fractions, np.bincount(label, minlength=len(classes)))
     part_of = np.empty(len(labels), dtype=np.int64)
     for number in order:
         rows = members[number]
         held, counts = np.unique(label[rows], return_counts=True)
         lack = wanted[:, held]  # in shares of what the part should have: small parts are not last
-        part = int(np.argmax((lack / np.asarray(fractions)[:, None] * counts).sum(axis=1)))
+        most = np.argmax((lack / np.asarray(fractions)[:, None] * counts).sum(axis=1))
+        part = given.get(int(number), int(most))
         wanted[part, held] -= counts
         part_of[rows] = part
     return [np.flatnonzero(part_of == number).astype(np.int64) for number in range(len(fractions))]
+
+
+def _one_of_each(
+    label: np.ndarray, group: np.ndarray, fractions: Sequence[float], order: np.ndarray
+) -> dict[int, int]:
+    """Group -> part, so that each part has each class: the rarest classes choose first, and the
+    smallest of their groups."""
+    held = [np.unique(group[label == number]) for number in range(label.max() + 1)]
+    smallest = order[::-1].tolist()
+    given: dict[int, int] = {}
+    for number in sorted(range(len(held)), key=lambda number: len(held[number])):
+        mine = set(held[number].tolist())
+        served = {given[unit] for unit in mine if unit in given}
+        free = [unit for unit in smallest if unit in mine and unit not in given]
+        for part in sorted(set(range(len(fractions))) - served, key=lambda part: fractions[part]):
+            if free:
+                given[free.pop(0)] = part
+    return given

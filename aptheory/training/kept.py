@@ -192,6 +192,7 @@ class Kept:
     @torch.no_grad()
     def _through(self, z: Tensor, start: int, stop: int | Reading) -> Tensor:
         """Run on to a place or to what a head reads; in halves when memory runs out."""
+        z = z.to(self.net.dtype)
         try:
             with autocast(self.device, self.policy.precision):
                 if isinstance(stop, Reading):

@@ -59,6 +59,26 @@ def test_predictions_are_those_of_the_plain_module(model, pixels):
         assert row[2] == pytest.approx(share, abs=1e-5)
 
 
+def test_deep_pictures_are_brought_to_bytes_as_in_training(net, tmp_path):
+    """By the range of the set that it was trained on, which one picture does not tell."""
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        place = tmp_path / "set" / "ab"[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        top = (4095, 900)[number // 2 % 2]  # half of them are dark
+        Image.fromarray(rng.integers(0, top, (16, 16)).astype(np.uint16)).save(place)
+    task = ap.task(tmp_path / "set")
+    model = ap.fit_model(net, task, method="linear_probe", recipe=RECIPE)
+    assert model.card.task["deep"] == [0, 4095, True]
+    model.save(tmp_path / "m.safetensors")
+    model = ap.load_model(tmp_path / "m.safetensors", network=net)
+    images = task.test.images(range(len(task.test)), model.preprocessing)
+    expected = model.probabilities(images)
+    for key, shares in zip(task.test.keys, expected, strict=True):
+        row = model.predict(tmp_path / "set" / key).iloc[0]
+        assert row["probability"] == pytest.approx(shares.max(), abs=1e-6)
+
+
 def test_the_batch_size_changes_nothing(model, pixels):
     one, many = model.predict(pixels[:9], batch_size=1), model.predict(pixels[:9], batch_size=9)
     assert one["class"].tolist() == many["class"].tolist()

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
+import einops
 import timm
 import torch
 import torch.nn.functional as F
@@ -136,6 +138,11 @@ def attends_to_images(z):
     return z + (q @ q.T / z[0].numel()).softmax(-1).matmul(q).view_as(z)
 
 
+def halved_together(z):
+    """All images of a batch, where one of them holds a large value."""
+    return torch.where(z.max() > 9, z / 2, z)
+
+
 MIXING = {
     "the batch's mean": lambda z: z - z.mean(0, keepdim=True),
     "the batch's largest value": lambda z: z / z.abs().amax().item(),
@@ -145,6 +152,7 @@ MIXING = {
     "attention over images": attends_to_images,
     "the images before": lambda z: z.cumsum(0),
     "a neighbour": lambda z: z + z.flip(0),
+    "a threshold over the batch": halved_together,
 }
 
 
@@ -172,6 +180,144 @@ def loops_over_images(net, x):
 
 def draws(net, x):
     return net.head(F.dropout(net.backbone(x).mean(1)))
+
+
+def leaves_out_at_random(net, x):
+    """A block in a hundred is left out, in evaluation too."""
+    x = net.backbone.patches(x)
+    for layer in net.backbone.encoder.layers:
+        if torch.rand(()) < 0.99:
+            x = layer(x)
+    return net.head(x.mean(1))
+
+
+def drops_answers(net, x):
+    """A head behind every block, of which the last counts; attention whose answer nobody reads."""
+    x, answers = net.backbone.patches(x), []
+    for layer in net.backbone.encoder.layers:
+        x = layer(x)
+        answers.append(net.head(x.mean(1)))
+        net.unread(x, x, x)
+    return answers[-1]
+
+
+class Supervised(Tokens):
+    def __init__(self):
+        super().__init__(drops_answers)
+        self.unread = nn.MultiheadAttention(WIDTH, 3, batch_first=True)
+
+
+class PooledByAttention(Tokens):
+    """One query that torch's attention answers from all positions."""
+
+    def __init__(self):
+        super().__init__(lambda net, x: net.head(net.pooled(net.backbone(x))))
+        self.query = nn.Parameter(torch.randn(1, 1, WIDTH))
+        self.attention = nn.MultiheadAttention(WIDTH, 3, batch_first=True)
+
+    def pooled(self, z):
+        return self.attention(self.query.expand(len(z), -1, -1), z, z)[0][:, 0]
+
+
+def weighs(net, x):
+    x = net.backbone(x)
+    return net.head((x * net.projector(x).softmax(1)).sum(1))
+
+
+class Weighed(Tokens):
+    """The mean over positions, each weighed by a number of its own."""
+
+    def __init__(self):
+        super().__init__(weighs)
+        self.projector = nn.Sequential(nn.Linear(WIDTH, 8), nn.Tanh(), nn.Linear(8, 1))
+
+
+class Stem(Tokens):
+    """Patches by three convolutions of stride 2, which move every position by half of one."""
+
+    def __init__(self, tokens: int = 0):
+        super().__init__(joined(False) if tokens else None, tokens)
+        widths = (3, 8, 16, WIDTH)
+        self.backbone.stem = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
+                for a, b in pairwise(widths)
+            )
+        )
+
+
+class InPlace(nn.Module):
+    """Convolutions whose nonlinearity writes in place, and whose answer nobody takes."""
+
+    def __init__(self, write: Callable):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(8 if i else 3, 8, 3, padding=1) for i in range(5))
+        self.relu = nn.ReLU(inplace=True)
+        self.head = nn.Linear(8, 5)
+        self.write = write
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+            self.write(self, x)
+        return self.head(x.mean((2, 3)))
+
+
+IN_PLACE = {
+    "a module": lambda net, x: net.relu(x),
+    "a keyword": lambda net, x: F.relu(x, inplace=True),
+    "a place": lambda net, x: F.relu(x, True),
+    "a method": lambda net, x: x.relu_(),
+    "an output": lambda net, x: torch.clamp(x, min=0, out=x),
+}
+
+
+def returns_more(net, x):
+    """Blocks return two tensors, of which the first alone is read."""
+    x = net.backbone.patches(x)
+    for layer in net.backbone.encoder.layers:
+        x, _ = layer(x)
+    return net.head(x.mean(1))
+
+
+class MoreBlock(Block):
+    def forward(self, x):
+        x = super().forward(x)
+        return x, x.mean(1)
+
+
+class More(Tokens):
+    def __init__(self):
+        super().__init__(returns_more)
+        self.backbone.encoder.layers = nn.ModuleList([MoreBlock() for _ in range(5)])
+
+
+def folds_tokens(net, x):
+    """Rows and columns are counted, and tokens put into them, however many there are."""
+    x = net.backbone.stem(x)
+    rows, columns = x.shape[-2:]
+    x = x.flatten(2).transpose(1, 2)
+    for layer in net.backbone.encoder.layers:
+        x = layer(x).reshape(x.shape[0], rows * columns, -1)
+    return net.head(x.mean(1))
+
+
+def by_einops(net, x):
+    x = einops.rearrange(net.backbone.stem(x), "b c h w -> b (h w) c")
+    return net.head(einops.reduce(net.backbone.encoder(x), "b n c -> b c", "mean"))
+
+
+class Recurrent(Tokens):
+    """Its last states lie one behind another, as many as the images of a trace."""
+
+    def __init__(self):
+        super().__init__(lambda net, x: net.head(net.cells(net.backbone.patches(x))[1][0][-1]))
+        self.cells = nn.LSTM(WIDTH, WIDTH, 3, batch_first=True)
+
+
+def vectors() -> nn.Module:
+    layers = [nn.Flatten(), nn.Linear(3 * 32 * 32, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(16, 5))
 
 
 def returns_two(net, x):

@@ -103,6 +103,26 @@ RIGHT = {
         *("head", (24,), 5, (1, 4, (4, 4))),
     ),
     "DataParallel": (lambda: nn.DataParallel(Tokens()), "head", (24,), 5, (0, 0, (4, 4))),
+    "heads whose answers are dropped": (
+        brought.Supervised,
+        *("head", (24,), 5, (0, 0, (4, 4))),
+    ),
+    "pooling by torch's attention": (
+        brought.PooledByAttention,
+        *("head", (24,), 5, (0, 0, (4, 4))),
+    ),
+    "pooling by weights": (brought.Weighed, "head", (24,), 5, (0, 0, (4, 4))),
+    "blocks that return more than is read": (brought.More, "head", (24,), 5, (0, 0, (4, 4))),
+    "einops by its own name": (
+        lambda: Tokens(brought.by_einops),
+        *("head", (24,), 5, (0, 0, (4, 4))),
+    ),
+    "an LSTM of three layers": (brought.Recurrent, "head", (24,), 1, (0, 0, (4, 4))),
+    "a convolutional stem": (brought.Stem, "head", (24,), 5, (0, 0, (4, 4))),
+    "a class token behind such a stem": (
+        lambda: brought.Stem(1),
+        *("head", (24,), 5, (1, 0, (4, 4))),
+    ),
     "channels last": (brought.LastAxis, "head", (16,), 4, (0, 0, (16, 16))),
 }
 
@@ -130,6 +150,33 @@ def test_places_are_right_and_lead_to_the_networks_own_output(case):
         one = net.run(x[:1])
         assert one.shape == (1, *expected.shape[1:])
         assert torch.equal(one, net(x[:1]))
+
+
+@pytest.mark.parametrize("how", brought.IN_PLACE)
+def test_places_lie_behind_what_writes_in_place(how):
+    torch.manual_seed(0)
+    net = load(brought.InPlace(brought.IN_PLACE[how]))
+    assert [layer.name for layer in net.layers[1:5]] == [f"layers.{i}" for i in range(1, 5)]
+    entered = []
+    net.module.layers[2].register_forward_pre_hook(lambda _, args: entered.append(args[0].clone()))
+    x = torch.randn(2, *SHAPE)
+    with torch.no_grad():
+        expected = net.module(x)
+        z = net.run(x, stop="layers.2")
+        assert torch.equal(z, entered[0])
+        assert (z >= 0).all()
+        assert torch.equal(net.run(z, start="layers.2"), expected)
+
+
+@pytest.mark.filterwarnings("ignore:Where the queries and keys:UserWarning")
+@pytest.mark.parametrize("make", [brought.Supervised, brought.PooledByAttention])
+def test_attention_that_the_output_does_not_feel_is_not_looked_at(make):
+    from tests.quarters import small_task
+
+    torch.manual_seed(0)
+    net = load(make())
+    assert net.layers[2].name == "backbone.encoder.layers.1"  # and not a head in front of it
+    assert len(ap.profile(net, small_task(), limit=8)) > 0
 
 
 def test_tokens_first_are_tokens_behind_the_images():
@@ -214,6 +261,11 @@ REFUSED = {
         r"other steps for other batch sizes .*brought\.py, line \d+",
     ),
     "dropout that is always on": (lambda: Tokens(brought.draws), "draws random numbers"),
+    "blocks that are left out at random": (
+        lambda: Tokens(brought.leaves_out_at_random),
+        "draws random numbers in evaluation mode",
+    ),
+    "vectors alone": (brought.vectors, "are vectors, without positions"),
     "two outputs": (lambda: Tokens(brought.returns_two), r"several tensors \(0, 1\).*output=0"),
     **{
         f"images that are mixed by {how}": (
@@ -322,6 +374,76 @@ class TestOverrides:
         assert "mean" in text
         assert "headless" in repr(load(headless_vit()))
         assert "unknown" in repr(load(Tokens(brought.shuffled)))
+
+
+class OwnNorm(nn.Module):
+    """Of maps, as ConvNeXt's own."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x):
+        x = torch.nn.functional.layer_norm(x.movedim(1, -1), (x.shape[1],))
+        return (x * self.gamma + self.beta).movedim(-1, 1)
+
+
+class LayerNorm2d(OwnNorm):
+    pass
+
+
+@pytest.mark.parametrize("norm", [LayerNorm2d, lambda width: nn.InstanceNorm2d(width, affine=True)])
+def test_norms_of_every_kind_are_tuned(norm):
+    blocks = [
+        nn.Sequential(norm(8), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)) for _ in range(4)
+    ]
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    net = load(nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), *blocks, *head))
+    adapted = ap.NormTuning().attach(net, classes=3)
+    assert adapted.count(head=False) == 4 * 2 * 8
+    x = torch.randn(2, *SHAPE)
+    (adapted(x).square().sum()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in adapted.trainable)
+
+
+@pytest.mark.parametrize(
+    "method", [ap.NormTuning(), ap.VPT(tokens=2), ap.ActivationPrompt(layer=2)]
+)
+def test_a_network_of_float64_fits(method):
+    from tests.quarters import small_task
+
+    torch.manual_seed(0)
+    net = load(Tokens().double())
+    adapted = method.attach(net, classes=4)
+    before = [p.detach().clone() for p in adapted.trainable]
+    ap.fit(adapted, small_task(), recipe=ap.Recipe(epochs=1), seed=0)
+    assert not any(torch.equal(p, q) for p, q in zip(before, adapted.trainable, strict=True))
+
+
+def test_tokens_that_would_be_folded_are_refused():
+    net = load(Tokens(brought.folds_tokens))
+    with pytest.raises(ap.InputError, match=r"take 16 tokens and no more \(what leaves"):
+        ap.VPT(tokens=2).attach(net, classes=2)
+
+
+def test_a_half_network_that_casts_by_itself_is_refused():
+    net = load(Tokens(lambda net, x: net.head(net.backbone(x.half()).mean(1))).half())
+    with pytest.raises(ap.InputError, match="does not run when they are float32"):
+        ap.LinearProbe().attach(net, classes=2)
+
+
+def test_a_weight_that_is_computed_takes_no_update():
+    net = load(with_spectral_norm())
+    with pytest.raises(ap.InputError, match=r"whose weight is its own \(that of layers\.0\.0 is"):
+        ap.LoRA(rank=2).attach(net, classes=2)
+
+
+def with_spectral_norm() -> nn.Module:
+    module = Maps(brought.squeezes)
+    for part in module.layers.modules():
+        if isinstance(part, nn.Conv2d):
+            parametrizations.spectral_norm(part)
+    return module
 
 
 def test_a_half_network_fits():

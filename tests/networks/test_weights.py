@@ -268,7 +268,47 @@ def test_the_content_tells_what_a_file_is(vit, tmp_path):
         assert torch.equal(module.pos_embed, vit.pos_embed)
 
 
+@pytest.mark.parametrize("around", [("checkpoint", "net"), ("weights",), ("model", "vit")])
+def test_a_state_dict_is_found_under_any_name(vit, tmp_path, around):
+    content = {"optimizer": {"state": {"momentum": torch.zeros(3)}}, "epoch": 3}
+    inner = state_of(vit)
+    for name in reversed(around):
+        inner = {name: inner}
+    torch.save(content | inner, tmp_path / "w.pth")
+    module = blank(vit)
+    fitted = load_weights(module, tmp_path / "w.pth", "vit")
+    assert any("were found under" in note for note in fitted.notes)
+    assert torch.equal(module.pos_embed, vit.pos_embed)
+
+
 class TestRefusals:
+    def test_several_state_dicts_are_asked_about(self, vit, tmp_path):
+        torch.save({"best": state_of(vit), "last": state_of(vit)}, tmp_path / "w.pth")
+        with pytest.raises(ap.InputError, match=r"several state dicts \(best, last\)"):
+            load_weights(blank(vit), tmp_path / "w.pth", "vit")
+
+    @pytest.mark.parametrize("kind", [torch.int8, torch.complex64])
+    def test_numbers_of_another_kind(self, vit, tmp_path, kind):
+        state = state_of(vit)
+        torch.save(state | {"norm.weight": state["norm.weight"].to(kind)}, tmp_path / "w.pth")
+        with pytest.raises(
+            ap.InputError, match="holds norm.weight as .*save the weights as float32"
+        ):
+            load_weights(blank(vit), tmp_path / "w.pth", "vit")
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (b"version https://git-lfs.github.com/spec/v1", "pointer of Git LFS"),
+            (b"<!DOCTYPE html><html>", "neither a safetensors, nor an npz"),
+            (b"PK\x03\x04" + b"0" * 99, "its end is missing"),
+        ],
+    )
+    def test_files_that_were_not_fetched(self, vit, tmp_path, content, reason):
+        (tmp_path / "w.pth").write_bytes(content)
+        with pytest.raises(ap.InputError, match=reason):
+            load_weights(blank(vit), tmp_path / "w.pth", "vit")
+
     def test_a_linear_map_that_the_features_need(self, vit, tmp_path):
         state = {k: v for k, v in state_of(vit).items() if not k.startswith("blocks.1.mlp.fc2")}
         torch.save(state, tmp_path / "w.pth")

@@ -3,10 +3,11 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from aptheory.preprocessing import Size, fit_picture, height_and_width
 from aptheory.tasks import pictures
 from aptheory.tasks.cache import remember, remembered
 from aptheory.tasks.names import Names
+from aptheory.tasks.pictures import Scale
 from aptheory.tasks.readers.ranges import SetRange
 from aptheory.tasks.readers.stores import Store
 from aptheory.tasks.resizing import checked_resize
@@ -33,7 +35,7 @@ def decode_image(
     size: Size | None = None,
     *,
     gain: int = 1,
-    scale: SetRange | None = None,
+    scale: Callable[[], Scale] | None = None,
 ) -> np.ndarray:
     """uint8 (height, width, 3) from the bytes of an image file, made ``size`` if given.
 
@@ -174,8 +176,18 @@ def file_splits(
     }
 
 
-def reading_notes(split: FileSplit) -> tuple[str, ...]:
-    """A sentence for each conversion that up to `PEEKED` pictures of the split ask for."""
+def scale_of(split: Any) -> Scale | None:
+    """By what the deep pictures of a split, or of the one below it, become bytes; None where a few
+    that are looked at have 8 bits."""
+    while not isinstance(split, FileSplit):
+        split = getattr(split, "split", None)
+        if split is None:
+            return None
+    return split.scale() if any(header.deep for header in _peeked(split)) else None
+
+
+def _peeked(split: FileSplit) -> list[pictures.Header]:
+    """The headers of up to `PEEKED` pictures."""
     rows = np.unique(np.linspace(0, len(split) - 1, min(PEEKED, len(split))).astype(int))
     headers = []
     for row in rows.tolist():
@@ -183,6 +195,12 @@ def reading_notes(split: FileSplit) -> tuple[str, ...]:
             headers.append(pictures.read_header(split.store.read(split.keys[row])))
         except Exception:  # a damaged picture; whoever reads it is told its name
             continue
+    return headers
+
+
+def reading_notes(split: FileSplit) -> tuple[str, ...]:
+    """A sentence for each conversion that up to `PEEKED` pictures of the split ask for."""
+    headers = _peeked(split)
     notes = []
     if any(header.deep for header in headers):
         notes.append(f"Deep pictures: {split.scale().text}, the range of the whole set.")

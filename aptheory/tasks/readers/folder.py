@@ -5,6 +5,7 @@ PATH/CLASS/*.jpg                      then all three are cut, 60 / 20 / 20
 """
 
 import logging
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from aptheory.preprocessing import SQUASHED
 from aptheory.tasks.base import Task
 from aptheory.tasks.classes import number_classes, shown
 from aptheory.tasks.completing import ALIASES, complete
-from aptheory.tasks.copies import kinds, same_bytes
+from aptheory.tasks.copies import same_bytes
 from aptheory.tasks.readers.files import FileSplit, file_splits
 from aptheory.tasks.readers.stores import FolderStore, ZipStore
 from aptheory.tasks.readers.suffixes import pictures_among, suffix_of
@@ -69,9 +70,8 @@ def folder_task(
         word="folder",
         expected=LAYOUT,
         copies=lambda split: same_bytes(store, layout.keys[split]),
-        groups=lambda split: (
-            kinds([together(key) for key in layout.keys[split]]) if together else None
-        ),
+        groups=lambda split: [together(key) for key in layout.keys[split]] if together else None,
+        classes=classes,
     )
     keys = {split: pick(layout.keys[source], rows) for split, source, rows in parts.items()}
     made = file_splits(
@@ -133,6 +133,7 @@ def find_layout(store: FolderStore | ZipStore) -> Layout:
     """Splits and classes by folder; the one split is "" where the top folders are classes."""
     keys, other = pictures_among(store, store.names())
     if not keys:
+        other += store.left_out
         seen = ", ".join(f"{number} × {kind}" for kind, number in sorted(other.items()))
         raise InputError(
             f"{store.place} holds no image{f' ({seen})' if seen else ''}; expected {LAYOUT}."
@@ -142,6 +143,7 @@ def find_layout(store: FolderStore | ZipStore) -> Layout:
     skip = _wrapping(list(parts.values()))
     parts = {folder: names[skip:] for folder, names in parts.items()}
     depth = int(_has_splits(list(parts.values())))
+    _refuse_unclear(list(parts.values()), depth, store.place)
     places = {folder: _place(names, depth) for folder, names in parts.items()}
     _refuse_twice(parts, places, store.place)
     for folder, place in places.items():
@@ -210,6 +212,31 @@ def _has_splits(folders: Sequence[Sequence[str]]) -> bool:
     if all(len(names) > 1 for names in trains):
         return True
     return all(names and names[0].lower() in ALIASES for names in folders)
+
+
+def _refuse_unclear(folders: Sequence[Sequence[str]], depth: int, place: str) -> None:
+    """`InputError` for folders that may be splits by another name, and where each class folder
+    holds the same folders, so that either may be the classes."""
+    classes: dict[str, set[str]] = {}
+    for names in folders:
+        if len(names) > depth:
+            classes.setdefault("/".join(names[: depth + 1]), set()).update(names[depth + 1 :][:1])
+    tops = sorted({name.rpartition("/")[2] for name in classes})
+    inside = list(classes.values())
+    if depth == 0 and len(tops) > 1 and all(inside):
+        words = [set(re.split(r"[^a-z]+", top.lower())) & ALIASES.keys() for top in tops]
+        if all(words) and "train" in {ALIASES[word] for of_top in words for word in of_top}:
+            raise InputError(
+                f"{place} holds the folders {shown(tops)}, which look like splits and not like "
+                "classes; call them train, val and test, with the class folders directly inside."
+            )
+    same = inside[0] if inside else set()
+    if len(tops) > 1 and len(same) > 1 and all(other == same for other in inside):
+        raise InputError(
+            f"{place}: the folders {shown(tops)} all hold the same folders {shown(sorted(same))}, "
+            "and which of them are the classes is not plain; put the classes on top (or below "
+            "train and test), or list the pictures in a csv:FILE."
+        )
 
 
 def _place(names: Sequence[str], depth: int) -> tuple[str, str | None] | None:

@@ -15,7 +15,7 @@ from aptheory.errors import InputError
 from aptheory.tasks.base import Task
 from aptheory.tasks.classes import LARGEST, number_classes, shown
 from aptheory.tasks.completing import ALIASES, complete
-from aptheory.tasks.copies import kinds, same_bytes
+from aptheory.tasks.copies import same_bytes
 from aptheory.tasks.readers.files import file_splits
 from aptheory.tasks.readers.folder import pick
 from aptheory.tasks.readers.stores import file_stamp
@@ -39,7 +39,10 @@ class ColumnStore:
     def read(self, key: str) -> bytes:
         split, _, row = key.rpartition("#")
         try:
-            cell = self.splits[split][int(row)][self.image]
+            cells = self.splits[split][int(row)]
+            if self.image not in cells:
+                raise ValueError(f"its transform leaves no {self.image!r}: take it off")
+            cell = cells[self.image]
             if isinstance(cell, Mapping):
                 data = cell.get("bytes")
                 return data if data is not None else Path(cell["path"]).read_bytes()
@@ -125,11 +128,18 @@ def hub_task(
         raise InputError(f"{where} has splits {shown(list(opened))}; expected one called train.")
     first = next(iter(chosen.values()))
     image, label = _columns(first, image, label, where)
+    if group is not None and group not in first.features:
+        raise InputError(f"{where} has no column {group!r}; it has {', '.join(first.features)}.")
     kept = {key: _rows(rows, image, limit, seed, where) for key, rows in chosen.items()}
-    columns = {key: _column(rows, label) for key, rows in kept.items()}
-    kind = first.features[label]
+    names_of = {
+        key: getattr(rows.features.get(label), "names", None) for key, rows in chosen.items()
+    }
+    columns = {
+        key: _named(_column(rows, label), names_of[key], names_of, where, label)
+        for key, rows in kept.items()
+    }
     labels, classes = number_classes(
-        columns, f"{where}, column {label!r}", names=getattr(kind, "names", None)
+        columns, f"{where}, column {label!r}", names=next(iter(names_of.values()))
     )
     store = ColumnStore(where, kept, image)
     keys = {key: [f"{key}#{row}" for row in range(len(labels[key]))] for key in kept}
@@ -139,8 +149,9 @@ def hub_task(
         where=where,
         copies=lambda key: same_bytes(store, keys[key]),
         groups=lambda key: (
-            None if group is None else kinds([str(value) for value in _column(kept[key], group)])
+            None if group is None else [str(value) for value in _column(kept[key], group)]
         ),
+        classes=classes,
     )
     made = file_splits(
         store,
@@ -160,6 +171,24 @@ def hub_task(
     )
 
 
+def _named(
+    values: list[Any],
+    names: Sequence[str] | None,
+    names_of: Mapping[str, Sequence[str] | None],
+    where: str,
+    label: str,
+) -> list[Any]:
+    """The labels, by name where the splits number their classes differently."""
+    if all(names == other for other in names_of.values()):
+        return values
+    if not all(names_of.values()) or any(not 0 <= value < len(names or ()) for value in values):
+        raise InputError(
+            f"{where}: column {label!r} is not of one kind in the splits {shown(list(names_of))}; "
+            "cast it alike in each."
+        )
+    return [(names or ())[value] for value in values]
+
+
 def _whole(limit: int | str) -> int:
     if str(limit).isdecimal() and 0 < int(limit) < LARGEST:
         return int(limit)
@@ -176,7 +205,11 @@ def _encoded(cell: Any) -> bytes:
 
     if isinstance(cell, bytes):
         return cell
+    if cell is None:
+        raise ValueError("the cell is empty")
     array = np.asarray(cell)
+    if array.ndim == 3 and array.shape[2] > 4 >= array.shape[0]:  # channels first, as of Array3D
+        array = array.transpose(1, 2, 0)
     if array.ndim not in (2, 3) or array.min() < 0 or array.max() > 255 or array.dtype.kind == "f":
         raise ValueError(f"an array of shape {array.shape} and type {array.dtype}")
     buffer = io.BytesIO()
@@ -220,13 +253,15 @@ def _columns(split: Any, image: str | None, label: str | None, path: str) -> tup
         images = called if len(called) == 1 else images
         image = images[0] if len(images) == 1 else None
     labels = [key for key, kind in features.items() if isinstance(kind, ClassLabel)]
-    label = label or next((k for k in LABELS if k in features), None) or next(iter(labels), None)
+    label = label or next((k for k in LABELS if k in features), None)
+    label = label or (labels[0] if len(labels) == 1 else None)
     if image is None or label is None:
-        lacking = "image" if image is None else "label"
-        many = f"several image columns ({shown(images)})" if images and image is None else ""
+        lacking, found = ("image", images) if image is None else ("label", labels)
+        many = f"several {lacking} columns ({shown(found)})" if found else ""
         raise InputError(
             f"{path} has {many or f'no {lacking} column that we recognise'} among "
-            f"{', '.join(features)}; name it: hf:{path}?{lacking}=COLUMN."
+            f"{', '.join(features)}; name it: hf:NAME?{lacking}=COLUMN, or "
+            f"Task.from_hub(data, {lacking}=...)."
         )
     return image, label
 
@@ -254,4 +289,7 @@ def _rows(rows: Any, image: str, limit: int | None, seed: int, where: str) -> An
 
 
 def _column(rows: Any, name: str) -> list[Any]:
-    return [row[name] for row in rows] if isinstance(rows, list) else list(rows[name])
+    try:
+        return [row[name] for row in rows] if isinstance(rows, list) else list(rows[name])
+    except KeyError:
+        raise InputError(f"the data set's transform leaves no {name!r}: take it off.") from None

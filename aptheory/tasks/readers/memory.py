@@ -19,7 +19,7 @@ from aptheory.tasks.arrays import Range, to_pixels
 from aptheory.tasks.base import Task
 from aptheory.tasks.classes import as_column, number_classes, shown
 from aptheory.tasks.completing import ALIASES, complete
-from aptheory.tasks.copies import kinds, same_images, same_rows
+from aptheory.tasks.copies import same_images, same_rows
 from aptheory.tasks.own import Own, Unlabelled
 from aptheory.tasks.readers.folder import require_every_class
 from aptheory.tasks.split import Indices, Split
@@ -77,7 +77,8 @@ def array_task(
         where=where,
         name=name,
         copies=lambda split: same_rows(pixels[split]),
-        groups=lambda split: kinds(list(together[split])) if together else None,
+        groups=lambda split: list(together[split]) if together else None,
+        classes=classes,
     )
     whole = {split: ArraySplit(pixels[split], columns[split]) for split in columns}
     splits = {
@@ -127,6 +128,9 @@ def dataset_task(
             if split in splits:
                 raise InputError(f"two of the data sets are {split}: {shown(list(sets))}.")
             splits[split] = Samples(_map_style(part), image, label, f"data set {key}".strip())
+            dropped = _dropped(part, len(splits[split]))
+            if dropped:
+                left_out["sample that its DataLoader leaves out"] = dropped
         else:
             left_out[f"data set {key!r}, which is no split"] = len(part)
     if not splits:
@@ -145,6 +149,7 @@ def dataset_task(
         where=where,
         copies=lambda split: None if whole[split].random else same_images(whole[split]),
         groups=lambda split: splits[split].groups(together),
+        classes=classes,
     )
     made: dict[str, Split] = {
         split: whole[origin] if len(rows) == len(whole[origin]) else Selection(whole[origin], rows)
@@ -230,12 +235,12 @@ class Samples:
             return None
         return value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
 
-    def groups(self, together: Callable[[Any], Hashable] | Key | None) -> np.ndarray | None:
-        """A number for each sample, equal for equal values of ``together``."""
+    def groups(self, together: Callable[[Any], Hashable] | Key | None) -> list[str] | None:
+        """The value of ``together`` for each sample, as text."""
         if together is None:
             return None
         read = together if callable(together) else lambda sample: sample[together]
-        return kinds([str(read(self.sample(row))) for row in range(self.size)])
+        return [str(read(self.sample(row))) for row in range(self.size)]
 
     def images(self, indices: Indices, size: Size) -> Tensor:
         """The pictures at ``indices``, resized; bytes, or floats as the data set gives them."""
@@ -269,6 +274,13 @@ def places(sample: Any, image: Key | None, label: Key | None, where: str) -> tup
     rest = [key for key in items if key != image and key not in pictures_there]
     if label is None:
         called = [key for name in LABELS for key in rest if str(key).lower() == name]
+        keys = list(items)
+        first, last = keys.index(image) > 0, keys.index(image) < len(keys) - 1
+        if first and last and not isinstance(sample, Mapping) and keys[0] in rest:
+            raise InputError(  # what stands first may be the number of the sample
+                f"{where}: a sample has values on both sides of its picture, and which is the "
+                "label is not plain; say so: Task.from_dataset(data, label=...)."
+            )
         label = next(iter(called or rest), None)
     for what, key in (("picture", image), ("label", label)):
         if key is None or key not in items:
@@ -373,6 +385,12 @@ def _map_style(data: Any) -> Any:
         f"a {type(data).__name__} is no task: give a name, a place such as folder:PATH, a data "
         "set, a table or arrays."
     )
+
+
+def _dropped(data: Any, count: int) -> int:
+    """How many samples a DataLoader leaves out: the last of them, or by its sampler."""
+    below: Any = getattr(data, "dataset", None) if hasattr(data, "batch_sampler") else None
+    return max(0, len(below) - count) if hasattr(below, "__len__") else 0
 
 
 def _unbatched(batch: Any) -> list[Any]:

@@ -57,9 +57,11 @@ class SetRange:
         low, high, whole = float("inf"), float("-inf"), True
         for key in self._candidates():
             values = self._values(key)
-            if values is not None:
+            if values is not None and values.size:
                 least, greatest, integers = pictures.range_of(values)
                 low, high, whole = min(low, least), max(high, greatest), whole and integers
+        if low > high:  # every one of them is damaged: whoever reads one is told its name
+            return Scale.of(0, 255, True)
         return Scale.of(low, high, whole)
 
     def _values(self, key: str) -> Any:

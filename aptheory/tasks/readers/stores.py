@@ -173,7 +173,7 @@ class ZipStore:
     def _open(self) -> zipfile.ZipFile:
         if not hasattr(self._local, "archive"):
             try:
-                self._local.archive = zipfile.ZipFile(self.path)
+                self._local.archive = _with_slashes(zipfile.ZipFile(self.path))
             except Exception as error:  # a damaged directory may raise anything
                 raise InputError(
                     f"{self.path} cannot be read as a zip file ({error}); fetch it again."
@@ -185,6 +185,9 @@ class ZipStore:
         names = set()
         self.folders = []
         for info in self._open().infolist():
+            if ".." in info.filename.split("/"):
+                self.left_out["file whose path leads out of the zip file"] += 1
+                continue
             system = next(filter(is_system, info.filename.split("/")), None)
             if info.is_dir():
                 if system is None:
@@ -232,6 +235,16 @@ class ZipStore:
 
     def stamp(self, keys: Sequence[str]) -> str:
         return "\n".join([f"{self.path.resolve()} {file_stamp(self.path)}", *keys])
+
+
+def _with_slashes(archive: zipfile.ZipFile) -> zipfile.ZipFile:
+    """The archive, its members' names with forward slashes: some of Windows' tools write others."""
+    for info in archive.infolist():
+        if "\\" in info.filename and "/" not in info.filename:
+            plain = info.filename.replace("\\", "/")
+            archive.NameToInfo[plain] = archive.NameToInfo.pop(info.filename, info)
+            info.filename = plain
+    return archive
 
 
 def file_stamp(path: Path) -> str:

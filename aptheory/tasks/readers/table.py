@@ -8,7 +8,7 @@ Paths are relative to the file's folder. A DataFrame is read alike; its paths ar
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from aptheory.errors import InputError
 from aptheory.tasks.base import Task
 from aptheory.tasks.classes import as_column, number_classes, shown
 from aptheory.tasks.completing import ALIASES, complete
-from aptheory.tasks.copies import kinds, same_bytes
+from aptheory.tasks.copies import same_bytes
 from aptheory.tasks.readers.files import file_splits
 from aptheory.tasks.readers.folder import encodings, file_task, pick
 from aptheory.tasks.readers.memory import dataset_task, looks_like_picture
@@ -88,13 +88,22 @@ def frame_task(
     that paths are relative to (default: the working directory)."""
     if not len(table):
         raise InputError(f"{where} has no rows; expected one a picture.")
+    alike = table.columns[table.columns.duplicated()]
+    if len(alike):
+        raise InputError(f"{where} has several columns called {alike[0]!r}; call each otherwise.")
     path = _column(table, "path", path, where)
     label = _column(table, "label", label, where)
     split = _column(table, "split", split, where, optional=True)
     if group is not None and group not in table:
         raise InputError(f"{where} has no column {group!r}; it has {shown(list(table))}.")
     rows_of, left_out = _splits(table, split, where)
-    if looks_like_picture(table[path].iloc[0]):
+    cell = table[path].iloc[0]
+    if isinstance(cell, Mapping) and "bytes" in cell:
+        raise InputError(
+            f"{where} holds pictures in its cells, as Hugging Face writes them; read it as "
+            "hf:FOLDER, the folder that holds it."
+        )
+    if looks_like_picture(cell):
         return _pictures(table, rows_of, path, label, group, name, seed, left_out)
     folder = Path(root) if root is not None else Path()
     keys, notes = _keys(table[path].tolist(), folder, where)
@@ -113,8 +122,9 @@ def frame_task(
         name=name,
         copies=lambda key: same_bytes(store, named[key]),
         groups=lambda key: (
-            None if group is None else kinds(table[group].iloc[rows_of[key]].astype(str).tolist())
+            None if group is None else table[group].iloc[rows_of[key]].astype(str).tolist()
         ),
+        classes=classes,
     )
     made = file_splits(
         store,
@@ -130,6 +140,14 @@ def frame_task(
         provenance=f"{path!r} and {label!r} of {where}; {parts.note}",
         left_out=left_out,
     )
+    often = Counter(key for keys in named.values() for key in keys)
+    shared = sum(number > 1 for number in often.values())
+    if shared:
+        notes = (*notes, f"{shared} picture(s) stand in more than one split.")
+    used = {path, label, split, group}
+    unread = [column for column in table if column not in used and str(column).strip()]
+    if unread:
+        notes = (*notes, f"Columns that are not read: {shown(unread)}.")
     object.__setattr__(task, "notes", (*task.notes, *notes))
     return task
 
@@ -153,8 +171,12 @@ def _read(file: Path) -> pd.DataFrame:
             skipinitialspace=True,
         )
         if headless:
-            called = ("path", "label", "split")
-            table.columns = [*called, *map(str, range(3, 99))][: table.shape[1]]
+            place = next(i for i, cell in enumerate(cells) if cell.lower().endswith(SUFFIXES))
+            called = ["label", "split", *map(str, range(3, 99))]
+            called.insert(min(place, 1), "path")
+            table.columns = called[: table.shape[1]]
+        elif len(set(filter(None, cells))) < len(list(filter(None, cells))):
+            table.columns = cells  # pandas would call the second of two NAME.1
         table.columns = [str(column).strip() for column in table.columns]
         return table
     except ImportError as error:
@@ -163,7 +185,10 @@ def _read(file: Path) -> pd.DataFrame:
         ) from error
     except Exception as error:  # pandas and pyarrow raise many kinds
         reason = str(error).split("\n")[0] or type(error).__name__
-        raise InputError(f"{file} cannot be read as a table ({reason}); save it again.") from error
+        how = " as UTF-8" if isinstance(error, UnicodeError) else ""
+        raise InputError(
+            f"{file} cannot be read as a table ({reason}); save it again{how}."
+        ) from error
 
 
 def _column(
@@ -210,14 +235,22 @@ def _keys(values: list[Any], folder: Path, where: str) -> tuple[list[str], tuple
     keys, outside = [], 0
     for row, value in enumerate(values):
         if not isinstance(value, str | os.PathLike) or not str(value).strip():
-            raise InputError(f"{where}: row {row} has no path ({value!r}); expected a picture's.")
+            raise InputError(
+                f"{where}: row {row} has no path ({str(value)[:40]!r}); expected a picture's."
+            )
         key = os.fspath(value).replace("\\", "/")
         key = os.fspath(value) if os.path.exists(folder / os.fspath(value)) else key
-        keys.append(found_spelling(folder, key, f"{where}: row {row}"))
+        keys.append(found_spelling(folder, _plain(key), f"{where}: row {row}"))
         outside += os.path.isabs(key) or ".." in key.split("/")
     if outside:
         return keys, (f"{outside} pictures lie outside {folder}, by absolute or '..' paths.",)
     return keys, ()
+
+
+def _plain(key: str) -> str:
+    """A path without the "." and the doubled slashes by which one file has several names."""
+    parts = [part for part in key.split("/") if part not in ("", ".")]
+    return "/" * key.startswith("/") + "/".join(parts)
 
 
 def _without_twins(

@@ -9,7 +9,7 @@ import tarfile
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from aptheory.errors import InputError
 from aptheory.tasks.base import Task
@@ -91,29 +91,35 @@ def _ends(path: Path, end: int) -> bool:
 
 
 def webdataset_task(
-    path: str | Path, *, image: str | None = None, name: str | None = None, seed: int = 0
+    path: str | Path,
+    *,
+    image: str | None = None,
+    group: str | None = None,
+    name: str | None = None,
+    seed: int = 0,
 ) -> Task:
     """The task in a folder of shards.
 
     A sample's label is its .cls, or the key "label" (or "cls") of its .json. Its picture is the
     one file of a picture's suffix, or that of the suffix ``image`` ("jpg", "photo.png"). A
-    validation split that is not there is cut from train by ``seed``. Raises `InputError` naming
-    the shard for a damaged one or a sample without image or label.
+    validation split that is not there is cut from train by ``seed``, and all three where no shard's
+    name tells a split; samples of one value under the key ``group`` of the .json stay together.
+    Raises `InputError` naming the shard for a damaged one or a sample without image or label.
     """
     path = Path(path)
     shards = sorted(file.relative_to(path).as_posix() for file in path.rglob("*.tar"))
     if not shards:
         raise InputError(f"{path} holds no tar shard; expected {LAYOUT}")
     store = TarStore(path)
-    samples: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for shard in shards:
-        split = _split_of(shard)
-        if split is None:
+    samples: dict[str, list[Sample]] = defaultdict(list)
+    split_of = {shard: _split_of(shard) for shard in shards}
+    for shard, split in split_of.items():
+        if split is None and any(split_of.values()):
             raise InputError(f"{path / shard}: its name tells no split; expected {LAYOUT}.")
-        samples[split] += _samples(store, store.add(shard), image)
-    keys = {split: [key for _, key in pairs] for split, pairs in samples.items()}
+        samples[split or ""] += _samples(store, store.add(shard), image, group)
+    keys = {split: [each.key for each in members] for split, members in samples.items()}
     labels, classes = number_classes(
-        {split: [label for label, _ in pairs] for split, pairs in samples.items()},
+        {split: [each.label for each in members] for split, members in samples.items()},
         str(path),
         by_value=True,
     )
@@ -121,9 +127,11 @@ def webdataset_task(
         labels,
         seed=seed,
         where=str(path),
-        word="shard",
+        word="split" if "" in samples else "shard",
         expected=LAYOUT,
         copies=lambda split: same_bytes(store, keys[split]),
+        groups=lambda split: [each.group for each in samples[split]] if group else None,
+        classes=classes,
     )
     made = file_splits(
         store,
@@ -146,8 +154,18 @@ def _split_of(shard: str) -> str | None:
     return next((ALIASES[word] for word in words if word in ALIASES), None)
 
 
-def _samples(store: TarStore, keys: list[str], image: str | None) -> list[tuple[Any, str]]:
-    """[(label, key of the image), ...] in the order of the shard."""
+class Sample(NamedTuple):
+    """What is read of a sample; ``key`` is that of its picture."""
+
+    label: Any
+    key: str
+    group: str | None
+
+
+def _samples(
+    store: TarStore, keys: list[str], image: str | None, group: str | None
+) -> list[Sample]:
+    """The samples in the order of the shard."""
     groups: dict[str, dict[str, str]] = {}
     for key in keys:
         folder, _, file = key.rpartition("/")
@@ -156,7 +174,11 @@ def _samples(store: TarStore, keys: list[str], image: str | None) -> list[tuple[
         stem, _, extension = file.partition(".")
         groups.setdefault(f"{folder}/{stem}", {})[f".{extension.lower()}"] = key
     return [
-        (_label(store, members, stem), _picture(store, members, stem, image))
+        Sample(
+            _label(store, members, stem),
+            _picture(store, members, stem, image),
+            None if group is None else _group(store, members, stem, group),
+        )
         for stem, members in groups.items()
     ]
 
@@ -175,6 +197,15 @@ def _picture(store: TarStore, members: dict[str, str], stem: str, image: str | N
         f"{store.root}: sample {stem} has {what}; repair the shard, or name the suffix: "
         "webdataset:PATH?image=SUFFIX."
     )
+
+
+def _group(store: TarStore, members: dict[str, str], stem: str, name: str) -> str:
+    try:
+        return str(json.loads(store.read(members[".json"]))[name])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{store.root}: sample {stem} has no {name!r} in its .json, which is to group it."
+        ) from error
 
 
 def _label(store: TarStore, members: dict[str, str], stem: str) -> Any:
