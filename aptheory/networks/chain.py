@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from aptheory.networks import trace as graph
 from aptheory.networks.classifier import Classifier
 from aptheory.networks.outputs import tensors_of
+from aptheory.networks.tracer import SplitError, where_raised
 
 Retrace = Callable[[set[str]], graph.Trace]
 """Traces the network with these modules opened."""
@@ -31,7 +32,7 @@ GATE = 1 / 8  # a map of attention over positions is smaller than this share of 
 FEWEST = 4  # image, one block, its output, the classifier: below this there is nothing to compare
 
 
-class TooFewLayers(graph.SplitError):
+class TooFewLayers(SplitError):
     """Traced, but the activations do not form a chain."""
 
 
@@ -276,11 +277,11 @@ def _try(
 
 def reason_of(error: Exception, failed: str = "torch.fx cannot follow its forward") -> str:
     """Why a trace failed, in words that go after "since": where it happened, and what."""
-    if isinstance(error, graph.SplitError):
+    if isinstance(error, SplitError):
         return str(error).rstrip(".")
     lines = str(error).strip().splitlines()
     what = type(error).__name__ + (f": {lines[0].rstrip('.')}" if lines else "")
-    where = graph.where_raised(error.__traceback__)
+    where = where_raised(error.__traceback__)
     return f"{failed} ({where or 'no line of it'}; {what})"
 
 

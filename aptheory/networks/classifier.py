@@ -15,7 +15,8 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from aptheory.networks.trace import SplitError, Trace
+from aptheory.networks.trace import Trace
+from aptheory.networks.tracer import SplitError
 
 PASSING_MODULES = (
     *(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout),

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from aptheory.networks.trace import SplitError
+from aptheory.networks.tracer import SplitError
 
 KNOWN = ("logits", "image_embeds", "last_hidden_state")
 """Fields that are the output wherever they are: Hugging Face's names, in the order of choice."""

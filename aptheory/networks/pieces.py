@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from aptheory.networks.trace import Cut, SplitError, Trace, is_plain
+from aptheory.networks.trace import Cut, Trace
+from aptheory.networks.tracer import SplitError, is_plain
 
 
 @dataclass

@@ -33,6 +33,7 @@ from aptheory.networks.layer import Layer
 from aptheory.networks.outputs import Pick, tensors_of
 from aptheory.networks.overrides import HEADLESS, Overrides
 from aptheory.networks.pieces import Piece, build_piece
+from aptheory.networks.tracer import SplitError, ValueBranch
 
 SMALL = 2**31
 """Parameters times pixels of an image, below which a trace with numbers is the quicker one."""
@@ -153,7 +154,7 @@ def _analyse(
                 for count in graph.BATCHES
             ]
             return _cut(twin, images, granularity, overrides, keep_constants=None)
-        except (TooFewLayers, graph.ValueBranch):
+        except (TooFewLayers, ValueBranch):
             raise
         except Exception:  # the forward looks at numbers, or makes constants: give it real ones
             pass
@@ -207,7 +208,7 @@ def _cut(
     cuts = _Cuts(chain.trace, places, block_layers, classifier)
     constants = set(module._buffers) - before
     if constants and keep_constants is None:
-        raise graph.SplitError("its forward makes constants")
+        raise SplitError("its forward makes constants")
     for constant in constants & {a for piece in cuts.pieces() for a in piece.attributes}:
         assert keep_constants is not None
         keep_constants.register_buffer(constant, module._buffers[constant], persistent=False)
