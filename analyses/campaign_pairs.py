@@ -29,7 +29,9 @@ def arguments(description: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--assets", type=Path, default=os.environ.get("APTHEORY_ASSETS"))
     parser.add_argument("--out", type=Path, default=Path("results/evidence"))
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="then stop; go on later")
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="then stop; go on later"
+    )
     asked = parser.parse_args()
     if asked.assets is None:
         parser.error("name the folder of weights and images with --assets or APTHEORY_ASSETS")
@@ -55,9 +57,9 @@ def extend(
             start = time.process_time()
             rows = compute(net, load_task(task, 0, asked.assets))
             about = {"network": name, "kind": spec.kind, "task": task, "near": task in NEAR}
-            rows = pd.concat([pd.DataFrame([about] * len(rows)), rows.reset_index(drop=True)], axis=1)
-            rows.to_csv(
-                path, mode="a", header=not path.is_file(), index=False, float_format="%.5g"
+            rows = pd.concat(
+                [pd.DataFrame([about] * len(rows)), rows.reset_index(drop=True)], axis=1
             )
+            rows.to_csv(path, mode="a", header=not path.is_file(), index=False, float_format="%.5g")
             print(f"{name}, {task}: {time.process_time() - start:.0f} s", flush=True)
     return pd.read_csv(path)
