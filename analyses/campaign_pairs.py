@@ -17,6 +17,8 @@ import torch
 import aptheory as ap
 from analyses.campaign_plan import NEAR, NETWORKS, load_network, load_task
 
+KEYS = ["network", "kind", "task", "near"]
+
 CIFAR_FIRST = (
     *("cifar_vit128", "cifar_vit_postnorm", "resnet32", "resnet56"),
     *("mobilenetv2_035", "vit_tiny", "efficientnet_lite0", "vit_small"),
@@ -56,7 +58,7 @@ def extend(
                 return pd.read_csv(path)
             start = time.process_time()
             rows = compute(net, load_task(task, 0, asked.assets))
-            about = {"network": name, "kind": spec.kind, "task": task, "near": task in NEAR}
+            about = dict(zip(KEYS, (name, spec.kind, task, task in NEAR), strict=True))
             rows = pd.concat(
                 [pd.DataFrame([about] * len(rows)), rows.reset_index(drop=True)], axis=1
             )

@@ -153,10 +153,21 @@ def _far_minus_near(table: pd.DataFrame, column: str) -> Interval:
     return clustered_mean(gaps, gaps.index)
 
 
+def parts(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The pairs of all networks, of either kind, and those on far and on near tasks."""
+    cnn, near = table["kind"] == "cnn", table["near"].astype(bool)
+    return {
+        "all": table,
+        "CNNs": table[cnn],
+        "ViTs": table[~cnn],
+        "far tasks": table[~near],
+        "near tasks": table[near],
+    }
+
+
 def judged(table: pd.DataFrame) -> pd.DataFrame:
     """The statistics of the plan that the sweeps decide, a row each."""
     cnn, vit = table[table["kind"] == "cnn"], table[table["kind"] == "vit"]
-    far, near = table[~table["near"]], table[table["near"]]
     everything: list[tuple[str, str, pd.DataFrame, Callable[[pd.DataFrame], Interval], str]] = [
         ("J1", "Spearman(depth, AP at the end), far minus near", table,
          lambda t: _far_minus_near(t, "slope_end"), "negative"),
@@ -180,13 +191,12 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
         ("J7", "vp_read_early", "ap_read_early", "negative"),
         ("J8", "ap_end", "linear_probe", "positive"),
     )
-    parts = {"all": table, "CNNs": cnn, "ViTs": vit, "far tasks": far, "near tasks": near}
     rows = [
         _row(number, words, statistic(part), part, expected)
         for number, words, part, statistic, expected in everything
     ]
     for number, a, b, expected in gaps:
-        for name, part in parts.items():
+        for name, part in parts(table).items():
             interval = _difference(part.dropna(subset=[a, b]), a, b)
             rows.append(_row(number, f"{a} − {b} (points), {name}", interval, part, expected))
     return pd.DataFrame(rows)
@@ -205,8 +215,12 @@ def _row(
         "pairs": len(part),
         "expected": expected,
         "agrees": agreement(interval, expected),
-        "runs_still_moving": f"{int(part['moving'].sum())} of {int(part['runs'].sum())}",
+        "runs_still_moving": _moving(part),
     }
+
+
+def _moving(part: pd.DataFrame) -> str:
+    return f"{int(part['moving'].sum())} of {int(part['runs'].sum())}"
 
 
 def agreement(interval: Interval, expected: str) -> str:
@@ -299,7 +313,7 @@ def looked_at(
         "pairs": len(part),
         "expected": "none",
         "agrees": agreement(interval, "none"),
-        "runs_still_moving": "",
+        "runs_still_moving": _moving(part) if "runs" in part else "",
     }
 
 

@@ -30,7 +30,7 @@ from analyses.evidence import NotMeasured
 from analyses.results import Results
 from analyses.theory_output import part
 from aptheory.findings.relate import spearman
-from aptheory.findings.statistics import Interval, mean_correlation
+from aptheory.findings.statistics import Interval, correlation_interval, mean_correlation
 from aptheory.networks.network import Network
 from aptheory.studies.sources import load_network, load_task
 from aptheory.tasks import Split, Task, loader
@@ -230,8 +230,8 @@ def agreement(table: pd.DataFrame) -> pd.DataFrame:
     """How a pair's predicted curve goes with the measured one: a row a pair.
 
     slope and r2 of the line measured = a + slope · predicted over layers; spearman, with the 95 %
-    interval of Fisher's z (Bonett & Wright's variance); regret: points that the measured curve
-    loses at the predicted best place.
+    interval for smooth curves; regret: points that the measured curve loses at the predicted best
+    place.
     """
     rows = []
     for (network, task), group in table.groupby(["network", "task"]):
@@ -240,20 +240,18 @@ def agreement(table: pd.DataFrame) -> pd.DataFrame:
             continue
         slope, base = np.polyfit(x, y, 1)
         r2 = 1 - ((y - base - slope * x) ** 2).sum() / ((y - y.mean()) ** 2).sum()
-        rho = float(spearman(x, y))
-        half = 1.96 * np.sqrt((1 + rho**2 / 2) / (len(x) - 3))
-        z = np.arctanh(np.clip(rho, -0.999, 0.999))
+        low, high = correlation_interval(x, lambda curve, y=y: spearman(curve, y))
         rows.append(
             {
                 "network": network,
                 "task": task,
-                "kind": "ViTs" if evidence.is_vit(network) else "CNNs",
+                "kind": "ViTs" if evidence.is_vit(str(network)) else "CNNs",
                 "layers": len(x),
                 "slope": slope,
                 "r2": r2,
-                "spearman": rho,
-                "low": float(np.tanh(z - half)),
-                "high": float(np.tanh(z + half)),
+                "spearman": float(spearman(x, y)),
+                "low": low,
+                "high": high,
                 "regret": float(y.max() - y[int(x.argmax())]),
                 "norm": float(group["norm"].median()),
             }

@@ -123,8 +123,9 @@ def findings(trained: pd.DataFrame, start: pd.DataFrame) -> list[str]:
     lines = ["Test accuracy in points; mean and 95 % interval (Student's t) over draws."]
     for tokens, gap, wide in gaps(trained):
         lines.append(
-            f"p = {tokens}, {len(gap)} draws: VPT {_said(wide['VPT'])}, VAPT {_said(wide['VAPT'])}, "
-            f"VAPT − VPT {_said(gap)}, single draws {gap.min():.1f} to {gap.max():.1f}."
+            f"p = {tokens}, {len(gap)} draws: VPT {_said(wide['VPT'])}, "
+            f"VAPT {_said(wide['VAPT'])}, VAPT − VPT {_said(gap)}, "
+            f"single draws {gap.min():.1f} to {gap.max():.1f}."
         )
     for (method, tokens), rows in start.groupby(["method", "tokens"], sort=False):
         lines.append(f"untrained, {method}, p = {tokens}: {_said(100 * rows['accuracy'])}.")
