@@ -5,10 +5,13 @@
 For every pair the gain of a prompt over the linear probe is predicted at the swept places
 (`predicted_curves.predicted_curve`: head and prompt to first order) from 200 training pictures of
 the campaign's draw, on its test pictures, and held against the gain that the campaign measured,
-read at the end. Writes predicted.csv (a row a pair and place; it goes on where it stopped),
-predicted_pairs.csv (a row a pair), judged_predicted.csv, and predicted_choice.csv: what the
-predicted best place loses, beside the ways of `analyses.layer_front` that train nothing, on the
-same pairs. Decided after the campaign's runs: exploratory.
+read at the end. Decided after the campaign's runs: exploratory. Writes
+
+- predicted.csv, a row a pair and place; it goes on where it stopped;
+- predicted_places.csv, the same with what was measured, and predicted_pairs.csv, a row a pair;
+- judged_predicted.csv, means over networks, and where the linear theory ends;
+- predicted_choice.csv: what the predicted best place loses, beside the ways of
+  `analyses.layer_front` that train nothing, on the same pairs.
 """
 
 from __future__ import annotations
@@ -168,12 +171,14 @@ def main() -> None:
     both = with_measured(table, curves(read_journal(asked.out)))
     pairs = of_pairs(both)
     for name, frame in (
+        ("predicted_places", both),
         ("predicted_pairs", pairs),
         ("judged_predicted", judged(pairs, both)),
         ("predicted_choice", choices(both, read_curves(asked.out.parent)[0])),
     ):
         frame.round(6).to_csv(asked.out / f"{name}.csv", index=False)
-        print(frame.round(2).to_string())
+        if name != "predicted_places":
+            print(frame.round(2).to_string())
 
 
 if __name__ == "__main__":
