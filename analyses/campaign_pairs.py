@@ -47,7 +47,7 @@ def extend(
     """Append to a table what it lacks, a pair at a time (seed 0's draw); returns the table."""
     torch.set_num_threads(1)
     end = time.monotonic() + asked.seconds
-    done = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["network", "task"])
+    done = _read(path)
     finished = set(zip(done["network"], done["task"], strict=True))
     for name in CIFAR_FIRST:
         spec = NETWORKS[name]
@@ -55,7 +55,7 @@ def extend(
         net = load_network(name, asked.assets) if missing else None
         for task in missing:
             if net is None or time.monotonic() > end:
-                return pd.read_csv(path)
+                return _read(path)
             start = time.process_time()
             rows = compute(net, load_task(task, 0, asked.assets))
             about = dict(zip(KEYS, (name, spec.kind, task, task in NEAR), strict=True))
@@ -64,4 +64,8 @@ def extend(
             )
             rows.to_csv(path, mode="a", header=not path.is_file(), index=False, float_format="%.5g")
             print(f"{name}, {task}: {time.process_time() - start:.0f} s", flush=True)
-    return pd.read_csv(path)
+    return _read(path)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=KEYS)

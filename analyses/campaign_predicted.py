@@ -125,8 +125,8 @@ def choices(both: pd.DataFrame, sweeps: list[Curve]) -> pd.DataFrame:
     ]
     for column, unit, name in (("predicted", 1.0, "accuracy"), ("predicted_loss", 100.0, "loss")):
         way = partial(preference, column=column, unit=unit)
-        ways.append(Way(f"the predicted best place, by the {name}", way))
-        ways.append(Way(f"the same, by the {name}, pulled to the middle", way, pulled))
+        ways.append(Way(f"predicted best {name}", way))
+        ways.append(Way(f"predicted best {name}, pulled to the middle", way, pulled))
     return summarise(judged_ways(some, ways, "campaign"))
 
 

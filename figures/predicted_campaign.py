@@ -14,11 +14,12 @@ LOOKS = {"cnn": ("orange", "CNNs"), "vit": ("blue", "ViTs")}
 
 
 def draw(results: Results) -> Figure:
-    """Every place of every pair; rank correlations by network; where the linear theory ends."""
+    """Every place of every pair; where the linear theory ends; rank correlations by network; what
+    the predicted best place loses."""
     pairs = results.table("evidence/predicted_pairs")
     table = results.table("evidence/predicted_places")
-    sheet, axes = page.panels(3, columns=2, height=2.5)
-    scatter, norms, forest = axes
+    sheet, axes = page.panels(4, columns=2, height=2.5)
+    scatter, norms, ranks, regret = axes
     with plots.style():
         for kind, (color, label) in LOOKS.items():
             some = table[table["kind"] == kind]
@@ -30,8 +31,12 @@ def draw(results: Results) -> Figure:
         ends = np.array(scatter.get_xlim())
         scatter.plot(ends, ends, ":", color=plots.COLORS["black"], label="equal")
         scatter.set(xlabel="predicted gain (points)", ylabel="measured gain (points)")
-        page.near_and_far(forest, pairs, "spearman")
-        forest.set_xlabel("Spearman over places")
+        page.near_and_far(ranks, pairs, "spearman")
+        ranks.set_xlabel("Spearman over places")
+        ways = results.table("evidence/predicted_choice").assign(value=lambda t: t["regret"])
+        page.forest(regret, ways, label="way")
+        regret.tick_params(axis="y", labelsize=6)
+        regret.set_xlabel("points lost at the chosen place")
         norms.set_xlabel("predicted prompt's norm / activation's")
         norms.set_ylabel("|linear − real| gain (points)")
     page.one_legend(sheet, axes, columns=5)

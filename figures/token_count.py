@@ -27,8 +27,6 @@ def draw(results: Results) -> Figure:
         chance = 100 / float(trained["classes"].iloc[0])
         for ax in (left, right):
             ax.axhline(chance, color=plots.COLORS["black"], linestyle=":", label="chance")
-            ax.set_xscale("log")
-            ax.minorticks_off()
             ax.set(xlabel="tokens a block", ylabel="test accuracy (%)", ylim=(0, None))
         left.set_title("trained, one picture a class")
         right.set_title("untrained, a fixed probe reads")
@@ -51,6 +49,8 @@ def _lines(ax: Axes, rows: pd.DataFrame, column: str) -> None:
                  [high - m for m, (_, high) in zip(means, bounds, strict=True)]]  # fmt: skip
         at = [p * 1.06 ** (2 * place - 1) for p in means.index]
         ax.errorbar(at, means, yerr=reach, marker=marker, color=plots.COLORS[color], label=method)
+    ax.set_xscale("log")
+    ax.minorticks_off()
     ax.set_xticks(counts, [str(count) for count in counts])
 
 

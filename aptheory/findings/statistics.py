@@ -194,7 +194,7 @@ def correlation_over(
     r = float(stats.spearmanr(first, second).statistic)
     quantile = stats.norm.ppf((1 + confidence) / 2)
     half = float(quantile * np.sqrt((1 + r**2 / 2) / (count - 3)))
-    z = float(fisher_z(np.array(r)))
+    z = float(fisher_z(np.array([r]))[0])
     return Interval(r, float(np.tanh(z - half)), float(np.tanh(z + half)), count, unit)
 
 
