@@ -1,6 +1,6 @@
 """Compute a table for every pair of the campaign, resumably: the pairs that are there are passed.
 
-What `analyses.campaign_ends`, `campaign_predicted` and `campaign_survival` share.
+What `analyses.campaign_predicted` and `analyses.campaign_survival` share.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ CIFAR_FIRST = (
 
 
 def arguments(description: str) -> argparse.Namespace:
-    """``--assets``, ``--out`` and ``--seconds``; ends the program where no assets are named."""
+    """``--assets``, ``--out`` and ``--seconds``; without assets what is there is judged anew."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--assets", type=Path, default=os.environ.get("APTHEORY_ASSETS"))
     parser.add_argument("--out", type=Path, default=Path("results/evidence"))
     parser.add_argument(
         "--seconds", type=float, default=float("inf"), help="then stop; go on later"
     )
-    asked = parser.parse_args()
-    if asked.assets is None:
-        parser.error("name the folder of weights and images with --assets or APTHEORY_ASSETS")
-    asked.assets = Path(asked.assets)
-    return asked
+    return parser.parse_args()
 
 
 def extend(
     path: Path, compute: Callable[[ap.Network, ap.Task], pd.DataFrame], asked: argparse.Namespace
 ) -> pd.DataFrame:
-    """Append to a table what it lacks, a pair at a time (seed 0's draw); returns the table."""
+    """Append to a table what it lacks, a pair at a time (seed 0's draw); returns the table.
+
+    Nothing is computed without assets.
+    """
+    if asked.assets is None:
+        return _read(path)
     torch.set_num_threads(1)
     end = time.monotonic() + asked.seconds
     done = _read(path)

@@ -24,7 +24,7 @@ def little_data(runs: Path) -> Row:
         said.append(
             f"{task}, {images} a class ({group.fraction.iloc[0]:.1%}), {len(gap)} draws: "
             f"VAPT − VPT {interval(mean, 1)} points, single draws {gap.min():.1f} to "
-            f"{gap.max():.1f}; VPT {wide['VPT'].mean():.1f}, VAPT {wide['VAPT'].mean():.1f}, "
+            f"{gap.max():.1f}, VPT {wide['VPT'].mean():.1f}, VAPT {wide['VAPT'].mean():.1f}, "
             f"AP {wide['AP'].mean():.1f}, linear probe {wide['linear probe'].mean():.1f}"
         )
     fewest = [g for (_, images), g in gaps.items() if images == rows.images_a_class.min()]
@@ -57,7 +57,7 @@ def many_tokens(runs: Path) -> Row:
         low, high = mean_interval(gap.to_numpy(float))
         said.append(
             f"p = {tokens}, {len(gap)} draws: VAPT − VPT {interval((gap.mean(), low, high), 1)} "
-            f"points, single draws {gap.min():.1f} to {gap.max():.1f}; VPT "
+            f"points, single draws {gap.min():.1f} to {gap.max():.1f}, VPT "
             f"{wide['VPT'].mean():.1f}, VAPT {wide['VAPT'].mean():.1f}"
         )
         if len(gap) >= 3:

@@ -221,6 +221,8 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("-m", "analyses.campaign_tables"),
     ("-m", "analyses.layer_front"),
     ("-m", "analyses.shift_law"),
+    ("-m", "analyses.campaign_predicted"),
+    ("-m", "analyses.campaign_survival"),
     ("-m", "analyses.collect"),
     ("-m", "figures"),
 )

@@ -157,10 +157,10 @@ def change_along(
     Exact to first order, by one forward pass in forward mode, however many classes there are.
     """
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no forward mode
-        _, change = torch.func.jvp(
+        both = torch.func.jvp(
             lambda z: reduce(lambda z, stage: stage(z), stages, z), (z,), (prompt.expand_as(z),)
         )
-    return change  # type: ignore[no-any-return]
+    return both[1]
 
 
 def class_directions(classes: int, count: int, *, seed: int = 0) -> Float[Tensor, "rows classes"]:
