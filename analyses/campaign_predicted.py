@@ -27,7 +27,7 @@ from analyses.campaign_pairs import KEYS, arguments, extend
 from analyses.campaign_plan import TEST, swept
 from analyses.campaign_section import lines
 from analyses.campaign_tables import curves, looked_at, parts, read_journal
-from analyses.choice_curves import Curve, read_curves
+from analyses.choice_curves import Curve, read_curves, unlike
 from analyses.choice_ways import PULLS, Free, Judged, Way, papers_place, untrained
 from analyses.layer_front import judged as judged_ways
 from analyses.layer_front import summarise
@@ -81,18 +81,19 @@ def judged(pairs: pd.DataFrame, both: pd.DataFrame) -> pd.DataFrame:
     for column, words in SAY.items():
         mean = mean_correlation if column in ("spearman", "by_loss") else clustered_mean
         for name, part in parts(pairs).items():
-            if len(part):
+            if part["network"].nunique() > 1:
                 interval = mean(part[column], part["network"], part["task"])
                 rows.append(looked_at(f"{words}, {name}", interval, part))
     off = (both["applied"] - both["predicted"]).abs()
     for low, high in pairwise(SMALL):
         some = both[(both["norm"] >= low) & (both["norm"] < high)]
-        if len(some):
+        if some["network"].nunique() > 1:
             interval = clustered_mean(off[some.index], some["network"], some["task"])
+            norms = f"{low:g} to {high:g}" if np.isfinite(high) else f"{low:g} or more"
             words = (
                 "points between the linear model's gain and what the same prompt and head bring "
-                f"in the network, predicted prompts of norm {low:g} to {high:g} of the "
-                f"activation's ({len(some)} places)"
+                f"in the network, predicted prompts of {norms} of the activation's norm "
+                f"({len(some)} places)"
             )
             rows.append(looked_at(words, interval, some.drop_duplicates(["network", "task"])))
     for column, words in (("norm", "predicted"), ("trained", "trained")):
@@ -118,6 +119,7 @@ def choices(both: pd.DataFrame, sweeps: list[Curve]) -> pd.DataFrame:
         return value - free.pull * curve.off_centre, nothing
 
     pulled = tuple(Free(pull=pull) for pull in PULLS)
+    elsewhere = all(unlike(curve, some) for curve in some)
     ways = [
         Way("the middle", untrained(lambda c: -c.off_centre)),
         Way("the paper's place", untrained(papers_place)),
@@ -126,7 +128,8 @@ def choices(both: pd.DataFrame, sweeps: list[Curve]) -> pd.DataFrame:
     for column, unit, name in (("predicted", 1.0, "accuracy"), ("predicted_loss", 100.0, "loss")):
         way = partial(preference, column=column, unit=unit)
         ways.append(Way(f"predicted best {name}", way))
-        ways.append(Way(f"predicted best {name}, pulled to the middle", way, pulled))
+        if elsewhere:
+            ways.append(Way(f"predicted best {name}, pulled to the middle", way, pulled))
     return summarise(judged_ways(some, ways, "campaign"))
 
 

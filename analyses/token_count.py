@@ -108,7 +108,7 @@ def untrained(net: ap.Network, whole: ap.Task, plan: Plan, tokens: Sequence[int]
                 prompted.head.load_state_dict(probe.head.state_dict())
                 accuracy = _accuracy(prompted, batches)
                 rows.append({"method": name, "tokens": count, "seed": seed, "accuracy": accuracy})
-    return pd.DataFrame(rows).assign(network=net.name, task=whole.name)
+    return pd.DataFrame(rows).assign(network=net.name, task=whole.name, classes=len(whole.classes))
 
 
 @torch.no_grad()

@@ -15,27 +15,33 @@ LOOKS = {"VPT": ("blue", "o"), "VAPT": ("green", "^")}
 
 
 def draw(results: Results) -> Figure:
-    """Left: trained at one picture a class, 95 % over draws. Right: a fixed probe, untrained."""
-    trained = page.theory(results, token_count.NAME)
+    """A fixed probe before any training; where it was run, training at one picture a class."""
     start = results.table("theory/token_count/untrained")
-    sheet, (left, right) = page.panels(2, columns=2, height=2.4)
+    panels = {"untrained, a fixed probe reads": (start, "accuracy")}
+    clean = 100 * float(start.loc[start["method"] == "no prompt", "accuracy"].iloc[0])
+    said = ""
+    if results.has("theory/token_count/token_count"):
+        trained = results.table("theory/token_count/token_count")
+        panels["trained, one picture a class"] = (trained, "test_accuracy")
+        said = "\nVAPT − VPT at one picture a class, points: " + "; ".join(
+            f"p = {tokens}: {page.interval(gap, 1)} ({len(gap)} draws)"
+            for tokens, gap, _ in token_count.gaps(trained)
+        )
+    sheet, axes = page.panels(len(panels), columns=2, height=2.4)
     with plots.style():
-        _lines(left, trained, "test_accuracy")
-        _lines(right, start, "accuracy")
-        clean = 100 * float(start.loc[start["method"] == "no prompt", "accuracy"].iloc[0])
-        right.axhline(clean, color=plots.COLORS["grey"], linestyle="--", label="no prompt")
-        chance = 100 / float(trained["classes"].iloc[0])
-        for ax in (left, right):
+        for ax, (title, (rows, column)) in zip(axes, panels.items(), strict=True):
+            _lines(ax, rows, column)
+            chance = 100 / float(start["classes"].iloc[0])
             ax.axhline(chance, color=plots.COLORS["black"], linestyle=":", label="chance")
-            ax.set(xlabel="tokens a block", ylabel="test accuracy (%)", ylim=(0, None))
-        left.set_title("trained, one picture a class")
-        right.set_title("untrained, a fixed probe reads")
-    page.one_legend(sheet, [left, right])
-    said = "; ".join(
-        f"p = {tokens}: {page.interval(gap, 1)} ({len(gap)} draws)"
-        for tokens, gap, _ in token_count.gaps(trained)
+            ax.set(xlabel="tokens a block", ylabel="test accuracy (%)", ylim=(0, None), title=title)
+        axes[0].axhline(clean, color=plots.COLORS["grey"], linestyle="--", label="no prompt")
+    page.one_legend(sheet, axes)
+    read = 100 * start[start["tokens"] == 5].groupby("method")["accuracy"].mean()
+    return page.title(
+        sheet,
+        f"Before training, 5 tokens a block take a fixed probe from {clean:.0f} % to "
+        f"{read['VPT']:.0f} % (VPT) and {read['VAPT']:.0f} % (VAPT)" + said,
     )
-    return page.title(sheet, f"VAPT − VPT at one picture a class, points: {said}")
 
 
 def _lines(ax: Axes, rows: pd.DataFrame, column: str) -> None:

@@ -38,7 +38,7 @@ def test_the_verdict_follows_from_the_gap(tmp_path, gaps, settings, verdict):
     assert "published: 56.5" in why
 
 
-def test_without_the_published_setting_the_small_vit_is_judged(tmp_path):
+def test_without_the_published_setting_nothing_is_judged(tmp_path):
     (tmp_path / "low_data").mkdir()
     pd.DataFrame(
         {"task": "digits", "method": method, "seed": seed, "images_a_class": 1, "fraction": 0.01}
@@ -46,7 +46,9 @@ def test_without_the_published_setting_the_small_vit_is_judged(tmp_path):
         for method, value in (("VPT", 0.2), ("VAPT", 0.21), ("AP", 0.2), ("linear probe", 0.2))
         for seed in range(3)
     ).to_csv(tmp_path / "low_data" / "low_data.csv", index=False)
-    assert few_pictures.few_pictures(tmp_path) == few_pictures.little_data(tmp_path)
+    number, judged, why = few_pictures.few_pictures(tmp_path)
+    assert (number, judged) == (few_pictures.little_data(tmp_path), "not testable with these runs")
+    assert "20 optimiser steps" in why
     planted(tmp_path, {5: 50.0})
     assert "our small ViT, AdamW: digits" in few_pictures.few_pictures(tmp_path)[0]
 

@@ -58,7 +58,7 @@ def write(folder: Path) -> Path:
             for seed in range(3)
         ),
         "theory/token_count/untrained": pd.DataFrame(
-            {"method": method, "tokens": tokens, "seed": seed, "accuracy": accuracy}
+            {"method": method, "tokens": tokens, "seed": seed, "classes": 10, "accuracy": accuracy}
             for method, tokens, accuracy in (
                 *(("no prompt", 0, 0.7), ("VPT", 5, 0.3), ("VPT", 200, 0.1)),
                 *(("VAPT", 5, 0.6), ("VAPT", 200, 0.2)),
