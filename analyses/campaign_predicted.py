@@ -129,7 +129,7 @@ def choices(both: pd.DataFrame, sweeps: list[Curve]) -> pd.DataFrame:
         way = partial(preference, column=column, unit=unit)
         ways.append(Way(f"predicted best {name}", way))
         if elsewhere:
-            ways.append(Way(f"predicted best {name}, pulled to the middle", way, pulled))
+            ways.append(Way(f"predicted best {name}, pulled", way, pulled))
     return summarise(judged_ways(some, ways, "campaign"))
 
 
@@ -147,11 +147,13 @@ def section(results: Results) -> str:
         f"{PICTURES} of the campaign's training pictures by training head and prompt together to "
         "first order (`theory/joint.py`, from one forward and one backward pass a class), on the "
         "campaign's test pictures, against the gain that the campaign measured, read at the end "
-        "(one seed). Networks are the units, 95 %. Exploratory. Made by `python -m "
+        f"(one seed; {pairs['moving'].sum()} of {pairs['runs'].sum()} measured runs were still "
+        "moving by the plan's rule). Networks are the units, 95 %. Exploratory. Made by `python -m "
         "analyses.campaign_predicted --assets DIR`; figure "
         "`results/figures/predicted_campaign.png`.",
         lines(results.table("evidence/judged_predicted")),
-        "As a choice of the place, on the same pairs (regret in points, as above):",
+        "As a choice of the place, on the same pairs (regret in points, as above; a prediction "
+        "costs one backward pass a class on the training pictures):",
         "\n".join(
             f"- {row.way}: {row.regret:.2f} [{row.low:.2f}, {row.high:.2f}], fresh "
             f"{row.fresh:.2f}"

@@ -37,7 +37,7 @@ def draw(results: Results) -> Figure:
         page.forest(regret, ways, label="way")
         regret.tick_params(axis="y", labelsize=6)
         regret.set_xlabel("points lost at the chosen place")
-        norms.set_xlabel("predicted prompt's norm / activation's")
+        norms.set_xlabel("norm of the predicted prompt\n(shares of the activation's)")
         norms.set_ylabel("|linear − real| gain (points)")
     page.one_legend(sheet, axes, columns=5)
     said = []

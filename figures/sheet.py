@@ -154,6 +154,7 @@ def near_and_far(ax: Axes, pairs: pd.DataFrame, column: str) -> None:
     kinds = pairs.set_index("network")["kind"].to_dict()
     labels = [f"{short(n)} ({'CNN' if kinds[n] == 'cnn' else 'ViT'})" for n in names]
     ax.set_yticks(range(len(names)), labels[::-1])
+    ax.set_ylim(-0.5, len(names) - 0.5)
     ax.set_xlim(-1.05, 1.05)
 
 
