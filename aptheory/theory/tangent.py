@@ -150,7 +150,7 @@ def tangent_features(
 
 
 def change_along(
-    stages: Sequence[Stage], z: Float[Tensor, "images ..."], prompt: Float[Tensor, "..."]
+    stages: Sequence[Stage], z: Float[Tensor, "images ..."], prompt: Tensor
 ) -> Float[Tensor, "images classes"]:
     """J δ: how the logits move along a prompt at the place that the stages start from.
 
