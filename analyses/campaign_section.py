@@ -44,7 +44,7 @@ def section(results: Results) -> str:
     ]
     for number, question in QUESTIONS.items():
         rows = judged[judged["judged"] == number]
-        parts += [f"**{number}. {question}**", "\n".join(_line(row) for row in _records(rows))]
+        parts += [f"**{number}. {question}**", lines(rows)]
     return "\n\n".join([*parts, *_taken_apart(results), *_by_accuracy(results)])
 
 
@@ -107,6 +107,11 @@ def _by_accuracy(results: Results) -> list[str]:
             "\n".join(said),
         ]
     return parts
+
+
+def lines(rows: pd.DataFrame) -> str:
+    """A line a statistic, with its interval, networks and pairs."""
+    return "\n".join(_line(row) for row in _records(rows))
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, object]]:

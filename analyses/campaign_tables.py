@@ -112,6 +112,26 @@ def pairs(journal: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def curves(journal: pd.DataFrame) -> pd.DataFrame:
+    """Measured curves, prompts read at the end: a row a pair, seed and swept place.
+
+    ``measured``: gain over the linear probe in points, at the rate that validation chooses;
+    ``prompt``: the norm of that run's prompt; ``moving``: whether the run still was at its end. The
+    last place, where a prompt is a probe, is left out.
+    """
+    sweeps = best_rates(journal[journal["question"] == "sweep"])
+    keys = ["network", "kind", "task", "near", "seed"]
+    probe = sweeps[sweeps["method"] == "linear_probe"].set_index(keys)["test_accuracy"]
+    last = sweeps["places"] - 1
+    ends = (sweeps["method"] == "ap") & (sweeps["read"] == last) & (sweeps["layer"] < last)
+    rows = sweeps[ends]
+    gain = rows["test_accuracy"] - rows.set_index(keys).index.map(probe)
+    table = rows.assign(measured=100 * gain, moving=rows["converged"] != True)  # noqa: E712
+    return table.rename(columns={"norm": "prompt"})[
+        [*keys, "layer", "measured", "prompt", "moving"]
+    ]
+
+
 def flat_by_accuracy(table: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
     """The pairs whose chosen runs, trained again, all ended with a flat validation accuracy."""
     flat = ends.groupby(["network", "task"])["accuracy_flat"].agg(
@@ -133,10 +153,21 @@ def _far_minus_near(table: pd.DataFrame, column: str) -> Interval:
     return clustered_mean(gaps, gaps.index)
 
 
+def parts(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The pairs of all networks, of either kind, and those on far and on near tasks."""
+    cnn, near = table["kind"] == "cnn", table["near"].astype(bool)
+    return {
+        "all": table,
+        "CNNs": table[cnn],
+        "ViTs": table[~cnn],
+        "far tasks": table[~near],
+        "near tasks": table[near],
+    }
+
+
 def judged(table: pd.DataFrame) -> pd.DataFrame:
     """The statistics of the plan that the sweeps decide, a row each."""
     cnn, vit = table[table["kind"] == "cnn"], table[table["kind"] == "vit"]
-    far, near = table[~table["near"]], table[table["near"]]
     everything: list[tuple[str, str, pd.DataFrame, Callable[[pd.DataFrame], Interval], str]] = [
         ("J1", "Spearman(depth, AP at the end), far minus near", table,
          lambda t: _far_minus_near(t, "slope_end"), "negative"),
@@ -160,13 +191,12 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
         ("J7", "vp_read_early", "ap_read_early", "negative"),
         ("J8", "ap_end", "linear_probe", "positive"),
     )
-    parts = {"all": table, "CNNs": cnn, "ViTs": vit, "far tasks": far, "near tasks": near}
     rows = [
         _row(number, words, statistic(part), part, expected)
         for number, words, part, statistic, expected in everything
     ]
     for number, a, b, expected in gaps:
-        for name, part in parts.items():
+        for name, part in parts(table).items():
             interval = _difference(part.dropna(subset=[a, b]), a, b)
             rows.append(_row(number, f"{a} − {b} (points), {name}", interval, part, expected))
     return pd.DataFrame(rows)
@@ -185,8 +215,12 @@ def _row(
         "pairs": len(part),
         "expected": expected,
         "agrees": agreement(interval, expected),
-        "runs_still_moving": f"{int(part['moving'].sum())} of {int(part['runs'].sum())}",
+        "runs_still_moving": _moving(part),
     }
+
+
+def _moving(part: pd.DataFrame) -> str:
+    return f"{int(part['moving'].sum())} of {int(part['runs'].sum())}"
 
 
 def agreement(interval: Interval, expected: str) -> str:
@@ -257,15 +291,20 @@ def norm_judged(table: pd.DataFrame) -> pd.DataFrame:
         for method in ("ap", "ap_channel", "beta", "gamma_beta", "all_beta", "all_norms"):
             interval = clustered_mean(100 * part[method], part["network"], part["task"])
             words = f"gain of {method} over the linear probe (points), {name}"
-            judged_rows.append(_norm_row(words, interval, part))
+            judged_rows.append(looked_at(words, interval, part, judged="J9"))
         interval = mean_correlation(part["agreement"], part["network"], part["task"])
-        judged_rows.append(_norm_row(f"Spearman(AP, β) over places, {name}", interval, part))
+        judged_rows.append(
+            looked_at(f"Spearman(AP, β) over places, {name}", interval, part, judged="J9")
+        )
     return pd.DataFrame(judged_rows)
 
 
-def _norm_row(words: str, interval: Interval, part: pd.DataFrame) -> dict[str, object]:
+def looked_at(
+    words: str, interval: Interval, part: pd.DataFrame, *, judged: str = "exploratory"
+) -> dict[str, object]:
+    """A row of what no plan expected, beside the judged ones."""
     return {
-        "judged": "J9",
+        "judged": judged,
         "statistic": words,
         "value": interval.value,
         "low": interval.low,
@@ -274,7 +313,7 @@ def _norm_row(words: str, interval: Interval, part: pd.DataFrame) -> dict[str, o
         "pairs": len(part),
         "expected": "none",
         "agrees": agreement(interval, "none"),
-        "runs_still_moving": "",
+        "runs_still_moving": _moving(part) if "runs" in part else "",
     }
 
 
@@ -306,7 +345,8 @@ def parts_judged(parts: pd.DataFrame) -> pd.DataFrame:
                 continue
             for words, value in PARTS_SAY.items():
                 interval = clustered_mean(value(part), part["network"], part["task"])
-                rows.append(_norm_row(f"{words}, {shape} prompt, {name}", interval, part))
+                said = f"{words}, {shape} prompt, {name}"
+                rows.append(looked_at(said, interval, part, judged="J9"))
                 moving = int((part["accuracy_flat"] != True).sum())  # noqa: E712  None is not flat
                 rows[-1]["runs_still_moving"] = f"{moving} of {len(part)}"
     return pd.DataFrame(rows)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analyses.campaign_plan import NETWORKS
 from aptheory.findings.chosen import chosen_layer
 from aptheory.findings.relate import spearman
 from aptheory.findings.statistics import Interval, clustered_mean, mean_correlation
@@ -33,10 +34,9 @@ KINDS: Mapping[str, str] = {
     "vit_tiny_patch16_224": "vit",
     "aptheory_resnet_mini": "cnn",
     "aptheory_resnet_deep_mini": "cnn",
-    "mobilenetv2_035": "cnn",
-    "resnet56": "cnn",
+    **{name: spec.kind for name, spec in NETWORKS.items()},
 }
-"""What the networks of the sweeps and of the method comparisons are."""
+"""What the networks of the sweeps, the method comparisons and the campaign are."""
 
 
 def is_vit(network: str) -> bool:

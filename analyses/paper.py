@@ -16,7 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from analyses import campaign_section, choice_section, shift_law
+from analyses import (
+    campaign_predicted,
+    campaign_section,
+    campaign_survival,
+    choice_section,
+    shift_law,
+)
 from analyses.claims import CLAIMS, NOT_RUN, Claim, judge
 from analyses.judges import (
     NOT_REPRODUCED,
@@ -59,6 +65,8 @@ def page(results: Results) -> str:
             campaign_section.section(results),
             choice_section.section(results),
             shift_law.section(results),
+            campaign_predicted.section(results),
+            campaign_survival.section(results),
             _costs(results),
             notes.read_text(encoding="utf-8").strip(),
             "",
@@ -213,6 +221,8 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("-m", "analyses.campaign_tables"),
     ("-m", "analyses.layer_front"),
     ("-m", "analyses.shift_law"),
+    ("-m", "analyses.campaign_predicted"),
+    ("-m", "analyses.campaign_survival"),
     ("-m", "analyses.collect"),
     ("-m", "figures"),
 )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,12 @@ from analyses.evidence import NotMeasured
 from analyses.results import Results
 from analyses.theory_output import part
 from aptheory.findings.relate import spearman
-from aptheory.findings.statistics import Interval, mean_correlation
+from aptheory.findings.statistics import Interval, correlation_interval, mean_correlation
 from aptheory.networks.network import Network
 from aptheory.studies.sources import load_network, load_task
 from aptheory.tasks import Split, Task, loader
-from aptheory.theory.joint import Joint, best_ridge, predict
-from aptheory.theory.tangent import tangent_features
+from aptheory.theory.joint import Joint, Move, Prediction, best_ridge, predict
+from aptheory.theory.tangent import Stage, change_along, sketches_of, tangent_features
 
 NAME = "predicted_curves"
 
@@ -69,57 +70,67 @@ def predicted_curve(
     net: Network,
     task: Task,
     *,
+    layers: Sequence[int] | None = None,
     train: int = 200,
     test: int = 300,
     width: int = 256,
     batch_size: int = 32,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Predicted gain at every place: layer, depth, predicted, predicted_loss, norm, ridge.
+    """Predicted gain at every place, or at some: layer, depth, predicted, applied, norm, ...
 
-    Gains are points of accuracy (and nats) on test images, over the head retrained without a
-    prompt; norm is the prompt's, relative to the activation that it is added to.
+    Gains are points of accuracy (predicted_loss: nats) on test images, over the head retrained
+    without a prompt. `predicted` is the linear model's; `applied` is what the same prompt and head
+    bring when the network runs with them: where the two part, the linear theory ends. norm is the
+    prompt's, relative to the activation that it is added to, whose mean norm is `activation`.
+
+    layers : the places; the image is always one of them. train, test : images that are drawn of
+    each split, all where it has no more.
     """
-    some = task.subset(train=train, test=test, seed=seed)
-    inside, outside = (_Sample.of(net, split, batch_size) for split in (some.train, some.test))
-    shift, spread = inside.features.mean(0), inside.features.std(0)
-    spread[spread <= 1e-6 * spread.max()] = 1.0
-    features = [
-        torch.cat(
-            [(each.features - shift) / spread, each.features.new_ones(len(each.labels), 1)], 1
-        ).double()
-        for each in (inside, outside)
-    ]
-    classes = len(some.classes)
-    alone = Joint(features[0], shift.new_zeros(len(inside.labels), classes, 0))
-    nothing = shift.new_zeros(len(inside.labels), classes)
-    ridge = best_ridge(alone, nothing, inside.labels, seed=seed)
-    head = alone.cross_entropy(nothing, inside.labels, ridge).head
-    logits = features[0] @ head, features[1] @ head
-
-    weight = (head[:-1] / spread[:, None]).to(net.device, net.dtype)
+    some = task.subset(train=min(train, len(task.train)), test=min(test, len(task.test)), seed=seed)
     last = len(net.layers) - 1
-    stages = [_stage(net, layer) for layer in range(last)] + [lambda z: z @ weight]
-    rows = [
-        tangent_features(stages, each.batches, width=width, seed=seed) for each in (inside, outside)
+    places = list(range(last + 1)) if layers is None else sorted({0, *layers})
+    inside, outside = (
+        _Sample.of(net, split, places, batch_size) for split in (some.train, some.test)
+    )
+    head = _Head(inside, len(some.classes), seed)
+    stages = [
+        partial(net.run, start=start, stop=stop)
+        for start, stop in zip(places, [*places[1:], last], strict=True)
     ]
-    labels = inside.labels, outside.labels
-    without = [Joint(phi, row[0]).without_prompt for phi, row in zip(features, rows, strict=True)]
-    before = predict(*without, logits, labels, seed=seed)
+    rows = tangent_features(
+        [*stages[:-1], lambda z: head.logits(stages[-1](z))],
+        inside.batches,
+        width=width,
+        seed=seed,
+    )
+    sketches = sketches_of(inside.sizes, width, seed=seed)
+    features, logits = head.columns(inside.features), head.logits(inside.features)
+    moves, ridges, prompts = [], [], []
+    for row, norm, sketch in zip(rows, inside.norms, sketches, strict=True):
+        model = Joint(features, norm * row)
+        ridges.append(best_ridge(model, logits, inside.labels, seed=seed))
+        moves.append(model.cross_entropy(logits, inside.labels, ridges[-1]))
+        prompts.append(norm * sketch.transposed(moves[-1].prompt).to(net.dtype))
+    before = head.again(inside, outside, seed)
+    linear, real = _with_prompts(stages, outside, head, moves, prompts)
     table = []
-    for layer in range(len(net.layers)):
-        models = [
-            Joint(phi, inside.norms[layer] * row[layer])
-            for phi, row in zip(features, rows, strict=True)
-        ]
-        found = predict(*models, logits, labels, seed=seed)
+    for number, layer in enumerate(places):
+        found, applied = (
+            Prediction.of(
+                each[number], outside.labels, norm=moves[number].norm, ridge=ridges[number]
+            )
+            for each in (linear, real)
+        )
         table.append(
             {
                 "layer": layer,
                 "depth": layer / last,
                 "predicted": 100 * (found.accuracy - before.accuracy),
+                "applied": 100 * (applied.accuracy - before.accuracy),
                 "predicted_loss": before.loss - found.loss,
                 "norm": found.norm,
+                "activation": inside.norms[number],
                 "ridge": found.ridge,
             }
         )
@@ -127,37 +138,100 @@ def predicted_curve(
 
 
 class _Sample:
-    """Images of one split in batches, their labels, features and norms of the activations."""
+    """Images of one split in batches, their labels, features, and the activations that they have
+    at some places: mean norms and sizes."""
 
-    def __init__(self, net: Network, batches: list[Tensor], labels: Tensor) -> None:
+    def __init__(
+        self, net: Network, places: Sequence[int], batches: list[Tensor], labels: Tensor
+    ) -> None:
         self.batches, self.labels = batches, labels
-        total, parts = np.zeros(len(net.layers)), []
+        last = len(net.layers) - 1
+        total, parts = dict.fromkeys(places, 0.0), []
+        sizes = dict.fromkeys(places, 0)
         with torch.no_grad():
             for x in batches:
-                for place, z in net.walk(x, stops=net.layers):
-                    total[place.index] += float(z.flatten(1).double().norm(dim=1).sum())
-                parts.append(z.float())
+                for place, z in net.walk(x, stops=sorted({*places, last})):
+                    if place.index in total:
+                        total[place.index] += float(z.flatten(1).double().norm(dim=1).sum())
+                        sizes[place.index] = z[0].numel()
+                parts.append(z)
         self.features = torch.cat(parts)
-        self.norms = (total / len(labels)).tolist()
+        self.norms = [value / len(labels) for value in total.values()]
+        self.sizes = list(sizes.values())
 
     @classmethod
-    def of(cls, net: Network, split: Split, batch_size: int) -> _Sample:
+    def of(cls, net: Network, split: Split, places: Sequence[int], batch_size: int) -> _Sample:
         batches, labels = zip(*loader(split, net, batch_size), strict=True)
         return cls(
-            net, [x.to(net.device, net.dtype) for x in batches], torch.cat(labels).to(net.device)
+            net,
+            places,
+            [x.to(net.device, net.dtype) for x in batches],
+            torch.cat(labels).to(net.device),
         )
 
 
-def _stage(net: Network, layer: int):
-    return lambda z: net.run(z, start=layer, stop=layer + 1)
+class _Head:
+    """The head without a prompt, a ridge one on standardised features: where the model starts."""
+
+    def __init__(self, sample: _Sample, classes: int, seed: int) -> None:
+        self.shift, self.spread = sample.features.mean(0), sample.features.std(0)
+        self.spread[self.spread <= 1e-6 * self.spread.max()] = 1.0
+        self.classes = classes
+        alone, nothing = self._alone(sample), self._zeros(sample, classes)
+        ridge = best_ridge(alone, nothing, sample.labels, seed=seed)
+        self.weight = alone.cross_entropy(nothing, sample.labels, ridge).head
+
+    def columns(self, features: Tensor) -> Tensor:
+        """Standardised, with a column of ones for the bias; float64."""
+        scaled = ((features - self.shift) / self.spread).double()
+        return torch.cat([scaled, scaled.new_ones(len(scaled), 1)], 1)
+
+    def logits(self, features: Tensor) -> Tensor:
+        return self.columns(features) @ self.weight
+
+    def again(self, train: _Sample, test: _Sample, seed: int) -> Prediction:
+        """What the head is worth on test images when it is trained on, still without a prompt."""
+        logits = self.logits(train.features), self.logits(test.features)
+        labels = train.labels, test.labels
+        return predict(self._alone(train), self._alone(test), logits, labels, seed=seed)
+
+    def _alone(self, sample: _Sample) -> Joint:
+        return Joint(self.columns(sample.features), self._zeros(sample, self.classes, 0))
+
+    def _zeros(self, sample: _Sample, *shape: int) -> Tensor:
+        return self.shift.new_zeros(len(sample.labels), *shape)
+
+
+@torch.no_grad()
+def _with_prompts(
+    stages: Sequence[Stage],
+    sample: _Sample,
+    head: _Head,
+    moves: Sequence[Move],
+    prompts: Sequence[Tensor],
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Logits with each place's prompt and head: to first order, and of the network itself."""
+    linear: list[list[Tensor]] = [[] for _ in moves]
+    real: list[list[Tensor]] = [[] for _ in moves]
+    for z in sample.batches:
+        features = reduce(lambda z, stage: stage(z), stages, z)
+        for number, (move, prompt) in enumerate(zip(moves, prompts, strict=True)):
+            rest, prompt = stages[number:], prompt.view_as(z[0])
+            along = change_along([*rest, head.logits], z, prompt)
+            linear[number].append(head.logits(features) + head.columns(features) @ move.head)
+            linear[number][-1] += along
+            moved = reduce(lambda z, stage: stage(z), rest, z + prompt)
+            real[number].append(head.columns(moved) @ (head.weight + move.head))
+            z = stages[number](z)
+    return [torch.cat(parts) for parts in linear], [torch.cat(parts) for parts in real]
 
 
 def agreement(table: pd.DataFrame) -> pd.DataFrame:
     """How a pair's predicted curve goes with the measured one: a row a pair.
 
     slope and r2 of the line measured = a + slope · predicted over layers; spearman, with the 95 %
-    interval of Fisher's z (Bonett & Wright's variance); regret: points that the measured curve
-    loses at the predicted best place.
+    interval for smooth curves; regret: points that the measured curve loses at the predicted best
+    place.
     """
     rows = []
     for (network, task), group in table.groupby(["network", "task"]):
@@ -166,20 +240,18 @@ def agreement(table: pd.DataFrame) -> pd.DataFrame:
             continue
         slope, base = np.polyfit(x, y, 1)
         r2 = 1 - ((y - base - slope * x) ** 2).sum() / ((y - y.mean()) ** 2).sum()
-        rho = float(spearman(x, y))
-        half = 1.96 * np.sqrt((1 + rho**2 / 2) / (len(x) - 3))
-        z = np.arctanh(np.clip(rho, -0.999, 0.999))
+        low, high = correlation_interval(x, lambda curve, y=y: spearman(curve, y))
         rows.append(
             {
                 "network": network,
                 "task": task,
-                "kind": "ViTs" if evidence.is_vit(network) else "CNNs",
+                "kind": "ViTs" if evidence.is_vit(str(network)) else "CNNs",
                 "layers": len(x),
                 "slope": slope,
                 "r2": r2,
-                "spearman": rho,
-                "low": float(np.tanh(z - half)),
-                "high": float(np.tanh(z + half)),
+                "spearman": float(spearman(x, y)),
+                "low": low,
+                "high": high,
                 "regret": float(y.max() - y[int(x.argmax())]),
                 "norm": float(group["norm"].median()),
             }

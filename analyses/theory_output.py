@@ -1,4 +1,4 @@
-"""What the theory scripts share: arguments, resumable parts, the folder that they write."""
+"""What the theory scripts share: arguments, resumable parts, their folder, reading it again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+
+Row = tuple[str, str, str]
+"""A claim's number, verdict and why."""
+
+
+def table(runs: Path, name: str) -> pd.DataFrame:
+    """The table of an analysis, the full run's where there is one."""
+    for folder in (f"{name}_full", name):
+        path = runs / folder / f"{name}.csv"
+        if path.is_file():
+            return pd.read_csv(path)
+    raise FileNotFoundError(name)
 
 
 def arguments(description: str, name: str) -> argparse.Namespace:

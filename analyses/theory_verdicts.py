@@ -2,7 +2,7 @@
 
     python -m analyses.theory_verdicts [--runs runs/theory]
 
-Reads what two_layer, steps_to_zero_error, experts_rate and low_data wrote (a
+Reads what two_layer, steps_to_zero_error, experts_rate, low_data and token_count wrote (a
 ``--full`` run in NAME_full is preferred where it is there), rewrites one real attention layer, and
 writes verdicts/verdicts.csv: claim, number, verdict, why. A verdict is computed, never typed; a
 claim whose table is missing gets no row.
@@ -20,22 +20,11 @@ import torch
 
 from analyses import two_layer
 from analyses import two_layer_findings as found
+from analyses.few_pictures import few_pictures
 from analyses.judges import NOT_REPRODUCED, PARTLY, REPRODUCED, UNDECIDED
-from analyses.theory_output import interval
-from aptheory.findings.statistics import mean_interval
+from analyses.theory_output import Row, interval, table
 from aptheory.theory.experts import AttentionWeights, adaptive_prompts, attention_as_experts
 from aptheory.theory.slopes import bootstrap_mean, pivot, slope_interval
-
-Row = tuple[str, str, str]  # number, verdict, why
-
-
-def table(runs: Path, name: str) -> pd.DataFrame:
-    """The table of an analysis, the full run's where there is one."""
-    for folder in (f"{name}_full", name):
-        path = runs / folder / f"{name}.csv"
-        if path.is_file():
-            return pd.read_csv(path)
-    raise FileNotFoundError(name)
 
 
 def two_layers(runs: Path) -> pd.DataFrame:
@@ -276,35 +265,6 @@ def rate_of_adaptive_prompts(runs: Path) -> Row:
     return "; ".join(said), judged, why
 
 
-def little_data(runs: Path) -> Row:
-    """V4: VAPT − VPT with the fewest images, over draws."""
-    rows = table(runs, "low_data")
-    rows = rows[rows.measure == "test_accuracy"]
-    said, gaps = [], {}
-    for (task, images), group in rows.groupby(["task", "images_a_class"]):
-        wide = 100 * group.pivot(index="seed", columns="method", values="value")
-        gap = (wide["VAPT"] - wide["VPT"]).to_numpy()
-        gaps[task, images] = mean = (gap.mean(), *mean_interval(gap))
-        said.append(
-            f"{task}, {images} a class ({group.fraction.iloc[0]:.1%}), {len(gap)} draws: "
-            f"VAPT − VPT {interval(mean, 1)} points, single draws {gap.min():.1f} to "
-            f"{gap.max():.1f}; VPT {wide['VPT'].mean():.1f}, VAPT {wide['VAPT'].mean():.1f}, "
-            f"AP {wide['AP'].mean():.1f}, linear probe {wide['linear probe'].mean():.1f}"
-        )
-    fewest = [g for (_, images), g in gaps.items() if images == rows.images_a_class.min()]
-    above, small = all(g[1] > 0 for g in fewest), all(g[2] < 20 for g in fewest)
-    large = all(g[1] > 20 for g in fewest)
-    judged = UNDECIDED
-    if above:
-        judged = REPRODUCED if large else PARTLY
-    elif small:
-        judged = NOT_REPRODUCED
-    why = "judged at one image a class; reproduced needs a gap above 20 points (published: 56.5)"
-    if small:
-        why += "; every interval lies below that, so the published size is not seen here"
-    return "; ".join(said), judged, why
-
-
 CLAIMS: dict[str, Callable[[Path], Row]] = {
     "17": shallow_needs_fewer,
     "18": steps_grow,
@@ -312,7 +272,7 @@ CLAIMS: dict[str, Callable[[Path], Row]] = {
     "V1": parameters,
     "V2": experts_equal_layer,
     "V3": rate_of_adaptive_prompts,
-    "V4": little_data,
+    "V4": few_pictures,
 }
 
 

@@ -1,7 +1,5 @@
 """Where each network wants its prompt, near its pretraining and far from it."""
 
-import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses.results import Results
@@ -19,7 +17,7 @@ def draw(results: Results) -> Figure:
     sheet, axes = page.panels(2, columns=2, height=2.9)
     with plots.style():
         for ax, (column, words) in zip(axes, READ.items(), strict=True):
-            _slopes(ax, pairs, column)
+            page.near_and_far(ax, pairs, column)
             ax.set_title(f"prompt {words}")
             ax.set_xlabel("Spearman(place of the prompt, test accuracy)")
         axes[1].set_yticklabels([])
@@ -34,29 +32,6 @@ def draw(results: Results) -> Figure:
         f"Accuracy against depth, read at the end: {'; '.join(kinds)} "
         "(mean correlation over 4 networks each)",
     )
-
-
-def _slopes(ax: Axes, pairs: pd.DataFrame, column: str) -> None:
-    networks = (
-        pairs[["network", "kind"]].drop_duplicates().sort_values(["kind", "network"])["network"]
-    )
-    names = list(networks)
-    for near, color, words in ((False, "orange", "far tasks"), (True, "blue", "near tasks")):
-        rows = pairs[(pairs["near"] == near) & pairs[column].notna()]
-        heights = [len(names) - 1 - names.index(name) for name in rows["network"]]
-        offset = 0.14 if near else -0.14
-        ax.scatter(
-            rows[column],
-            [height + offset for height in heights],
-            s=12,
-            color=plots.COLORS[color],
-            label=words,
-        )
-    ax.axvline(0, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
-    kinds = pairs.set_index("network")["kind"].to_dict()
-    labels = [f"{page.short(n)} ({'CNN' if kinds[n] == 'cnn' else 'ViT'})" for n in names]
-    ax.set_yticks(range(len(names)), labels[::-1])
-    ax.set_xlim(-1.05, 1.05)
 
 
 if __name__ == "__main__":

@@ -133,6 +133,31 @@ def forest(
     ax.set_ylim(-0.6, len(rows) - 0.4)
 
 
+def near_and_far(ax: Axes, pairs: pd.DataFrame, column: str) -> None:
+    """A correlation of each pair, a row a network, a colour for near and far tasks."""
+    networks = (
+        pairs[["network", "kind"]].drop_duplicates().sort_values(["kind", "network"])["network"]
+    )
+    names = list(networks)
+    for near, color, words in ((False, "orange", "far tasks"), (True, "blue", "near tasks")):
+        rows = pairs[(pairs["near"] == near) & pairs[column].notna()]
+        heights = [len(names) - 1 - names.index(name) for name in rows["network"]]
+        offset = 0.14 if near else -0.14
+        ax.scatter(
+            rows[column],
+            [height + offset for height in heights],
+            s=12,
+            color=plots.COLORS[color],
+            label=words,
+        )
+    ax.axvline(0, color=plots.COLORS["black"], linewidth=0.8, linestyle="--")
+    kinds = pairs.set_index("network")["kind"].to_dict()
+    labels = [f"{short(n)} ({'CNN' if kinds[n] == 'cnn' else 'ViT'})" for n in names]
+    ax.set_yticks(range(len(names)), labels[::-1])
+    ax.set_ylim(-0.5, len(names) - 0.5)
+    ax.set_xlim(-1.05, 1.05)
+
+
 def interval(values: np.ndarray | pd.Series, digits: int = 2) -> str:
     """``+0.31 [+0.12, +0.50]``: mean and 95 % t interval."""
     values = np.asarray(values, float)

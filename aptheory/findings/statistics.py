@@ -179,6 +179,25 @@ def mean_correlation(
     return replace(z, value=float(value), low=float(low), high=float(high))
 
 
+def correlation_over(
+    x: Numbers, y: Numbers, *, unit: str = "networks", confidence: float = 0.95
+) -> Interval:
+    """Spearman's rank correlation over independent units, such as networks.
+
+    Fisher's z with the variance (1 + r²/2) / (n − 3) (Bonett and Wright 2000), the normal quantile.
+    Below four units, and where a value is the same for all, there are no bounds.
+    """
+    first, second = (np.asarray(values, dtype=np.float64) for values in (x, y))
+    count = len(first)
+    if count < 4 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return Interval(NAN, n=count, unit=unit, note=f"{count} {unit}, or no spread")
+    r = float(stats.spearmanr(first, second).statistic)
+    quantile = stats.norm.ppf((1 + confidence) / 2)
+    half = float(quantile * np.sqrt((1 + r**2 / 2) / (count - 3)))
+    z = float(fisher_z(np.array([r]))[0])
+    return Interval(r, float(np.tanh(z - half)), float(np.tanh(z + half)), count, unit)
+
+
 def fisher_z(correlations: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
     """artanh of correlations, which count as ±0.99 beyond it."""
     return np.arctanh(np.clip(correlations, -0.99, 0.99))

@@ -215,6 +215,20 @@ class Prediction:
     norm: float
     ridge: float
 
+    @classmethod
+    def of(
+        cls,
+        logits: Float[Tensor, "images classes"],
+        labels: Int[Tensor, " images"],
+        *,
+        norm: float,
+        ridge: float,
+    ) -> Prediction:
+        """What these logits are worth."""
+        right = (logits.argmax(1) == labels).double().mean()
+        loss = torch.nn.functional.cross_entropy(logits.double(), labels)
+        return cls(float(right), float(loss), norm, ridge)
+
 
 def predict(
     train: Joint,
@@ -232,10 +246,7 @@ def predict(
     """
     ridge = best_ridge(train, logits[0], labels[0], ridges=ridges, seed=seed)
     move = train.cross_entropy(logits[0], labels[0], ridge)
-    after = logits[1].double() + test.change(move)
-    right = (after.argmax(1) == labels[1]).double().mean()
-    loss = torch.nn.functional.cross_entropy(after, labels[1])
-    return Prediction(float(right), float(loss), move.norm, ridge)
+    return Prediction.of(logits[1] + test.change(move), labels[1], norm=move.norm, ridge=ridge)
 
 
 def sketch_error(

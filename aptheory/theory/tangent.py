@@ -34,10 +34,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from aptheory.errors import InputError
 
@@ -64,6 +66,17 @@ class CountSketch:
         signed = vectors.float() * self.sign.to(vectors.device)
         out = torch.zeros(len(vectors), self.width, device=vectors.device)
         return out.index_add_(1, self.bucket.to(vectors.device), signed)
+
+    def transposed(self, vector: Float[Tensor, " width"]) -> Float[Tensor, " dimension"]:
+        """The map's transpose: ⟨sketch(u), v⟩ = ⟨u, transposed(v)⟩. Float32."""
+        if self.dimension == self.width:
+            return vector.float()
+        return vector.float()[self.bucket.to(vector.device)] * self.sign.to(vector.device)
+
+
+def sketches_of(sizes: Sequence[int], width: int, *, seed: int = 0) -> list[CountSketch]:
+    """The sketches of `tangent_features`, one a layer, for activations of these sizes."""
+    return [CountSketch(size, width, seed=seed + layer) for layer, size in enumerate(sizes)]
 
 
 def tangent_features(
@@ -112,10 +125,7 @@ def tangent_features(
                 "shape (images, classes): let the chain end with the classifier"
             )
         if not sketches:
-            sketches = [
-                CountSketch(place[0].numel(), width, seed=seed + layer)
-                for layer, place in enumerate(places)
-            ]
+            sketches = sketches_of([place[0].numel() for place in places], width, seed=seed)
         if directions is None:
             along = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)
         else:
@@ -137,6 +147,20 @@ def tangent_features(
     if not kept or not kept[0]:
         raise InputError("no images were given: the tangent kernel needs at least two")
     return [torch.cat(parts) for parts in kept]
+
+
+def change_along(
+    stages: Sequence[Stage], z: Float[Tensor, "images ..."], prompt: Tensor
+) -> Float[Tensor, "images classes"]:
+    """J δ: how the logits move along a prompt at the place that the stages start from.
+
+    Exact to first order, by one forward pass in forward mode, however many classes there are.
+    """
+    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no forward mode
+        both = torch.func.jvp(
+            lambda z: reduce(lambda z, stage: stage(z), stages, z), (z,), (prompt.expand_as(z),)
+        )
+    return both[1]
 
 
 def class_directions(classes: int, count: int, *, seed: int = 0) -> Float[Tensor, "rows classes"]:

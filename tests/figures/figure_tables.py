@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analyses import campaign_predicted
 from analyses.shift_law import OUTCOMES, law
 from aptheory.findings.relate import relate
 
@@ -49,6 +50,22 @@ def write(folder: Path) -> Path:
             for seed in range(3)
             for images in (1, 4)
         ),
+        "theory/token_count/token_count": pd.DataFrame(
+            {"method": method, "tokens": tokens, "seed": seed, "classes": 10}
+            | {"test_accuracy": 0.5 + gap * tokens / 200 + 0.01 * seed}
+            for method, gap in (("VPT", -0.3), ("VAPT", 0.0))
+            for tokens in (5, 50, 200)
+            for seed in range(3)
+        ),
+        "theory/token_count/untrained": pd.DataFrame(
+            {"method": method, "tokens": tokens, "seed": seed, "classes": 10, "accuracy": accuracy}
+            for method, tokens, accuracy in (
+                *(("no prompt", 0, 0.7), ("VPT", 5, 0.3), ("VPT", 200, 0.1)),
+                *(("VAPT", 5, 0.6), ("VAPT", 200, 0.2)),
+            )
+            for seed in range(1 if tokens == 0 else 3)
+        ),
+        **_predicted(),
         "layer_choice/summary": pd.DataFrame(
             {
                 "way": ["rule", "paper's place", "random layer"],
@@ -93,6 +110,31 @@ def _shifts() -> pd.DataFrame:
         for network, kind in ((CNN, "cnn"), (VIT, "vit"), ("resnet56", "cnn"))
         for task in range(5)
     )
+
+
+def predicted_places() -> pd.DataFrame:
+    """Two networks, a near and a far task each: measured gains are 2 · predicted + 1, and the
+    linear model is the farther off the larger the prompt."""
+    return pd.DataFrame(
+        {"network": network, "kind": kind, "task": task, "near": near, "layer": layer}
+        | {"depth": layer / 7, "predicted": layer - 2.0, "applied": layer - 2.0 + 0.1 * layer}
+        | {"predicted_loss": 0.1 * layer, "norm": 0.04 * layer, "trained": 0.3}
+        | {"measured": 2.0 * layer - 3, "moving": layer == 0}
+        for network, kind in (("resnet56", "cnn"), ("vit_tiny", "vit"))
+        for task, near in (("gtsrb32", False), ("trashnet5", True))
+        for layer in range(7)
+    )
+
+
+def _predicted() -> dict[str, pd.DataFrame]:
+    return {
+        "evidence/predicted_places": predicted_places(),
+        "evidence/predicted_pairs": campaign_predicted.of_pairs(predicted_places()),
+        "evidence/predicted_choice": pd.DataFrame(
+            {"way": way, "regret": regret, "low": regret - 0.5, "high": regret + 0.5}
+            for way, regret in (("the middle", 1.5), ("predicted best accuracy", 1.0))
+        ),
+    }
 
 
 def _front() -> pd.DataFrame:

@@ -30,6 +30,8 @@ PLANTED = {
     "layer_choice": "rule 0.5 [0.1, 0.9], paper's place 2.0 [1.0, 3.0], random layer 3.0 [2.0",
     "layer_front": "Older sweeps: 1.00 by the best way, 1.50 by the middle, told apart",
     "predicted_curves": "over 4 pairs, median R² 1.00",
+    "predicted_campaign": "rank correlation: all +0.99",
+    "token_count": "from 70 % to 30 % (VPT) and 60 % (VAPT) VAPT − VPT",
     "flip_test": "a reversal in 2 of 2 networks (0 without",
     "sample_complexity": "layer 1 errs less than layer 2 in 3 of 3 settings",
     "steps_to_zero_error": "token prompt P^1.0 to P^1.0",

@@ -15,6 +15,7 @@ from aptheory.findings.statistics import (
     clustered_mean,
     corrected,
     correlation_interval,
+    correlation_over,
     mean_correlation,
     mean_interval,
     mean_over,
@@ -89,6 +90,16 @@ def test_correlations_are_averaged_by_fishers_z():
     assert (flipped.low, flipped.high) == pytest.approx((-high, -low))
     with pytest.raises(InputError, match="beyond"):
         mean_correlation([1.2, 0.1])
+
+
+def test_a_correlation_over_units_has_bonett_and_wrights_bounds_and_none_below_four():
+    x, y = np.arange(8.0), np.array([0, 2, 1, 3, 5, 4, 7, 6.0])
+    r = 1 - 6 * ((x - y) ** 2).sum() / (8 * 63)
+    half = 1.959964 * np.sqrt((1 + r**2 / 2) / 5)
+    low, high = np.tanh(np.arctanh(r) - half), np.tanh(np.arctanh(r) + half)
+    assert tuple(correlation_over(x, y)) == pytest.approx((r, low, high, 8))
+    assert not correlation_over(x[:3], y[:3]).known
+    assert not correlation_over(x, np.ones(8)).known
 
 
 # ------------------------------------------------------------------------------ curves

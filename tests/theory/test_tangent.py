@@ -9,6 +9,7 @@ from aptheory.theory.tangent import (
     CountSketch,
     alignment,
     centred,
+    change_along,
     class_directions,
     effective_dimension,
     gradient,
@@ -47,6 +48,26 @@ def test_features_are_the_jacobians_rows(chain):
         for i in range(4):
             expected = torch.autograd.functional.jacobian(rest, z[i : i + 1]).reshape(5, -1)
             torch.testing.assert_close(features[layer][i].double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_change_along_a_prompt_is_the_jacobian_times_it(chain):
+    images = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    rows = tangent_features(chain, [images], width=10_000)
+    z = images
+    for layer in range(3):
+        prompt = torch.randn(z.shape[1:], dtype=torch.float64)
+        expected = torch.einsum("icw,w->ic", rows[layer].double(), prompt.flatten())
+        torch.testing.assert_close(
+            change_along(chain[layer:], z, prompt), expected, rtol=1e-4, atol=1e-5
+        )
+        z = chain[layer](z).detach()
+
+
+def test_a_sketch_and_its_transpose_are_adjoint():
+    for width in (8, 40):
+        sketch = CountSketch(30, width, seed=1)
+        u, v = torch.randn(1, 30), torch.randn(sketch.width)
+        torch.testing.assert_close(sketch(u) @ v, u @ sketch.transposed(v))
 
 
 def full_jacobians(chain, images, layer):

@@ -1,0 +1,72 @@
+"""Compute a table for every pair of the campaign, resumably: the pairs that are there are passed.
+
+What `analyses.campaign_predicted` and `analyses.campaign_survival` share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+import aptheory as ap
+from analyses.campaign_plan import NEAR, NETWORKS, load_network, load_task
+
+KEYS = ["network", "kind", "task", "near"]
+
+CIFAR_FIRST = (
+    *("cifar_vit128", "cifar_vit_postnorm", "resnet32", "resnet56"),
+    *("mobilenetv2_035", "vit_tiny", "efficientnet_lite0", "vit_small"),
+)
+"""The networks in the order of what a pass costs."""
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """``--assets``, ``--out`` and ``--seconds``; without assets what is there is judged anew."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--assets", type=Path, default=os.environ.get("APTHEORY_ASSETS"))
+    parser.add_argument("--out", type=Path, default=Path("results/evidence"))
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="then stop; go on later"
+    )
+    return parser.parse_args()
+
+
+def extend(
+    path: Path, compute: Callable[[ap.Network, ap.Task], pd.DataFrame], asked: argparse.Namespace
+) -> pd.DataFrame:
+    """Append to a table what it lacks, a pair at a time (seed 0's draw); returns the table.
+
+    Nothing is computed without assets.
+    """
+    if asked.assets is None:
+        return _read(path)
+    torch.set_num_threads(1)
+    end = time.monotonic() + asked.seconds
+    done = _read(path)
+    finished = set(zip(done["network"], done["task"], strict=True))
+    for name in CIFAR_FIRST:
+        spec = NETWORKS[name]
+        missing = [task for task in spec.tasks if (name, task) not in finished]
+        net = load_network(name, asked.assets) if missing else None
+        for task in missing:
+            if net is None or time.monotonic() > end:
+                return _read(path)
+            start = time.process_time()
+            rows = compute(net, load_task(task, 0, asked.assets))
+            about = dict(zip(KEYS, (name, spec.kind, task, task in NEAR), strict=True))
+            rows = pd.concat(
+                [pd.DataFrame([about] * len(rows)), rows.reset_index(drop=True)], axis=1
+            )
+            rows.to_csv(path, mode="a", header=not path.is_file(), index=False, float_format="%.5g")
+            print(f"{name}, {task}: {time.process_time() - start:.0f} s", flush=True)
+    return _read(path)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=KEYS)
