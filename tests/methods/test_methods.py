@@ -239,7 +239,7 @@ def test_what_makes_no_sense_says_so(nets32, name, text, words):
         ("ap:rank=0", "rank must be"),
         ("vp:shrink=True", "needs a frame"),
         ("norm_tuning:scale=False,shift=False", "nothing learns"),
-        ("norm_tuning:kind=instance", "kind must be"),
+        ("norm_tuning:kind=spectral", "kind must be"),
         ("layer_probe:pooling=max", "pooling must be"),
         ("vpt:tokens=0", "at least 1"),
         ("vqt:tokens=0", "at least 1"),
