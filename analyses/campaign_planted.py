@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from analyses.campaign_tables import best_rates, chosen, read_journal
+from analyses.results import Results
 from aptheory.findings.pictures import wilson
 
 CASE = ["network", "kind", "task", "seed", "planted_at", "planted_size"]
@@ -81,6 +82,34 @@ def planted_judged(table: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def section(results: Results) -> str:
+    """What `paper_repro.md` says of it, or nothing where it was not run."""
+    if not results.has("evidence/judged_planted"):
+        return ""
+    rows = results.table("evidence/judged_planted")
+    cases = results.table("evidence/planted")
+    names = ", ".join(sorted(cases["network"].unique()))
+    said = [
+        f"- {row.statistic}: {row.found} of {row.cases} cases [{100 * row.low:.0f}, "
+        f"{100 * row.high:.0f} %] (chance {row.chance:.0%}), at most one swept place off in "
+        f"{row.within_one}; a prompt there gains {row.gain_planted:.1f} points, the best one "
+        f"elsewhere {row.next_best:.1f}"
+        for row in rows.itertuples()
+    ]
+    return "\n\n".join(
+        [
+            "### J10. Does the sweep find a planted place?",
+            "A fixed random tensor, in shares of the activation's root mean square, is added to "
+            f"what enters one of two places of {names}; a prompt at that place can undo it exactly "
+            "(200 training pictures of gtsrb32, 20 epochs, two rates, one seed, `python -m "
+            "analyses.campaign --assets DIR --question planted`; figure "
+            "`results/figures/planted.png`). The place is chosen on 200 validation pictures. "
+            "Wilson's intervals over cases, which are too narrow where cases share a network.",
+            "\n".join(said),
+        ]
+    )
 
 
 def main() -> None:

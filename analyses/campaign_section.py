@@ -26,6 +26,7 @@ def section(results: Results) -> str:
         return ""
     judged = results.table("evidence/judged")
     pairs = results.table("evidence/pairs")
+    planted = "" if results.has("evidence/judged_planted") else "planted tensors (J10), "
     moving, runs = int(pairs["moving"].sum()), int(pairs["runs"].sum())
     parts = [
         "## The campaign",
@@ -39,7 +40,7 @@ def section(results: Results) -> str:
         f"**No verdict rests on it.** By the plan's own rule {moving} of the {runs} chosen runs "
         "were still moving at the end: their validation loss was not flat (it mostly rises, while "
         "the head grows overconfident). The intervals below are those of these runs; what they "
-        "say of converged ones is open. Not run: planted tensors (J10), dialled shifts (J11), the "
+        f"say of converged ones is open. Not run: {planted}dialled shifts (J11), the "
         "comparison of all methods, second seeds, pretraining seeds of our own networks.",
     ]
     for number, question in QUESTIONS.items():

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from analyses import (
+    campaign_planted,
     campaign_predicted,
     campaign_section,
     campaign_survival,
@@ -63,6 +64,7 @@ def page(results: Results) -> str:
             "## Settings, further numbers and reasons",
             *_sections(found),
             campaign_section.section(results),
+            campaign_planted.section(results),
             choice_section.section(results),
             shift_law.section(results),
             campaign_predicted.section(results),
@@ -219,6 +221,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("-m", "analyses.low_data"),
     ("-m", "analyses.theory_verdicts"),
     ("-m", "analyses.campaign_tables"),
+    ("-m", "analyses.campaign_planted"),
     ("-m", "analyses.layer_front"),
     ("-m", "analyses.shift_law"),
     ("-m", "analyses.campaign_predicted"),

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analyses import campaign_predicted
+from analyses.campaign_planted import planted_judged
 from analyses.shift_law import OUTCOMES, law
 from aptheory.findings.relate import relate
 
@@ -75,6 +76,8 @@ def write(folder: Path) -> Path:
             }
         ),
         "evidence/choice_summary": _front(),
+        "evidence/planted": (cases := _planted()),
+        "evidence/judged_planted": planted_judged(cases),
         "evidence/shift_pairs": _shifts(),
         "evidence/shift_law": law(_shifts()),
         "layer_choice/regret": pd.DataFrame({"way": ["rule", "rule"], "regret": [0.2, 0.8]}),
@@ -123,6 +126,21 @@ def predicted_places() -> pd.DataFrame:
         for network, kind in (("resnet56", "cnn"), ("vit_tiny", "vit"))
         for task, near in (("gtsrb32", False), ("trashnet5", True))
         for layer in range(7)
+    )
+
+
+def _planted() -> pd.DataFrame:
+    """Two networks, two sizes; the larger is found on both, the smaller on one."""
+    return pd.DataFrame(
+        [
+            {
+                **{"network": network, "planted_size": size, "places": 7, "off": 2 * (not found)},
+                **{"found": found, "gain_planted": 8 * size, "next_best": 3 * size},
+            }
+            for network in ("resnet32", "vit_tiny")
+            for size in (0.5, 1.0)
+            for found in [size == 1 or network == "vit_tiny"]
+        ]
     )
 
 
