@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ import pandas as pd
 from analyses.campaign import read
 from analyses.campaign_plan import NEAR, NETWORKS
 from aptheory.findings.statistics import Interval, clustered_mean, mean_correlation
+
+FEWEST = 3
+"""Networks for an interval: Student's t of two is 13 times their spread."""
 
 RUN = ["network", "task", "seed", "method", "layer", "read"]
 
@@ -302,7 +306,9 @@ def norm_judged(table: pd.DataFrame) -> pd.DataFrame:
 def looked_at(
     words: str, interval: Interval, part: pd.DataFrame, *, judged: str = "exploratory"
 ) -> dict[str, object]:
-    """A row of what no plan expected, beside the judged ones."""
+    """A row of what no plan expected, beside the judged ones; two networks bear no interval."""
+    if interval.n < FEWEST:
+        interval = replace(interval, low=float("nan"), high=float("nan"))
     return {
         "judged": judged,
         "statistic": words,

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from analyses.campaign_tables import parts
+from analyses.campaign_tables import FEWEST, parts
 from analyses.results import Results
 from aptheory.findings.statistics import mean_correlation
 from aptheory.reporting import plots
@@ -44,7 +44,8 @@ def draw(results: Results) -> Figure:
     for name, part in parts(pairs).items():
         if name in ("all", "CNNs", "ViTs") and len(part):
             mean = mean_correlation(part["spearman"], part["network"], part["task"])
-            said.append(f"{name} {mean:+.2f}")
+            few = part["network"].nunique() < FEWEST
+            said.append(f"{name} {mean.value:+.2f}" if few else f"{name} {mean:+.2f}")
     return page.title(
         sheet,
         f"Predicted and measured gain over places, mean rank correlation: {'; '.join(said)} "
