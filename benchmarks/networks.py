@@ -12,12 +12,14 @@ train two steps. A refusal is an `InputError`, a sentence; anything else that is
 difference of one bit, is wrong.
 
 Each network runs in a process of its own on one thread, with a limit of processor time and of
-memory; the rows are kept in ``--rows`` and go on from there.
+memory; the rows are kept in ``--rows`` and go on from there, and the page names those of an earlier
+state of the code.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib
 import json
 import multiprocessing
@@ -272,8 +274,23 @@ def write(rows: list[dict[str, Any]], left: list[str], path: Path) -> None:
         "recomputed where the kernel is fused, relative to their largest value.",
         "",
     ]
-    untried = [f"Not tried yet ({len(left)}): {', '.join(left)}.", ""] if left else []
-    path.write_text("\n".join([*head, *table(rows), "", *untried, summary(rows), ""]))
+    notes = [f"Not tried yet ({len(left)}): {', '.join(left)}.", ""] if left else []
+    earlier = [row["network"] for row in rows if row.get("code") != code_state()]
+    if earlier:
+        notes += [
+            f"Tried with an earlier state of `aptheory/networks` ({len(earlier)}): "
+            f"{', '.join(earlier)}.",
+            "",
+        ]
+    path.write_text("\n".join([*head, *table(rows), "", *notes, summary(rows), ""]))
+
+
+def code_state() -> str:
+    """What the code that splits networks is known by: a row of another state may be out of date."""
+    digest = hashlib.sha256()
+    for file in sorted((HERE.parent / "aptheory" / "networks").glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def main() -> None:
@@ -295,7 +312,7 @@ def main() -> None:
         known = {row["network"]: row for row in json.loads(settings.rows.read_text())}
     for name in names:
         if name not in known:
-            known[name] = run(name, settings.seconds)
+            known[name] = {**run(name, settings.seconds), "code": code_state()}
         row = known[name]
         reasons = [f"{s}: {row[s]}" for s in STEPS if row.get(s, "ok") != "ok"]
         line = f"{verdict(row):8} {name:48} {row.get('places', '')} {'; '.join(reasons)}"

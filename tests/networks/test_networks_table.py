@@ -22,3 +22,13 @@ def test_a_fault_is_wrong_and_a_sentence_a_refusal():
     assert [networks.verdict(row) for row in rows] == ["right", "right", "wrong", "refused"]
     assert networks.summary(rows) == "networks right: 2 of 4, wrong: 1"
     assert list(networks.table(rows))[-1].endswith("b is no chain (tests/networks/b.py, line 3). |")
+
+
+def test_rows_of_an_earlier_state_of_the_code_are_named(tmp_path):
+    right = {"places": 7, **dict.fromkeys(networks.STEPS, "ok")}
+    now = {"network": "now", **right, "code": networks.code_state()}
+    rows = [now, {"network": "before", **right, "code": "0" * 12}, {"network": "unknown", **right}]
+    networks.write(rows, ["later"], tmp_path / "page.md")
+    said = (tmp_path / "page.md").read_text()
+    assert "Not tried yet (1): later." in said
+    assert "an earlier state of `aptheory/networks` (2): before, unknown." in said
