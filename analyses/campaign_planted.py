@@ -28,7 +28,7 @@ def planted(journal: pd.DataFrame) -> pd.DataFrame:
     and ``gain_planted`` points over the linear probe of the flawed network at the chosen and at the
     planted place, ``next_best`` the same at the best other place by test accuracy.
     """
-    runs = journal[journal["question"] == "planted"]
+    runs = journal[journal["question"].isin(["planted", "planted_large"])]
     found = []
     for case, own in runs.groupby(CASE):
         prompts = best_rates(own[own["method"] == "ap"])

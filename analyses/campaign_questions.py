@@ -272,22 +272,35 @@ PLANTED_RATES = (3e-2, 1e-2)
 """A prompt of 80 steps moves by about 40 times its rate: a smaller one undoes no large tensor."""
 
 
-def planted(unit: Unit, assets: Path, device: str) -> Iterator[Row]:
+def planted(
+    unit: Unit,
+    assets: Path,
+    device: str,
+    *,
+    sizes: Sequence[float] = PLANTED_SIZES,
+    rates: Sequence[float] = PLANTED_RATES,
+) -> Iterator[Row]:
     """The positive control: the sweep must find the place of a planted tensor."""
     task = load_task(unit.task, unit.seed, assets).subset(train=PLANTED_TRAIN, seed=unit.seed)
     clean = load_network(unit.network, assets)
     places = swept(clean, MAP_PLACES)
     recipe = RECIPE.but(epochs=PLANTED_EPOCHS)
     for where in (places[2], places[-3]):
-        for size in PLANTED_SIZES:
+        for size in sizes:
             net = plant(clean.to(device), where, size, unit.seed)
             bench = Bench(net, task, seed=unit.seed, device=device, recipe=recipe)
             told = {"planted_at": where, "planted_size": size}
             yield from bench.rows("linear_probe", ap.LinearProbe(), **told)
             for place in places:
                 method = ap.ActivationPrompt(layer=place)
-                yield from bench.rows("ap", method, rates=PLANTED_RATES, **told)
+                yield from bench.rows("ap", method, rates=rates, **told)
             bench.kept.close()
+
+
+def planted_large(unit: Unit, assets: Path, device: str) -> Iterator[Row]:
+    """The same with one tensor of four times the RMS, and a rate that can undo it; looked at after
+    the smaller ones had hardly been noticed by the probe."""
+    return planted(unit, assets, device, sizes=(4.0,), rates=(1e-1, 3e-2))
 
 
 DIALS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {}
@@ -371,5 +384,6 @@ QUESTIONS: dict[str, Callable[[Unit, Path, str], Iterator[Row]]] = {
     "map": layer_map,
     "methods": compare,
     "planted": planted,
+    "planted_large": planted_large,
     "dial": dial,
 }
