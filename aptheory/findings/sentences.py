@@ -49,7 +49,9 @@ def overview(found: list[Case]) -> list[str]:
             if len(own) > 1:
                 where += f" in the median ({depths.min():.2f} to {depths.max():.2f})"
             sentence += f" the place chosen for a prompt lies at {where};"
-        sentence += " a prompt clearly " + _tally([case.verdict for case in own], "the linear probe")
+        sentence += " a prompt clearly " + _tally(
+            [case.verdict for case in own], "the linear probe"
+        )
         by = average([case.gain for case in own])
         if np.isfinite(by):
             sentence += f" (on average of all that were compared {by:+.1f} points)"
@@ -278,8 +280,8 @@ def _relations(relation: pd.DataFrame) -> list[str]:
         ]
     found = rows[rows["q"] <= 0.05]
     words = [
-        f"{row['measure'].replace('_', ' ').capitalize()} correlates with the prompt's accuracy over "
-        f"layers at {row['value']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}] for "
+        f"{row['measure'].replace('_', ' ').capitalize()} correlates with the prompt's accuracy "
+        f"over layers at {row['value']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}] for "
         f"{row['network']} on {row['task']}."
         for row in found.to_dict("records")
     ]

@@ -91,7 +91,9 @@ def test_alignment_does_not_depend_on_the_size_of_float64_features(size):
         assert value == pytest.approx(metrics.cka(x, y, estimator=how), rel=1e-9)
 
 
-@pytest.mark.parametrize("measure", [metrics.logme, metrics.probe_accuracy, metrics.class_distance_ratio])
+@pytest.mark.parametrize(
+    "measure", [metrics.logme, metrics.probe_accuracy, metrics.class_distance_ratio]
+)
 def test_labels_are_whole_numbers_of_any_kind(measure):
     x, labels = np.random.default_rng(0).normal(size=(20, 4)), np.arange(20) % 2
     for same in (labels.tolist(), labels.astype(bool), labels * 1.0, labels * 10**12):
