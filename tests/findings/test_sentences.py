@@ -149,9 +149,9 @@ def test_differences_that_agree_are_not_called_equal_runs():
 
 
 def test_no_accuracy_lies_beyond_the_whole():
-    (case,) = cases(table(rows("ap", 4, [0.9, 1.0]), rows("linear_probe", 10, [0.0, 0.1])))
+    (case,) = cases(table(rows("ap", 4, [0.9, 1.0]), rows("linear_probe", 10, [0.0, 0.2])))
     assert (case.prompt.accuracy.high, case.linear_probe.low, case.gain.high) == (100, 0, 100)
-    ranked = compare(table(rows("ap", 4, [0.9, 1.0]), rows("linear_probe", 10, [0.0, 0.1])))
+    ranked = compare(table(rows("ap", 4, [0.9, 1.0]), rows("linear_probe", 10, [0.0, 0.2])))
     assert ranked["high"].max() == 1
     assert ranked["low"].min() == 0
 
