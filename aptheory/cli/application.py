@@ -1,7 +1,8 @@
 """The application that the verbs join, and what becomes of a fault in any of them.
 
 Exit codes: 0 all that was asked is done; 1 some runs failed, and the message says how many, why and
-how to try them again; 2 input that cannot be used, in one sentence; 130 interrupted.
+how to try them again, or pictures were passed over, each named; 2 input that cannot be used, in one
+sentence; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typer.core import TyperGroup
 
 from aptheory.errors import InputError
 
+_KEEP = ("run", "sweep", "demo", "profile")
+"""The verbs that keep what is finished and go on from there."""
 _ANYWHERE = ("-v", "--verbose", "-q", "--quiet")
 
 
@@ -68,10 +71,10 @@ class Verbs(TyperGroup):
                 raise
             _fail(f"{error.filename or 'a file'}: {error.strerror}; check the path and the disk")
         except KeyboardInterrupt:
-            print(
-                "\ninterrupted; what is finished is kept, and the same command goes on from there",
-                file=sys.stderr,
-            )
+            goes_on = ctx.invoked_subcommand in _KEEP
+            words = "what is finished is kept, and the same command goes on from there"
+            words = words if goes_on else "the same command begins again"
+            print(f"\ninterrupted; {words}", file=sys.stderr)
             sys.stdout.flush()
             os._exit(130)  # threads of the pool may still hold work: leave at once
 

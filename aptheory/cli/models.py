@@ -188,23 +188,29 @@ def predict(
     csv: Annotated[bool, typer.Option("--csv", help="print as CSV")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="write the CSV here")] = None,
 ) -> None:
-    """Name the classes of pictures; those that cannot be decoded are named and passed over."""
+    """Name the classes of pictures; those that cannot be decoded are named and passed over.
+
+    Ends with exit code 1 where any was.
+    """
+    from aptheory.studies.files import write_atomically
+    from aptheory.studies.tables import csv_text
+
     if out is not None:
         _writable(out)
     model = model_options.load(file, on)
     table = model.predict(pictures, top=top, batch_size=batch_size, workers=workers, progress=True)
     if out is not None:
-        table.to_csv(out, index=False)
+        write_atomically(out, csv_text(table))
         typer.echo(f"{len(table)} pictures in {out}")
     elif csv:
-        typer.echo(table.to_csv(index=False), nl=False)
+        typer.echo(csv_text(table), nl=False)
     elif len(table):
         typer.echo(table.to_string(index=False, float_format=lambda share: f"{share:.3f}"))
     if passed_over := table.attrs["passed_over"]:
         _log.warning(
             "%d of %d pictures passed over", len(passed_over), len(passed_over) + len(table)
         )
-    if table.empty:
+    if passed_over or table.empty:
         raise typer.Exit(1)
 
 
@@ -224,17 +230,18 @@ def evaluate(
     from aptheory.models.evaluation import evaluate as judge
     from aptheory.reporting.evaluation_page import evaluation_page
     from aptheory.studies.files import write_atomically
+    from aptheory.studies.settings import command
     from aptheory.studies.sources import load_task
+    from aptheory.studies.tables import csv_text
 
     _writable(out)
     model = model_options.load(file, on)
     images = load_task(images_of.spec(task))
     evaluation = judge(model, images, split=split)
-    command = f"aptheory evaluate {file} --task {task} --split {split}"
-    page = evaluation_page(evaluation, getattr(images, split), command=command)
+    page = evaluation_page(evaluation, getattr(images, split), command=command())
+    write_atomically(out.with_suffix(".scores.csv"), csv_text(evaluation.scores))
+    write_atomically(out.with_suffix(".classes.csv"), csv_text(evaluation.by_class))
     write_atomically(out, page)
-    evaluation.scores.to_csv(out.with_suffix(".scores.csv"), index=False)
-    evaluation.by_class.to_csv(out.with_suffix(".classes.csv"), index=False)
     typer.echo(f"{evaluation}\n\nThe page: {out.resolve()}")
 
 

@@ -241,8 +241,9 @@ def run(
     out = out if out is not None else Path("runs") / planned.name
     kept = {"save_models": save is not None}
     _explore(planned, out, measures=measures, images=images, **engine.settings(), **kept)
-    if save is not None:
+    if save is not None:  # of the runs that succeeded, if some failed
         _save_winners(planned, out, save)
+    exit_if_runs_failed(out)
 
 
 def _save_winners(planned: Any, out: Path, to: Path) -> None:
@@ -267,6 +268,7 @@ def demo(out: Out = Path("runs/demo")) -> None:
     from aptheory.exploration import DEMO
 
     _explore(DEMO, out, images=256)
+    exit_if_runs_failed(out)
 
 
 def _explore(planned: Any, out: Path, *, measures: str | None = None, **options: Any) -> None:
@@ -274,7 +276,6 @@ def _explore(planned: Any, out: Path, *, measures: str | None = None, **options:
 
     wanted = tuple(measures.split(",")) if measures else MEASURES
     print_findings(out, explore(planned, out, measures=wanted, **options))
-    exit_if_runs_failed(out)
 
 
 def exit_if_runs_failed(out: Path) -> None:

@@ -37,6 +37,12 @@ def chosen_layer(rows: pd.DataFrame, *, seed: int = 0) -> int:
     return int(means.index[order[0]])
 
 
+def tested(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of layers that have a test accuracy: a layer whose runs failed is no choice."""
+    known = rows[(rows["measure"] == "test_accuracy") & rows["value"].notna()]
+    return rows[rows["layer"].isin(known["layer"])]
+
+
 def swept_prompt(accuracy: pd.DataFrame) -> str:
     """The prompt that a table is about: "ap" where it is there, else the first of that role."""
     names = accuracy["method"] if len(accuracy) else pd.Series(dtype=str)
@@ -65,12 +71,13 @@ def best_layers(
         network, task = key
         if not {"val_accuracy", "test_accuracy"} <= set(group["measure"]):
             continue
+        group = tested(group)
         layer = chosen_layer(group, seed=seed)
         test = group[group["measure"] == "test_accuracy"].pivot_table(
             index="layer", columns="seed", values="value", aggfunc="mean"
         )
         values = test.loc[layer].dropna().to_numpy()
-        low, high = mean_interval(values)
+        low, high = mean_interval(values, within=(0, 1))
         rows.append(
             {
                 "network": network,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aptheory.errors import InputError
-from aptheory.findings.chosen import chosen_layer
+from aptheory.findings.chosen import chosen_layer, tested
 from aptheory.findings.statistics import mean_interval
 from aptheory.methods import role_of
 
@@ -79,7 +79,7 @@ def group_means(results: pd.DataFrame | str | Path) -> pd.DataFrame:
     rows = []
     for name, block in [*blocks, ("all", per_seed)]:
         for key, one in _averaged(block, "").groupby(["network", "recipe", "method"], sort=True):
-            low, high = mean_interval(one["value"])
+            low, high = mean_interval(one["value"], within=(0, 1))
             rows.append(
                 {
                     **dict(zip(("network", "recipe", "method"), key, strict=True)),
@@ -105,6 +105,8 @@ def check_controls(results: pd.DataFrame | str | Path) -> pd.DataFrame:
     import pandas as pd
 
     frame = _frame(results)
+    if "recipe" not in frame:
+        frame = frame.assign(recipe="")
     test = frame[frame["measure"] == "test_accuracy"]
     rows = []
     for key, block in test.groupby(_GROUP, sort=True):
@@ -116,7 +118,7 @@ def check_controls(results: pd.DataFrame | str | Path) -> pd.DataFrame:
                 continue
             paired = (values["ap"] - values[other]).dropna()
             for layer, differences in paired.groupby(level="layer"):
-                low, high = mean_interval(differences)
+                low, high = mean_interval(differences, within=(-1, 1))
                 rows.append(
                     {
                         **dict(zip(_GROUP, key, strict=True)),
@@ -153,6 +155,9 @@ def _per_seed(frame: pd.DataFrame) -> pd.DataFrame:
     for key, block in frame.groupby([*_GROUP, "group", "method"], sort=True):
         about: dict[str, Any] = dict(zip([*_GROUP, "group", "method"], key, strict=True))
         for name, rows in _versions(about["method"], block, known):
+            rows = tested(rows)
+            if rows.empty:
+                continue
             chosen = chosen_layer(rows)
             one = rows[rows["layer"] == chosen].set_index("seed")
             test = one.loc[one["measure"] == "test_accuracy", "value"]
@@ -217,9 +222,9 @@ def _ranked(about: dict[str, Any], block: pd.DataFrame, against: str) -> list[di
     rows = []
     for method, one in block.groupby("method", sort=True):
         values = one.set_index("seed")["value"]
-        low, high = mean_interval(values)
+        low, high = mean_interval(values, within=(0, 1))
         paired = (values - reference).dropna() if method != against else values.iloc[:0]
-        below, above = mean_interval(paired)
+        below, above = mean_interval(paired, within=(-1, 1))
         rows.append(
             {
                 **about,

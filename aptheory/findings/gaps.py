@@ -15,6 +15,7 @@ from jaxtyping import Bool
 
 from aptheory.findings.pictures import paired_pictures, two_source_interval
 from aptheory.findings.statistics import Interval, mean_interval, mean_over
+from aptheory.findings.verdict import UNPAIRED
 
 Runs = pd.DataFrame
 """Test accuracies of one method at one layer, a row a seed: ``seed, value``, maybe ``correct``."""
@@ -32,7 +33,7 @@ def mean_accuracy(runs: Runs) -> Interval:
     pictures = _pictures(runs, runs["seed"])
     if pictures is not None:
         return two_source_interval(pictures).times(100)
-    return mean_over(100 * runs["value"])
+    return mean_over(100 * runs["value"], within=(0, 100))
 
 
 def gap(ours: Runs | None, theirs: Runs | None) -> Interval:
@@ -44,11 +45,12 @@ def gap(ours: Runs | None, theirs: Runs | None) -> Interval:
         return Interval(float("nan"), note="not run")
     seeds = sorted(set(ours["seed"]) & set(theirs["seed"]))
     if not seeds:
-        return Interval(float("nan"), note="no seed of both")
+        return Interval(float("nan"), note=UNPAIRED)
     first, second = _pictures(ours, seeds), _pictures(theirs, seeds)
     if first is not None and second is not None and first.shape == second.shape:
         return paired_pictures(first, second).times(100)
-    return mean_over(100 * (_by_seed(ours, seeds) - _by_seed(theirs, seeds)))
+    differences = 100 * (_by_seed(ours, seeds) - _by_seed(theirs, seeds))
+    return mean_over(differences, within=(-100, 100))
 
 
 def by_layer(rows: pd.DataFrame) -> pd.DataFrame:

@@ -70,7 +70,7 @@ def two_source_interval(correct: Correct, *, confidence: float = 0.95) -> Interv
     elif equal:
         note = "the same predictions from runs " + ", ".join(f"{a} and {b}" for a, b in equal)
     effective = pictures
-    if half > 0:
+    if half > 0 and pictures > 1:
         effective = pictures * share * (1 - share) / (pictures - 1) / (half / quantile) ** 2
     low, high = wilson(share, effective, quantile=float(stats.norm.ppf((1 + confidence) / 2)))
     return Interval(share, low, high, runs, "seeds", note, errors, spread)

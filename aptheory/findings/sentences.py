@@ -39,26 +39,36 @@ def overview(found: list[Case]) -> list[str]:
     words = []
     for network in dict.fromkeys(case.network for case in found):
         own = [case for case in found if case.network == network]
-        several = f"{len(own)} tasks" if len({case.task for case in own}) > 1 else "one task"
+        tasks, recipes = ({getattr(case, name) for case in own} for name in ("task", "recipe"))
+        several = f"{len(tasks)} tasks" if len(tasks) > 1 else "one task"
+        several += f" with {len(recipes)} recipes" if len(own) > len(tasks) else ""
         depths = np.array([case.depth for case in own])
         sentence = f"{network}, {several}:"
         if np.isfinite(depths).all():
             where = f"{np.median(depths):.2f} of its depth"
             if len(own) > 1:
                 where += f" in the median ({depths.min():.2f} to {depths.max():.2f})"
-            sentence += f" the best place for a prompt lies at {where};"
-        gains = sum(case.verdict is Verdict.GAIN for case in own)
-        sentence += f" a prompt clearly beats the linear probe on {gains} of {len(own)}"
+            sentence += f" the place chosen for a prompt lies at {where};"
+        sentence += " a prompt clearly " + _tally(
+            [case.verdict for case in own], "the linear probe"
+        )
         by = average([case.gain for case in own])
-        sentence += f", by {by:+.1f} points on average" if np.isfinite(by) else ""
+        if np.isfinite(by):
+            sentence += f" (on average of all that were compared {by:+.1f} points)"
         rivals = [verdict(case.over_probe) for case in own if case.probe is not None]
         if rivals:
-            sentence += (
-                f"; against the best earlier probe it clearly wins on {rivals.count(Verdict.GAIN)} "
-                f"and clearly loses on {rivals.count(Verdict.LOSS)} of {len(rivals)}"
-            )
+            sentence += f"; it clearly {_tally(rivals, 'the best earlier probe')}"
         words.append(sentence + ".")
     return words
+
+
+def _tally(verdicts: list[Verdict], other: str) -> str:
+    """How many verdicts go which way, and of how many nothing is known."""
+    counts = {kind: verdicts.count(kind) for kind in Verdict}
+    words = f"beats {other} on {counts[Verdict.GAIN]} and loses to it on {counts[Verdict.LOSS]}"
+    words += f" of {len(verdicts)}"
+    unknown = counts[Verdict.UNKNOWN]
+    return words + (f", and on {unknown} it is unknown" if unknown else "")
 
 
 def case_sentences(case: Case) -> list[str]:
@@ -137,7 +147,7 @@ def _gain(case: Case) -> str:
     how = ", chosen on validation data" if chosen > 1 else ""
     value = f"{_percent(case.prompt.accuracy)} test accuracy {_seeds(case.seeds)}"
     against = [
-        f"{_percent(runs)} for {name} ({_points(difference)})"
+        f"{_percent(runs)} for {name} ({_points(difference)}{_shared(case, runs, difference)})"
         for name, runs, difference in _rivals(case)
     ]
     facts = f"{value}{f', against {_listed(against)}' if against else ''}"
@@ -154,6 +164,13 @@ def _gain(case: Case) -> str:
             why = unknown_because(case.gain, "the linear probe")
             head = f"{_head(case)}: whether a prompt gains is unknown ({why})"
             return f"{head}; {place}{how}: {facts}."
+
+
+def _shared(case: Case, runs: Interval, difference: Interval) -> str:
+    """Over how many seeds a difference is, where one side has others beside them."""
+    if difference.n == max(case.seeds, runs.n):
+        return ""
+    return f" over the {difference.n} seed{'s' * (difference.n > 1)} of both"
 
 
 def _rivals(case: Case) -> list[tuple[str, Interval, Interval]]:
@@ -175,7 +192,7 @@ def _rival(case: Case) -> list[str]:
     head = (
         f"Its strongest rival, a probe of {case.probe} chosen on validation data, has "
         f"{_percent(case.probe.accuracy)}: the prompt's accuracy minus that probe's is "
-        f"{_points(case.over_probe)}"
+        f"{_points(case.over_probe)}{_shared(case, case.probe.accuracy, case.over_probe)}"
     )
     match verdict(case.over_probe):
         case Verdict.GAIN:
@@ -225,7 +242,7 @@ def _intervals(found: list[Case]) -> list[str]:
             "Intervals (95 %) of runs with one seed, or whose seeds changed nothing, hold the test "
             "pictures alone; all others hold the training (seeds) as well."
         )
-    elif any(one.known for one in intervals):
+    elif any(one.known for case in found for one in _printed(case)):
         words.append("Intervals (95 %) hold the training (seeds) alone, not the test pictures.")
     else:
         words.append("There are no intervals: the runs do not tell how much a seed changes.")
@@ -238,6 +255,13 @@ def _intervals(found: list[Case]) -> list[str]:
     return words
 
 
+def _printed(case: Case) -> list[Interval]:
+    """Every number of a case that a sentence prints."""
+    rivals = [one for _, *pair in _rivals(case) for one in pair]
+    probe = [case.probe.accuracy, case.over_probe] if case.probe else []
+    return [case.prompt.accuracy, *rivals, *probe]
+
+
 def _relations(relation: pd.DataFrame) -> list[str]:
     if relation.empty:
         return []
@@ -248,17 +272,16 @@ def _relations(relation: pd.DataFrame) -> list[str]:
         return []
     looks = int(rows["looks"].iloc[0])
     if not looks:
-        layers = int(rows["layers"].max())
+        layers, tests = int(rows["layers"].max()), int(relation["p"].notna().sum())
         return [
             "Whether a metric explains the layer preference cannot be tested here: with "
             f"{layers} layers the smallest p of one curve is 1/{2 * layers}, which no correction "
-            f"over {rows['measure'].nunique()} metrics leaves below 0.05. It takes several "
-            "networks."
+            f"over {tests} tests leaves below 0.05. It takes several networks."
         ]
     found = rows[rows["q"] <= 0.05]
     words = [
-        f"{row['measure'].replace('_', ' ').capitalize()} correlates with AP's accuracy over "
-        f"layers at {row['value']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}] for "
+        f"{row['measure'].replace('_', ' ').capitalize()} correlates with the prompt's accuracy "
+        f"over layers at {row['value']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}] for "
         f"{row['network']} on {row['task']}."
         for row in found.to_dict("records")
     ]

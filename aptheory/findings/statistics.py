@@ -97,8 +97,11 @@ def mean_over(
     *,
     unit: str = "seeds",
     confidence: float = 0.95,
+    within: tuple[float, float] = (-np.inf, np.inf),
 ) -> Interval:
     """Mean of independent values with Student's t interval; nan values are left out.
+
+    ``within`` is what the mean cannot leave, such as (0, 1) for accuracies: no bound lies beyond.
 
     One value has no interval. Neither have values that are all the same: that is no evidence that
     the next would be the same too, but a sign that nothing was drawn anew.
@@ -115,12 +118,18 @@ def mean_over(
         note = f"no spread: the {count} {unit} agree"
         return Interval(value, n=count, unit=unit, note=note, spread=False)
     half = stats.t.ppf((1 + confidence) / 2, count - 1) * stats.sem(numbers)
-    return Interval(value, float(value - half), float(value + half), count, unit)
+    low, high = max(float(value - half), within[0]), min(float(value + half), within[1])
+    return Interval(value, low, high, count, unit)
 
 
-def mean_interval(values: Numbers, *, confidence: float = 0.95) -> tuple[float, float]:
+def mean_interval(
+    values: Numbers,
+    *,
+    confidence: float = 0.95,
+    within: tuple[float, float] = (-np.inf, np.inf),
+) -> tuple[float, float]:
     """The bounds of `mean_over`; (nan, nan) for one value and for values that are all the same."""
-    interval = mean_over(values, confidence=confidence)
+    interval = mean_over(values, confidence=confidence, within=within)
     return interval.low, interval.high
 
 

@@ -12,6 +12,9 @@ import numpy as np
 
 from aptheory.findings.statistics import Interval
 
+UNPAIRED = "no seed of both"
+"""The note of a difference whose sides were run, but never with the same seed."""
+
 
 class Verdict(Enum):
     """What a difference between two accuracies shows."""
@@ -38,5 +41,6 @@ def verdict(gap: Interval | None) -> Verdict:
 def unknown_because(gap: Interval | None, other: str) -> str:
     """Why the verdict on a difference from ``other`` is unknown, in words."""
     if gap is None or np.isnan(gap.value):
-        return f"{other} was not run"
-    return "one seed" if gap.n < 2 else "no spread: the runs are the same"
+        unpaired = gap is not None and gap.note == UNPAIRED
+        return f"{other} was run with other seeds" if unpaired else f"{other} was not run"
+    return "one seed" if gap.n < 2 else "no spread: the difference is the same with every seed"

@@ -120,6 +120,19 @@ def _over_queries(numerator: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
     return each.sum(-1), seen.sum(-1)
 
 
+def _check_shares(probabilities: Tensor) -> None:
+    """Refuse what is no softmax output, such as scores before it."""
+    if probabilities.numel() and bool((probabilities < 0).any()):
+        raise InputError(
+            "Attention probabilities are negative somewhere; give what comes out of the softmax."
+        )
+
+
+def _check_mass(prefix_mass: str) -> None:
+    if prefix_mass not in ("exclude", "include"):
+        raise InputError(f'prefix_mass is {prefix_mass!r}; it is "exclude" or "include".')
+
+
 def _refuse_undefined(values: Tensor) -> None:
     if not bool(values.isfinite().all()):
         raise InputError(
@@ -164,6 +177,7 @@ def attention_distance(
     tensor([[116.5000]], dtype=torch.float64)
     """
     accumulator = AttentionDistance(distances, prefix=prefix, prefix_mass=prefix_mass)
+    _check_shares(probabilities)
     values = accumulator.per_image(probabilities)
     _refuse_undefined(values)
     return values
@@ -190,6 +204,8 @@ def attention_entropy(
     With ``prefix_mass="exclude"`` it is the entropy of the attention renormalised over patches,
     H' = log(m) - Σ p log p / m with m the mass on patches; with "include" that over all keys.
     """
+    _check_mass(prefix_mass)
+    _check_shares(probabilities)
     values = _entropy(probabilities, prefix, prefix_mass)
     _refuse_undefined(values)
     return values
@@ -217,6 +233,7 @@ def prefix_share(
 ) -> Float[Tensor, "batch heads"]:
     """Share of the patch queries' attention that goes to prefix tokens, between 0 and 1."""
     _check(probabilities, prefix)
+    _check_shares(probabilities)
     values = _share(probabilities, prefix)
     _refuse_undefined(values)
     return values
@@ -246,8 +263,7 @@ class _PerHead:
     """Streaming mean over images of one number a head, and of the mean over heads."""
 
     def __init__(self, *, prefix: int, prefix_mass: PrefixMass, windows: int) -> None:
-        if prefix_mass not in ("exclude", "include"):
-            raise InputError(f'prefix_mass is {prefix_mass!r}; it is "exclude" or "include".')
+        _check_mass(prefix_mass)
         self.prefix, self.windows = prefix, windows
         self.prefix_mass: PrefixMass = prefix_mass
         self.running = RunningMean()

@@ -21,7 +21,7 @@ from aptheory.metrics.registry import FREE, INFINITE, TURNED, measure
 
 def _labelled(features: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
     matrix = rows(features).detach().to("cpu", torch.float64).numpy()
-    classes = np.asarray(labels)
+    classes = _whole(labels)
     if classes.shape != (len(matrix),):
         raise InputError(
             f"{len(matrix)} images but labels of shape {classes.shape}: give one label an image."
@@ -31,6 +31,18 @@ def _labelled(features: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]
     if len(np.unique(classes)) < 2:
         raise InputError("All images have one label: separability needs at least two classes.")
     return matrix, classes
+
+
+def _whole(labels: Any) -> np.ndarray:
+    """Labels as whole numbers; others name no class."""
+    classes = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    if classes.dtype.kind not in "iub" and not (
+        classes.dtype.kind == "f" and bool((classes == np.floor(classes)).all())
+    ):
+        raise InputError(
+            "labels hold what is no whole number; give the number of its class for each image."
+        )
+    return classes.astype(np.int64)
 
 
 def _narrow(matrix: np.ndarray) -> np.ndarray:
@@ -212,8 +224,15 @@ def class_distance_ratio(
         InputError: one class, no class with two images, no variation within any class.
     """
     accumulator = ClassDistanceRatio(groups=1)
-    accumulator.update(rows(features), labels)
+    numbers = _whole(labels)
+    if (numbers >= 0).all():  # those that do not occur need no room
+        numbers = np.unique(numbers, return_inverse=True)[1]
+    accumulator.update(rows(features), torch.as_tensor(numbers))
     return float(accumulator.compute().value)
+
+
+MOST_CLASSES = 100_000
+"""Of a streaming ratio, which keeps a mean for every number below the largest label."""
 
 
 class _Classes:
@@ -281,9 +300,14 @@ class ClassDistanceRatio:
     ) -> None:
         """Add one batch with its labels, which count from 0."""
         work = features.detach().to(torch.float64)
-        labels = labels.to(work.device)
+        labels = torch.as_tensor(_whole(labels), device=work.device)
         if labels.shape != (len(work),) or bool((labels < 0).any()):
             raise InputError("Give one label an image, counting from 0.")
+        if bool((labels >= MOST_CLASSES).any()):
+            raise InputError(
+                f"label {int(labels.max())} would be class {int(labels.max()) + 1:,}; classes "
+                f"count from 0 and are at most {MOST_CLASSES:,}."
+            )
         for group, part in deal(len(work), self.images, self.groups):
             batch = _Classes.of(work[part], labels[part])
             self._group(group, batch).join(batch)

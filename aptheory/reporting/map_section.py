@@ -43,10 +43,11 @@ def map_sentences(cells: pd.DataFrame) -> list[str]:
             for name, some in rivals.items()
             if (best := best_cell(some)) is not None and not some.loc[best, "chosen"]
         ]
-        sentences.append(
+        said = (
             f"{network} on {task}, both layers chosen on validation images: "
-            f"{way(chosen.iloc[0])}, {_accuracy(chosen.iloc[0])}; {', '.join(compared)}."
+            f"{way(chosen.iloc[0])}, {_accuracy(chosen.iloc[0])}"
         )
+        sentences.append("; ".join(filter(None, [said, ", ".join(compared)])) + ".")
     return sentences
 
 

@@ -129,7 +129,9 @@ def _scope(tables: Tables) -> str:
     )
     if len(tables.accuracy):
         seeds = tables.accuracy["seed"].nunique()
-        said += f", {seeds} seed{'s' * (seeds > 1)}; the layer is chosen on validation data"
+        said += f", {seeds} seed{'s' * (seeds > 1)}"
+        if "val_accuracy" in set(tables.accuracy["measure"]):
+            said += "; the layer is chosen on validation data"
     return said + "."
 
 

@@ -230,9 +230,18 @@ def relation(table: pd.DataFrame, *, statistic: str = "spearman", ax: Axes | Non
     ax.set_yticks(range(len(rows)), labels)
     ax.set_xlim(-1.05, 1.05)
     ax.set_xlabel("rank correlation with the accuracy of AP over layers")
-    clear = int((rows["q"] <= 0.05).sum()) if "q" in rows else 0
-    ax.set_title(f"{clear} of {len(rows)} correlations are clear of zero (q ≤ 0.05)")
+    ax.set_title(_tested(rows))
     return ax
+
+
+def _tested(rows: pd.DataFrame) -> str:
+    """How many correlations are clear of zero, of those that could be at all (`corrected`)."""
+    q = rows["q"].dropna() if "q" in rows else pd.Series(dtype=float)
+    if q.empty:
+        return f"{len(rows)} correlations, none testable: too few layers"
+    untested = len(rows) - len(q)
+    more = f", {untested} not testable" if untested else ""
+    return f"{int((q <= 0.05).sum())} of {len(q)} correlations are clear of zero (q ≤ 0.05){more}"
 
 
 @styled

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -63,14 +65,35 @@ def pictures(folder):
 
 def test_predict_prints_a_table_and_names_what_it_passes_over(model, pictures, folder):
     result = call("predict", model, pictures, "--csv", "--top", 2)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output  # not all that was asked is done
     assert "bad.png" in result.stderr
     lines = result.stdout.strip().splitlines()
     assert lines[0] == "path,class,probability,class_2,probability_2"
     assert len(lines) == 7
-    done("predict", model, pictures, "--out", folder / "answers.csv")
+    whole = sorted(pictures.glob("[0-9].png"))
+    done("predict", model, *whole, "--out", folder / "answers.csv")
     table = pd.read_csv(folder / "answers.csv")
     assert table["class"].astype(str).tolist() == [line.split(",")[1] for line in lines[1:]]
+
+
+def test_names_of_pictures_cannot_become_formulas(model, pictures, folder, monkeypatch):
+    (folder / "=1+1.png").write_bytes((pictures / "0.png").read_bytes())
+    monkeypatch.chdir(folder)
+    assert done("predict", model, "=1+1.png", "--csv").splitlines()[1].startswith("'=1+1.png,")
+
+
+@pytest.mark.parametrize(("verb", "words"), [("recipes", "begins again"), ("sweep", "goes on")])
+def test_an_interrupted_command_promises_what_it_keeps(verb, words):
+    code = (
+        "from aptheory.cli import app\n"
+        "def stop(*a, **k): raise KeyboardInterrupt\n"
+        "for one in app.registered_commands:\n"
+        "    one.callback = stop\n"
+        f"app(['{verb}'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 130
+    assert words in ended.stderr
 
 
 def test_predict_on_nothing_but_damage_fails(model, pictures):

@@ -97,3 +97,8 @@ def test_mcnemar_counts_the_pictures_that_differ():
     assert mcnemar(first, second) == mcnemar(second, first)
     with pytest.raises(InputError, match="two vectors"):
         mcnemar(first, second[:3])
+
+
+def test_one_picture_and_several_runs_have_an_interval():
+    low, high = tuple(two_source_interval(np.array([[True], [False]])))[1:3]
+    assert (low, high) == pytest.approx((0, 1), abs=0.06)

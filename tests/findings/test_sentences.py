@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 
 from aptheory.findings.cases import cases
+from aptheory.findings.chosen import best_layers
+from aptheory.findings.compare import compare
 from aptheory.findings.pictures import paired_pictures, two_source_interval
 from aptheory.findings.sentences import sentences
 from aptheory.findings.statistics import Interval
@@ -114,7 +116,7 @@ def test_runs_that_are_the_same_have_the_interval_of_their_pictures():
     probe = rows("linear_probe", 10, [39 / 60] * 3, pictures=[theirs] * 3)
     first, *rest = said(prompt, probe)
     assert "71.7 % [59.2, 81.5] test accuracy over 3 seeds" in first
-    assert "unknown (no spread: the runs are the same)" in first
+    assert "unknown (no spread: the difference is the same with every seed)" in first
     assert any("No spread on signs: the 3 seeds of net gave the same result" in s for s in rest)
 
 
@@ -132,6 +134,48 @@ def test_intervals_hold_pictures_and_seeds_where_the_pictures_are_known():
 def test_a_table_without_a_prompt_lists_what_was_trained():
     (first,) = said(rows("norm_tuning", 10, [0.6]))
     assert "nothing is said of layers. Test accuracy: norm tuning 60.0 %" in first
+
+
+def test_runs_that_share_no_seed_or_few_are_said_to():
+    others = rows("linear_probe", 10, [0.50, 0.51], val=0.9)
+    apart = [row | {"seed": row["seed"] + 7} for row in others]
+    assert "unknown (the linear probe was run with other seeds)" in said(PROMPT, apart)[0]
+    assert "(+10.5 points [+4.1, +16.9] over the 2 seeds of both)" in said(PROMPT, others)[0]
+
+
+def test_differences_that_agree_are_not_called_equal_runs():
+    shifted = rows("linear_probe", 10, [0.50, 0.52, 0.51])
+    assert "the difference is the same with every seed" in said(PROMPT, shifted)[0]
+
+
+def test_no_accuracy_lies_beyond_the_whole():
+    (case,) = cases(table(rows("ap", 4, [0.9, 1.0]), rows("linear_probe", 10, [0.0, 0.2])))
+    assert (case.prompt.accuracy.high, case.linear_probe.low, case.gain.high) == (100, 0, 100)
+    ranked = compare(table(rows("ap", 4, [0.9, 1.0]), rows("linear_probe", 10, [0.0, 0.2])))
+    assert ranked["high"].max() == 1
+    assert ranked["low"].min() == 0
+
+
+def test_intervals_that_are_printed_are_spoken_of():
+    words = said(rows("ap", 4, [0.6] * 3), PROBE)
+    assert not any("There are no intervals" in sentence for sentence in words)
+
+
+def test_the_overview_counts_what_is_unknown_and_names_recipes():
+    second = [row | {"task": "b"} for row in [*rows("ap", 4, [0.6]), *PROBE]]
+    (first, *_) = said(rows("ap", 4, [0.6]), PROBE, second)
+    assert "beats the linear probe on 0 and loses to it on 0 of 2, and on 2 it is unknown" in first
+    both = [row | {"recipe": name} for name in ("s", "l") for row in [*PROMPT, *PROBE]]
+    (first, *_) = said(both)
+    assert "net, one task with 2 recipes:" in first
+    assert "best" not in first
+
+
+def test_a_layer_whose_runs_failed_is_not_chosen():
+    failed = [row for row in rows("ap", 2, [0, 0], val=0.95) if row["measure"] == "val_accuracy"]
+    swept = table(PROMPT, failed)
+    assert best_layers(swept)["layer"].tolist() == [4]
+    assert compare(swept)["layer"].tolist() == [4]
 
 
 def test_two_recipes_are_two_cases():

@@ -81,3 +81,38 @@ def test_only_arrays_are_read():
     assert kinds(bools, longs, more="word") == (torch.float64, torch.int64, "word")
     assert kinds(np.ones(2, np.longdouble), labels=longs)[0] == torch.float64
     assert kinds.__name__ == "kinds"
+
+
+@pytest.mark.parametrize("size", [1e-150, 1e-20, 1e20, 1e120])
+def test_alignment_does_not_depend_on_the_size_of_float64_features(size):
+    x, y = np.random.default_rng(0).normal(size=(2, 12, 5))
+    for how in ("unbiased", "biased"):
+        value = metrics.cka(size * x, y, estimator=how)
+        assert value == pytest.approx(metrics.cka(x, y, estimator=how), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "measure", [metrics.logme, metrics.probe_accuracy, metrics.class_distance_ratio]
+)
+def test_labels_are_whole_numbers_of_any_kind(measure):
+    x, labels = np.random.default_rng(0).normal(size=(20, 4)), np.arange(20) % 2
+    for same in (labels.tolist(), labels.astype(bool), labels * 1.0, labels * 10**12):
+        assert measure(x, same) == measure(x, labels)
+    for wrong in (labels + 0.5, np.where(labels, np.nan, 0.0)):
+        with pytest.raises(InputError, match="no whole number"):
+            measure(x, wrong)
+
+
+def test_a_large_label_takes_no_room_while_streaming():
+    with pytest.raises(InputError, match="classes count from 0 and are at most"):
+        metrics.ClassDistanceRatio().update(np.ones((2, 3)), np.array([0, 10**12]))
+
+
+def test_attention_is_what_comes_out_of_the_softmax():
+    scores = np.random.default_rng(0).normal(size=(1, 2, 7, 7))
+    with pytest.raises(InputError, match="negative"):
+        metrics.attention_entropy(scores)
+    with pytest.raises(InputError, match="negative"):
+        metrics.attention_distance(scores, metrics.grid_distances((1, 7), (4, 4)))
+    with pytest.raises(InputError, match="prefix_mass is 'all'"):
+        metrics.attention_entropy(np.full((1, 1, 7, 7), 1 / 7), prefix_mass="all")

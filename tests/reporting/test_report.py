@@ -120,7 +120,7 @@ def test_gains_are_paired_over_seeds_and_a_clear_one_is_called_so(folder):
     table.loc[table["method"] == "linear_probe", "value"] = 0.7
     said = sentences(table, pd.DataFrame())
     assert "vit, one task" in said[0]
-    assert "clearly beats the linear probe on 0 of 1" in said[0]
+    assert "clearly beats the linear probe on 0 and loses to it on 0 of 1" in said[0]
     assert "On signs, vit has no clear gain: validation data choose layer 4 of 7" in said[2]
 
 
