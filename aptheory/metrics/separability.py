@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from aptheory.errors import InputError
@@ -75,7 +75,7 @@ class Probe(NamedTuple):
 @arrays
 def probe_accuracy(
     features: Float[Tensor, "images *dims"],
-    labels: Int[Tensor, "same_images"],
+    labels: Shaped[Tensor, "same_images"],
     *,
     folds: int = 5,
     strength: float = 1.0,
@@ -132,7 +132,7 @@ def wilson(right: int, count: int, *, level: float = 0.95) -> tuple[float, float
     streams=False,
 )
 @arrays
-def logme(features: Float[Tensor, "images *dims"], labels: Int[Tensor, "same_images"]) -> float:
+def logme(features: Float[Tensor, "images *dims"], labels: Shaped[Tensor, "same_images"]) -> float:
     """Log of the maximum evidence per image, mean over classes (You et al. 2021); larger is better.
 
     Each class's indicator y is modelled as y = F w + noise, w ~ N(0, 1/α), noise ~ N(0, 1/β); α and
@@ -212,7 +212,7 @@ def log_evidence(
 )
 @arrays
 def class_distance_ratio(
-    features: Float[Tensor, "images *dims"], labels: Int[Tensor, "same_images"]
+    features: Float[Tensor, "images *dims"], labels: Shaped[Tensor, "same_images"]
 ) -> float:
     """Squared distance between class means over squared distance within a class.
 
@@ -296,7 +296,7 @@ class ClassDistanceRatio:
 
     @arrays
     def update(
-        self, features: Float[Tensor, "images width"], labels: Int[Tensor, "same_images"]
+        self, features: Float[Tensor, "images width"], labels: Shaped[Tensor, "same_images"]
     ) -> None:
         """Add one batch with its labels, which count from 0."""
         work = features.detach().to(torch.float64)
