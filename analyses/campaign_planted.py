@@ -108,8 +108,27 @@ def section(results: Results) -> str:
             "`results/figures/planted.png`). The place is chosen on 200 validation pictures. "
             "Wilson's intervals over cases, which are too narrow where cases share a network.",
             "\n".join(said),
+            _cost(cases),
         ]
     )
+
+
+NOTICED = 5.0
+"""Points that the largest tensor must cost the probe for a prompt to have something to undo."""
+
+
+def _cost(cases: pd.DataFrame) -> str:
+    """What the flaw costs a probe that is trained behind it, and what follows for the control."""
+    probes = cases.groupby("planted_size")["linear_probe"].mean()
+    sizes = ", ".join(f"{value:.1f} % at size {size:g}" for size, value in probes.items())
+    said = f"The linear probe, trained on the flawed network, reads {sizes}."
+    if probes.iloc[0] - probes.iloc[-1] < NOTICED:
+        said += (
+            " So the tensor costs hardly anything, since the head is trained behind it: there is "
+            "little to undo, and this is no test of the sweep's power. A positive control must "
+            "plant what hurts, such as a tensor that was trained to."
+        )
+    return said
 
 
 def main() -> None:

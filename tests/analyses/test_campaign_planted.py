@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from analyses.campaign_planted import planted, planted_judged
+from analyses.campaign_planted import _cost, planted, planted_judged
 from aptheory.findings.pictures import wilson
 
 
@@ -42,3 +42,11 @@ def test_the_share_is_counted_by_size_with_wilsons_interval():
     assert (small["low"], small["high"]) == wilson(0.5, 2)
     assert small["chance"] == 0.25
     assert said.loc["planted place found, size 1", "within_one"] == 1
+
+
+def test_a_flaw_that_costs_nothing_is_no_control():
+    cases = planted(journal({0.5: 7, 1.0: 2}))
+    assert "no test of the sweep's power" in _cost(cases)
+    hurt = cases.assign(linear_probe=[40.0, 30.0])
+    assert "reads 40.0 % at size 0.5, 30.0 % at size 1." in _cost(hurt)
+    assert "no test" not in _cost(hurt)

@@ -100,6 +100,7 @@ def test_a_distilled_model_ends_in_both_tokens():
     assert net.num_features == 2 * 48
 
 
+@pytest.mark.slow
 def test_two_branches_side_by_side_are_refused_by_name():
     module = timm.create_model("crossvit_tiny_240")
     with pytest.raises(ap.InputError, match="crossvit.*side by side"):

@@ -189,6 +189,7 @@ def test_what_is_no_method_is_said_in_a_sentence(text):
         parse(text)
 
 
+@pytest.mark.slow
 def test_a_file_in_the_folder_of_methods_is_found(tmp_path):
     """Dropped beside the others: no list has to know it."""
     import shutil
