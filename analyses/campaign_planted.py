@@ -122,11 +122,13 @@ def _cost(cases: pd.DataFrame) -> str:
     probes = cases.groupby("planted_size")["linear_probe"].mean()
     sizes = ", ".join(f"{value:.1f} % at size {size:g}" for size, value in probes.items())
     said = f"The linear probe, trained on the flawed network, reads {sizes}."
-    if probes.iloc[0] - probes.iloc[-1] < NOTICED:
+    lost = probes.iloc[0] - probes.iloc[-1]
+    if lost < NOTICED:
         said += (
-            " So the tensor costs hardly anything, since the head is trained behind it: there is "
-            "little to undo, and this is no test of the sweep's power. A positive control must "
-            "plant what hurts, such as a tensor that was trained to."
+            f" From the smallest tensor to the largest it loses {lost:.1f} points, since the head "
+            "is trained behind the flaw: there is little to undo, and this is no test of the "
+            "sweep's power. A positive control must plant what hurts, such as a tensor that was "
+            "trained to."
         )
     return said
 
