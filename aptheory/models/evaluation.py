@@ -127,7 +127,7 @@ class Evaluation:
         for row in self.scores.to_dict("records"):
             interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
             if np.isnan(row["low"]):
-                interval = "(interval unknown: no spread over these pictures)"
+                interval = "(interval unknown: resampled, they have no spread or lack a class)"
             lines.append(f"  {row['measure']}: {row['value']:.3f} {interval}")
         return "\n".join(lines)
 
