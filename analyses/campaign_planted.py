@@ -24,7 +24,8 @@ CASE = ["network", "kind", "task", "seed", "planted_at", "planted_size"]
 def planted(journal: pd.DataFrame) -> pd.DataFrame:
     """A row a case: the place that validation pictures choose, and what prompts gain there.
 
-    ``off`` is the distance in swept places between the chosen place and the planted one, ``gain``
+    ``moving`` counts prompts, one a place, whose validation loss was not flat at the end. ``off``
+    is the distance in swept places between the chosen place and the planted one, ``gain``
     and ``gain_planted`` points over the linear probe of the flawed network at the chosen and at the
     planted place, ``next_best`` the same at the best other place by test accuracy.
     """
@@ -50,6 +51,7 @@ def planted(journal: pd.DataFrame) -> pd.DataFrame:
                 "gain": gains[best["layer"]],
                 "gain_planted": gains[at],
                 "next_best": gains.drop(at).max(),
+                "moving": int(prompts["converged"].ne(True).sum()),
             }
         )
     return pd.DataFrame(found)
@@ -120,8 +122,12 @@ NOTICED = 5.0
 def _cost(cases: pd.DataFrame) -> str:
     """What the flaw costs a probe that is trained behind it, and what follows for the control."""
     probes = cases.groupby("planted_size")["linear_probe"].mean()
+    moving, runs = int(cases["moving"].sum()), int(cases["places"].sum())
     sizes = ", ".join(f"{value:.1f} % at size {size:g}" for size, value in probes.items())
-    said = f"The linear probe, trained on the flawed network, reads {sizes}."
+    said = (
+        f"{moving} of the {runs} prompts were still moving at the end. The linear probe, trained "
+        f"on the flawed network, reads {sizes}."
+    )
     lost = probes.iloc[0] - probes.iloc[-1]
     if lost < NOTICED:
         said += (

@@ -297,7 +297,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("words", nargs="*", help="names that hold one of these; all without any")
     parser.add_argument("--quick", action="store_true", help="a dozen shapes")
-    parser.add_argument("--rows", type=Path, default=Path("runs/networks.json"))
+    parser.add_argument("--rows", type=Path, default=HERE / "networks.json")
     parser.add_argument("--seconds", type=int, default=SECONDS, help="for one network")
     settings = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -312,7 +312,9 @@ def main() -> None:
         known = {row["network"]: row for row in json.loads(settings.rows.read_text())}
     for name in names:
         if name not in known:
-            known[name] = {**run(name, settings.seconds), "code": code_state()}
+            found = run(name, settings.seconds)
+            found = {k: _told(v) if isinstance(v, str) else v for k, v in found.items()}
+            known[name] = {**found, "code": code_state()}
         row = known[name]
         reasons = [f"{s}: {row[s]}" for s in STEPS if row.get(s, "ok") != "ok"]
         line = f"{verdict(row):8} {name:48} {row.get('places', '')} {'; '.join(reasons)}"

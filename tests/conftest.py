@@ -17,6 +17,28 @@ def assets() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="module")
+def task():
+    """The task of `tests.quarters`, which is imported here: the type checker comes before it."""
+    from tests.quarters import small_task
+
+    return small_task()
+
+
+@pytest.fixture(scope="module")
+def vit():
+    from tests.quarters import small_vit
+
+    return small_vit()
+
+
+@pytest.fixture(scope="module")
+def cnn():
+    from tests.quarters import small_cnn
+
+    return small_cnn()
+
+
 def pytest_sessionstart() -> None:
     """Split a packaged network once for all tests, which are given copies: loading it again and
     again would take a third of their time."""

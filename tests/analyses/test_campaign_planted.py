@@ -12,6 +12,7 @@ def journal(best: dict[float, int], at: int = 2) -> pd.DataFrame:
     rows = []
     for size, place in best.items():
         about = {"question": "planted", "network": "a", "kind": "cnn", "task": "t", "seed": 0}
+        about["converged"] = None
         about |= {"planted_at": at, "planted_size": size, "places": 9, "read": 8, "val_loss": 1.0}
         probe = {"method": "linear_probe", "layer": 8, "lr": 0.01, "val_accuracy": 0.5}
         rows.append({**about, **probe, "test_accuracy": 0.4})

@@ -14,7 +14,7 @@ from aptheory.cli import app
 from aptheory.findings.layer_map import layer_map
 from aptheory.findings.pictures import two_source_interval
 from aptheory.methods import ActivationPrompt, LayerProbe, LinearProbe
-from tests.quarters import RECIPE, small_cnn, small_task, small_vit
+from tests.quarters import RECIPE, small_cnn, small_vit
 
 SEEDS = (0, 1)
 
@@ -23,11 +23,6 @@ SEEDS = (0, 1)
 def closed_figures():
     yield
     plt.close("all")
-
-
-@pytest.fixture(scope="module")
-def task():
-    return small_task()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import aptheory as ap
 from aptheory.errors import InputError
 from aptheory.findings.norm_and_prompt import compare_norm
 from aptheory.findings.prompt_parts import next_norm, read_as_prompt, take_apart
-from tests.quarters import RECIPE, small_task, small_vit
+from tests.quarters import RECIPE, small_vit
 
 
 class NormFirst(nn.Module):
@@ -38,11 +38,6 @@ def net():
         block[0].running_mean.normal_()
         block[0].weight.data.normal_()
     return ap.load(module, input_shape=(3, 16, 16), name="norm_first")
-
-
-@pytest.fixture(scope="module")
-def task():
-    return small_task()
 
 
 def prompted(net, shape, *, layer=0):

@@ -9,17 +9,7 @@ from torch import nn
 import aptheory as ap
 from aptheory.methods import parse
 from aptheory.training.fit import Run, fit_many
-from tests.quarters import RECIPE, small_cnn, small_task, small_vit
-
-
-@pytest.fixture(scope="module")
-def vit():
-    return small_vit()
-
-
-@pytest.fixture(scope="module")
-def cnn():
-    return small_cnn()
+from tests.quarters import RECIPE, small_task
 
 
 @pytest.mark.parametrize("text", ["ap:layer=1,std=0.5", "vpt:tokens=2,deep=true", "vapt"])
