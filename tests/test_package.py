@@ -1,9 +1,13 @@
 """The wheel: it builds, holds what the package needs, and works where only it is installed."""
 
+import ast
+import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -17,6 +21,42 @@ INSIDE = (
     "aptheory/zoo/aptheory_vit_mini.safetensors",
     "aptheory/zoo/aptheory_resnet_mini.safetensors",
 )
+
+
+OURS = {"aptheory", "analyses", "figures", "tests", "benchmarks", "weights", "measuring"}
+
+
+def imported(folder: str) -> dict[str, Path]:
+    """The packages of others that the files of a folder import, each with one file that does."""
+    packages = {}
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            packages |= {name.split(".")[0]: path.relative_to(ROOT) for name in names}
+    return {k: v for k, v in packages.items() if k not in sys.stdlib_module_names | OURS}
+
+
+def normal(name: str) -> str:
+    """A distribution's name as PyPI compares it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", name).group()).lower()
+
+
+@pytest.mark.parametrize("folder", ["aptheory", "analyses", "figures", "tests", "benchmarks"])
+def test_every_import_is_a_declared_dependency(folder):
+    """What comes along with another package today need not come along tomorrow."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    declared = {normal(each) for group in [project["dependencies"], *extras] for each in group}
+    declared |= {"mlflow"}  # the package of mlflow-skinny, where that is not installed
+    distributions = importlib.metadata.packages_distributions()
+    undeclared = {
+        package: path
+        for package, path in imported(folder).items()
+        if not {normal(each) for each in distributions.get(package, [package])} & declared
+    }
+    assert not undeclared
 
 
 @pytest.fixture(scope="module")

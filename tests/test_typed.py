@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from jaxtyping import TypeCheckError
 
 import aptheory as ap
+from aptheory.metrics.rank import singular_values
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -85,3 +88,18 @@ def test_no_module_hides_behind_a_function_of_its_name(file):
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
             bound.add(node.name)
     assert not bound & {module.name for module in pkgutil.iter_modules([str(file.parent)])}
+
+
+def test_the_shapes_of_every_module_with_arrays_are_checked_at_run_time(pytestconfig):
+    checked = pytestconfig.getini("addopts")
+    (packages,) = [each for each in checked if each.startswith("--jaxtyping-packages")]
+    rooms = packages.split("=")[1].split(",")[:-1]
+    typed = [path for path in (ROOT / "aptheory").rglob("*.py") if "jaxtyping" in path.read_text()]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in typed]
+    assert names
+    assert [each for each in names if not each.startswith(tuple(rooms))] == []
+
+
+def test_whole_numbers_where_floats_are_asked_are_caught_at_run_time():
+    with pytest.raises(TypeCheckError):
+        singular_values(torch.zeros(3, 2, dtype=torch.int64))

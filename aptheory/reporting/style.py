@@ -8,7 +8,6 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter
@@ -36,7 +35,7 @@ def style() -> Iterator[None]:
         "grid.color": "#E6E6E6",
         "grid.linewidth": 0.6,
         "axes.axisbelow": True,
-        "axes.prop_cycle": cycler(color=list(COLORS.values())),
+        "axes.prop_cycle": plt.cycler(color=list(COLORS.values())),
         "lines.linewidth": 1.4,
         "lines.markersize": 3.5,
         "figure.dpi": 150,
