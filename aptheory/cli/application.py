@@ -2,7 +2,7 @@
 
 Exit codes: 0 all that was asked is done; 1 some runs failed, and the message says how many, why and
 how to try them again, or pictures were passed over, each named; 2 input that cannot be used, in one
-sentence; 130 interrupted.
+sentence; 130 interrupted; 141 whoever read the output left before its end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import typing
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -41,8 +41,15 @@ class Verbs(TyperGroup):
         options: dict[str, Any] = {**extra, "standalone_mode": False}
         if not standalone_mode:
             return super().main(*args, **options)
+        if sys.stderr is None:  # closed by the caller: print would turn to the standard output
+            sys.stderr = _nowhere()
+        if sys.stdout is None:
+            _fail("the standard output is closed, and the answer goes there; open it.")
         try:
             code = super().main(*args, **options)
+            sys.stdout.flush()
+        except OSError as error:
+            _fail_to_write(error)
         except _CLICK_ERROR as error:
             if type(error).__name__ == "NoArgsIsHelpError":
                 error.show()
@@ -67,9 +74,7 @@ class Verbs(TyperGroup):
         except InputError as error:
             _fail(str(error))
         except OSError as error:
-            if error.errno is None:
-                raise
-            _fail(f"{error.filename or 'a file'}: {error.strerror}; check the path and the disk")
+            _fail_to_write(error)
         except KeyboardInterrupt:
             goes_on = ctx.invoked_subcommand in _KEEP
             words = "what is finished is kept, and the same command goes on from there"
@@ -168,6 +173,22 @@ def _parameter(field: Field[Any], hint: Any) -> inspect.Parameter:
 def main() -> None:
     """Run the command line."""
     app()
+
+
+@functools.cache
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w")  # until the process ends
+
+
+def _fail_to_write(error: OSError) -> None:
+    """End with the machine's own reason; what is not the machine's fault goes on as it is."""
+    if error.errno is None:
+        raise error
+    if isinstance(error, BrokenPipeError):  # the reader, `head` perhaps, has what it wanted
+        sys.stdout = _nowhere()  # Python flushes once more at its end
+        sys.exit(141)  # what a program that the signal SIGPIPE ends answers
+    place = error.filename or "a file or the standard output"
+    _fail(f"{place}: {error.strerror}; check the path and the disk.")
 
 
 def _fail(sentence: str) -> None:

@@ -1,0 +1,55 @@
+"""What becomes of a command whose answer cannot be written."""
+
+import errno
+import io
+import sys
+
+import pytest
+
+from aptheory.cli import app
+
+
+class Refusing(io.StringIO):
+    """A stream that raises what the machine would."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def flush(self) -> None:
+        raise OSError(self.number, "as the machine says")
+
+    def write(self, text: str) -> int:
+        raise OSError(self.number, "as the machine says")
+
+
+def ended(*words: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        app(list(words))
+    return end.value.code
+
+
+def test_a_closed_output_is_no_success(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert ended("recipes") == 2
+    assert "standard output is closed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (errno.ENOSPC, 2, "a file or the standard output: as the machine says"),
+        (errno.EPIPE, 141, ""),
+    ],
+)
+def test_an_output_that_takes_nothing_more(number, code, said, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", Refusing(number))
+    assert ended("recipes") == code
+    words = capsys.readouterr().err
+    assert said in words if said else words == ""
+
+
+def test_without_an_error_stream_sentences_do_not_mix_with_the_answer(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    assert ended("nosuchverb") == 2
+    assert capsys.readouterr().out == ""
