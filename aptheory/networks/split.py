@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from aptheory.errors import InputError
 from aptheory.networks import trace as graph
-from aptheory.networks.chain import TooFewLayers, find_chain, reason_of
 from aptheory.networks.classifier import (
     Classifier,
     chosen_classifier,
@@ -30,6 +29,7 @@ from aptheory.networks.classifier import (
 )
 from aptheory.networks.geometry import Axes, Reader, Responses
 from aptheory.networks.layer import Layer
+from aptheory.networks.opening import TooFewLayers, find_chain, reason_of
 from aptheory.networks.outputs import Pick, tensors_of
 from aptheory.networks.overrides import HEADLESS, Overrides
 from aptheory.networks.pieces import Piece, build_piece
