@@ -9,6 +9,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 
 import pandas as pd
@@ -50,22 +51,29 @@ def extend(
     end = time.monotonic() + asked.seconds
     done = _read(path)
     finished = set(zip(done["network"], done["task"], strict=True))
-    for name in CIFAR_FIRST:
-        spec = NETWORKS[name]
-        missing = [task for task in spec.tasks if (name, task) not in finished]
-        net = load_network(name, asked.assets) if missing else None
-        for task in missing:
-            if net is None or time.monotonic() > end:
-                return _read(path)
-            start = time.process_time()
-            rows = compute(net, load_task(task, 0, asked.assets))
-            about = dict(zip(KEYS, (name, spec.kind, task, task in NEAR), strict=True))
-            rows = pd.concat(
-                [pd.DataFrame([about] * len(rows)), rows.reset_index(drop=True)], axis=1
-            )
-            rows.to_csv(path, mode="a", header=not path.is_file(), index=False, float_format="%.5g")
-            print(f"{name}, {task}: {time.process_time() - start:.0f} s", flush=True)
+    for name, task in _in_turn():
+        if (name, task) in finished:
+            continue
+        if time.monotonic() > end:
+            break
+        start = time.process_time()
+        rows = compute(load_network(name, asked.assets), load_task(task, 0, asked.assets))
+        about = dict(zip(KEYS, (name, NETWORKS[name].kind, task, task in NEAR), strict=True))
+        rows = pd.concat([pd.DataFrame([about] * len(rows)), rows.reset_index(drop=True)], axis=1)
+        rows.to_csv(path, mode="a", header=not path.is_file(), index=False, float_format="%.5g")
+        print(f"{name}, {task}: {time.process_time() - start:.0f} s", flush=True)
     return _read(path)
+
+
+def _in_turn() -> list[tuple[str, str]]:
+    """The campaign's pairs, a task of each network after the other: the networks are the units."""
+    tasks = zip_longest(*(NETWORKS[name].tasks for name in CIFAR_FIRST))
+    return [
+        (name, task)
+        for some in tasks
+        for name, task in zip(CIFAR_FIRST, some, strict=True)
+        if task is not None
+    ]
 
 
 def _read(path: Path) -> pd.DataFrame:
