@@ -12,8 +12,9 @@ train two steps. A refusal is an `InputError`, a sentence; anything else that is
 difference of one bit, is wrong.
 
 Each network runs in a process of its own on one thread, with a limit of processor time and of
-memory; the rows are kept in ``--rows`` and go on from there, and the page names those of an earlier
-state of the code.
+memory; the rows are kept in ``--rows`` and go on from there. Networks that were tried with an
+earlier state of the code are tried again after those that were not tried, and what moved since,
+places or verdict, is printed; until then the page names them.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ def check(name: str) -> dict[str, Any]:
     except ap.InputError as error:
         return {**row, "split": str(error)}
     row |= {"places": len(net.layers), "last": net.layers[-1].name, "notes": list(net.notes)}
+    row["layers"] = hashlib.sha256(repr(net.layers).encode()).hexdigest()[:12]
     row["split"] = _bit_for_bit(net)
     row |= _attention(net)
     task = _task(net)
@@ -285,6 +287,15 @@ def write(rows: list[dict[str, Any]], left: list[str], path: Path) -> None:
     path.write_text("\n".join([*head, *table(rows), "", *notes, summary(rows), ""]))
 
 
+def moved(before: dict[str, Any], row: dict[str, Any]) -> str:
+    """What is not as an earlier state of the code had it, or nothing."""
+    told = [f"{k} {before[k]} -> {row.get(k)}" for k in ("places", "last") if k in before]
+    same = all(before[k] == row.get(k) for k in ("places", "last", "layers") if k in before)
+    if before and verdict(before) != verdict(row):
+        return f"  MOVED: {verdict(before)} -> {verdict(row)}"
+    return "" if same else f"  MOVED: {', '.join(told)}"
+
+
 def code_state() -> str:
     """What the code that splits networks is known by: a row of another state may be out of date."""
     digest = hashlib.sha256()
@@ -310,15 +321,16 @@ def main() -> None:
     known: dict[str, dict[str, Any]] = {}
     if whole and settings.rows.is_file():
         known = {row["network"]: row for row in json.loads(settings.rows.read_text())}
-    for name in names:
-        if name not in known:
+    for name in sorted(names, key=lambda name: name in known):
+        before = known.get(name, {})
+        if before.get("code") != code_state():
             found = run(name, settings.seconds)
             found = {k: _told(v) if isinstance(v, str) else v for k, v in found.items()}
             known[name] = {**found, "code": code_state()}
         row = known[name]
         reasons = [f"{s}: {row[s]}" for s in STEPS if row.get(s, "ok") != "ok"]
         line = f"{verdict(row):8} {name:48} {row.get('places', '')} {'; '.join(reasons)}"
-        print(line, flush=True)
+        print(line + moved(before, row), flush=True)
         if whole:
             settings.rows.parent.mkdir(parents=True, exist_ok=True)
             settings.rows.write_text(json.dumps(list(known.values()), indent=1))

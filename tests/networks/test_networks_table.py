@@ -32,3 +32,12 @@ def test_rows_of_an_earlier_state_of_the_code_are_named(tmp_path):
     said = (tmp_path / "page.md").read_text()
     assert "Not tried yet (1): later." in said
     assert "an earlier state of `aptheory/networks` (2): before, unknown." in said
+
+
+def test_what_moved_since_an_earlier_state_is_said():
+    right = {"places": 7, "last": "fc", "layers": "ab", **dict.fromkeys(networks.STEPS, "ok")}
+    assert networks.moved({}, right) == networks.moved(right, right) == ""
+    assert networks.moved({k: v for k, v in right.items() if k != "layers"}, right) == ""
+    assert "places 7 -> 8, last fc -> fc" in networks.moved(right, {**right, "places": 8})
+    assert "MOVED" in networks.moved(right, {**right, "layers": "cd"})
+    assert "right -> wrong" in networks.moved(right, {**right, "vpt": "wrong: KeyError"})
