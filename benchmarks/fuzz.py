@@ -121,6 +121,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 shown[name] += 1
                 print(f"--- {name} {number}: {outcome}\n{about}\n", file=sys.stderr)
         number += 1
+    gc.unfreeze()
     for path in (root, Path(os.environ["APTHEORY_CACHE"])):
         with contextlib.suppress(OSError):
             shutil.rmtree(path)
