@@ -89,16 +89,6 @@ def test_no_module_hides_behind_a_function_of_its_name(file):
     assert not bound & {module.name for module in pkgutil.iter_modules([str(file.parent)])}
 
 
-def test_the_shapes_of_every_module_with_arrays_are_checked_at_run_time(pytestconfig):
-    checked = pytestconfig.getini("addopts")
-    (packages,) = [each for each in checked if each.startswith("--jaxtyping-packages")]
-    rooms = packages.split("=")[1].split(",")[:-1]
-    typed = [path for path in (ROOT / "aptheory").rglob("*.py") if "jaxtyping" in path.read_text()]
-    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in typed]
-    assert names
-    assert [each for each in names if not each.startswith(tuple(rooms))] == []
-
-
 def test_what_is_no_array_is_caught_at_run_time():
     with pytest.raises(TypeCheckError):
         singular_values("x")

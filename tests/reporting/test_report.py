@@ -280,7 +280,7 @@ def test_a_browser_shows_the_page_on_a_phone_and_on_a_desk(width, folder, browse
     assert seen["bar"] > 200
     assert seen["touched"] == ["hidden", "visible"]
     assert seen["outside"] == 0
-    assert "the best place for a prompt lies at 0.57 of its depth" in seen["first"]
+    assert "the place chosen for a prompt lies at 0.57 of its depth" in seen["first"]
 
 
 def test_a_folder_whose_methods_hold_no_prompt_has_a_page(tmp_path):
