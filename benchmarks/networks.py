@@ -326,6 +326,9 @@ def main() -> None:
         if before.get("code") != code_state():
             found = run(name, settings.seconds)
             found = {k: _told(v) if isinstance(v, str) else v for k, v in found.items()}
+            if found["split"].startswith("not finished"):  # no verdict: it stays untried
+                print(f"{'untried':8} {name:48} {found['split']}", flush=True)
+                continue
             known[name] = {**found, "code": code_state()}
         row = known[name]
         reasons = [f"{s}: {row[s]}" for s in STEPS if row.get(s, "ok") != "ok"]
@@ -336,7 +339,7 @@ def main() -> None:
             settings.rows.write_text(json.dumps(list(known.values()), indent=1))
             tried = [known[n] for n in names if n in known]
             write(tried, [n for n in names if n not in known], HERE / "networks.md")
-    print(summary([known[name] for name in names]))
+    print(summary([known[name] for name in names if name in known]))
 
 
 if __name__ == "__main__":

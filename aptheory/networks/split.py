@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -178,6 +179,9 @@ def structural_copy(module: nn.Module) -> nn.Module:
     for part in module.modules():  # weights that hooks make of others, as weight_norm and pruning
         made = [v for v in vars(part).values() if isinstance(v, Tensor) and not v.is_leaf]
         known |= {id(value): value.detach() for value in made}
+        # a module has a dozen dicts of hooks, nearly all empty: most of what a copy would cost
+        empty = [v for v in vars(part).values() if type(v) in (dict, OrderedDict) and not v]
+        known |= {id(value): type(value)() for value in empty}
     return copy.deepcopy(module, known)
 
 

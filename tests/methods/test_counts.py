@@ -7,6 +7,8 @@ import torch
 import aptheory as ap
 from aptheory import methods
 
+pytestmark = pytest.mark.slow  # networks of the papers' size
+
 
 def random_network(name: str, *, size: int | None = None, **settings) -> ap.Network:
     """A large network with constant weights, made without paying for their initialisation."""
@@ -91,7 +93,6 @@ def test_several_runs_count_as_one(vit_base):
     assert stack.count(head=False) == 46_080
 
 
-@pytest.mark.slow
 def test_resnet101_activation_prompts():
     net = random_network("resnet101", num_classes=0)
     names = {layer.name: layer.index for layer in net.layers}
@@ -107,7 +108,6 @@ def test_resnet101_activation_prompts():
     assert count(net, "bitfit") == 105_344 // 2
 
 
-@pytest.mark.slow
 def test_normalisation_of_the_other_large_networks():
     assert count(random_network("resnet50", num_classes=0, size=64), "norm_tuning") == 53_120
     # The number of normalisation parameters does not depend on the image.
@@ -116,7 +116,6 @@ def test_normalisation_of_the_other_large_networks():
     assert count(large, "ap:layer=3,shape=channel") == 1_024
 
 
-@pytest.mark.slow
 def test_vit_large_activation_prompt():
     net = random_network("vit_large_patch16_224", num_classes=0)
     assert count(net, "ap:layer=3") == 201_728

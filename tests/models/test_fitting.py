@@ -15,6 +15,7 @@ def pair():
     return ap.load("aptheory_resnet_mini"), ap.task("digits").subset(train=40, val=20, test=20)
 
 
+@pytest.mark.slow
 def test_both_places_are_those_that_validation_chooses(pair):
     net, task = pair
     options = {"read": "best", "recipe": RECIPE, "seed": 0}

@@ -164,6 +164,7 @@ def test_networks_without_attention_have_none():
     assert attention_layers(small_resnet()) == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["xcit_nano_12_p16_224", "resnest14d", "skresnet18"])
 def test_a_softmax_over_channels_or_branches_is_no_attention(name: str):
     net = ap.load(name, None, input_shape=(3, 64, 64))

@@ -90,7 +90,9 @@ def test_another_number_of_classes_keeps_the_features(name: str) -> None:
         assert other(x).shape == (2, 5)
 
 
-@pytest.mark.parametrize("name", PACKAGED)
+@pytest.mark.parametrize(
+    "name", [n if n in DEFAULTS else pytest.param(n, marks=pytest.mark.slow) for n in PACKAGED]
+)
 def test_packaged_classifier_answers_far_above_chance(name: str) -> None:
     found = evaluate.upstream_accuracy(timm.create_model(name, pretrained=True).eval(), 256)
     assert found["main"] > 10 / upstream.MAIN_CLASSES

@@ -148,6 +148,7 @@ def test_the_plots_are_written_as_vector_and_raster(folder):
     assert not plt.get_fignums()
 
 
+@pytest.mark.slow
 def test_the_same_tables_give_the_same_bytes(folder):
     first = {p.name: p.read_bytes() for p in [report(folder), *(folder / "plots").iterdir()]}
     second = {p.name: p.read_bytes() for p in [report(folder), *(folder / "plots").iterdir()]}

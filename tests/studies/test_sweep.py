@@ -297,6 +297,7 @@ def wait_for(condition, seconds=60.0):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_workers_go_when_their_parent_is_killed(tmp_path):
     process = start(tmp_path, seconds=30)
     wait_for(lambda: len(Store(tmp_path).running()) == 2)

@@ -11,6 +11,7 @@ from aptheory.tasks.embedded_tasks import drawing, shapes, structured
 GENERATED = [name for name in EMBEDDED if name != "digits"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GENERATED)
 def test_sizes_balance_and_seeds(name):
     task = ap.task(name)

@@ -244,6 +244,7 @@ def test_commands_name_no_machinery():
         assert "DATA" in command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(EMBEDDED))
 def test_facts_of_the_embedded_tasks(name):
     task = ap.task(name)
