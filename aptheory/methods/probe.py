@@ -10,7 +10,7 @@ from torch import nn
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
 from aptheory.methods.registry import register
-from aptheory.networks.reading import Reading
+from aptheory.networks.reading import Reading, check_share
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Network
@@ -66,11 +66,7 @@ class LayerProbe(Method):
             raise InputError(
                 f"layer_probe reads at its layer: give layer={self.read!r} instead of read."
             )
-        if self.select is not None and not 0 < self.select <= 1:
-            raise InputError(
-                f"select is the share of features that the head keeps, above 0 and up to 1; got "
-                f"{self.select!r}."
-            )
+        check_share(self.select)
 
     @classmethod
     def default(cls, net: Network) -> LayerProbe:

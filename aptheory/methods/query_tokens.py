@@ -14,14 +14,15 @@ Tu et al., "Visual Query Tuning: Towards Effective Usage of Intermediate Represe
 Parameter and Memory Efficient Transfer Learning", CVPR 2023, arXiv 2212.03220. As we understand it,
 the answers pass the block's residuals and MLP as tokens do, and all T of each block are read. What
 we chose because we do not know it: one query a block unless told otherwise, a start uniform within
-VPT's bound. The group-sparse choice of features is left out.
+VPT's bound, and the choice of features (``select``) made once, before training, by what the
+untrained queries are answered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxtyping import Float
@@ -36,6 +37,7 @@ from aptheory.methods.prompt_tokens import prompt_bound
 from aptheory.methods.registry import register
 from aptheory.methods.samples import sample_axes
 from aptheory.networks.attention import unplaced_attention_layers
+from aptheory.networks.reading import Reading, check_share
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Layer, Network
@@ -126,9 +128,15 @@ class VQT(Method):
     """Visual query tuning: ``tokens`` learned queries a block, whose answers the head reads.
 
     With ``read`` the queries ask the blocks before that place alone.
+
+    Args:
+        tokens: queries a block.
+        select: the share of the head's features, answers and the network's own, that it keeps,
+            chosen as `LayerProbe` chooses; None keeps them all.
     """
 
     tokens: int = 1
+    select: float | None = None
     name: ClassVar[str] = "vqt"
     label: ClassVar[str] = "visual query tokens"
     short: ClassVar[str] = "VQT"
@@ -138,6 +146,16 @@ class VQT(Method):
         super().__post_init__()
         if self.tokens < 1:
             raise InputError(f"tokens must be at least 1, got {self.tokens}.")
+        check_share(self.select)
+
+    def settings(self) -> dict[str, Any]:
+        settings = super().settings()
+        if self.select is None:
+            del settings["select"]
+        return settings
+
+    def reading(self, net: Network) -> Reading:
+        return replace(super().reading(net), select=self.select)
 
     @classmethod
     def default(cls, net: Network) -> VQT:

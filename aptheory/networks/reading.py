@@ -25,6 +25,15 @@ def check_pooling(pooling: str) -> None:
         raise InputError(f"pooling must be one of {', '.join(POOLINGS)}; got {pooling!r}.")
 
 
+def check_share(select: float | None) -> None:
+    """InputError where ``select`` is no share of a head's features."""
+    if select is not None and not 0 < select <= 1:
+        raise InputError(
+            f"select is the share of features that the head keeps, above 0 and up to 1; got "
+            f"{select!r}."
+        )
+
+
 @dataclass(frozen=True)
 class Reading:
     """The places that a head reads, in order, and the pooling of each that is not a vector.

@@ -140,6 +140,25 @@ def test_the_head_starts_as_a_probe_of_what_it_reads():
     assert not torch.equal(heads[0][:, 24:], heads[1][:, 24:])  # each run asks its own
 
 
+def test_a_selecting_head_keeps_the_chosen_answers_and_comes_back(tmp_path):
+    net, task = quarters.small_vit(), quarters.small_task()
+    method = methods.parse("vqt:tokens=2,select=0.1")
+    assert method.settings()["select"] == 0.1
+    assert "select" not in methods.VQT(tokens=2).settings()
+    adapted = method.attach(net, classes=4)
+    before = adapted.head.scale.shape[1]
+    ap.fit(adapted, task, recipe=quarters.RECIPE)
+    kept = adapted.head.scale[0].isfinite()
+    assert len(kept) == before == 24 + 3 * 2 * 24
+    assert 0 < kept.sum() <= round(0.1 * len(kept))
+    assert kept[24:].any()  # answers among them
+    x = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    ap.save(adapted, tmp_path / "one.safetensors")
+    assert torch.equal(ap.attach_saved(net, tmp_path / "one.safetensors")(x), adapted.eval()(x))
+    with pytest.raises(InputError, match="share of features"):
+        methods.VQT(select=0.0)
+
+
 def test_a_step_costs_about_what_is_predicted():
     net = small_vit(embed_dim=48, depth=4)
     adapted = methods.VQT(tokens=4).attach(net, classes=3)
