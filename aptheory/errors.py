@@ -8,11 +8,14 @@ class InputError(ValueError):
     """Input that cannot be used: the message says what is wrong, what was expected and what to do.
 
     The command line prints the message alone and exits with code 2; anything else that escapes
-    is a fault of ours and keeps its traceback. The middle of an endless message is left out.
+    is a fault of ours and keeps its traceback. The middle of an endless message is left out, and
+    a sentence that lacks its full stop gets one.
     """
 
     def __init__(self, message: object = "") -> None:
         text = str(message)
         if len(text) > LONGEST:
             text = f"{text[: LONGEST - 500]} … {text[-490:]}"
+        if text and not text.rstrip("\"')").endswith((".", "?", "!")):
+            text += "."
         super().__init__(text)

@@ -18,7 +18,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Annotated, Any, TextIO
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from aptheory.errors import InputError
 
@@ -75,6 +75,12 @@ class Verbs(TyperGroup):
             _fail(str(error))
         except OSError as error:
             _fail_to_write(error)
+        except (RuntimeError, MemoryError) as error:
+            from aptheory.training.memory import out_of_memory
+
+            if not out_of_memory(error):
+                raise
+            _fail("there is not enough memory for this; give smaller numbers or batches.")
         except KeyboardInterrupt:
             goes_on = ctx.invoked_subcommand in _KEEP
             words = "what is finished is kept, and the same command goes on from there"
@@ -82,6 +88,20 @@ class Verbs(TyperGroup):
             print(f"\ninterrupted; {words}", file=sys.stderr)
             sys.stdout.flush()
             os._exit(130)  # threads of the pool may still hold work: leave at once
+
+
+class Verb(TyperCommand):
+    """A verb; an option that takes one value and is given several is not half obeyed."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for option in given:
+            once = option.param_type_name == "option" and not (option.multiple or option.is_flag)
+            if once and given.count(option) > 1:
+                ctx.fail(
+                    f"{option.opts[0]} is given {given.count(option)} times and takes one value"
+                )
+        return super().parse_args(ctx, args)
 
 
 app = typer.Typer(
@@ -132,7 +152,7 @@ def command_line(
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:
     """Make a function a verb of the command line; its groups of options become options."""
-    app.command()(with_groups(function))
+    app.command(cls=Verb)(with_groups(function))
     return function
 
 

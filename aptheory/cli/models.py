@@ -14,6 +14,7 @@ from aptheory.cli.options import (
     DeviceOptions,
     Network,
     NetworkOptions,
+    Seed,
     Task,
     TaskOptions,
     Tracker,
@@ -110,7 +111,7 @@ def fit(
     read: Annotated[
         str | None, typer.Option(help="place at which the head reads, or best: with the layer")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Seed = 0,
     tracker: Tracker = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="file of the model")] = Path(
         "model.safetensors"

@@ -75,7 +75,9 @@ class NetworkOptions:
 
     def spec(self, name: str) -> dict[str, Any]:
         """The entry of ``Study.networks`` for a name or ``module:function``."""
-        kind = "factory" if ":" in name else "name"
+        from aptheory.networks.sources import has_source
+
+        kind = "factory" if ":" in name and not has_source(name) else "name"
         values = {
             "input_shape": _numbers("--input-shape", self.input_shape, int),
             "mean": _numbers("--mean", self.mean, float),

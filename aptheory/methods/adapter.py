@@ -96,11 +96,6 @@ class Adapter(Method):
     label: ClassVar[str] = "adapter"
     size: ClassVar[str | None] = "bottleneck"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.bottleneck < 1:
-            raise InputError(f"bottleneck must be at least 1, got {self.bottleneck}")
-
     @classmethod
     def default(cls, net: Network) -> Adapter:
         """Bottleneck 64, or a quarter of the width in a network narrower than 256."""

@@ -146,10 +146,9 @@ class VAPT(Method):
         super().__post_init__()
         if self.variant not in ("release", "paper"):
             raise InputError(f"variant must be 'release' or 'paper', got {self.variant!r}")
-        if min(self.tokens, self.hidden, self.kernel) < 1:
+        if min(self.hidden, self.kernel) < 1:
             raise InputError(
-                "tokens, hidden and kernel must be at least 1, got "
-                f"{self.tokens}, {self.hidden} and {self.kernel}"
+                f"hidden and kernel must be at least 1, got {self.hidden} and {self.kernel}."
             )
 
     @classmethod

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 ROLES = ("prompt", "control", "probe", "baseline")
 """What a method is in a comparison: see `Method`."""
 MOST_CLASSES = 2**20
+LARGEST_SIZE = 2**16
+"""Of what makes a method larger or smaller: tokens, a rank, a bottleneck."""
 MOST_NUMBERS = 2**31
 """Of one learned tensor, all runs together; looked at before the memory is taken."""
 
@@ -68,6 +70,11 @@ class Method:
     def __post_init__(self) -> None:
         """What can be refused before a network is known: no pooling, no fraction of a depth."""
         check_pooling(self.pooling)
+        if self.size is not None and not 1 <= getattr(self, self.size) <= LARGEST_SIZE:
+            raise InputError(
+                f"{self.size} must be at least 1 and at most {LARGEST_SIZE}, got "
+                f"{getattr(self, self.size)}."
+            )
         for setting in ("layer", "read"):
             value = getattr(self, setting, None)
             if isinstance(value, list):

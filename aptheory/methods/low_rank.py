@@ -57,8 +57,6 @@ class LoRA(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rank < 1:
-            raise InputError(f"rank must be at least 1, got {self.rank}")
         if isinstance(self.targets, (str, list)):
             names = [self.targets] if isinstance(self.targets, str) else self.targets
             object.__setattr__(self, "targets", tuple(names))

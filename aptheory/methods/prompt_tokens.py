@@ -179,11 +179,6 @@ class VPT(Method):
     short: ClassVar[str] = "VPT"
     size: ClassVar[str | None] = "tokens"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.tokens < 1:
-            raise InputError(f"tokens must be at least 1, got {self.tokens}")
-
     @classmethod
     def default(cls, net: Network) -> VPT:
         """Ten prompts, once it is known that the blocks take more tokens than their own."""

@@ -144,8 +144,6 @@ class VQT(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.tokens < 1:
-            raise InputError(f"tokens must be at least 1, got {self.tokens}.")
         check_share(self.select)
 
     def settings(self) -> dict[str, Any]:

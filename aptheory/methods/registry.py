@@ -176,6 +176,10 @@ def settings_of(text: str) -> dict[str, Any]:
         key, equals, value = item.partition("=")
         if not equals:
             raise InputError(f"{item!r} in {shown(text)} is not setting=value.")
+        if key.strip() in settings:
+            raise InputError(
+                f"{shown(text)} sets {key.strip()!r} twice; several values are joined by +."
+            )
         values = [_value(part) for part in value.split("+")]
         settings[key.strip()] = values[0] if len(values) == 1 else values
     return settings

@@ -104,6 +104,10 @@ def attach_saved(net: Network, path: str | Path, *, imports: bool = False) -> Ad
             f"{path} holds other tensors than {method.name} learns on {net.name}, {odd[0]} among "
             "them: save the adapted network again"
         )
+    whole = [name for name, value in tensors.items() if not value.is_floating_point()]
+    if whole:
+        kind = tensors[whole[0]].dtype
+        raise InputError(f"{path} holds {whole[0]} as {kind}, and not as floats: save it again.")
     broken = [name for name, value in tensors.items() if not _readable(name, value)]
     if broken:
         raise InputError(f"{path} holds values that are not finite, in {broken[0]}: train it again")
@@ -117,4 +121,4 @@ def _readable(name: str, value: Tensor) -> bool:
     """Finite; a head divides features that it does not read by infinity."""
     if name == "head.scale":
         value = value[~value.isposinf()]
-    return bool(value.isfinite().all())
+    return bool(value.float().isfinite().all())  # float8 knows no isfinite

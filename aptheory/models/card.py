@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -12,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.preprocessing import Transform
+from aptheory.studies import entries
+from aptheory.tasks.base import SPLITS
 from aptheory.tasks.pictures import Scale
 from aptheory.tasks.readers.files import scale_of
 from aptheory.tasks.resizing import transform_of
@@ -64,8 +68,13 @@ class Card:
         """
         values = dict(self.transform)
         try:
+            check, expected = entries.NETWORK["input_shape"]
+            if not check(values["input_shape"]):
+                raise ValueError(f"input_shape is {shown(values['input_shape'])}, not {expected}")
             _, height, width = values.pop("input_shape")
             mean, std = (tuple(map(float, values.pop(name))) for name in ("mean", "std"))
+            if not all(map(math.isfinite, (*mean, *std))) or min(std, default=0) <= 0:
+                raise ValueError(f"mean is {shown(mean)} and std {shown(std)}")
             return Transform(size=(int(height), int(width)), mean=mean, std=std, **values)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"the model's file has no usable transform ({error}).") from None
@@ -81,7 +90,10 @@ class Card:
             return None
         try:
             low, high, whole = self.task["deep"]
-            return Scale(float(low), float(high), bool(whole))
+            scale = Scale(float(low), float(high), bool(whole))
+            if not -(2**63) < scale.low < scale.high < 2**63:
+                raise ValueError(f"it is {shown(self.task['deep'])}")
+            return scale
         except (ValueError, TypeError) as error:
             raise InputError(
                 f"the range of its deep pictures is damaged ({error}): fit again."
@@ -117,6 +129,8 @@ class Card:
             )
         try:
             return cls._from_values(json.loads(text))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise InputError(f"{path} does not say what it holds ({error}): fit again.") from None
 
@@ -132,8 +146,17 @@ class Card:
                 raise TypeError(f"{name} is {value!r}")
         names = values["classes"]
         if not names or not all(isinstance(name, str) for name in names):
-            raise TypeError(f"classes are {names!r}")
-        return cls(**{**values, "classes": tuple(names)})
+            raise TypeError(f"classes are {shown(names)}")
+        if len(set(names)) != len(names):
+            raise ValueError("two of its classes have one name")
+        for word in ("scores", "task"):
+            for key, value in values.get(word, {}).items():
+                fraction = key.endswith("_accuracy") or key in SPLITS
+                if fraction and not _plausible(value, 1 if word == "scores" else math.inf):
+                    raise ValueError(f"its {key} is {shown(value)}")
+        card = cls(**{**values, "classes": tuple(names)})
+        _ = card.preprocessing, card.scale  # which raise where they make no sense
+        return card
 
     def record(self, curve: Sequence[Mapping[str, float]] = ()) -> dict[str, Any]:
         """The plain values of a finished run, as a tracker takes them (`studies.trackers`)."""
@@ -168,6 +191,11 @@ class Card:
                 f"{on}; accuracy: {', '.join(scores) or 'not known'}",
             ]
         )
+
+
+def _plausible(value: Any, most: float) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 <= value <= most and math.isfinite(value)
 
 
 def _share(accuracy: float, images: int | None) -> str:

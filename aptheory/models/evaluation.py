@@ -6,6 +6,7 @@ those of one class are Wilson's for a share.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from aptheory.metrics.intervals import bootstrap
 from aptheory.models.card import preprocessing_of
 from aptheory.preprocessing import Size
 from aptheory.tasks.ahead import ahead_of
+from aptheory.tasks.readers.files import scale_of, with_scale
 from aptheory.tasks.resizing import view
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ Labels = Int64[np.ndarray, " images"]
 Shares = Float[np.ndarray, "images classes"]
 Score = Callable[[Labels, Shares], float]
 _BINS = 15
+_log = logging.getLogger("aptheory")
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,10 @@ def evaluate(
             f"{', '.join(model.classes)}."
         )
     images: Any = getattr(task, split)
+    trained, own = model.card.scale, scale_of(images)
+    if trained is not None and own not in (None, trained):
+        _log.info("deep pictures: %s, as in training (their own range is not used)", trained.text)
+        images = with_scale(images, trained)
     size = _asked_for(model, task, images)
     number = np.array([model.classes.index(name) for name in task.classes])
     parts = [range(i, min(i + batch_size, len(images))) for i in range(0, len(images), batch_size)]

@@ -30,6 +30,7 @@ from aptheory.models.card import Card
 from aptheory.models.pictures import Picture, pictures
 from aptheory.networks.loading import load
 from aptheory.networks.network import Network
+from aptheory.studies import entries
 from aptheory.studies.sources import load_network
 from aptheory.tasks.ahead import ahead_of
 from aptheory.tasks.readers.files import decode_image
@@ -93,14 +94,9 @@ class Model:
         return self.network.normalize(image[None].to(self.device))[0]
 
     def _decode(self, picture: Picture) -> UInt8[np.ndarray, "height width 3"]:
-        try:
-            data = picture.read()
-        except OSError as error:
-            raise InputError(f"{picture.name} cannot be read ({error.strerror}).") from error
         scale = self.card.scale
-        return decode_image(
-            data, picture.name, self.preprocessing, scale=(lambda: scale) if scale else None
-        )
+        how = (lambda: scale) if scale else None
+        return decode_image(picture.read(), picture.name, self.preprocessing, scale=how)
 
     # ---------------------------------------------------------------------------- prediction
 
@@ -260,9 +256,11 @@ def _trust(spec: Mapping[str, Any], path: str | Path) -> None:
             "command line --network module:function)."
         )
     name = spec.get("factory") or spec.get("name")
-    options = spec.get("options") or {}
-    unsafe = [o for o in options if o in _UNSAFE_OPTIONS or str(o).startswith("pretrained")]
-    if "factory" in spec or not isinstance(name, str) or ":" in name or unsafe:
+    code = "factory" in spec or not isinstance(name, str) or ":" in name
+    if not code:
+        options = entries.source(spec, "network", entries.NETWORK).get("options", {})
+        code = any(o in _UNSAFE_OPTIONS or o.startswith("pretrained") for o in options)
+    if code:
         raise InputError(
             f"{path} was trained on {name}, which is made by code; a model's file runs none: if "
             f"you trust it, give network={name!r} (on the command line --network {name})."

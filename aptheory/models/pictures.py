@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,9 +64,9 @@ def _files(path: Path) -> Iterator[Picture]:
         if not keys:
             raise InputError(f"{path} holds no picture; expected files such as *.jpg below it.")
         for key in keys:
-            yield Picture(str(path / key), (path / key).read_bytes)
+            yield Picture(str(path / key), partial(store.read, key))
     elif path.exists():
-        yield Picture(str(path), path.read_bytes)
+        yield Picture(str(path), partial(FolderStore(path.parent).read, path.name))
     else:
         raise InputError(f"{path} does not exist; give pictures or folders of pictures.")
 

@@ -49,7 +49,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not os.path.isfile(path):  # also of a name that no file can have
-        raise InputError(f"there is no weights file {path}: give a safetensors or state-dict file")
+        there = os.path.lexists(path)
+        reason = f"{path} is no file" if there else f"there is no weights file {path}"
+        raise InputError(f"{reason}: give a safetensors or state-dict file.")
     try:
         content = _READERS[_kind(path)](path)
     except Exception as error:  # each library raises many kinds on a damaged file

@@ -91,6 +91,12 @@ def build(
     return _timm(name, weights == "pretrained", input_shape, dict(kwargs))
 
 
+def has_source(name: str) -> bool:
+    """Whether a name begins with one of the sources of networks, such as "torchvision:"."""
+    source, colon, _ = name.partition(":")
+    return bool(colon) and source in (*SOURCES, *TIMMS)
+
+
 def list_networks(pattern: str | None = None) -> pd.DataFrame:
     """Every network that `load` takes by name and that is installed here.
 

@@ -244,8 +244,24 @@ def _describe(
             zip(cuts.places, shapes, axes_of, strict=True)
         )
     ]
+    _check_used(layers[1:], overrides)
     notes = _notes(layers, cuts.classifier, overrides, reader.unknown)
     return Split(layers, cuts.pieces(), cuts.block_layers, Pick(overrides.output), notes)
+
+
+def _check_used(layers: list[Layer], overrides: Overrides) -> None:
+    """Raises SplitError where what the user says of tokens or axes holds at no place."""
+    prefix, layout = overrides.prefix, overrides.layout
+    ends = {(layer.prefix, layer.suffix) for layer in layers if layer.layout == "tokens"}
+    if prefix is not None and (max(prefix, 0), max(-prefix, 0)) not in ends:
+        has = f"there are {sorted(front - back for front, back in ends)}" if ends else "no tokens"
+        raise SplitError(f"prefix={prefix} fits none of its places ({has}); leave it out")
+    layouts = sorted({layer.layout for layer in layers})
+    if layout is not None and layout not in layouts:
+        raise SplitError(
+            f"layout={layout!r} fits none of its places (they are {', '.join(layouts)}); leave it "
+            "out"
+        )
 
 
 def _layer(index: int, name: str, shape: tuple[int, ...], reading: Axes) -> Layer:

@@ -14,12 +14,11 @@ from typing import Any
 
 from aptheory.checked import shown
 from aptheory.errors import InputError
+from aptheory.training.recipe import LARGEST_SEED
 
 SEARCHED = ("lr", "weight_decay")
 MOST_SEEDS = 10_000
 MOST_ENTRIES = 4096
-LARGEST_SEED = 2**62
-"""Seeds are drawn from with 64 bits and counted up from."""
 
 Check = tuple[Callable[[Any], bool], str]
 

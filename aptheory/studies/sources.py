@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aptheory.checked import importable, imported
 from aptheory.errors import InputError
+from aptheory.studies import entries
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Network
@@ -19,6 +20,9 @@ def load_network(spec: Any, *, beside: Sequence[str | Path] = ()) -> Network:
     """The network that an entry of ``Study.networks`` describes, in evaluation mode.
 
     ``beside`` are folders in which the module of a ``factory`` may lie.
+
+    Raises:
+        InputError: an entry that says what no network has, or what `load` refuses.
     """
     import torch
 
@@ -27,7 +31,7 @@ def load_network(spec: Any, *, beside: Sequence[str | Path] = ()) -> Network:
 
     if isinstance(spec, Network):
         return spec
-    values = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
+    values = entries.source(spec, "network", entries.NETWORK)
     source = _located(values)
     options = dict(values.pop("options", {}))
     label = values.pop("label", None)

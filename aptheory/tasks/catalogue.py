@@ -35,7 +35,14 @@ OPTIONS = {
     "csv": ("path", "label", "split", "group", "root"),
     "parquet": ("path", "label", "split", "group", "root"),
     "webdataset": ("image", "group"),
+    "npz": ("group",),
     "hf": ("config", "image", "label", "group", "streaming", "limit"),
+}
+#: Why a layout has no groups.
+NO_GROUPS = {
+    "vtab": "cuts nothing, for its lists are the splits",
+    "tfds": "cuts its examples as its builder's published splits say",
+    "torchvision": "gives a picture and a class of each sample, and nothing to group them by",
 }
 #: Files that a plain path may name, by suffix.
 SUFFIXES = {".zip": "zip", ".npz": "npz", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -189,6 +196,11 @@ def _is_array_row(value: list[Any]) -> bool:
 def _named(name: str, seed: int, root: str | Path | None, group: Any) -> Task:
     from aptheory.tasks.registry import REGISTRY
 
+    entry = next((e for e in REGISTRY.values() if name in (e.name, *e.aliases)), None)
+    if group is not None and (name in EMBEDDED or entry is not None):
+        raise InputError(
+            f"task {name!r} comes with its splits and is not cut by groups; leave the group out."
+        )
     if name in EMBEDDED:
         return _generated(name, seed)
     scheme, colon, place = name.partition(":")
@@ -196,7 +208,6 @@ def _named(name: str, seed: int, root: str | Path | None, group: Any) -> Task:
         if not place:
             raise InputError(f"{name!r} names nothing; expected {scheme}:PLACE.")
         return _read(scheme, place, seed, root, group)
-    entry = next((e for e in REGISTRY.values() if name in (e.name, *e.aliases)), None)
     if entry is not None:
         from aptheory.tasks.present import open_entry
 
@@ -237,6 +248,8 @@ def _read(scheme: str, place: str, seed: int, root: str | Path | None, group: An
         options = {"root": root}
     if group is not None:
         options |= _grouped(scheme, reader, group)
+    if scheme == "npz" and "group" in options:  # whose own ``group`` is the suite of a task
+        options["group_array"] = options.pop("group")
     source = place if scheme in NOT_PATHS else Path(place).expanduser()
     return _guarded(f"{scheme}:{place}", lambda: reader(source, seed=seed, **options))
 
@@ -248,10 +261,14 @@ def _grouped(scheme: str, reader: Callable[..., Task], group: Any) -> dict[str, 
         return {"together": group}
     if isinstance(group, str) and "group" in OPTIONS.get(scheme, ()):
         return {"group": group}
-    kind = "a function of a path" if "together" in parameters else "a column"
-    if "together" not in parameters and "group" not in OPTIONS.get(scheme, ()):
-        raise InputError(f"{scheme}: keeps no groups; make a csv: of it with a column for them.")
-    raise InputError(f"{scheme}: takes {kind} as group; got {group!r}.")
+    if scheme in NO_GROUPS:
+        raise InputError(f"{scheme}: {NO_GROUPS[scheme]}; leave the group out.")
+    if "together" in parameters:
+        raise InputError(
+            f"{scheme}: names no column, so group must be a function of a path (in Python), not "
+            f"{group!r}; or list the pictures in a csv:FILE with a column for them."
+        )
+    raise InputError(f"{scheme}: takes the name of a column as group; got {group!r}.")
 
 
 def _guarded(where: str, read: Callable[[], Any]) -> Any:

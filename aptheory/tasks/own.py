@@ -36,15 +36,17 @@ class Unlabelled(Steady):
 class Own(Steady):
     """A foreign split, made to give bytes of the size asked for.
 
-    Bytes pass as they are. Floats are taken as 0 to 1, or as 0 to 255, by what the first images
-    hold; anything else is refused. A split that gives another image when it is asked again is
-    ``random``: it is read anew each time, and nothing of it is kept.
+    Bytes pass as they are. Floats are taken as 0 to 1, or as 0 to 255, by what a few images of the
+    whole set hold; where some of those differ it is refused, as is anything else. A split that
+    gives another image when it is asked again is ``random``: it is read anew each time, and nothing
+    of it is kept.
     """
 
     def __init__(self, split: Split, labels: np.ndarray, where: str) -> None:
         self.split = split
         self.labels = labels
         self.where = where
+        self._warned = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -89,8 +91,11 @@ class Own(Steady):
                 "floats from 0 to 1, not normalised: the network does that."
             )
         top = 1.0 if high <= 1 else 255.0
-        if top == 255:
-            self._refuse_small(images)
+        if top == 255 and int(_small(images).sum()) > len(images) // 8:
+            raise InputError(
+                f"{self.where}: some images are floats from 0 to 1 and others from 0 to 255; give "
+                "all of them in one range."
+            )
         _log.info("%s: floats from 0 to %g are brought to bytes", self.where, top)
         return top
 
@@ -121,16 +126,18 @@ class Own(Steady):
                 f"({float(values.min()):g} to {float(values.max()):g}); give bytes, or floats "
                 "from 0 to 1, not normalised: the network does that."
             )
-        if self.top == 255:
-            self._refuse_small(values)
+        if self.top == 255 and not self._warned and bool(_small(values).any()):
+            self._warned = True
+            _log.warning(
+                "%s: images without a value above 1 are read as nearly black, as the others run "
+                "from 0 to 255",
+                self.where,
+            )
         return (values * (255 / self.top)).round().to(torch.uint8)
 
-    def _refuse_small(self, images: Tensor) -> None:
-        """`InputError` for an image from 0 to 1 among those from 0 to 255, as it would be black."""
-        values = images.flatten(1)
-        tops = values.amax(1)
-        if bool(((tops > 0) & (tops <= 1) & (values % 1 != 0).any(1)).any()):
-            raise InputError(
-                f"{self.where}: some images are floats from 0 to 1 and others from 0 to 255; give "
-                "all of them in one range."
-            )
+
+def _small(images: Tensor) -> Tensor:
+    """Which images seem to be floats from 0 to 1."""
+    values = images.flatten(1)
+    tops = values.amax(1)
+    return (tops > 0) & (tops <= 1) & (values % 1 != 0).any(1)

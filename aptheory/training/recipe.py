@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.training.judging import JUDGES
 from aptheory.training.losses import BALANCES
@@ -30,6 +31,8 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "mix": MIXES,
     "redraw": (False, True),
 }
+LARGEST_SEED = 2**62
+"""Seeds are drawn from with 64 bits and counted up from."""
 _LATER = ("judge", "redraw", "balance", "mix")
 """Settings that came after runs had been recorded; at their default they stand in no identity, so
 that the keys of those runs stay what they were."""
@@ -272,8 +275,11 @@ class Run:
     weight_decay: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
-            raise InputError(f"A run's seed must be a whole number >= 0; got {self.seed!r}.")
+        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
+        if not (whole and 0 <= self.seed <= LARGEST_SEED):
+            raise InputError(
+                f"A run's seed must be a whole number from 0 to 2**62; got {shown(self.seed)}."
+            )
         for name in ("lr", "weight_decay"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):

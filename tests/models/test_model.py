@@ -2,6 +2,8 @@
 
 import io
 import json
+import math
+import os
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from safetensors.torch import save_file
 
 import aptheory as ap
 from aptheory.models.card import Card
+from aptheory.models.evaluation import evaluate
 from tests.quarters import RECIPE, small_cnn, small_task
 
 
@@ -77,6 +80,25 @@ def test_deep_pictures_are_brought_to_bytes_as_in_training(net, tmp_path):
     for key, shares in zip(task.test.keys, expected, strict=True):
         row = model.predict(tmp_path / "set" / key).iloc[0]
         assert row["probability"] == pytest.approx(shares.max(), abs=1e-6)
+
+
+def test_deep_pictures_are_evaluated_as_in_training(net, tmp_path):
+    """The dark half of a set is not stretched to the range that it has by itself."""
+    rng = np.random.default_rng(0)
+    for name, top in (("set", 4095), ("dark", 900)):
+        for number in range(24):
+            place = tmp_path / name / "ab"[number % 2] / f"{number}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            values = rng.integers(0, top, (16, 16))
+            values.flat[0] = top
+            Image.fromarray(values.astype(np.uint16)).save(place)
+    model = ap.fit_model(net, ap.task(tmp_path / "set"), method="linear_probe", recipe=RECIPE)
+    dark = ap.task(tmp_path / "dark").subset(test=4)
+    found = evaluate(model, dark)
+    asked = model.predict([name.replace(": ", "/") for name in found.names])
+    assert found.shares.max(1) == pytest.approx(asked["probability"].to_numpy(), abs=1e-6)
+    own = model.probabilities(dark.test.images(range(4), model.preprocessing))
+    assert np.abs(own - found.shares).max() > 1e-3
 
 
 def test_the_batch_size_changes_nothing(model, pixels):
@@ -221,14 +243,58 @@ def test_a_file_never_runs_code(file, tmp_path, network, monkeypatch):
         {"classes": []},
         {"classes": [1, 2, 3, 4]},
         {"classes": "abcd"},
+        {"classes": lambda card: ["a"] * len(card["classes"])},
         {"digest": 3},
         {"method": None},
         {"network": []},
+        {"scores": {"test_accuracy": "good"}},
+        {"scores": {"test_accuracy": math.nan}},
+        {"scores": {"val_accuracy": 1e9}},
+        {"task": {"test": -5}},
+        {"task": {"deep": [0, 0, True]}},
+        {"task": {"deep": [math.nan, 1, True]}},
+        {"task": {"deep": [1e308, -1e308, True]}},
+        {"task": {"deep": 5}},
+        {"transform": lambda card: card["transform"] | {"input_shape": [3, 10**9, 10**9]}},
+        {"transform": lambda card: card["transform"] | {"input_shape": [3, 0, 0]}},
+        {"transform": lambda card: card["transform"] | {"mean": [math.nan] * 3}},
+        {"transform": lambda card: card["transform"] | {"std": [0, 0, 0]}},
+        {"transform": lambda card: card["transform"] | {"crop": -5}},
     ],
 )
 def test_a_card_that_makes_no_sense_is_refused(net, file, tmp_path, changes):
-    with pytest.raises(ap.InputError, match="does not say"):
+    with pytest.raises(ap.InputError, match=r"does not say|no usable transform|deep pictures is"):
         ap.load_model(rewritten(file, tmp_path, **changes), network=net)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"name": "resnet10t", "options": 5},
+        {"name": "resnet10t", "input_shape": [300_000, 32, 32]},
+        {"name": "resnet10t", "std": [1.0, math.inf, 1.0]},
+        {"name": "resnet10t", "prefix": 10**9},
+    ],
+)
+def test_a_network_that_no_study_may_have_is_refused_before_it_is_made(file, tmp_path, network):
+    with pytest.raises(ap.InputError, match="of a network is"):
+        ap.load_model(rewritten(file, tmp_path, network=network))
+
+
+def test_learned_tensors_are_floats(net, file, tmp_path):
+    with safe_open(str(file), framework="pt") as opened:
+        header = opened.metadata()
+        tensors = {name: opened.get_tensor(name).long() for name in opened.keys()}  # noqa: SIM118
+    save_file(tensors, str(tmp_path / "whole.safetensors"), metadata=header)
+    with pytest.raises(ap.InputError, match="not as floats"):
+        ap.load_model(tmp_path / "whole.safetensors", network=net)
+
+
+def test_what_is_no_file_is_passed_over(model, tmp_path):
+    """A device without an end, and a pipe that nobody writes to."""
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in ("/dev/zero", tmp_path / "pipe.png"):
+        assert "is no file" in model.predict(path).attrs["passed_over"][0]
 
 
 def test_files_that_hold_no_model_are_refused(net, tmp_path):

@@ -157,6 +157,57 @@ def test_a_cut_never_parts_copies_or_groups(tmp_path):
     assert "groups kept whole" in task.provenance
 
 
+def test_folders_inside_a_class_folder_are_said(tmp_path):
+    place = make.folder(tmp_path / "s", {"": {"cat": 9, "cat/kitten": 4, "dog": 9}})
+    task = ap.task(place)
+    assert sum(sizes(task)) == 22
+    said = "4 pictures lie in folders inside a class folder ('cat/kitten') and are taken for"
+    assert said in " ".join(task.notes)
+    assert said in " ".join(str(tasks.check(place)).split())
+    assert "inside a class folder" in repr(task)
+    flat = ap.task(make.folder(tmp_path / "flat", {"": {"cat": 9, "dog": 9}}))
+    assert not any("inside" in note for note in flat.notes)
+
+
+def test_groups_of_arrays(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 4, 4, 3), dtype=np.uint8)
+    patients = np.arange(48) // 4
+    whole = {"x": pixels, "y": np.arange(48) % 2, "patient": patients}
+    np.savez(tmp_path / "a.npz", **whole)
+    for task in (
+        ap.task(f"npz:{tmp_path / 'a.npz'}?group=patient"),
+        ap.task(tmp_path / "a.npz", group="patient"),
+    ):
+        assert "12 groups kept whole" in task.provenance
+        assert not task.left_out
+        where = {image.tobytes(): patient for image, patient in zip(pixels, patients, strict=True)}
+        parts = (task.train, task.val, task.test)
+        seen = [{where[image.tobytes()] for image in part.pixels} for part in parts]
+        assert sum(map(len, seen)) == len(set().union(*seen)) == 12
+    with pytest.raises(InputError, match="has no array 'ward' to group by"):
+        ap.task(f"npz:{tmp_path / 'a.npz'}?group=ward")
+    np.savez(tmp_path / "b.npz", **{**whole, "patient": patients[:5]})
+    with pytest.raises(InputError, match="one value for each of the 48"):
+        ap.task(f"npz:{tmp_path / 'b.npz'}?group=patient")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("digits", "comes with its splits"),
+        ("cifar100", "comes with its splits"),
+        ("vtab:x", "cuts nothing"),
+        ("tfds:x", "published splits"),
+        ("torchvision:CIFAR10", "nothing to group them by"),
+        ("folder:x", "names no column"),
+        ("fgvc:x", "names no column"),
+    ],
+)
+def test_why_there_are_no_groups(source, reason):
+    with pytest.raises(InputError, match=reason):
+        ap.task(source, group="patient")
+
+
 def test_folds_test_every_picture_once(tmp_path):
     task = ap.task(make.folder(tmp_path / "s", {"": {"a": 15, "b": 15}}))
     folds = task.folds(3)
@@ -243,6 +294,33 @@ class Drawn:
     def images(self, indices, size):
         chosen = self.pixels_[np.asarray(indices)]
         return torch.from_numpy(chosen * self.generator.random() if self.anew else chosen)
+
+
+@pytest.mark.parametrize(("dark", "read"), [(1, True), (8, False)])
+def test_the_set_says_what_floats_stand_for(dark, read, caplog):
+    """One nearly black picture among pictures from 0 to 255 is that; half of them are another
+    range."""
+    values = np.random.default_rng(0).random((16, 3, 8, 8), dtype=np.float32) * 255
+    values[:dark] /= 300
+
+    class Given:
+        labels = np.arange(16) % 2
+        random = False
+
+        def __len__(self):
+            return 16
+
+        def images(self, indices, size):
+            return torch.from_numpy(values[np.asarray(indices)])
+
+    task = tasks.Task("own", ("a", "b"), Given(), Given(), Given())
+    if read:
+        expected = torch.from_numpy(np.rint(values)).to(torch.uint8)
+        assert torch.equal(task.train.images(range(16), (8, 8)), expected)
+        assert "nearly black" in caplog.text
+    else:
+        with pytest.raises(InputError, match="others from 0 to 255"):
+            task.train.images(range(16), (8, 8))
 
 
 def test_splits_of_the_users_own():

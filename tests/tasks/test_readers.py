@@ -136,6 +136,9 @@ def test_fgvc_holds_out_a_tenth_where_there_is_no_val(tmp_path):
     keys = {*task.train.split.keys, *task.val.split.keys}
     assert keys == set(splits["train"])
     assert ap.task(f"fgvc:{root}", seed=3).val.split.keys != task.val.split.keys
+    task = ap.task(f"fgvc:{root}", group=lambda path: path[:2])
+    groups = [{key[:2] for key in part.split.keys} for part in (task.train, task.val)]
+    assert not groups[0] & groups[1]
 
 
 @pytest.mark.parametrize(

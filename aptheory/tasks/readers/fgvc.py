@@ -6,6 +6,7 @@ PATH/[images/]...               the pictures
 
 import contextlib
 import json
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ import numpy as np
 from aptheory.errors import InputError
 from aptheory.tasks.base import SPLITS, Task
 from aptheory.tasks.classes import LARGEST, number_classes
-from aptheory.tasks.copies import same_bytes
-from aptheory.tasks.published_splits import PUBLISHED, checksum
+from aptheory.tasks.copies import kinds, same_bytes
+from aptheory.tasks.published_splits import PUBLISHED, checksum, hold_out
 from aptheory.tasks.readers.files import file_splits
 from aptheory.tasks.readers.stores import FolderStore, listed_path
 from aptheory.tasks.splits import keep_together
@@ -33,13 +34,15 @@ def fgvc_task(
     name: str | None = None,
     group: str = "fine-grained",
     seed: int = 0,
+    together: Callable[[str], Hashable] | None = None,
 ) -> Task:
     """The task in a folder with FGVC's JSON splits.
 
     Class ids are sorted and mapped to 0, 1, ... over all splits together, so that a split that
     lacks a class does not shift the labels of another. Without val.json a tenth of train is held
     out: the split that we publish where the name and the count are known, else one drawn by
-    ``seed``; ``provenance`` says which. Raises `InputError` naming the file.
+    ``seed``; ``provenance`` says which. Pictures for whose paths ``together`` gives the same value
+    stay on one side of what is drawn. Raises `InputError` naming the file.
     """
     path = Path(path)
     if not path.is_dir():
@@ -62,8 +65,23 @@ def fgvc_task(
         for split, entries in lists.items()
     }
     provenance = "JSON splits as given"
-    if "val" not in lists:
+    if "val" in lists and together is not None:
+        raise InputError(f"{path} has its three splits, and nothing is cut; leave the group out.")
+    if together is not None:
+        *cut, how = hold_out(
+            labels["train"],
+            name="",  # the published split knows no groups
+            seed=seed,
+            where=str(path),
+            share=0.1,
+            copies=same_bytes(store, keys["train"]),
+            groups=kinds([together(key) for key in keys["train"]]),
+            classes=classes,
+        )
+        rows, provenance = dict(zip(("train", "val"), cut, strict=True)), f"no val.json: {how}"
+    elif "val" not in lists:
         rows, provenance = _hold_out(store, keys["train"], name, seed)
+    if "val" not in lists:
         train = keys["train"]
         keys |= {split: [train[row] for row in chosen] for split, chosen in rows.items()}
         labels |= {split: labels["train"][chosen] for split, chosen in rows.items()}

@@ -1,5 +1,6 @@
 """Images that lie in files: a folder, a zip or tar shards, decoded when they are asked for."""
 
+import copy
 import hashlib
 import logging
 import os
@@ -184,6 +185,20 @@ def scale_of(split: Any) -> Scale | None:
         if split is None:
             return None
     return split.scale() if any(header.deep for header in _peeked(split)) else None
+
+
+def with_scale(split: Any, scale: Scale) -> Any:
+    """The same split, whose deep pictures become bytes by ``scale`` and not by their own range."""
+    made = copy.copy(split)
+    made.__dict__.pop("digest", None)  # kept of the split as it was
+    if isinstance(split, FileSplit):
+        made.scale = SetRange(split.store, [split.keys])
+        made.scale.scale = scale
+    elif hasattr(split, "split"):
+        made.split = with_scale(split.split, scale)
+    elif hasattr(split, "splits"):
+        made.splits = tuple(with_scale(part, scale) for part in split.splits)
+    return made
 
 
 def _peeked(split: FileSplit) -> list[pictures.Header]:

@@ -33,11 +33,23 @@ _log = logging.getLogger("aptheory")
 
 @dataclass
 class Layout:
-    """What lies where: {split: its keys} and {split: their classes}, and what was left out."""
+    """What lies where: {split: its keys} and {split: their classes}, and what was left out;
+    ``deeper`` counts the pictures of the folders inside class folders, which are of that class."""
 
     keys: dict[str, list[str]]
     classes: dict[str, list[str]]
     left_out: Counter[str]
+    deeper: Counter[str]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A sentence about the folders inside class folders, where there are any."""
+        if not self.deeper:
+            return ()
+        return (
+            f"{self.deeper.total()} pictures lie in folders inside a class folder "
+            f"({shown(sorted(self.deeper))}) and are taken for that class.",
+        )
 
 
 def folder_task(
@@ -84,6 +96,7 @@ def folder_task(
         group=group,
         encoding=encodings(made.values()),
         provenance=parts.note,
+        notes=layout.notes,
         left_out=layout.left_out,
     )
 
@@ -96,6 +109,7 @@ def file_task(
     group: str,
     encoding: str,
     provenance: str,
+    notes: tuple[str, ...] = (),
     left_out: Counter[str] | None = None,
 ) -> Task:
     """A task of picture files, which says how they are read and what was left out."""
@@ -108,7 +122,7 @@ def file_task(
         group=group,
         preprocessing=f"{encoding}; {SQUASHED}",
         provenance=provenance,
-        notes=made["train"].notes,
+        notes=(*notes, *made["train"].notes),
         left_out=dict(sorted((left_out or Counter()).items())),
     )
 
@@ -162,9 +176,12 @@ def find_layout(store: FolderStore | ZipStore) -> Layout:
     for name in _empty_classes(store, {_folder(key) for key in keys}, skip, depth):
         other[f"class folder {name!r} without a picture that is read"] += 1
         _log.warning("%s: class folder %r holds no picture that is read", store.place, name)
-    layout = Layout(defaultdict(list), defaultdict(list), other)
+    layout = Layout(defaultdict(list), defaultdict(list), other, Counter())
     for key in keys:
         split, label = classes[_folder(key)]
+        inside = parts[_folder(key)][depth:]
+        if len(inside) > 1:
+            layout.deeper["/".join(inside)] += 1
         layout.keys[split].append(key)
         layout.classes[split].append(str(label))
     return layout

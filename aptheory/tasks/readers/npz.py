@@ -2,7 +2,8 @@
 
 Images are (n, height, width, channels), uint8; one grey channel is repeated, floats in [0, 1] and
 deeper whole numbers are brought to bytes. x_valid, x_dev and x_eval are read as x_val; x and y
-alone are cut into three splits.
+alone are cut into three splits. ``?group=NAME`` never tears apart the pictures of one value in the
+array NAME, or in NAME_train where there are splits.
 """
 
 import math
@@ -14,7 +15,7 @@ import numpy as np
 
 from aptheory.errors import InputError
 from aptheory.tasks.base import Task
-from aptheory.tasks.classes import as_column
+from aptheory.tasks.classes import as_column, shown
 from aptheory.tasks.completing import ALIASES
 from aptheory.tasks.readers.memory import array_task
 
@@ -24,13 +25,18 @@ LARGE = 1 << 28  # bytes from which on the ratio counts
 
 
 def npz_task(
-    path: str | Path, *, name: str | None = None, group: str = "user", seed: int = 0
+    path: str | Path,
+    *,
+    name: str | None = None,
+    group: str = "user",
+    seed: int = 0,
+    group_array: str | None = None,
 ) -> Task:
     """The task in an npz file; a validation split is cut from train by ``seed`` if none is given.
 
-    Nothing is unpickled. Raises `InputError` naming the file and the array for a missing,
-    empty, unreadable or mis-shaped array, NaN, labels that are no classes, or a class that train
-    or test lacks.
+    ``group_array`` names the arrays of groups. Nothing is unpickled. Raises `InputError` naming the
+    file and the array for a missing, empty, unreadable or mis-shaped array, NaN, labels that are no
+    classes, or a class that train or test lacks.
     """
     path = Path(path)
     arrays = _read(path)
@@ -43,7 +49,9 @@ def npz_task(
                 f"{path}: {x} has {len(np.atleast_1d(images[split]))} images but {y} has "
                 f"{len(labels[split])} labels."
             )
+    together = None if group_array is None else _groups(arrays, splits, group_array, path)
     used = {name for pair in splits.values() for name in pair} | {"class_names"}
+    used |= {f"{group_array}{x[1:]}" for x, _ in splits.values()}
     beside = {f"array {key}": 1 for key in arrays if key not in used}
     return array_task(
         images,
@@ -53,6 +61,7 @@ def npz_task(
         names=_class_names(arrays, path),
         group=group,
         seed=seed,
+        together=together,
         every_class=True,
         source="npz file",
         left_out=beside,
@@ -139,6 +148,27 @@ def _splits(arrays: dict[str, Any], path: Path) -> dict[str, tuple[str, str]]:
             f"expected {EXPECTED}."
         )
     return {split: (named[split]["x"], named[split]["y"]) for split in wanted}
+
+
+def _groups(
+    arrays: dict[str, np.ndarray], splits: dict[str, tuple[str, str]], name: str, path: Path
+) -> dict[str, list[Any]]:
+    """{split: the group of each of its images}, from the array that is named as its images are."""
+    groups = {}
+    for split, (x, _) in splits.items():
+        key = f"{name}{x[1:]}"
+        if key not in arrays:
+            raise InputError(
+                f"{path} has no array {key!r} to group by; it has {shown(list(arrays))}."
+            )
+        values = arrays[key]
+        if values.ndim != 1 or len(values) != len(arrays[x]):
+            raise InputError(
+                f"{path}: {key} has shape {values.shape}; expected one value for each of the "
+                f"{len(arrays[x])} images of {x}."
+            )
+        groups[split] = values.tolist()
+    return groups
 
 
 def _class_names(arrays: dict[str, np.ndarray], path: Path) -> tuple[str, ...] | None:

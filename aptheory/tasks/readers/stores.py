@@ -121,6 +121,8 @@ class FolderStore:
     def _read(self, key: str, limit: int, first: int = -1) -> bytes:
         path = self.root / key
         try:
+            if path.exists() and not path.is_file():  # a pipe would wait, a device has no end
+                raise InputError(f"{path} is no file; give a picture.")
             with path.open("rb") as file:
                 if os.fstat(file.fileno()).st_size > limit:
                     raise InputError(
