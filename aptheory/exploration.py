@@ -24,16 +24,20 @@ from aptheory.profiling.massive import massive_activations, massive_words
 from aptheory.profiling.profile import profile
 from aptheory.reporting import plots
 from aptheory.reporting.report import report
+from aptheory.studies.expansion import finds_reading
 from aptheory.studies.files import write_atomically
+from aptheory.studies.plan import Plan
 from aptheory.studies.presence import presence
+from aptheory.studies.reading_places import reading_places
 from aptheory.studies.records import key_of
-from aptheory.studies.settings import record_settings
+from aptheory.studies.settings import record_settings, write_settings
 from aptheory.studies.sources import view_identity
 from aptheory.studies.status import duration
 from aptheory.studies.store import Store
 from aptheory.studies.study import Opened, Study
 from aptheory.studies.sweep import engine_of, execute_study, planned, write_plan
 from aptheory.studies.tables import csv_text, read_csv
+from aptheory.tasks import Task
 from aptheory.version import __version__
 
 log = logging.getLogger("aptheory")
@@ -116,6 +120,7 @@ def explore(
             measures=list(measures),
             images=images,
             seed=seed,
+            reading=_reading(plan, store) if finds_reading(opened.study) else [],
             warnings=massive(opened, seed=seed),
         )
         log.info("drawing the page")
@@ -125,6 +130,11 @@ def explore(
 
 
 _OF_ENGINE = ("engine", "workers", "address")
+
+
+def _reading(plan: Plan, store: Store) -> list[str]:
+    """Where each network reads best, in words."""
+    return [str(place) for place in reading_places(plan, store).values()]
 
 
 def profile_study(
@@ -222,16 +232,19 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     write_atomically(path, csv_text(table))
 
 
-def write_map(chart: LayerMap, folder: Path) -> Path:
+def write_map(chart: LayerMap, task: Task, folder: Path) -> Path:
     """A map into a folder: map.csv (its cells), map_runs.csv, a picture, and the page's path.
 
-    In the folder of a run the page then holds both.
+    In the folder of a run the page then holds both, and keeps the run's settings.
     """
     write_table(chart.cells, folder / "map.csv")
     write_table(chart.table, folder / "map_runs.csv")
     drawn = plots.figure(width=plots.PAGE, height=4.5)
     plots.layer_map(chart.cells, ax=drawn.axes[0])
     plots.save(drawn, folder / "map")
+    if not (folder / "settings.json").is_file():
+        seeds = sorted(chart.table["seed"].unique().tolist())
+        write_settings(folder, [chart.net], [task], seeds=seeds, judge=chart.judge)
     return report(folder)
 
 

@@ -39,7 +39,8 @@ class PlaceChoice:
     that was looked at: ``layer, read, layer_name, read_name, method, epochs, val_accuracy,
     val_loss``, the last two as after ``epochs``. ``rival`` is the best of the other kind: the probe
     beside a prompt, a prompt beside the probe; None where no place lies before the reading place.
-    ``operations`` are those of the choice, ``cost`` their share of the full map's.
+    ``images`` counts the validation images. ``operations`` are those of the choice, ``cost`` their
+    share of the full map's.
     """
 
     net: Network
@@ -51,6 +52,7 @@ class PlaceChoice:
     operations: float
     cost: float
     judge: str = "accuracy"
+    images: int = 0
 
     @property
     def cell(self) -> Cell:
@@ -73,7 +75,7 @@ class PlaceChoice:
         return "\n".join(
             [
                 f"{self.net.name} on {self.task}: {self.cell.words(self.net)}",
-                f"  on validation images: {self._compared()}",
+                f"  on {self.images} validation images: {self._compared()}",
                 f"  cost: {share_text(self.cost)} of the map of these places (operations, "
                 f"{MAP_SEEDS} seeds), {self.operations:.3g} operations in all",
                 "",
@@ -88,7 +90,9 @@ class PlaceChoice:
         points, nats = 100 * self.margin.accuracy, self.margin.loss
         return (
             f"{ours}; the rival is {self.rival.words(self.net)} with {self._scored(self.rival)}: "
-            f"{points:+.1f} points and {nats:+.3f} of loss for the first, judged by {self.judge}"
+            f"{points:+.1f} points and {nats:+.3f} of loss for the first, judged by {self.judge}; "
+            "the same images chose both out of "
+            f"{len(self.table)}, so this is a choice and no gain that was tested"
         )
 
     def _scored(self, cell: Cell) -> str:
@@ -181,6 +185,7 @@ def recommend_places(
         operations=spent,
         cost=spent / full,
         judge=judge,
+        images=len(task.val),
     )
 
 

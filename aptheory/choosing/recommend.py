@@ -62,7 +62,8 @@ class Recommendation:
 
     ``table`` has a row a layer, best first by the rule: ``rank, layer, layer_name, preference``,
     the scores, and where trials were run ``epochs`` and ``val_accuracy``, the last it came to.
-    ``cost`` is the share of a full sweep's operations, ``score_cost`` that of the scores alone.
+    ``images`` counts those that the scores looked at. ``cost`` is the share of a full sweep's
+    operations, ``score_cost`` that of the scores alone.
     """
 
     network: str
@@ -76,6 +77,7 @@ class Recommendation:
     rates: int = 1
     epochs: int = 20
     budget: float | None = None
+    images: int = 0
 
     @cached_property
     def reasons(self) -> list[str]:
@@ -96,20 +98,25 @@ class Recommendation:
 
     @cached_property
     def rival(self) -> str:
-        """The best earlier layer to probe instead, as the sample tells it; "" where no score does.
+        """The best layer to probe instead, as the sample tells it; "" where no score does.
 
-        Leave-one-out accuracies of linear probes, of all layers before the last: the same images
-        choose the layer and score it, so the number is somewhat too high.
+        Leave-one-out accuracies of linear probes: the same images choose the layer and score it,
+        so the number is somewhat too high. Layers that tie are drawn from.
         """
-        earlier = self.table[self.table["layer"] < self.table["layer"].max()]
-        if "probe" not in earlier or earlier["probe"].isna().all():
+        if "probe" not in self.table or self.table["probe"].isna().all():
             return ""
-        best = earlier.loc[earlier["probe"].idxmax()]
-        end = self.table.set_index("layer")["probe"].iloc[self.table["layer"].argmax()]
+        probes = self.table.sort_values("layer").set_index("layer")
+        about = f"{self.network}|{self.task}|probe"
+        best = int(probes.index[ranking(probes["probe"].to_numpy(), key=about)[0]])
+        scores, end = 100 * probes["probe"], int(probes.index.max())
+        where = f"layer {best} ({probes.loc[best, 'layer_name']})"
+        reached = f"there and {scores[end]:.1f} % at the network's end"
+        if best == end:
+            where, reached = "the network's end", "there and no more at any layer before it"
         return (
-            f"or probe layer {best['layer']} ({best['layer_name']}): a linear probe reaches "
-            f"{100 * best['probe']:.1f} % there and {100 * end:.1f} % at the network's end (leave "
-            "one out, on the sample that chose the layer); --read trains and compares both"
+            f"or probe {where}: a linear probe reaches {scores[best]:.1f} % {reached} (leave one "
+            f"out, on the {self.images} images that chose the layer); --read trains and compares "
+            "both"
         )
 
     def __str__(self) -> str:
@@ -187,7 +194,7 @@ class Recommendation:
         found = self.rule.trials.expected(self.cost if self.trials else 0.0)
         if found is None:
             return self._expected_of_ranking()
-        said = f"{found.regret:.1f} accuracy points (95 % below {found.high:.1f})"
+        said = _regret(found.regret, found.high)
         if found.cost > 0:
             nothing = self.rule.trials.expected(0.0)
             said += f" for {share_text(found.cost)} of a sweep"
@@ -199,7 +206,7 @@ class Recommendation:
         rule = self.rule
         if math.isnan(rule.regret):
             return "unknown for this rule"
-        said = f"{rule.regret:.1f} accuracy points (95 % below {rule.regret_high:.1f})"
+        said = _regret(rule.regret, rule.regret_high)
         if not math.isnan(rule.baseline):
             said += f", the middle layer's being {rule.baseline:.1f},"
         said += f" over {len(rule.fitted_on)} pairs of a network and a task, each left out in turn"
@@ -210,17 +217,23 @@ class Recommendation:
         return said
 
     def _probe(self) -> list[str]:
-        """How likely a prompt is not what is needed."""
+        """How often a prompt was not what was needed."""
         found = self.rule.trials.expected(self.cost if self.trials else 0.0)
         if found is None:
             return []
         return [
-            f"  probability that the best layer's own probe, without a prompt, is the better "
-            f"choice: {100 * found.probe:.0f} % (recommend --read trains the probes)"
+            f"  of these {self.rule.trials.pairs} pairs the best layer's own probe, without a "
+            f"prompt, was the better choice in {100 * found.probe:.0f} % (recommend --read trains "
+            "the probes)"
         ]
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def _regret(mean: float, high: float) -> str:
+    """A mean regret with the upper end of its interval, both in accuracy points."""
+    return f"{mean:.1f} accuracy points on average (95 % interval over networks: up to {high:.1f})"
 
 
 def recommend_layer(
@@ -301,4 +314,5 @@ def recommend_layer(
         rates=len(bought.lrs),
         epochs=recipe.epochs,
         budget=budget,
+        images=min(images, len(task.train)),
     )

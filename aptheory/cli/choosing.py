@@ -92,9 +92,10 @@ def map(
     from aptheory.studies.sources import load_network, load_task
 
     net = load_network(options.spec(network)).to(device_of(on.device))
+    images = load_task(images_of.spec(task))
     chart = layer_map(
         net,
-        load_task(images_of.spec(task)),
+        images,
         layers=places(training.layers),
         reads=None if reads is None else places(reads),
         recipe=training.recipe_of(on.measured(net).precision),
@@ -106,7 +107,7 @@ def map(
     if out is not None:
         from aptheory.exploration import write_map
 
-        typer.echo(f"\n{write_map(chart, out)}")
+        typer.echo(f"\n{write_map(chart, images, out)}")
 
 
 @dataclass(kw_only=True)

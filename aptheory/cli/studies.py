@@ -181,7 +181,7 @@ def sweep(
     if out is None:
         out = Path("runs") / planned.name
     if not train(planned, out, **engine.settings()).empty:
-        comparison = compare(out)
+        comparison = compare(out, pictures=True)
         write_table(comparison, out / "comparison.csv")
         typer.echo(method_table(comparison).to_string(index=False))
         print_findings(out)

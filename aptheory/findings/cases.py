@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import pandas as pd
 
 from aptheory.errors import InputError
@@ -211,9 +210,3 @@ def _place(rows: pd.DataFrame, runs: dict[tuple[str, int], Runs], method: str) -
     except InputError:
         return None
     return Place(layer, layer_name(rows, layer), mean_accuracy(runs[method, layer]))
-
-
-def average(values: list[Interval]) -> float:
-    """The mean of the differences that are known; nan where none is."""
-    known = [one.value for one in values if np.isfinite(one.value)]
-    return float(np.mean(known)) if known else float("nan")

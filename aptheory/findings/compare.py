@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aptheory.errors import InputError
 from aptheory.findings.chosen import chosen_layer, tested
+from aptheory.findings.gaps import mean_share, share_gap
 from aptheory.findings.statistics import mean_interval
 from aptheory.methods import role_of
 
@@ -25,7 +26,11 @@ _GROUP = ["network", "task", "recipe"]
 
 
 def compare(
-    results: pd.DataFrame | str | Path, *, against: str | None = None, over_tasks: bool = False
+    results: pd.DataFrame | str | Path,
+    *,
+    against: str | None = None,
+    over_tasks: bool = False,
+    pictures: bool = False,
 ) -> pd.DataFrame:
     """Every method of a sweep side by side, best first, one block a network, task and recipe.
 
@@ -33,8 +38,9 @@ def compare(
     many layers there were to choose from), parameters (without the head, where ``results`` tells
     them), seeds, value with low and high (mean test accuracy in [0, 1] and its
     95 % t interval over seeds), difference with difference_low and difference_high (the method
-    minus ``against``, paired by seed; nan for ``against`` itself), rank (1 the best; the controls
-    have none).
+    minus ``against``, paired by seed; nan for ``against`` itself), rank (1 the best; equal values
+    share one; the controls have none). A table with a column ``correct`` has intervals that hold
+    the test pictures as well (`aptheory.findings.gaps`).
 
     Probes are methods like any other: that of the layer which validation chooses, which costs less
     than a prompt, is its strongest rival. A prompt swept over layers also appears at layer 0 alone,
@@ -45,13 +51,14 @@ def compare(
         against: the method to take differences from; ``"ap"`` where it is among them.
         over_tasks: average over the tasks, seed by seed, before anything else; only methods that
             were run on every task stay.
+        pictures: read from a folder's outcomes which test pictures each run knew.
 
     Raises:
         InputError: there is no test accuracy, or none of ``against``.
     """
     import pandas as pd
 
-    per_seed = _per_seed(_frame(results))
+    per_seed = _per_seed(_frame(results, pictures=pictures))
     methods = sorted(set(per_seed["method"]))
     if against is not None and against not in methods:
         raise InputError(
@@ -133,12 +140,13 @@ def check_controls(results: pd.DataFrame | str | Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _frame(results: pd.DataFrame | str | Path) -> pd.DataFrame:
+def _frame(results: pd.DataFrame | str | Path, *, pictures: bool = False) -> pd.DataFrame:
     if isinstance(results, str | Path):
-        from aptheory.studies.tables import table
+        from aptheory.studies.tables import records, table, with_pictures
 
         measures = ("val_accuracy", "test_accuracy", "parameters_without_head")
-        return table(results, measures=measures)
+        frame = table(results, measures=measures)
+        return with_pictures(frame, records(results)) if pictures else frame
     return results
 
 
@@ -160,9 +168,9 @@ def _per_seed(frame: pd.DataFrame) -> pd.DataFrame:
                 continue
             chosen = chosen_layer(rows)
             one = rows[rows["layer"] == chosen].set_index("seed")
-            test = one.loc[one["measure"] == "test_accuracy", "value"]
+            test = one[one["measure"] == "test_accuracy"]
             size = one.loc[one["measure"] == "parameters_without_head", "value"]
-            for seed, value in test.items():
+            for seed, run in test.iterrows():
                 kept.append(
                     {
                         **about,
@@ -171,7 +179,8 @@ def _per_seed(frame: pd.DataFrame) -> pd.DataFrame:
                         "looks": rows["layer"].nunique(),
                         "parameters": size.max() if len(size) else float("nan"),
                         "seed": seed,
-                        "value": value,
+                        "value": run["value"],
+                        "correct": run.get("correct"),
                     }
                 )
     if not kept:
@@ -218,13 +227,11 @@ def _averaged(per_seed: pd.DataFrame, task: str) -> pd.DataFrame:
 
 
 def _ranked(about: dict[str, Any], block: pd.DataFrame, against: str) -> list[dict[str, Any]]:
-    reference = block[block["method"] == against].set_index("seed")["value"]
+    reference = block[block["method"] == against]
     rows = []
     for method, one in block.groupby("method", sort=True):
-        values = one.set_index("seed")["value"]
-        low, high = mean_interval(values, within=(0, 1))
-        paired = (values - reference).dropna() if method != against else values.iloc[:0]
-        below, above = mean_interval(paired, within=(-1, 1))
+        accuracy = mean_share(one)
+        difference = share_gap(one, reference if method != against else None)
         rows.append(
             {
                 **about,
@@ -232,19 +239,18 @@ def _ranked(about: dict[str, Any], block: pd.DataFrame, against: str) -> list[di
                 "layer": one["layer"].iloc[0],
                 "looks": int(one["looks"].iloc[0]),
                 "parameters": one["parameters"].iloc[0],
-                "seeds": len(values),
-                "value": values.mean(),
-                "low": low,
-                "high": high,
-                "difference": paired.mean(),
-                "difference_low": below,
-                "difference_high": above,
+                "seeds": len(one),
+                "value": accuracy.value,
+                "low": accuracy.low,
+                "high": accuracy.high,
+                "difference": difference.value,
+                "difference_low": difference.low,
+                "difference_high": difference.high,
             }
         )
     rows.sort(key=lambda row: -row["value"])
-    rank = 0
+    ranked = [row["value"] for row in rows if role_of(str(row["method"])) != "control"]
     for row in rows:
         control = role_of(str(row["method"])) == "control"
-        rank += not control
-        row["rank"] = None if control else rank
+        row["rank"] = None if control else 1 + sum(value > row["value"] for value in ranked)
     return rows

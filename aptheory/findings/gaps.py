@@ -30,10 +30,7 @@ def runs_of(rows: pd.DataFrame) -> dict[tuple[str, int], Runs]:
 
 def mean_accuracy(runs: Runs) -> Interval:
     """Accuracy in percent: over seeds, and over test pictures where they are known."""
-    pictures = _pictures(runs, runs["seed"])
-    if pictures is not None:
-        return two_source_interval(pictures).times(100)
-    return mean_over(100 * runs["value"], within=(0, 100))
+    return mean_share(runs).times(100)
 
 
 def gap(ours: Runs | None, theirs: Runs | None) -> Interval:
@@ -41,6 +38,19 @@ def gap(ours: Runs | None, theirs: Runs | None) -> Interval:
 
     The value is nan where one was not run, or no seed of both.
     """
+    return share_gap(ours, theirs).times(100)
+
+
+def mean_share(runs: Runs) -> Interval:
+    """`mean_accuracy` as a fraction."""
+    pictures = _pictures(runs, runs["seed"])
+    if pictures is not None:
+        return two_source_interval(pictures)
+    return mean_over(runs["value"], within=(0, 1))
+
+
+def share_gap(ours: Runs | None, theirs: Runs | None) -> Interval:
+    """`gap` as a fraction."""
     if ours is None or theirs is None:
         return Interval(float("nan"), note="not run")
     seeds = sorted(set(ours["seed"]) & set(theirs["seed"]))
@@ -48,9 +58,8 @@ def gap(ours: Runs | None, theirs: Runs | None) -> Interval:
         return Interval(float("nan"), note=UNPAIRED)
     first, second = _pictures(ours, seeds), _pictures(theirs, seeds)
     if first is not None and second is not None and first.shape == second.shape:
-        return paired_pictures(first, second).times(100)
-    differences = 100 * (_by_seed(ours, seeds) - _by_seed(theirs, seeds))
-    return mean_over(differences, within=(-100, 100))
+        return paired_pictures(first, second)
+    return mean_over(_by_seed(ours, seeds) - _by_seed(theirs, seeds), within=(-1, 1))
 
 
 def by_layer(rows: pd.DataFrame) -> pd.DataFrame:

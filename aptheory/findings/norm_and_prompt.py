@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from aptheory.choosing.ranking import ranking
 from aptheory.errors import InputError
 from aptheory.findings.pictures import paired_pictures
 from aptheory.findings.prompt_parts import read_as_prompt, take_apart
@@ -82,7 +83,8 @@ class NormComparison:
             text(self.backwards, ("layer", "layer_name", "full", "channel")),
         ]
         if len(whole):
-            best = whole.iloc[int(whole["val_accuracy"].argmax())]
+            scores = (whole[name].to_numpy(float) for name in ("val_accuracy", "val_loss"))
+            best = whole.iloc[int(ranking(*scores, key=f"{self.network}|{self.task}")[0])]
             said.append(
                 f"\nAt place {int(best['layer'])}, the best on validation images, the prompt is "
                 f"what gamma and beta of {best['norm']} imitate plus {best['more']:+.1f} points "
@@ -148,7 +150,7 @@ def compare_norm(
         for label, shape in (("prompt", "full"), ("prompt, channels", "channel")):
             found = train(label, ActivationPrompt(layer=place.index, shape=shape), place)
             about = {"layer": place.index, "layer_name": place.name, "shape": shape}
-            about["val_accuracy"] = found.val_accuracy
+            about |= {"val_accuracy": found.val_accuracy, "val_loss": found.val_loss}
             try:
                 parts.append(about | take_apart(_model(found), task))
             except InputError as error:

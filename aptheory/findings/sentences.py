@@ -12,11 +12,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from aptheory.findings.cases import LINEAR_PROBE, Case, average, cases, groups
+from aptheory.findings.cases import LINEAR_PROBE, Case, cases, groups
 from aptheory.findings.gaps import mean_accuracy, runs_of
 from aptheory.findings.labels import method_name
 from aptheory.findings.readings import reading_sentences
-from aptheory.findings.statistics import Interval
+from aptheory.findings.statistics import Interval, mean_over
 from aptheory.findings.verdict import Verdict, unknown_because, verdict
 
 
@@ -50,16 +50,24 @@ def overview(found: list[Case]) -> list[str]:
                 where += f" in the median ({depths.min():.2f} to {depths.max():.2f})"
             sentence += f" the place chosen for a prompt lies at {where};"
         sentence += " a prompt clearly " + _tally(
-            [case.verdict for case in own], "the linear probe"
+            [case.verdict for case in own], "the linear probe, by more than any control moves,"
         )
-        by = average([case.gain for case in own])
-        if np.isfinite(by):
-            sentence += f" (on average of all that were compared {by:+.1f} points)"
+        sentence += _averaged(own)
         rivals = [verdict(case.over_probe) for case in own if case.probe is not None]
         if rivals:
             sentence += f"; it clearly {_tally(rivals, 'the best earlier probe')}"
         words.append(sentence + ".")
     return words
+
+
+def _averaged(own: list[Case]) -> str:
+    """The mean gain of one network with its tasks as the units, where several were compared."""
+    gains = pd.DataFrame({"task": [c.task for c in own], "gain": [c.gain.value for c in own]})
+    by_task = gains.dropna().groupby("task")["gain"].mean()
+    if len(by_task) < 2:
+        return ""
+    mean = mean_over(by_task, unit="tasks", within=(-100, 100))
+    return f" (on average of {len(by_task)} tasks {_points(mean)})"
 
 
 def _tally(verdicts: list[Verdict], other: str) -> str:
@@ -138,14 +146,15 @@ def _where(case: Case) -> str:
     return f"layer {case.prompt.layer}{of} ({case.prompt.name})"
 
 
-def _seeds(count: int) -> str:
+def over_seeds(count: int) -> str:
+    """From how many seeds a number comes, in words."""
     return f"over {count} seeds" if count > 1 else "from one seed"
 
 
 def _gain(case: Case) -> str:
     place, chosen = _where(case), len([layer for name, layer in case.runs if name == case.method])
     how = ", chosen on validation data" if chosen > 1 else ""
-    value = f"{_percent(case.prompt.accuracy)} test accuracy {_seeds(case.seeds)}"
+    value = f"{_percent(case.prompt.accuracy)} test accuracy {over_seeds(case.seeds)}"
     against = [
         f"{_percent(runs)} for {name} ({_points(difference)}{_shared(case, runs, difference)})"
         for name, runs, difference in _rivals(case)
@@ -190,7 +199,7 @@ def _rival(case: Case) -> list[str]:
     if case.probe is None:
         return []
     head = (
-        f"Its strongest rival, a probe of {case.probe} chosen on validation data, has "
+        f"Its rival without a prompt, a probe of {case.probe} chosen on validation data, has "
         f"{_percent(case.probe.accuracy)}: the prompt's accuracy minus that probe's is "
         f"{_points(case.over_probe)}{_shared(case, case.probe.accuracy, case.over_probe)}"
     )
@@ -219,11 +228,18 @@ def _control(found: list[Case]) -> list[str]:
     if not gaps:
         return []
     name = "/".join(dict.fromkeys(method_name(case.method) for case in found))
+    largest = np.abs(gaps).max()
+    runs = f"in {len(gaps)} runs" if len(gaps) > 1 else "in one run"
+    found_there = f"the two are equal {runs}."
+    if largest >= 0.005:
+        found_there = (
+            f"{runs} its accuracy there differs from the probe's by {np.mean(gaps):+.2f} points on "
+            f"average and by at most {largest:.2f} in any. Differences of this size are the "
+            "optimiser's, not the layer's."
+        )
     return [
         f"Control: {name} at the classifier's input can express exactly what the linear probe can; "
-        f"trained each by itself, its accuracy there is {np.mean(gaps):+.2f} points from the "
-        f"probe's on average, and at most {np.abs(gaps).max():.2f} in one run. Differences of this "
-        "size are the optimiser's, not the layer's."
+        f"trained each by itself, {found_there}"
     ]
 
 
@@ -233,7 +249,10 @@ def _intervals(found: list[Case]) -> list[str]:
     if not intervals:
         return []
     pictures = all("test pictures" in one.errors for one in intervals)
-    same = [case for case in found if not case.prompt.accuracy.spread]
+    same: dict[tuple[str, int], list[str]] = {}
+    for case in found:
+        if not case.prompt.accuracy.spread:
+            same.setdefault((case.network, case.seeds), []).append(case.task)
     words = []
     if pictures and all(case.seeds > 1 and case.prompt.accuracy.spread for case in found):
         words.append("Intervals (95 %) hold the test pictures and the training (seeds).")
@@ -245,12 +264,15 @@ def _intervals(found: list[Case]) -> list[str]:
     elif any(one.known for case in found for one in _printed(case)):
         words.append("Intervals (95 %) hold the training (seeds) alone, not the test pictures.")
     else:
-        words.append("There are no intervals: the runs do not tell how much a seed changes.")
-    for case in same:
         words.append(
-            f"No spread on {case.task}: the {case.seeds} seeds of {case.network} gave the same "
-            "result, as when all training images are one batch; draw the images anew for each "
-            "seed (redraw) to learn what training changes."
+            "No interval stands beside these numbers: the runs do not tell how much a seed changes."
+        )
+    for (network, seeds), tasks in same.items():
+        words.append(
+            f"No spread on {_listed(list(dict.fromkeys(tasks)))}: the {seeds} seeds of {network} "
+            "gave the same result, as when all training images are one batch; a recipe with "
+            "redraw = true, in a study file, draws the images anew for each seed, and then the "
+            "seeds tell what training changes."
         )
     return words
 

@@ -121,4 +121,4 @@ def _readable(name: str, value: Tensor) -> bool:
     """Finite; a head divides features that it does not read by infinity."""
     if name == "head.scale":
         value = value[~value.isposinf()]
-    return bool(value.float().isfinite().all())  # float8 knows no isfinite
+    return bool(value.float().isfinite().all())

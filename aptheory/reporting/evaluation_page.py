@@ -24,6 +24,7 @@ SIDE = 112
 
 _STYLE = """
 .confusion td{text-align:center;min-width:2.2rem}.confusion th:first-child{text-align:right}
+@media(max-width:36rem){.confusion :is(td,th){min-width:0;padding:.25rem .3rem}}
 .sheet{display:grid;grid-template-columns:repeat(auto-fill,minmax(8.5rem,1fr));gap:1rem;margin-top:1rem}
 .sheet figure{margin:0;font-size:.8rem}.sheet img{width:100%;max-width:112px;display:block}
 """
@@ -38,7 +39,7 @@ def evaluation_page(evaluation: Evaluation, split: Split, *, command: str = "") 
     count = len(evaluation.labels)
     lead = (
         f"{evaluation.model.splitlines()[0]}. Of {count} {evaluation.split} images of "
-        f"{evaluation.task}, {right} are told right."
+        f"{evaluation.task}, {right} are classified correctly."
     )
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",

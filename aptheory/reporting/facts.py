@@ -22,7 +22,8 @@ def facts(tables: Tables) -> list[str]:
     for network, weights in _table(settings.get("weights")).items():
         expects = _table(_table(settings.get("preprocessing")).get(network)).get("network")
         expected = f"; it expects {str(expects).rstrip('.')}" if expects else ""
-        words.append(f"{network} has its weights from {weights}{expected}.")
+        words.append(f"Weights of {network}: {weights}{expected}.")
+    words += [f"{place}." for place in _list(settings.get("reading"))]
     if tables.seconds:
         words.append(f"Training took {duration(tables.seconds)}, all runs one after the other.")
     if settings.get("command"):

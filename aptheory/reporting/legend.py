@@ -45,10 +45,11 @@ _KNOWN = {
 
 _OTHERS = {
     "prompt": (("orange", "sky", "purple"), "-", "D"),
-    "control": (("yellow", "grey"), ":", "v"),
+    "control": (("orange", "sky", "purple"), ":", "v"),
     "probe": (("green", "grey"), "--", "P"),
 }
-"""By role, of every other method: colours in turn, line and marker."""
+"""By role, of every other method: colours in turn, line and marker. A control follows its prompt,
+whose colour it has."""
 
 
 def styles(rows: pd.DataFrame) -> Mapping[str, Style]:

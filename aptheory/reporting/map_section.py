@@ -9,13 +9,17 @@ import numpy as np
 import pandas as pd
 
 from aptheory.findings.readings import best_cell, way
-from aptheory.findings.sentences import percent
+from aptheory.findings.sentences import over_seeds, percent
 from aptheory.reporting.svg import shade
 
 STYLE = """
-.map td{text-align:center;min-width:2.4rem;border:1px solid #fff}.map td.none{border:0}
-.map th{border:0}.map .best{outline:3px solid #d55e00;outline-offset:-3px;font-weight:600}
-.map .dropped{font-style:italic;opacity:.55}
+.map td{text-align:center;min-width:2.4rem;border:1px solid var(--paper)}.map td.none{border:0}
+.map th{border:0;text-align:center}
+.map th:first-child{position:sticky;left:0;background:var(--paper)}
+@media(max-width:36rem){.map{font-size:.75rem}.map :is(td,th){min-width:0;padding:.25rem .15rem}}
+.map .best{outline:3px solid #d55e00;outline-offset:-3px;font-weight:600}
+.map .dropped{font-style:italic;color:var(--ink);
+ box-shadow:inset 0 0 0 9rem color-mix(in srgb,var(--paper) 65%,transparent)}
 """
 
 
@@ -43,9 +47,10 @@ def map_sentences(cells: pd.DataFrame) -> list[str]:
             for name, some in rivals.items()
             if (best := best_cell(some)) is not None and not some.loc[best, "chosen"]
         ]
+        cell = chosen.iloc[0]
         said = (
-            f"{network} on {task}, both layers chosen on validation images: "
-            f"{way(chosen.iloc[0])}, {_accuracy(chosen.iloc[0])}"
+            f"{network} on {task}, both layers chosen on validation images: {way(cell)}, "
+            f"{_accuracy(cell)} {over_seeds(int(cell['seeds']))}"
         )
         sentences.append("; ".join(filter(None, [said, ", ".join(compared)])) + ".")
     return sentences
@@ -70,8 +75,8 @@ def map_section(cells: pd.DataFrame, *, swept: bool = False) -> list[str]:
         parts += [
             f"<h2>Prompt here, read there: {escape(str(network))} on {escape(str(task))}</h2>",
             _grid(rows),
-            f"<p class='note'>{NOTE}{SWEPT if swept else DROPPED}The intervals (95 %) show on "
-            "hover.</p>",
+            f"<p class='note'>{NOTE}{SWEPT if swept else DROPPED}Intervals (95 %) stand in the "
+            "table below.</p>",
             "<details><summary>Every cell as a table</summary><div class='scroll'>"
             + _table(rows).to_html(index=False, border=0, na_rep="–")
             + "</div></details>",
@@ -112,9 +117,9 @@ def _tile(cell: pd.Series, low: float, high: float) -> str:
     kinds = [
         name for name, on in (("best", cell["chosen"]), ("dropped", not cell["finished"])) if on
     ]
-    ink = "#000" if place > 0.5 else "#fff"
+    ink = f";color:{'#000' if place > 0.5 else '#fff'}" if cell["finished"] else ""
     return (
-        f"<td class='{' '.join(kinds)}' style='background:{shade(place)};color:{ink}' "
+        f"<td class='{' '.join(kinds)}' style='background:{shade(place)}{ink}' "
         f"title='{escape(way(cell), quote=True)}: {_accuracy(cell)}'>{100 * value:.1f}</td>"
     )
 

@@ -51,13 +51,14 @@ table{border-collapse:collapse;font-size:.85rem}
 th,td{text-align:right;padding:.25rem .6rem;border-bottom:1px solid var(--line);vertical-align:top;
  font-variant-numeric:tabular-nums}
 th{font-weight:600}th:first-child,td:first-child{text-align:left;padding-left:0}
-.sure{font-weight:600}.scroll{overflow-x:auto}details{margin:.6rem 0}
+.sure{font-weight:600}.scroll{overflow-x:auto}.scroll td{white-space:nowrap}
+details{margin:.6rem 0}
 summary{cursor:pointer;color:var(--link)}.note{font-size:.85rem;color:var(--soft);max-width:46rem}
 code{font-size:.9em;background:var(--shade);padding:0 .2em;overflow-wrap:anywhere}
-.settings td{text-align:left}.settings td:first-child{white-space:nowrap}
-@media(min-width:50rem){.cases td{white-space:nowrap}}
+.settings td{text-align:left}.settings td+td,.cases td{white-space:normal}
+.cases :is(th,td){padding:.25rem .3rem}
 @media(max-width:36rem){h1{font-size:1.4rem}.cases :is(th,td):nth-child(n+5){display:none}
- .cases :is(th,td){padding:.25rem .3rem}.settings td{display:block;border:0}}
+ .settings td{display:block;border:0;white-space:normal}}
 @media print{body{max-width:none}.chart{break-inside:avoid}}
 """
 
@@ -144,7 +145,8 @@ def _cases_section(found: list[Case]) -> list[str]:
         last = "" if case.last is None else f" of {case.last}"
         probe = f"{case.probe}: {_value(case.probe.accuracy)}" if case.probe else "–"
         cells = [
-            f"{link}{escape(case.network)} on {escape(case.task)}</a> {escape(case.recipe)}",
+            f"{link}{_breakable(case.network)} on {_breakable(case.task)}</a> "
+            f"{escape(case.recipe)}",
             f"{case.prompt.layer}{last} ({escape(case.prompt.name)})",
             _value(case.prompt.accuracy),
             case.verdict.value,
@@ -157,7 +159,7 @@ def _cases_section(found: list[Case]) -> list[str]:
             + f"<td>{escape(probe)}</td></tr>"
         )
     head = (
-        *("case", "best layer", "test accuracy (%)", "verdict", "over the linear probe"),
+        *("case", "chosen layer", "test accuracy (%)", "verdict", "over the linear probe"),
         *("over a random pattern", "over the best earlier probe", "over a prompt on the image"),
         "best earlier probe (%)",
     )
@@ -176,15 +178,26 @@ def _cases_section(found: list[Case]) -> list[str]:
     return parts
 
 
+def _breakable(name: str) -> str:
+    """A name that may be broken behind its underscores where there is little room."""
+    return escape(name).replace("_", "_<wbr>")
+
+
 def _value(accuracy: Interval) -> str:
-    return f"{replace(accuracy, note=''):.1f}"
+    return _together(f"{replace(accuracy, note=''):.1f}")
 
 
 def _difference(gap: Interval) -> str:
     if np.isnan(gap.value):
         return "<td>–</td>"
     sure = verdict(gap) in (Verdict.GAIN, Verdict.LOSS)
-    return f"<td{' class=' + repr('sure') if sure else ''}>{replace(gap, note=''):+.1f}</td>"
+    told = _together(f"{replace(gap, note=''):+.1f}")
+    return f"<td{' class=' + repr('sure') if sure else ''}>{told}</td>"
+
+
+def _together(interval: str) -> str:
+    """An interval whose two bounds stay on one line."""
+    return interval.replace(", ", ",\N{NO-BREAK SPACE}")
 
 
 def _settings(settings: dict[str, object]) -> str:

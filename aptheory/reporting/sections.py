@@ -103,8 +103,8 @@ def relation_section(relation: pd.DataFrame) -> list[str]:
         return []
     parts = [
         "<h2>Do the metrics explain the preference?</h2>",
-        "<p class='note'>Rank correlation over layers of each metric with the accuracy of AP, and "
-        "its 95 % interval. Filled: clear of chance after correction for every look "
+        "<p class='note'>Rank correlation over layers of each metric with the prompt's accuracy, "
+        "and its 95 % interval. Filled: clear of chance after correction for every look "
         "(q ≤ 0.05).</p><div class='grid2'>",
     ]
     for measure, group in rows.groupby("measure"):
@@ -143,7 +143,7 @@ def comparison_section(comparison: pd.DataFrame) -> list[str]:
                 list(100 * rows["low"]),
                 list(100 * rows["high"]),
                 title=f"{network} on {task}",
-                x_label="test accuracy (%), 95 % interval over seeds",
+                x_label="test accuracy (%), 95 % intervals",
                 summary=f"Test accuracy of each method for {network} on {task}",
                 colors=[COLORS[shade] for shade in shades],
             )
@@ -210,13 +210,21 @@ def front_section(tables: Tables) -> list[str]:
         )
     if not parts:
         return []
-    note = "<p class='note'>Nothing is both cheaper and better than a method on the line.</p>"
+    free = sorted(set(tables.comparison["method"]) - set(rows["method"]))
+    told = (
+        "Means, without their intervals. Of what is drawn, nothing is both cheaper and better than "
+        "a method on the line."
+    )
+    if free:
+        names = ", ".join(method_name(method) for method in free)
+        told += f" Not drawn, because the axis has no zero or no cost is known: {names}."
+    note = f"<p class='note'>{escape(told)}</p>"
     return ["<h2>Accuracy against cost</h2>", note, "<div class='grid2'>", *parts, "</div>"]
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
     """Columns in a reader's words, the layer as a column."""
-    table = table.reset_index()
+    table = table.rename_axis(columns=None).reset_index()
     table["layer"] = table["layer"].astype(int)
     return table.rename(columns=lambda name: "layer" if name == "layer" else method_label(name))
 

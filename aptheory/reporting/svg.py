@@ -38,8 +38,8 @@ STYLE = """
 .plot .box,.plot .guide,.plot .tip{visibility:hidden}
 .plot .at{outline:none}.plot .at:hover :is(.box,.guide,.tip),.plot .at:focus :is(.box,.guide,.tip){
  visibility:visible}
-.map{max-width:24rem}.map rect{shape-rendering:crispEdges}.map .at:hover rect{stroke:var(--ink)}
-.map .at:focus rect{stroke:var(--ink)}
+.heat{max-width:24rem}.heat rect{shape-rendering:crispEdges}
+.heat .at:is(:hover,:focus) rect{stroke:var(--ink)}
 .front{stroke:#D55E00}.hollow{fill:var(--paper)}
 .legend{font-size:.8rem;margin:0;color:var(--ink)}.legend span{margin-right:1rem;white-space:nowrap}
 .legend svg{vertical-align:middle;margin-right:.35em}
@@ -134,7 +134,7 @@ def heat_map(
 ) -> str:
     """A matrix in [0, 1] as shaded cells whose values show on hover; row 0 at the bottom."""
     rows, columns = table.shape
-    parts = [_open(summary, style=f"aspect-ratio:{columns}/{rows}", mark="plot map")]
+    parts = [_open(summary, style=f"aspect-ratio:{columns}/{rows}", mark="plot heat")]
     step = max(1, -(-max(rows, columns) // 10))
     high, wide = 100 / rows, 100 / columns
     for i, (row_name, row) in enumerate(table.iterrows()):
@@ -235,7 +235,7 @@ def front_chart(
     powers = np.log10(np.asarray(x, float))
     values = np.asarray(y, float)
     p0, p1 = np.floor(powers.min()), max(np.ceil(powers.max()), np.floor(powers.min()) + 1)
-    margin = 0.1 * (float(np.ptp(values)) or 1.0)
+    margin = max(0.1 * float(np.ptp(values)), 0.5)
     y0, y1 = float(values.min() - margin), float(values.max() + margin)
 
     def across(power: float) -> float:

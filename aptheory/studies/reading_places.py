@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ class ReadingPlace:
     """The place of a network whose own probe is best on the validation images of a task.
 
     ``score`` is the probe's mean over recipes and seeds; ``looked_at`` counts the places that had a
-    probe.
+    probe; ``at_end`` says that it is the linear probe's own, so that nothing is read earlier.
     """
 
     network: str
@@ -30,12 +30,14 @@ class ReadingPlace:
     score: Score
     looked_at: int
     judge: str
+    at_end: bool = False
 
     def __str__(self) -> str:
+        end = ", the network's end, so that nothing is read earlier" if self.at_end else ""
         return (
-            f"{self.network} on {self.task} reads best at place {self.index} ({self.name}): of "
-            f"{self.looked_at} places its own probe is best on validation images by {self.judge}, "
-            f"{100 * self.score.accuracy:.1f} % (loss {self.score.loss:.3f})"
+            f"{self.network} on {self.task} reads best at place {self.index} ({self.name}){end}: "
+            f"of {self.looked_at} places its own probe is best on validation images by "
+            f"{self.judge}, {100 * self.score.accuracy:.1f} % (loss {self.score.loss:.3f})"
         )
 
 
@@ -63,9 +65,10 @@ def _is_probe(settings: Mapping[str, Any]) -> bool:
     return dict(settings) in plain
 
 
-def _best(pair: Pair, batches: Iterable[Batch], store: Store) -> ReadingPlace | None:
+def _best(pair: Pair, batches: Sequence[Batch], store: Store) -> ReadingPlace | None:
     scores: dict[tuple[int, str], list[Score]] = {}
-    judge = "accuracy"
+    judge, end = "accuracy", LinearProbe().settings()
+    ends = {one["layer"]["index"] for b in batches if (one := b.identities[0])["method"] == end}
     for batch in batches:
         judge = batch.recipe.get("judge", judge)
         layer = batch.identities[0]["layer"]
@@ -84,4 +87,4 @@ def _best(pair: Pair, batches: Iterable[Batch], store: Store) -> ReadingPlace | 
         for place, some in scores.items()
     }
     place = min(sorted(means), key=lambda each: means[each].cost(judge))
-    return ReadingPlace(*pair, *place, means[place], len(means), judge)
+    return ReadingPlace(*pair, *place, means[place], len(means), judge, place[0] in ends)

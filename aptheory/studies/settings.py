@@ -6,6 +6,7 @@ import json
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,27 +29,38 @@ MOST = 5_000
 
 def record_settings(folder: str | Path, opened: Opened, **more: Any) -> None:
     """Write FOLDER/settings.json; ``more`` are entries of the caller's own."""
-    import timm
-    import torch
-
-    study, tasks = opened.study, [each.task for each in opened.tasks]
+    study = opened.study
     settings = {
-        "command": command(),
         "study": study.name,
         "seeds": list(study.seeds),
         "recipes": [r if isinstance(r, str | dict) else r.settings() for r in study.recipes],
         "layers": study.layers,
         **more,
-        "networks": {each.net.name: each.net.digest for each in opened.networks},
-        "weights": {each.net.name: weights_of(each.net) for each in opened.networks},
-        "tasks": {task.name: f"{task.digest}; {task.preprocessing}" for task in tasks},
+    }
+    nets, tasks = [each.net for each in opened.networks], [each.task for each in opened.tasks]
+    write_settings(folder, nets, tasks, **settings)
+
+
+def write_settings(
+    folder: str | Path, nets: Sequence[Network], tasks: Sequence[Task], **more: Any
+) -> None:
+    """Write FOLDER/settings.json: the command, ``more``, and what the numbers stand on."""
+    import timm
+    import torch
+
+    settings = {
+        "command": command(),
+        **more,
+        "networks": {net.name: net.digest for net in nets},
+        "weights": {net.name: weights_of(net) for net in nets},
+        "tasks": {task.name: task.digest for task in tasks},
         "pictures": {task.name: pictures_of(task) for task in tasks},
         "preprocessing": {
-            each.net.name: {
-                "network": each.net.transform.note(),
-                **{task.name: task.preprocessing_for(each.net) for task in tasks},
+            net.name: {
+                "network": net.transform.note(),
+                **{task.name: task.preprocessing_for(net) for task in tasks},
             }
-            for each in opened.networks
+            for net in nets
         },
         "versions": {
             "aptheory": __version__,

@@ -87,6 +87,8 @@ class Kept:
             )
             for name, split in splits.items()
         }
+        #: What is said of a split: where validation stands in for it no test image is read.
+        self._spoken = {"test": "val once more"} if task.test is task.val else {}
         self._stores: dict[str, Images | Activations] = dict(self._images)
         self._decisions: dict[tuple[str, int], Decision] = {}
         self._features: dict[tuple[str, Reading], Tensor] = {}
@@ -216,7 +218,8 @@ class Kept:
         layer = self.net.place(layer).index
         for split, store in self._stores.items():
             if store.layer > layer:
-                self.log(f"{split}: back from place {store.layer} to {layer}, from the images")
+                name = self._spoken.get(split, split)
+                self.log(f"{name}: back from place {store.layer} to {layer}, from the images")
                 assert isinstance(store, Activations)
                 store.drop()
                 self._stores[split] = self._images[split]
@@ -231,7 +234,8 @@ class Kept:
         if key not in self._decisions:
             decision = self._decide(split)
             self._decisions[key] = decision
-            self.log(f"{split} at {self._name(self.layer)}: {decision}")
+            name = self._spoken.get(split, split)
+            self.log(f"{name} at {self._name(self.layer)}: {decision}")
             again = decision.where in (Where.IMAGES, Where.AGAIN)
             if again and self.policy.passes.get(split, math.inf) > 1:
                 self._images[split].cache(self._limit(torch.device("cpu")))

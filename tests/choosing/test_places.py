@@ -104,6 +104,7 @@ def test_the_verb_prints_both_pieces_of_advice_where_both_are_asked_for(monkeypa
     assert both.exit_code == 0, both.output
     assert "prompt layer" in both.output
     assert "Prompt here and read there" in both.output
-    assert "on validation images" in both.output
+    assert f"on {len(task.val)} validation images" in both.output
+    assert "no gain that was tested" in both.output or "lies before it" in both.output
     alone = CliRunner().invoke(app, words)
     assert "Prompt here and read there" not in alone.output

@@ -155,7 +155,7 @@ def test_recommendation_is_the_top_of_its_table_and_says_why(net, ranked):
     said = str(ranked)
     assert f"prompt layer {ranked.layer}" in said
     assert "place in the network" in said
-    assert "0.8 accuracy points (95 % below 1.4)" in said
+    assert "0.8 accuracy points on average (95 % interval over networks: up to 1.4)" in said
     assert "nothing trained" in said
 
 
@@ -318,8 +318,10 @@ def test_a_budget_is_spent_on_trials_and_what_they_bring_is_said(net, task, budg
     assert "best on validation images" in said
     assert ("1.5 points taken off towards both ends" in said) == (pull > 0)
     if not pull:
-        assert "1.2 accuracy points (95 % below 1.7) for 2 % of a sweep, the middle layer's" in said
-        assert "without a prompt, is the better choice: 55 %" in said
+        assert "1.2 accuracy points on average (95 % interval over networks: up to 1.7)" in said
+        assert "up to 1.7) for 2 % of a sweep, the middle layer's being 1.7," in said
+        assert "of these 40 pairs the best layer's own probe, without a prompt, was the" in said
+        assert "better choice in 55 %" in said
 
 
 def test_a_trial_is_a_run_of_its_rate_and_test_images_are_not_read(net, task):
@@ -364,9 +366,16 @@ def test_reasons_read_forwards_and_the_middle_is_called_the_middle():
         | {"probe": [0.2, 0.5, 0.7, 0.9, 0.6]}
     )
     shared = {"network": "net", "task": "signs", "layer": 2, "cost": 0.01, "score_cost": 0.01}
+    shared |= {"images": 80}
     middle = Recommendation(table=layers, rule=Rule({"distance_from_middle": -0.3}), **shared)
     assert "because it lies nearest the middle" in str(middle)
     assert "or probe layer 3 (d): a linear probe reaches 90.0 % there and 60.0 %" in str(middle)
+    assert "on the 80 images that chose the layer" in middle.rival
+    last = replace(middle, table=layers.assign(probe=[0.2, 0.5, 0.7, 0.6, 0.9]))
+    assert "or probe the network's end: a linear probe reaches 90.0 % there and no" in last.rival
+    tied = layers.assign(probe=[0.7, 0.7, 0.7, 0.7, 0.1])
+    drawn = {replace(middle, table=tied, task=str(one)).rival.split(":")[0] for one in range(40)}
+    assert len(drawn) == 4  # not the shallowest, nor the nearest to the middle
     both = Rule({"distance_from_middle": -0.3, "globality": 0.5})
     reasons = Recommendation(table=layers, rule=both, **shared).reasons
     assert reasons[0].startswith("high among the layers: share of variance carried by the spatial")

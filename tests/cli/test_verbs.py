@@ -2,8 +2,10 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import aptheory as ap
-from aptheory.cli import app
+from aptheory.cli import app, studies
 
 NETWORK, TASK = "aptheory_resnet_mini", ["-t", "digits", "--subset", "40,20,40"]
 
@@ -104,13 +106,16 @@ def test_predict_on_nothing_but_damage_fails(model, pictures):
 
 
 @pytest.mark.slow
-def test_evaluate_writes_a_page(model, folder):
+def test_evaluate_writes_a_page(model, folder, monkeypatch):
     out = folder / "evaluation.html"
+    words = ["aptheory", "evaluate", str(model), *TASK, "--out", str(out)]
+    monkeypatch.setattr("sys.argv", words)
     text = done("evaluate", model, *TASK, "--out", out)
     accuracy = float(re.search(r"accuracy: (\d\.\d+)", text)[1])
     card = ap.load_model(model).card
     assert accuracy == pytest.approx(card.scores["test_accuracy"], abs=1e-3)
     assert "The most certain mistakes" in out.read_text()
+    assert f"<code>{shlex.join(words)}</code>" in out.read_text()  # with the subset
     assert {"measure", "value", "low", "high"} <= set(pd.read_csv(folder / "evaluation.scores.csv"))
 
 
@@ -295,3 +300,15 @@ def test_run_needs_a_task_or_a_study_file(tmp_path):
     file = tmp_path / "study.toml"
     file.write_text(f'networks = ["{NETWORK}"]\ntasks = ["digits"]\n')
     assert "names its tasks" in refused("run", file, "-t", "digits")
+
+
+def test_run_saves_the_winner_of_what_succeeded_before_it_says_what_failed(tmp_path, monkeypatch):
+    standing = SimpleNamespace(failed={"key": "no number"}, failures=["no number"], total=4)
+    saved = []
+    monkeypatch.setattr(studies, "_explore", lambda *_, **__: None)
+    monkeypatch.setattr(studies, "_save_winners", lambda *words: saved.append(words[-1]))
+    monkeypatch.setattr("aptheory.studies.status.status", lambda folder: standing)
+    file = tmp_path / "m.safetensors"
+    result = call("run", NETWORK, *TASK, "-o", tmp_path, "--save", file)
+    assert (result.exit_code, saved) == (1, [file])
+    assert "1 of 4 runs failed." in result.stderr

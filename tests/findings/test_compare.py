@@ -7,6 +7,7 @@ from scipy import stats
 
 import aptheory as ap
 from aptheory.errors import InputError
+from aptheory.findings.cases import cases
 from aptheory.findings.compare import check_controls, compare, group_means
 from aptheory.methods.sizing import sized
 
@@ -109,6 +110,27 @@ def test_controls_are_told_layer_by_layer():
     assert rows.loc[("ap - linear_probe", 5), "difference"] == pytest.approx(0.3)
     assert rows.loc[("ap - random_perturbation", 3), "difference"] == pytest.approx(-0.05)
     assert len(rows) == 2
+    nameless = check_controls(frame(ENTRIES).drop(columns="recipe")).set_index(["check", "layer"])
+    assert nameless["difference"].to_dict() == rows["difference"].to_dict()
+
+
+def test_where_pictures_are_known_intervals_are_those_of_the_sentences():
+    table, draw = frame(ENTRIES), np.random.default_rng(0)
+    of_test = table["measure"] == "test_accuracy"
+    known = [draw.random(40) < v if test else None for v, test in zip(table["value"], of_test)]
+    table = table.assign(correct=pd.Series(known, dtype=object))
+    table.loc[of_test, "value"] = [one.mean() for one in known if one is not None]
+    (case,) = cases(table)
+    rows = compare(table).set_index("method")
+    assert 100 * rows.loc["ap", "low"] == pytest.approx(case.prompt.accuracy.low)
+    gap = -1 * rows.loc["linear_probe", ["difference_high", "difference_low"]].astype(float)
+    assert (100 * gap).tolist() == pytest.approx([case.gain.low, case.gain.high])
+
+
+def test_equal_accuracies_share_a_rank():
+    rows = compare(frame({**ENTRIES, ("norm_tuning", 0): ([0.5] * 3, [0.6, 0.7, 0.8])}))
+    rank = rows.set_index("method")["rank"]
+    assert (rank["ap"], rank["norm_tuning"], rank["linear_probe"]) == (3, 3, 5)
 
 
 def test_no_differences_where_there_is_no_prompt():

@@ -165,10 +165,11 @@ def test_the_verb_writes_the_table_and_the_picture(tmp_path):
     table = pd.read_csv(tmp_path / "map" / "map.csv")
     assert {"layer", "read", "method", "val_accuracy", "low", "high", "chosen"} <= set(table)
     assert {path.name for path in (tmp_path / "map").iterdir()} == {
-        *("map.csv", "map_runs.csv", "map.png", "map.pdf", "report.html")
+        *("map.csv", "map_runs.csv", "map.png", "map.pdf", "report.html", "settings.json")
     }
     page = (tmp_path / "map" / "report.html").read_text()
     assert page.count("<td class='best'") == 1
+    assert "digits: 20 training pictures of 10 classes" in page
     assert page.count("title='") == len(table)
     assert "both layers chosen on validation images" in page
     assert "best on validation" in result.output

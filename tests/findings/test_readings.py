@@ -1,5 +1,7 @@
 """What a sweep shows of prompts that are read before the end: planted tables, known answers."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -136,3 +138,15 @@ def test_rivals_are_picked_by_the_judge_of_the_recipe():
     assert judge_of({"recipes": ["quick"]}) == "accuracy"
     assert judge_of({"recipes": [{"name": "quick", "judge": "loss"}]}) == "loss"
     assert judge_of({}) == "accuracy"
+
+
+def test_a_map_names_each_rival_once_and_ends_where_there_is_none():
+    cells = read_cells(table(PLANTED))
+    (whole,) = map_sentences(cells)
+    assert "a prompt at blocks.1 (2) read at blocks.3 (4), 90.0 % [86.5, 92.7] over 3" in whole
+    assert "; the best layer probe 75.0 %" in whole
+    assert "the best prompt read at the end 70.0 %" in whole
+    assert "the linear probe 50.0 %" in whole
+    corner = cells[(cells["layer"] == 6) & (cells["read"] == 6)].assign(chosen=True)
+    (alone,) = map_sentences(corner)
+    assert re.search(r"the probe of head \(6\), 50.0 % \[.*\] over 3 seeds\.$", alone)

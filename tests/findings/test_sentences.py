@@ -3,13 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from aptheory.findings.cases import cases
 from aptheory.findings.chosen import best_layers
 from aptheory.findings.compare import compare
 from aptheory.findings.pictures import paired_pictures, two_source_interval
 from aptheory.findings.sentences import sentences
-from aptheory.findings.statistics import Interval
+from aptheory.findings.statistics import Interval, corrected
 from aptheory.findings.verdict import Verdict, verdict
 
 NOTHING = pd.DataFrame()
@@ -158,13 +159,13 @@ def test_no_accuracy_lies_beyond_the_whole():
 
 def test_intervals_that_are_printed_are_spoken_of():
     words = said(rows("ap", 4, [0.6] * 3), PROBE)
-    assert not any("There are no intervals" in sentence for sentence in words)
+    assert not any("No interval stands" in sentence for sentence in words)
 
 
 def test_the_overview_counts_what_is_unknown_and_names_recipes():
     second = [row | {"task": "b"} for row in [*rows("ap", 4, [0.6]), *PROBE]]
     (first, *_) = said(rows("ap", 4, [0.6]), PROBE, second)
-    assert "beats the linear probe on 0 and loses to it on 0 of 2, and on 2 it is unknown" in first
+    assert "control moves, on 0 and loses to it on 0 of 2, and on 2 it is unknown" in first
     both = [row | {"recipe": name} for name in ("s", "l") for row in [*PROMPT, *PROBE]]
     (first, *_) = said(both)
     assert "net, one task with 2 recipes:" in first
@@ -187,3 +188,51 @@ def test_two_recipes_are_two_cases():
     words = sentences(pd.DataFrame(both), NOTHING)
     assert any("with recipe short" in s and "61.0 %" in s for s in words)
     assert any("with recipe long" in s and "81.0 %" in s for s in words)
+
+
+def test_the_average_over_tasks_has_the_tasks_as_its_units():
+    other = [
+        row | {"task": "b", "value": row["value"] + (0.02 if row["method"] == "ap" else 0)}
+        for row in [*PROMPT, *PROBE]
+    ]
+    (first, *_) = said(PROMPT, PROBE, other)
+    gains = np.array([10.0, 12.0])
+    half = stats.t.ppf(0.975, 1) * stats.sem(gains)
+    average = f"{gains.mean():+.1f} points [{gains.mean() - half:+.1f}, {gains.mean() + half:+.1f}]"
+    assert f"(on average of 2 tasks {average})" in first
+    assert "on average" not in said(PROMPT, PROBE)[0]
+
+
+def test_a_control_that_holds_is_said_to_and_runs_are_counted():
+    (control,) = (s for s in said(PROMPT, PROBE, AT_END) if s.startswith("Control"))
+    assert "in 3 runs its accuracy there differs from the probe's by -0.33 points on" in control
+    assert "and by at most 2.00 in any." in control
+    (control,) = (
+        s
+        for s in said(PROMPT, PROBE, rows("ap", 10, [0.50, 0.51, 0.52]))
+        if s.startswith("Control")
+    )
+    assert control.endswith("trained each by itself, the two are equal in 3 runs.")
+
+
+def test_tasks_whose_seeds_changed_nothing_are_named_together():
+    same = rows("ap", 4, [0.6] * 2)
+    words = said(same, PROBE, [row | {"task": "b"} for row in [*same, *PROBE]])
+    (spread,) = (sentence for sentence in words if sentence.startswith("No spread"))
+    assert spread.startswith("No spread on signs and b: the 2 seeds of net gave the same result")
+
+
+def test_what_no_correction_could_show_counts_every_test():
+    """Two metrics, three targets, with and without depth: twelve tests of curves over 8 layers."""
+    tests = [
+        {"network": "net", "task": "signs", "measure": measure, "statistic": statistic}
+        | {"target": target, "value": 0.5, "p": 0.2, "smallest_p": 1 / 16, "layers": 8}
+        for measure in ("effective_rank", "cka")
+        for target in ("ap", "ap - linear_probe", "ap - layer_probe")
+        for statistic in ("spearman", "spearman_given_depth")
+    ]
+    undefined = tests[0] | {"measure": "depth", "value": np.nan, "p": np.nan}
+    relation = corrected(pd.DataFrame([*tests, undefined]))
+    (words,) = sentences(pd.DataFrame(), relation)
+    assert "with 8 layers the smallest p of one curve is 1/16, which no correction" in words
+    assert "over 12 tests leaves below 0.05" in words

@@ -19,6 +19,7 @@ from aptheory.findings.sentences import sentences
 from aptheory.reporting import plots
 from aptheory.reporting import svg as charts
 from aptheory.reporting.curves import Curve, accuracy_curves, metric_curves
+from aptheory.reporting.legend import styles
 from aptheory.reporting.page import html
 from aptheory.reporting.report import findings, report
 from aptheory.reporting.run_folder import Tables
@@ -66,7 +67,7 @@ def folder(tmp_path):
 class Balance(HTMLParser):
     """Every tag that opens closes, in order."""
 
-    void = frozenset({"meta", "br"})
+    void = frozenset({"meta", "br", "wbr"})
 
     def __init__(self):
         super().__init__()
@@ -99,7 +100,7 @@ def test_the_page_says_the_planted_finding_and_reaches_nowhere(folder):
     page = html(Tables.read(folder))
     assert "vit gains from a prompt at layer 4 of 7 (blocks.4), chosen on validation data" in page
     assert "50.0 % for the linear probe" in page
-    assert "is +0.00 points from the probe" in page
+    assert "the two are equal in 6 runs" in page
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
     assert "x &amp; y" in page
     assert "network &lt;b&gt;" in page
@@ -120,7 +121,7 @@ def test_gains_are_paired_over_seeds_and_a_clear_one_is_called_so(folder):
     table.loc[table["method"] == "linear_probe", "value"] = 0.7
     said = sentences(table, pd.DataFrame())
     assert "vit, one task" in said[0]
-    assert "clearly beats the linear probe on 0 and loses to it on 0 of 1" in said[0]
+    assert "by more than any control moves, on 0 and loses to it on 0 of 1" in said[0]
     assert "On signs, vit has no clear gain: validation data choose layer 4 of 7" in said[2]
 
 
@@ -217,6 +218,43 @@ def test_the_front_names_what_nothing_beats(folder):
     assert ">norm tuning</text>" not in section
     assert "norm tuning: 70 at 5,000" in section
     assert ">1M</text>" not in section  # the axis ends at the decade above the dearest
+    assert "Not drawn" not in section
+    free = [("layer_probe", 0, 0.95), ("linear_probe", 0, 0.6)]  # beats all that is drawn
+    free = pd.DataFrame(free, columns=["method", "parameters", "value"])
+    free = free.assign(network="vit", task="signs", low=free["value"], high=free["value"])
+    pd.concat([table, free]).to_csv(folder / "comparison.csv", index=False)
+    page = html(Tables.read(folder))
+    assert "Of what is drawn, nothing is both cheaper and better" in page
+    assert "no cost is known: layer probe, linear probe." in page
+
+
+def test_tables_have_a_heading_for_every_column(folder):
+    for table in re.findall(
+        "<table(?! class='settings').*?</table>", html(Tables.read(folder)), re.S
+    ):
+        head, *rows = table.split("</tr>")[:-1]
+        assert {row.count("<td") for row in rows} == {head.count("<th")}
+
+
+def test_a_control_has_the_colour_of_its_prompt_and_not_that_of_another():
+    names = ["ap", "random_perturbation", "ap:read=best", "random_perturbation:ap:read=best"]
+    found = styles(pd.DataFrame({"method": names}))
+    assert found[names[2]].color == found[names[3]].color
+    assert len({(style.color, style.line) for style in found.values()}) == 4
+
+
+def test_the_title_of_a_relation_counts_what_could_be_tested(folder):
+    table = pd.read_csv(folder / "relation.csv").query("statistic == 'spearman'")
+
+    def title(q):
+        drawn = plots.relation(table.assign(q=q)).get_title(loc="left")
+        plt.close("all")
+        return drawn
+
+    assert title(np.nan) == "4 correlations, none testable: too few layers"
+    assert title([0.01, np.nan, 0.5, 0.04]).startswith("2 of 3 correlations are clear of zero")
+    assert title([0.01, np.nan, 0.5, 0.04]).endswith(", 1 not testable")
+    assert title(0.5) == "0 of 4 correlations are clear of zero (q ≤ 0.05)"
 
 
 LOOK = """<body><iframe id=p style="width:WIDTHpx;height:800px;border:0"></iframe><pre id=o></pre>
@@ -226,6 +264,7 @@ frame.onload = () => {
   const all = mark => [...page.querySelectorAll(mark)].map(one => one.getBoundingClientRect());
   const box = page.querySelector('.box'), shown = () => see.getComputedStyle(box).visibility;
   const before = shown();
+  page.querySelectorAll('details').forEach(one => one.open = true);
   box.parentElement.focus();
   document.getElementById('o').textContent = 'LOOK' + JSON.stringify({
     width: page.documentElement.scrollWidth,
@@ -234,6 +273,7 @@ frame.onload = () => {
     narrowest: Math.min(...all('.plot').map(chart => chart.width)),
     widest: Math.max(...all('.plot, .forest svg, .legend span').map(one => one.right)),
     letters: Math.min(...all('.plot text').map(one => one.height)),
+    tallest: Math.max(...all('details tr:not(:first-child)').map(one => one.height)),
     bar: Math.min(...all('.forest svg').map(one => one.width)),
     touched: [before, shown()],
     boxes: Math.max(...all('.box').map(one => one.right)),
@@ -281,6 +321,7 @@ def test_a_browser_shows_the_page_on_a_phone_and_on_a_desk(width, folder, browse
     assert seen["bar"] > 200
     assert seen["touched"] == ["hidden", "visible"]
     assert seen["outside"] == 0
+    assert seen["tallest"] < 60
     assert "the place chosen for a prompt lies at 0.57 of its depth" in seen["first"]
 
 
@@ -324,13 +365,15 @@ def test_the_page_says_what_its_numbers_stand_on(folder):
         "weights": {"vit": "/here/vit.pt"},
         "preprocessing": {"vit": {"network": "images: 32 x 32."}},
         "warnings": {"vit": "massive activations at layer 5"},
+        "reading": ["vit on signs reads best at place 7"],
     }
     (folder / "settings.json").write_text(json.dumps(settings))
     page = html(Tables.read(folder))
     for words in (
         "60 training pictures of 10 classes, 30 validation pictures of ? classes, 60 test pictures",
         "copies across splits: 3 of test in train; left out on reading: 2 × text file",
-        "vit has its weights from /here/vit.pt; it expects images: 32 x 32.",
+        "Weights of vit: /here/vit.pt; it expects images: 32 x 32.",
+        "<li>vit on signs reads best at place 7.</li>",
         "Warning: vit has massive activations at layer 5.",
         "The command: aptheory run vit --task signs",
         "@media(prefers-color-scheme:dark)",

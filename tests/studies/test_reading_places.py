@@ -1,5 +1,7 @@
 """A study that reads where its own probes read best: `read=best`."""
 
+from dataclasses import replace
+
 import pytest
 
 import aptheory as ap
@@ -119,6 +121,8 @@ def test_a_sweep_trains_the_probes_then_what_reads_at_the_best(tmp_path, judge):
     (place,) = reading_places(make_plan(opened), Store(tmp_path)).values()
     assert (place.index, place.judge, place.looked_at) == (best, judge, len(probes))
     assert f"place {best} ({NET.layers[best].name})" in str(place)
+    assert ("the network's end, so that nothing is read earlier" in str(place)) == (best == LAST)
+    assert "the network's end" in str(replace(place, at_end=True))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     again = sweep(asked, tmp_path, **HERE)  # finished: nothing is trained or waited for
     assert not planned(opened, Store(tmp_path)).waits

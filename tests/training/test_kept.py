@@ -1,6 +1,7 @@
 """Kept activations: the same values wherever they are kept, and never a silent change."""
 
 import gc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,6 +86,15 @@ def test_going_back_starts_from_the_images_and_says_so(net, task):
     torch.testing.assert_close(
         kept.batch("val", torch.arange(12)), truth(net, task, "val", 1), rtol=1e-4, atol=1e-5
     )
+
+
+def test_where_validation_stands_in_for_the_test_images_the_log_says_so(net, task):
+    said = []
+    blind = Kept.start(net, replace(task, test=task.val), layer=2, log=said.append)
+    blind.batch("test", torch.arange(3))
+    blind.advance(1)
+    assert [text for text in said if text.startswith("val once more")]
+    assert not [text for text in said if text.startswith("test")]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -60,9 +60,9 @@ class ShiftWatcher(Watcher):
             self.norms = norms_with_moments(settings.net, settings.layers)
             if not self.norms:
                 raise InputError(
-                    f"{settings.net.name} has no BatchNorm there, whose running moments would say "
-                    "what the pretraining's activations were: give images like the pretraining's "
-                    "as reference, or leave out moment_shift."
+                    f"moment_shift: {settings.net.name} has no BatchNorm in front of these layers, "
+                    "whose running moments would say what the pretraining's activations were; give "
+                    "a task of images like the pretraining's as reference."
                 )
             self.stop = max(self.norms) + 1
         self.places = {place.index: metrics.ChannelMoments() for place in settings.layers}
