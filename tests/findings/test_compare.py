@@ -117,7 +117,10 @@ def test_controls_are_told_layer_by_layer():
 def test_where_pictures_are_known_intervals_are_those_of_the_sentences():
     table, draw = frame(ENTRIES), np.random.default_rng(0)
     of_test = table["measure"] == "test_accuracy"
-    known = [draw.random(40) < v if test else None for v, test in zip(table["value"], of_test)]
+    known = [
+        draw.random(40) < v if test else None
+        for v, test in zip(table["value"], of_test, strict=True)
+    ]
     table = table.assign(correct=pd.Series(known, dtype=object))
     table.loc[of_test, "value"] = [one.mean() for one in known if one is not None]
     (case,) = cases(table)
