@@ -59,6 +59,8 @@ def _cells(rows: pd.DataFrame, accuracy: pd.DataFrame, judge: str) -> pd.DataFra
     last = last_place(accuracy[accuracy["network"] == network])
     if last is None or "settings" not in rows:
         return pd.DataFrame()
+    if not rows["settings"].astype(str).str.contains("read=", regex=False).any():
+        return pd.DataFrame()  # every prompt is read at the end
     found: dict[tuple[int, int], dict[str, Any]] = {}
     table = with_roles(rows)
     table = table.assign(
