@@ -104,10 +104,10 @@ def attach_saved(net: Network, path: str | Path, *, imports: bool = False) -> Ad
             f"{path} holds other tensors than {method.name} learns on {net.name}, {odd[0]} among "
             "them: save the adapted network again"
         )
-    whole = [name for name, value in tensors.items() if not value.is_floating_point()]
-    if whole:
-        kind = tensors[whole[0]].dtype
-        raise InputError(f"{path} holds {whole[0]} as {kind}, and not as floats: save it again.")
+    strange = [n for n, v in tensors.items() if v.is_floating_point() != own[n].is_floating_point()]
+    if strange:
+        kind, expected = tensors[strange[0]].dtype, own[strange[0]].dtype
+        raise InputError(f"{path} holds {strange[0]} as {kind}, not as {expected}: save it again.")
     broken = [name for name, value in tensors.items() if not _readable(name, value)]
     if broken:
         raise InputError(f"{path} holds values that are not finite, in {broken[0]}: train it again")
