@@ -32,6 +32,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return "".join(blocks)
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """Without the script that the theme would fetch from elsewhere for a search of local files."""
+    return re.sub(r'<script src="https?://[^"]*"></script>', "", output)
+
+
 def figures() -> str:
     """One paragraph a figure: what its script says of itself, and the picture."""
     parts = []

@@ -75,10 +75,11 @@ def shift(
     from aptheory.studies.sources import load_network, load_task
 
     net = load_network(options.spec(network)).to(device_of(on.device))
+    pictures = load_task(images_of.spec(task))
     with autocast(net.device, on.precision):
         table = profile(
             net,
-            load_task(images_of.spec(task)),
+            pictures,
             measures=("moment_shift",),
             reference=None if reference is None else load_task({"name": reference}),
             limit=images,
@@ -88,7 +89,8 @@ def shift(
     origin = "BatchNorm's running moments" if reference is None else f"the images of {reference}"
     typer.echo(
         f"{net.name} on {task}: shift of each channel from {origin}, in standard deviations there "
-        "(0: the same mean and spread)\n"
+        f"(0: the same mean and spread), of {min(images, len(pictures.train))} training images; "
+        "low and high: 95 %\n"
         + shown.rename(columns={"value": "shift"}).to_string(
             index=False, float_format="{:.3f}".format
         )

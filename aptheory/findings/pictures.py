@@ -29,8 +29,9 @@ def wilson(share: float, count: float, *, quantile: float = Z) -> tuple[float, f
 
     It does not shrink to a point at 0 or 1. (Wilson 1927.)
 
-    >>> [round(bound, 3) for bound in wilson(43 / 60, 60)]
-    [0.592, 0.815]
+    >>> low, high = wilson(43 / 60, 60)
+    >>> round(low, 3), round(high, 3)
+    (0.592, 0.815)
     """
     square = quantile**2
     middle = (share + square / (2 * count)) / (1 + square / count)

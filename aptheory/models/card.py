@@ -174,16 +174,25 @@ class Card:
         values = {"identity": identity, "outcome": outcome, "made_by": made_by}
         return {"key": key, "status": "done", **values}
 
+    @property
+    def _chosen(self) -> bool:
+        """Whether validation chose the layer, the epoch, or the run."""
+        recipe = self.training.get("recipe") or {}
+        each_epoch = recipe.get("validate_every") or recipe.get("patience")
+        return bool(each_epoch) or "validation" in str(self.training.get("layer_chosen"))
+
     def __str__(self) -> str:
         """A few lines for a terminal."""
         layer = self.method.get("layer")
         at = "" if layer is None else f" at layer {layer}"
         images = self.task.get("train")
-        scores = []
-        if "test_accuracy" in self.scores:
-            scores = [f"test {_share(self.scores['test_accuracy'], self.task.get('test'))}"]
-        if "val_accuracy" in self.scores:  # of the best of many: no interval would cover it
-            scores += [f"val {100 * self.scores['val_accuracy']:.1f} %, by which it was chosen"]
+        scores = [
+            f"{split} {_share(self.scores[f'{split}_accuracy'], self.task.get(split))}"
+            for split in ("test", "val")
+            if f"{split}_accuracy" in self.scores
+        ]
+        if "val_accuracy" in self.scores and self._chosen:  # no interval covers the best of many
+            scores[-1] = f"val {100 * self.scores['val_accuracy']:.1f} %, by which it was chosen"
         on = f"trained on {images} images of {self.task.get('name')}" if images else "trained"
         return "\n".join(
             [

@@ -138,7 +138,8 @@ def test_the_comparison_has_every_method_at_every_place_with_its_cost(net, task)
     assert found.parts[["beta", "gamma", "left"]].sum(axis=1).to_numpy() == pytest.approx(1)
     said = str(found)
     assert "imitate plus" in said
-    tied = found.parts.assign(val_accuracy=0.5, val_loss=found.parts["layer"].map({1: 2.0, 2: 1.0}))
+    first = found.parts.assign(val_accuracy=0.5, val_loss=2.0)
+    tied = pd.concat([first, first.assign(layer=2, val_loss=1.0)])
     assert "At place 2, the best on validation" in str(replace(found, parts=tied))
     assert "read as a prompt" in said
     with pytest.raises(InputError, match="at least one place"):

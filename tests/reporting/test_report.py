@@ -229,9 +229,10 @@ def test_the_front_names_what_nothing_beats(folder):
 
 
 def test_tables_have_a_heading_for_every_column(folder):
-    for table in re.findall(
-        "<table(?! class='settings').*?</table>", html(Tables.read(folder)), re.S
-    ):
+    page = html(Tables.read(folder)).replace("<thead>", "")
+    tables = re.findall("<table(?! class='settings').*?</table>", page, re.DOTALL)
+    assert len(tables) > 4
+    for table in tables:
         head, *rows = table.split("</tr>")[:-1]
         assert {row.count("<td") for row in rows} == {head.count("<th")}
 
