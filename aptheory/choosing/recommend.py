@@ -109,7 +109,8 @@ class Recommendation:
         about = f"{self.network}|{self.task}|probe"
         best = int(probes.index[ranking(probes["probe"].to_numpy(), key=about)[0]])
         scores, end = 100 * probes["probe"], int(probes.index.max())
-        where = f"layer {best} ({probes.loc[best, 'layer_name']})"
+        names: Any = probes["layer_name"]
+        where = f"layer {best} ({names[best]})"
         reached = f"there and {scores[end]:.1f} % at the network's end"
         if best == end:
             where, reached = "the network's end", "there and no more at any layer before it"
