@@ -10,6 +10,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from matplotlib.ticker import FixedFormatter
 
 from aptheory.errors import InputError
@@ -35,7 +36,7 @@ def style() -> Iterator[None]:
         "grid.color": "#E6E6E6",
         "grid.linewidth": 0.6,
         "axes.axisbelow": True,
-        "axes.prop_cycle": plt.cycler(color=list(COLORS.values())),
+        "axes.prop_cycle": cycler(color=list(COLORS.values())),
         "lines.linewidth": 1.4,
         "lines.markersize": 3.5,
         "figure.dpi": 150,
