@@ -263,4 +263,7 @@ def export(
     if out.resolve() == file.resolve():
         raise InputError(f"--out {out} is the model itself; name another file.")
     error = write(model_options.load(file, DeviceOptions(device="cpu")), out, to=to)
-    typer.echo(f"{out}: logits differ from the model's by {error:.1e} of the largest")
+    typer.echo(
+        f"{out}: on four random images the logits differ from the model's by at most {error:.1e} of "
+        "the largest"
+    )
