@@ -286,7 +286,7 @@ def test_learned_tensors_are_floats(net, file, tmp_path):
         header = opened.metadata()
         tensors = {name: opened.get_tensor(name).long() for name in opened.keys()}  # noqa: SIM118
     save_file(tensors, str(tmp_path / "whole.safetensors"), metadata=header)
-    with pytest.raises(ap.InputError, match="not as floats"):
+    with pytest.raises(ap.InputError, match="as torch.int64, not as torch.float32"):
         ap.load_model(tmp_path / "whole.safetensors", network=net)
 
 
