@@ -173,6 +173,12 @@ def importable(*folders: str | Path) -> Iterator[None]:
 
 # ------------------------------------------------------------------------------------- names
 
+
+def expanded(path: str | Path) -> Path:
+    """A path with its ~ replaced; of a user who is not known it stays as it is."""
+    return Path(os.path.expanduser(path))
+
+
 _LONGEST_STEM = 160
 
 

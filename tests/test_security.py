@@ -19,6 +19,7 @@ import aptheory as ap
 from aptheory.checked import imported, plain_cell, safe_cell, safe_stem
 from aptheory.errors import InputError
 from aptheory.networks.checkpoint import read_checkpoint
+from aptheory.studies.sources import load_network
 from aptheory.studies.study import Study
 from aptheory.studies.tables import csv_text, read_csv
 
@@ -200,6 +201,21 @@ def test_a_name_that_no_file_can_have_is_refused_in_a_sentence(name):
             door(f"{name}.safetensors")
     with pytest.raises(InputError, match="there is no file"):
         ap.attach_saved(ap.load("aptheory_vit_mini"), f"{name}.safetensors")
+
+
+def test_a_home_that_is_not_known(monkeypatch):
+    """A container's user without an entry, and ~ of somebody who is not there."""
+    for variable in ("HOME", "APTHEORY_CACHE", "APTHEORY_DATA"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: os.fspath(path))
+    with pytest.raises(InputError, match="APTHEORY_CACHE"):
+        ap.task("cifar100")
+    monkeypatch.undo()
+    for source in ("folder:~nobody_here/x", "~nobody_here/x.csv", "csv:~nobody_here/x.csv"):
+        with pytest.raises(InputError):
+            ap.task(source)
+    with pytest.raises(InputError, match="there is no weights file"):
+        load_network({"name": "aptheory_resnet_mini", "weights": "~nobody_here/x"})
 
 
 def test_an_outcome_without_one_of_its_fields_is_damaged(tmp_path):

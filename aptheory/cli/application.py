@@ -96,7 +96,8 @@ class Verb(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
         for option in given:
-            once = option.param_type_name == "option" and not (option.multiple or option.is_flag)
+            flag = vars(option).get("is_flag", False)
+            once = option.param_type_name == "option" and not (option.multiple or flag)
             if once and given.count(option) > 1:
                 ctx.fail(
                     f"{option.opts[0]} is given {given.count(option)} times and takes one value"
@@ -212,5 +213,7 @@ def _fail_to_write(error: OSError) -> None:
 
 
 def _fail(sentence: str) -> None:
-    print(f"aptheory: {sentence}", file=sys.stderr)
+    # The name of a file may hold what a terminal would obey, or begin a line with.
+    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in sentence)
+    print(f"aptheory: {plain}", file=sys.stderr)
     sys.exit(2)

@@ -4,10 +4,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import typer
 
+from aptheory.checked import expanded
 from aptheory.cli.application import verb
 from aptheory.cli.options import (
     DecodingThreads,
@@ -123,7 +125,7 @@ def fit(
     from aptheory.studies.sources import load_network, load_task
     from aptheory.studies.trackers import named
 
-    _writable(out)
+    _writable(out, Path(network_options.weights))
     track = named(tracker) if tracker else None
     place = device_of(on.device)
     net = load_network(network_options.spec(network)).to(place)
@@ -167,12 +169,18 @@ def _epochs(total: int, curve: list[dict[str, float]]) -> Callable[[dict[str, fl
     return say
 
 
-def _writable(path: Path) -> None:
-    """Refuse a place that cannot take the file before anything is trained."""
+def _writable(path: Path, *reads: Path) -> None:
+    """Refuse a place that cannot take the file, or is one of those that are read, before anything
+    is trained."""
+    if any(path.resolve() == expanded(read).resolve() for read in reads):
+        raise InputError(f"--out {path} is a file that this command reads; name another file.")
     if path.is_dir():
         raise InputError(f"--out {path} is a folder; name a file such as {path}/model.safetensors.")
     try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        folder = path.absolute().parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}); name another.") from error
 
@@ -195,9 +203,12 @@ def predict(
     """
     from aptheory.studies.files import write_atomically
     from aptheory.studies.tables import csv_text
+    from aptheory.tasks.readers.suffixes import SUFFIXES, suffix_of
 
     if out is not None:
-        _writable(out)
+        _writable(out, file, *pictures)
+        if suffix_of(out.name) in SUFFIXES:
+            raise InputError(f"--out {out} is called as a picture is; name a file such as a.csv.")
     model = model_options.load(file, on)
     table = model.predict(pictures, top=top, batch_size=batch_size, workers=workers, progress=True)
     if out is not None:
@@ -235,7 +246,7 @@ def evaluate(
     from aptheory.studies.sources import load_task
     from aptheory.studies.tables import csv_text
 
-    _writable(out)
+    _writable(out, file)
     model = model_options.load(file, on)
     images = load_task(images_of.spec(task))
     evaluation = judge(model, images, split=split)
@@ -258,10 +269,9 @@ def export(
     """Write a model for other programs, checked against itself: torch.export, ONNX, plain timm."""
     from aptheory.models.exporting import export as write
 
-    suffix = {"torch": ".pt2", "onnx": ".onnx", "timm": ".timm.safetensors"}.get(to, f".{to}")
+    suffix = {"torch": ".pt2", "onnx": ".onnx", "timm": ".timm.safetensors"}.get(to, "")
     out = out or file.with_suffix(suffix)
-    if out.resolve() == file.resolve():
-        raise InputError(f"--out {out} is the model itself; name another file.")
+    _writable(out, file)
     error = write(model_options.load(file, DeviceOptions(device="cpu")), out, to=to)
     typer.echo(
         f"{out}: on four random images the logits differ from the model's by at most {error:.1e} of "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from aptheory.checked import expanded
 from aptheory.errors import InputError
 from aptheory.tasks.readers.stores import FolderStore
 from aptheory.tasks.readers.suffixes import pictures_among
@@ -42,7 +43,7 @@ def _pictures(source: Any) -> Iterator[Picture]:
     from PIL.Image import Image
 
     if isinstance(source, str | Path):
-        yield from _files(Path(source).expanduser())
+        yield from _files(expanded(source))
     elif isinstance(source, Image):
         yield _pillow(source, getattr(source, "filename", "") or "picture")
     elif isinstance(source, np.ndarray | Tensor):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aptheory.checked import shown
+from aptheory.checked import expanded, shown
 from aptheory.errors import InputError
 from aptheory.training.recipe import LARGEST_SEED
 
@@ -222,8 +222,5 @@ def rebased(item: Any, base: Path) -> Any:
 
 
 def _path(text: str, base: Path) -> str:
-    try:
-        path = Path(text).expanduser()
-    except RuntimeError:  # ~nobody
-        path = Path(text)
+    path = expanded(text)
     return str(path if path.is_absolute() else base / path)

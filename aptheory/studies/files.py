@@ -52,6 +52,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             finally:
                 os.close(folder)
     except OSError as error:
+        if path.is_dir():
+            raise StorageError(f"{path} is a folder; name a file.") from error
         raise storage_error(path.parent, error) from error
 
 

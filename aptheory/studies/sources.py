@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aptheory.checked import importable, imported
+from aptheory.checked import expanded, importable, imported
 from aptheory.errors import InputError
 from aptheory.studies import entries
 
@@ -57,7 +57,7 @@ def _located(values: Mapping[str, Any]) -> dict[str, Any]:
     """The entry with its file of weights by its whole path, to be found from other folders too."""
     weights = values.get("weights")
     if isinstance(weights, str | Path) and weights not in ("pretrained", "random"):
-        return {**values, "weights": str(Path(weights).expanduser().absolute())}
+        return {**values, "weights": str(expanded(weights).absolute())}
     return dict(values)
 
 

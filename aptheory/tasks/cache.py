@@ -6,18 +6,28 @@ import os
 import uuid
 from pathlib import Path
 
+from aptheory.checked import expanded
+from aptheory.errors import InputError
+
 
 def data_folder(root: str | Path | None = None) -> Path:
     """The folder of data sets: ``root``, or the variable APTHEORY_DATA, or
     ``~/.cache/aptheory/data``."""
     path = root if root is not None else os.environ.get("APTHEORY_DATA")
-    return Path(path).expanduser() if path else cache_folder() / "data"
+    return expanded(path) if path else cache_folder() / "data"
 
 
 def cache_folder() -> Path:
-    """The variable APTHEORY_CACHE, or ``~/.cache/aptheory``. Whatever is in it can be deleted."""
+    """The variable APTHEORY_CACHE, or ``~/.cache/aptheory``. Whatever is in it can be deleted.
+
+    Raises:
+        InputError: neither the variable nor a home folder is known.
+    """
     path = os.environ.get("APTHEORY_CACHE")
-    return Path(path).expanduser() if path else Path.home() / ".cache" / "aptheory"
+    folder = expanded(path or "~/.cache/aptheory")
+    if str(folder).startswith("~"):
+        raise InputError(f"the home folder of {folder} is not known; name one in APTHEORY_CACHE.")
+    return folder
 
 
 def _file(kind: str, stamp: str) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from aptheory.checked import expanded
 from aptheory.errors import InputError
 from aptheory.tasks.base import Task
 from aptheory.tasks.embedded_tasks import EMBEDDED
@@ -213,7 +214,7 @@ def _named(name: str, seed: int, root: str | Path | None, group: Any) -> Task:
 
         return _guarded(name, lambda: open_entry(entry, root=root, seed=seed))
     if name and _is_there(name) and ("/" in name or Path(name).suffix):
-        return _path(Path(name).expanduser(), seed, group)
+        return _path(expanded(name), seed, group)
     names = [*EMBEDDED, *REGISTRY]
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     known = f"did you mean {' or '.join(near)}?" if near else f"embedded are {', '.join(EMBEDDED)}."
@@ -226,7 +227,7 @@ def _named(name: str, seed: int, root: str | Path | None, group: Any) -> Task:
 
 def _is_there(place: str) -> bool:
     """Whether a path exists; what no file can be called does not."""
-    return os.path.exists(os.path.expanduser(place))
+    return os.path.exists(expanded(place))
 
 
 def _path(path: Path, seed: int, group: Any) -> Task:
@@ -250,7 +251,7 @@ def _read(scheme: str, place: str, seed: int, root: str | Path | None, group: An
         options |= _grouped(scheme, reader, group)
     if scheme == "npz" and "group" in options:  # whose own ``group`` is the suite of a task
         options["group_array"] = options.pop("group")
-    source = place if scheme in NOT_PATHS else Path(place).expanduser()
+    source = place if scheme in NOT_PATHS else expanded(place)
     return _guarded(f"{scheme}:{place}", lambda: reader(source, seed=seed, **options))
 
 

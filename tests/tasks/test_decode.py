@@ -46,6 +46,16 @@ def test_decoding_happens_once(task, tmp_path, monkeypatch):
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
+def test_what_is_decoded_stays_below_its_limit(task, tmp_path):
+    """Of all files in the folder together; what is there already costs nothing."""
+    folder, size = tmp_path / "kept", len(task.test) * 8 * 8 * 3
+    for _ in range(2):
+        tasks.decoded(task.test, (8, 8), folder=folder, limit=size + 200, progress=False)
+    with pytest.raises(InputError, match=r"at most 0 MB \(limit=\)"):
+        tasks.decoded(task.val, (8, 8), folder=folder, limit=size + 200, progress=False)
+    assert len(list(folder.iterdir())) == 1
+
+
 def test_subsets_of_decoded_tasks(task):
     made = tasks.decoded_task(task, (8, 8), progress=False).subset(train=20)
     x = made.train.images([4], (8, 8))

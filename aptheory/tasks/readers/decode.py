@@ -4,6 +4,7 @@ import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -12,13 +13,15 @@ from torch import Tensor
 from aptheory.errors import InputError
 from aptheory.preprocessing import Size, as_transform
 from aptheory.tasks.ahead import ahead_of
-from aptheory.tasks.base import Task
+from aptheory.tasks.base import SPLITS, Task
 from aptheory.tasks.cache import cache_folder, unfinished_name
 from aptheory.tasks.resizing import resize_of
 from aptheory.tasks.split import Indices, Split, digest_of, is_random
 from aptheory.tasks.views import ArraySplit
 
 BATCH = 64
+LIMIT = 50e9
+"""Bytes that what is decoded may take together in its folder."""
 
 
 class Decoded(ArraySplit):
@@ -49,6 +52,7 @@ def decoded(
     size: Size,
     *,
     folder: str | Path | None = None,
+    limit: float = LIMIT,
     progress: bool = True,
 ) -> Decoded:
     """The split with every image decoded and resized once, into a memory-mapped uint8 file.
@@ -57,8 +61,9 @@ def decoded(
     file, (n, height, width, 3), is called after the split's
     digest and the size, and is used again by every later call; it lies in ``folder`` (the cache
     folder's ``decoded`` by default), n * height * width * 3 bytes long. Raises
-    `InputError` if the folder cannot be written to or is full, and for an image that
-    cannot be decoded: then nothing is left behind.
+    `InputError` if the files there would take more than ``limit`` bytes together, if the folder
+    cannot be written to or is full, and for an image that cannot be decoded: then nothing is left
+    behind.
     """
     place = Path(folder) if folder is not None else cache_folder() / "decoded"
     if is_random(split):
@@ -72,21 +77,34 @@ def decoded(
     file = place / f"{identity}.npy"
     if not file.exists():
         channels = split.images([0], (8, 8)).shape[1] if len(split) else 3
+        _check_room(file, float(np.prod((*shape[:3], channels), dtype=float)), limit)
         _write(split, size, file, (*shape[:3], channels), progress)
     return Decoded(split, _opened(file, shape), size)
 
 
 def decoded_task(
-    task: Task, size: Size, *, folder: str | Path | None = None, progress: bool = True
+    task: Task,
+    size: Size,
+    *,
+    folder: str | Path | None = None,
+    limit: float = LIMIT,
+    progress: bool = True,
 ) -> Task:
     """The task with its three splits decoded once (see `decoded`): the same pictures, the
     same digest."""
-    return replace(
-        task,
-        train=decoded(task.train, size, folder=folder, progress=progress),
-        val=decoded(task.val, size, folder=folder, progress=progress),
-        test=decoded(task.test, size, folder=folder, progress=progress),
-    )
+    how: dict[str, Any] = {"folder": folder, "limit": limit, "progress": progress}
+    made: dict[str, Any] = {split: decoded(getattr(task, split), size, **how) for split in SPLITS}
+    return replace(task, **made)
+
+
+def _check_room(file: Path, needed: float, limit: float) -> None:
+    there = sum(other.stat().st_size for other in file.parent.glob("*.npy"))
+    if there + needed > limit:
+        raise InputError(
+            f"{file} needs {needed / 1e6:.0f} MB, and {file.parent} holds {there / 1e6:.0f} MB of "
+            f"at most {limit / 1e6:.0f} MB (limit=); delete what is there, or leave the pictures "
+            "as they are, which decodes them as they are asked for."
+        )
 
 
 def _write(split: Split, size: Size, file: Path, shape: tuple[int, ...], progress: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from aptheory.checked import expanded
 from aptheory.errors import InputError
 from aptheory.tasks.base import Task
 from aptheory.tasks.classes import LARGEST, number_classes, shown
@@ -225,7 +226,7 @@ def _open(path: str, config: str | None, stream: bool) -> dict[str, Any]:
             f"hf:{path} needs the datasets package; pip install 'aptheory[datasets]'"
         ) from error
     try:
-        folder = Path(path).expanduser()
+        folder = expanded(path)
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             loaded: Any = datasets.load_from_disk(str(folder))
         else:

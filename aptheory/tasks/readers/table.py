@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from aptheory.checked import expanded
 from aptheory.errors import InputError
 from aptheory.tasks.base import Task
 from aptheory.tasks.classes import as_column, number_classes, shown
@@ -58,7 +59,7 @@ def csv_task(
     if not file.is_file():
         raise InputError(f"{file} is not a file; expected a table of paths and labels.")
     table = _read(file)
-    folder = file.parent / Path(root).expanduser() if root is not None else file.parent
+    folder = file.parent / expanded(root) if root is not None else file.parent
     return frame_task(
         table,
         path=path,
