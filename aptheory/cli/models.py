@@ -274,6 +274,6 @@ def export(
     _writable(out, file)
     error = write(model_options.load(file, DeviceOptions(device="cpu")), out, to=to)
     typer.echo(
-        f"{out}: on four random images the logits differ from the model's by at most {error:.1e} of "
-        "the largest"
+        f"{out}: on four random images the logits differ from the model's by at most {error:.1e} "
+        "of the largest"
     )
