@@ -233,8 +233,6 @@ COMMAND = [
     ("export nowhere.safetensors", "--to"),
     ("export nowhere.safetensors --to a/b", "there is no model file"),
     ("export nowhere.safetensors --to torch --out nowhere.safetensors", "this command reads"),
-    ("tasks check folder:nowhere", "nowhere does not exist"),
-    ("tasks check nope", "no task is called 'nope'"),
     ("tasks nope", "nope"),
     ("run aptheory_resnet_mini", "give --task"),
     ("run aptheory_resnet_mini -t digits --read begin", "end, best or both"),

@@ -31,8 +31,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     cut. On failure the part is removed.
 
     Raises:
-        StorageError: the disk is full, the folder cannot be written or is gone.
+        StorageError: a folder has that name, the disk is full, the folder around it cannot be
+            written or is gone.
     """
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder; name a file.")
     part = path.with_name(f".{path.name}.{part_owner()}.{secrets.token_hex(4)}.part")
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -52,8 +55,6 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             finally:
                 os.close(folder)
     except OSError as error:
-        if path.is_dir():
-            raise StorageError(f"{path} is a folder; name a file.") from error
         raise storage_error(path.parent, error) from error
 
 
