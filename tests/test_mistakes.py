@@ -91,7 +91,6 @@ STUDY = [
     ("recipe = 5", "expected a name"),
     ("recipe = { name = 'quick', epoch = 3 }", "epoch"),
     ("recipe = { name = 'quick', epochs = -1 }", "epochs"),
-    ("recipe = { name = 'quick', lr = 'fast' }", "lr"),
     ("seeds = []", "give at least one"),
     ("seeds = [-1]", "from 0 up"),
     ("seeds = [0.5]", "from 0 up"),

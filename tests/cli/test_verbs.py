@@ -123,7 +123,7 @@ def test_export_checks_what_it_wrote(model, folder):
     assert "differ" in done("export", model, "--to", "torch")
     assert (folder / "model.pt2").is_file()
     assert "choose torch, onnx, timm" in refused("export", model, "--to", "coreml")
-    assert "the model itself" in refused("export", model, "--to", "torch", "--out", model)
+    assert "a file that this command reads" in refused("export", model, "--to", "torch", "--out", model)
 
 
 def test_fit_refuses_before_it_trains(tmp_path):
