@@ -198,6 +198,11 @@ class TaskOptions:
         return spec
 
 
+Redraw = Annotated[
+    bool, typer.Option("--redraw", help="each seed draws its own training and validation images")
+]
+
+
 @dataclass(kw_only=True)
 class TrainingOptions:
     """How the runs of a study are trained."""
@@ -208,13 +213,18 @@ class TrainingOptions:
     epochs: Annotated[
         int | None, typer.Option(min=1, help="instead of the recipe's own number")
     ] = None
+    redraw: Redraw = False
 
     def recipe_of(self, precision: str) -> Any:
         """The `Recipe` that the options describe."""
         from aptheory.training.recipe import Recipe
 
-        changes = {} if self.epochs is None else {"epochs": self.epochs}
-        return Recipe.named(self.recipe, precision=precision, **changes)
+        return Recipe.named(self.recipe, precision=precision, **self.changes())
+
+    def changes(self) -> dict[str, Any]:
+        """What of the recipe is not its own."""
+        epochs = {} if self.epochs is None else {"epochs": self.epochs}
+        return {**epochs, **({"redraw": True} if self.redraw else {})}
 
 
 Tracker = Annotated[
@@ -258,9 +268,9 @@ def study(
 
     training = training or TrainingOptions()
     on = on.measured_on(network_options.spec(networks[0]))
-    changes = {"epochs": training.epochs, "precision": on.precision}
-    plain = {"epochs": None, "precision": "float32"}
-    changes = {word: value for word, value in changes.items() if value != plain[word]}
+    changes = training.changes()
+    if on.precision != "float32":
+        changes["precision"] = on.precision
     recipe: Any = {"name": training.recipe, **changes} if changes else training.recipe
     return Study(
         name="run",

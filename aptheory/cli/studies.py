@@ -16,6 +16,7 @@ from aptheory.cli.options import (
     Methods,
     NetworkOptions,
     Out,
+    Redraw,
     TaskOptions,
     TrainingOptions,
     study,
@@ -40,6 +41,7 @@ class SearchOptions:
     seeds: Annotated[int | None, typer.Option(min=1, max=10_000, help="from 0 up")] = None
     recipe: Annotated[str, typer.Option(help="quick, paper_ap, vpt or vapt")] = "quick"
     epochs: Annotated[int | None, typer.Option(min=1, help="instead of the recipe's own")] = None
+    redraw: Redraw = False
     full: Annotated[
         bool, typer.Option("--full", help="every layer, three seeds, all epochs of the recipe")
     ] = False
@@ -67,6 +69,7 @@ class SearchOptions:
             seeds=self.seeds or look.seeds,
             recipe=self.recipe,
             epochs=epochs,
+            redraw=self.redraw,
         )
 
     def methods(self, given: list[str]) -> list[str]:

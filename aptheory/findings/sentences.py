@@ -270,9 +270,9 @@ def _intervals(found: list[Case]) -> list[str]:
     for (network, seeds), tasks in same.items():
         words.append(
             f"No spread on {_listed(list(dict.fromkeys(tasks)))}: the {seeds} seeds of {network} "
-            "gave the same result, as when all training images are one batch; a recipe with "
-            "redraw = true, in a study file, draws the images anew for each seed, and then the "
-            "seeds tell what training changes."
+            "gave the same result, as when all training images are one batch; --redraw, or "
+            "redraw = true in the recipe of a study file, draws the images anew for each seed, and "
+            "then the seeds tell what training changes."
         )
     return words
 

@@ -123,7 +123,9 @@ def test_export_checks_what_it_wrote(model, folder):
     assert "differ" in done("export", model, "--to", "torch")
     assert (folder / "model.pt2").is_file()
     assert "choose torch, onnx, timm" in refused("export", model, "--to", "coreml")
-    assert "a file that this command reads" in refused("export", model, "--to", "torch", "--out", model)
+    assert "a file that this command reads" in refused(
+        "export", model, "--to", "torch", "--out", model
+    )
 
 
 def test_fit_refuses_before_it_trains(tmp_path):
@@ -245,13 +247,15 @@ def test_a_study_file_says_what_the_command_line_said(tmp_path):
 
     words = [NETWORK, *TASK, "--layers", "3,11", "--seeds", 2, "--epochs", 3, "-m", "ap"]
     file = tmp_path / "study.toml"
-    more = ["-m", "ssf", "--save-study", file, "--dry-run"]
+    more = ["-m", "ssf", "--redraw", "--save-study", file, "--dry-run"]
     text = done("run", *words, *more)
     assert "runs, about" in text
     again = done("run", file, "--dry-run")
     keys = re.compile(r"\b[0-9a-f]{32}\b")
     assert keys.findall(again) == keys.findall(text) != []
-    assert make_plan(Study.from_toml(file)).run_keys
+    study = Study.from_toml(file)
+    assert study.recipes == ({"name": "quick", "epochs": 3, "redraw": True},)
+    assert make_plan(study).run_keys
 
 
 def test_run_is_a_quick_look_unless_told_otherwise():
