@@ -37,7 +37,7 @@ class LoRA(Method):
         alpha: the update is scaled by alpha / r.
         targets: module names, or their last parts, that get an update. None: "qkv" where the
             network has such modules (attention's joint projection, and the same weights of
-            nn.MultiheadAttention), else every linear layer and ungrouped convolution inside the
+            nn.MultiheadAttention), else every linear layer and plain convolution inside the
             blocks.
         layer: what part of the network learns, a place or several (see `methods.spans`); None is
             all of it.
@@ -91,7 +91,7 @@ class LoRA(Method):
             named = "" if self.targets is None else f" that matches {', '.join(self.targets)}"
             odd = "" if able else _parametrised(net, names)
             raise InputError(
-                f"lora finds no linear layer or ungrouped convolution in the blocks of {net.name}"
+                f"lora finds no linear layer or plain convolution in the blocks of {net.name}"
                 f"{named}{odd}: choose other targets or another method."
             )
         return found
@@ -138,8 +138,9 @@ class LoRA(Method):
 
 
 def _fits(module: nn.Module) -> bool:
-    if isinstance(module, nn.Conv2d):
-        return type(module) is nn.Conv2d and module.groups == 1
+    if type(module) is nn.Conv2d:  # peft's update has no groups, no gaps, and zeros around
+        gaps = module.dilation != (1, 1)
+        return module.groups == 1 and not gaps and module.padding_mode == "zeros"
     return type(module) in (nn.Linear, nn.MultiheadAttention)
 
 

@@ -392,3 +392,30 @@ def test_copies_do_not_share_what_they_learn(nets32):
     twin = copy.deepcopy(adapted)
     disturb(twin)
     assert not adapted.edits_at(3)[0].value().any()
+
+
+class Dilated(torch.nn.Module):
+    """Blocks of a plain convolution and one with gaps, which peft cannot update."""
+
+    def __init__(self):
+        super().__init__()
+        blocks = [
+            torch.nn.Sequential(
+                torch.nn.Conv2d(3 if n == 0 else 8, 8, 3, padding=1),
+                torch.nn.ReLU(),
+                torch.nn.Conv2d(8, 8, 3, padding=2, dilation=2),
+            )
+            for n in range(3)
+        ]
+        self.blocks = torch.nn.Sequential(*blocks)
+        self.fc = torch.nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.fc(self.blocks(x).mean((2, 3)))
+
+
+def test_lora_leaves_dilated_convolutions_as_they_are():
+    net = ap.load(Dilated(), input_shape=(3, 8, 8))
+    adapted = methods.LoRA(rank=2).attach(net, classes=4)
+    assert adapted(torch.randn(2, 3, 8, 8)).shape == (2, 4)
+    assert methods.LoRA(rank=2).modules(net) == [f"blocks.{n}.0" for n in (1, 2)]
