@@ -45,7 +45,7 @@ def draw(results: Results) -> Figure:
         if name in ("all", "CNNs", "ViTs") and len(part):
             mean = mean_correlation(part["spearman"], part["network"], part["task"])
             few = part["network"].nunique() < FEWEST
-            said.append(f"{name} {mean.value:+.2f}" if few else f"{name} {mean:+.2f}")
+            said.append(f"{name} {mean.value:+z.2f}" if few else f"{name} {mean:+z.2f}")
     return page.title(
         sheet,
         f"Predicted and measured gain over places, mean rank correlation: {'; '.join(said)} "
