@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from aptheory.networks.attention_calls import AttentionLayer, Seen, Watch, Window, by_head, watching
 from aptheory.networks.attention_windows import locate, raster, rows_are_positions
+from aptheory.networks.copying import structural_copy
 from aptheory.networks.geometry import token_grid
 from aptheory.networks.network import Network
-from aptheory.networks.split import structural_copy
 
 __all__ = ["AttentionLayer", "Window", "attention_error", "attention_layers", "observe_attention"]
 

@@ -24,10 +24,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from aptheory.errors import InputError
+from aptheory.networks.copying import structural_copy
 from aptheory.networks.layer import Layer
 from aptheory.networks.outputs import Pick
 from aptheory.networks.pieces import Piece
-from aptheory.networks.split import structural_copy
 from aptheory.preprocessing import Transform
 
 __all__ = ["Layer", "Network", "Place", "Places"]

@@ -7,10 +7,8 @@ the smallest difference.
 
 from __future__ import annotations
 
-import copy
 import math
 import random
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -28,6 +26,7 @@ from aptheory.networks.classifier import (
     declared_classifiers,
     find_classifier,
 )
+from aptheory.networks.copying import structural_copy
 from aptheory.networks.geometry import Axes, Reader, Responses
 from aptheory.networks.layer import Layer
 from aptheory.networks.opening import TooFewLayers, find_chain, reason_of
@@ -169,50 +168,6 @@ def _is_small(module: nn.Module, shape: tuple[int, int, int]) -> bool:
     """Whether arithmetic costs less than the rules by which the meta device follows shapes."""
     numbers = sum(parameter.numel() for parameter in module.parameters())
     return numbers * math.prod(shape[1:]) < SMALL
-
-
-PLAIN = frozenset({bool, int, float, str, type(None), torch.dtype, torch.device})
-"""Types of attributes that a copy may share."""
-
-
-def structural_copy(module: nn.Module) -> nn.Module:
-    """New modules, new frozen parameters that alias the same storage, buffers copied.
-
-    Every prompt that is attached takes one, so what `copy.deepcopy` would do for each module, a
-    dozen empty dicts of hooks among it, is done in fewer steps where nothing is special.
-    """
-    known: dict[int, Any] = {
-        id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()
-    }
-    parts = list(module.modules())
-    for part in parts:  # weights that hooks make of others, as weight_norm and pruning
-        made = [v for v in vars(part).values() if isinstance(v, Tensor) and not v.is_leaf]
-        known.update((id(value), value.detach()) for value in made)
-    for part in reversed(parts):  # what is held comes before what holds it
-        if id(part) in known or not _is_ordinary(type(part)):
-            continue
-        twin = known[id(part)] = object.__new__(type(part))
-        for name, value in vars(part).items():
-            kind = type(value)
-            if kind in PLAIN:
-                same = value
-            elif kind in (dict, OrderedDict, set) and not value:
-                same = known.setdefault(id(value), kind())
-            elif name in ("_modules", "_parameters"):
-                same = known[id(value)] = {}
-                for key, held in value.items():
-                    same[key] = known[id(held)] if id(held) in known else copy.deepcopy(held, known)
-            else:
-                same = copy.deepcopy(value, known)
-            twin.__dict__[name] = same
-    return copy.deepcopy(module, known)
-
-
-def _is_ordinary(kind: type[nn.Module]) -> bool:
-    """Whether copying one of these is copying its attributes."""
-    own = ("__deepcopy__", "__copy__", "__reduce__", "__reduce_ex__", "__getstate__", "__slots__")
-    above = kind.__mro__[: kind.__mro__.index(nn.Module)]
-    return not any(name in vars(base) for base in above for name in (*own, "__setstate__"))
 
 
 def _cut(
