@@ -121,7 +121,7 @@ def explore(
             images=images,
             seed=seed,
             reading=_reading(plan, store) if finds_reading(opened.study) else [],
-            warnings=massive(opened, seed=seed),
+            warnings=massive(opened, folder / "profile", seed=seed),
         )
         log.info("drawing the page")
         page = report(folder)
@@ -188,13 +188,24 @@ def profile_study(
     return together
 
 
-def massive(opened: Opened, *, images: int = 32, seed: int = 0) -> dict[str, str]:
-    """The networks of a study with massive activations on its first task, and how it shows."""
+def massive(opened: Opened, kept: Path, *, images: int = 32, seed: int = 0) -> dict[str, str]:
+    """The networks of a study with massive activations on its first task, and how it shows.
+
+    ``kept`` is the folder that holds the table of a network that was looked at before.
+    """
     found = {}
     for network in opened.networks:
-        net, task = network.net, opened.tasks[0].task
-        table = massive_activations(net, task, limit=images, seed=seed)
-        words = massive_words(table, min(images, len(task.train)))
+        net, each = network.net, opened.tasks[0]
+        looked_at = {
+            "network": network.identity,
+            "task": each.identity,
+            **view_identity(net, each.task),
+            "massive": [images, seed],
+        }
+        path = kept / f"{key_of(looked_at)}.csv"
+        if not path.is_file():
+            write_table(massive_activations(net, each.task, limit=images, seed=seed), path)
+        words = massive_words(read_csv(path), min(images, len(each.task.train)))
         if words:
             found[net.name] = words
     return found

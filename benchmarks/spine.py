@@ -1,7 +1,7 @@
 """What the main job costs beside its work: loads, a finished folder, and where the time goes.
 
     python -m benchmarks.spine           the demo's study (two networks, two tasks), in one process
-    python -m benchmarks.spine --quick   one task, few images, one seed
+    python -m benchmarks.spine --quick   one task, few images, one epoch
 
 Prints a line each: how often networks and tasks were loaded, how often a method was attached while
 the study was planned, the CPU seconds of the same command on the finished folder, and the share of
@@ -24,6 +24,7 @@ from unittest import mock
 import torch
 
 from aptheory import exploration
+from aptheory.cli.application import collect_rarely
 from aptheory.exploration import DEMO, explore
 from aptheory.methods.base import Method
 from aptheory.studies import job_trainer, sources
@@ -73,11 +74,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args(words)
     torch.set_num_threads(1)
+    collect_rarely()  # as the command line does
     study, images = DEMO, 256
     if options.quick:
         tasks = ({"name": "digits", "train": 40, "val": 20, "test": 20},)
         recipe = ({"name": "quick", "epochs": 1},)
-        study, images = replace(DEMO, tasks=tasks, recipes=recipe, seeds=(0,), layers=(0, 6, 9)), 32
+        study, images = replace(DEMO, tasks=tasks, recipes=recipe), 32
     with tempfile.TemporaryDirectory() as out:
         with watching():
             start = time.process_time()

@@ -315,8 +315,9 @@ class Adapted(nn.Module):
 
     def train(self, mode: bool = True) -> Adapted:
         """Training mode for what was added; the frozen network stays in evaluation mode."""
-        super().train(mode)
-        self.net.train(mode and self.method.batchnorm == "trained")
+        self.training = mode
+        for name, part in self.named_children():
+            part.train(mode and (name != "net" or self.method.batchnorm == "trained"))
         for module in self.net.modules():
             if isinstance(module, RunDropout):
                 module.training = mode

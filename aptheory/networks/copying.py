@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ def structural_copy(module: nn.Module) -> nn.Module:
     known: dict[int, Any] = {
         id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()
     }
+    known.update(_lone_buffers(module))
     parts = list(module.modules())
     for part in parts:  # weights that hooks make of others, as weight_norm and pruning
         made = [v for v in vars(part).values() if isinstance(v, Tensor) and not v.is_leaf]
@@ -46,8 +48,32 @@ def structural_copy(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, known)
 
 
+def _lone_buffers(module: nn.Module) -> dict[int, Tensor]:
+    """Copies of the plain buffers that share their memory with no other, by the buffer's id."""
+    buffers = {id(buffer): buffer for buffer in module.buffers()}
+    memory = Counter(buffer.untyped_storage().data_ptr() for buffer in buffers.values())
+    return {
+        key: buffer.clone()
+        for key, buffer in buffers.items()
+        if type(buffer) is Tensor
+        and buffer.is_contiguous()
+        and not buffer.requires_grad
+        and not vars(buffer)
+        and memory[buffer.untyped_storage().data_ptr()] == 1
+    }
+
+
+@lru_cache(maxsize=1024)
 def _is_ordinary(kind: type[nn.Module]) -> bool:
-    """Whether copying one of these is copying its attributes."""
+    """Whether copying one of these is copying its attributes.
+
+    Torch's own layers have a ``__setstate__`` that completes what older versions saved.
+    """
     own = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__slots__")
     above = kind.__mro__[: kind.__mro__.index(nn.Module)]
-    return not any(name in vars(base) for base in above for name in (*own, "__setstate__"))
+    for base in above:
+        if any(name in vars(base) for name in own):
+            return False
+        if "__setstate__" in vars(base) and not base.__module__.startswith("torch.nn.modules."):
+            return False
+    return True

@@ -1,7 +1,4 @@
-"""Files that are whole or absent: written beside their place, forced to the disk, renamed.
-
-And the locks on them, which the kernel drops when a process dies.
-"""
+"""Files that are whole or absent: written beside their place, forced to the disk, renamed."""
 
 from __future__ import annotations
 
@@ -10,14 +7,9 @@ import os
 import secrets
 import socket
 from pathlib import Path
-from typing import IO, Any
 
 from aptheory.errors import InputError
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system; everything but sweeps works
-    fcntl = None  # type: ignore[assignment]
+from aptheory.locks import HAS_LOCKS
 
 
 class StorageError(InputError):
@@ -48,7 +40,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        if fcntl is not None:  # elsewhere a folder cannot be opened
+        if HAS_LOCKS:  # elsewhere a folder cannot be opened
             folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
@@ -75,25 +67,6 @@ def writer_lives(part: Path) -> bool | None:
         return False
     except OSError:
         pass
-    return True
-
-
-def lock(file: IO[Any], *, shared: bool = False) -> bool:
-    """Take the lock of an open file until it is closed; whether that succeeded.
-
-    Raises:
-        StorageError: this system has no such locks.
-        OSError: the file system has none.
-    """
-    if fcntl is None:
-        raise StorageError(
-            "sweeps need the file locks of a POSIX system (Linux, macOS); fit, profile and the "
-            "other functions work without."
-        )
-    try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
     return True
 
 

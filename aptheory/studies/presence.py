@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aptheory.errors import InputError
-from aptheory.studies.files import lock, storage_error
+from aptheory.locks import lock
+from aptheory.studies.files import storage_error
 from aptheory.studies.plan import Plan
 from aptheory.studies.store import Store
 

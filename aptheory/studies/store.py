@@ -24,10 +24,10 @@ from typing import Any
 
 from aptheory.checked import json_table, read_text
 from aptheory.errors import InputError
+from aptheory.locks import lock
 from aptheory.studies.clock import Epochs
 from aptheory.studies.files import (
     StorageError,
-    lock,
     storage_error,
     write_atomically,
     writer_lives,

@@ -107,11 +107,13 @@ def predict(adapted: Adapted, operations: Operations | None = None) -> Predictio
     asked = adapted.summaries.shares.items()
     before, after = sum(ops.forward[:first]), sum(ops.forward[first:last])
     after += sum(share * ops.forward[i] for i, share in asked)
-    learning = head + sum(
-        (2 * ops.forward[i] - ops.backward[i])
-        * _trained_share(adapted.net, i)  # the weights' products
-        for i in range(last)
-    )
+    learning = head
+    if any(weight.requires_grad for weight in adapted.net.parameters()):
+        learning += sum(
+            (2 * ops.forward[i] - ops.backward[i])
+            * _trained_share(adapted.net, i)  # the weights' products
+            for i in range(last)
+        )
     if asked:  # gradients reach what runs once more, and never the pieces themselves
         learning += sum(share * ops.backward[i] for i, share in asked) + head
     elif _backward_reaches(adapted):

@@ -12,6 +12,7 @@ import aptheory as ap
 from aptheory import tasks
 from aptheory.errors import InputError
 from aptheory.tasks.ahead import ahead_of
+from aptheory.tasks.readers import decode
 from tests.tasks import tasks_fixtures as make
 
 
@@ -82,6 +83,52 @@ def test_a_full_or_unusable_folder_is_told_in_a_sentence(task, tmp_path, monkeyp
     with pytest.raises(InputError, match="No space left on device"):
         tasks.decoded(task.test, (8, 8), folder=tmp_path / "kept", progress=False)
     assert list((tmp_path / "kept").iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["interrupted", "killed"])
+def test_decoding_goes_on_where_it_stood(task, tmp_path, monkeypatch, how):
+    folder, split = tmp_path / "kept", type(task.train)
+    images, asked = split.images, []
+
+    def counted(self, indices, size):
+        asked.extend(indices)
+        return images(self, indices, size)
+
+    def until_64(self, indices, size):
+        if 64 in indices:
+            raise KeyboardInterrupt
+        return images(self, indices, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(split, "images", until_64)
+        if how == "killed":  # nothing is done at the end; what was forced to the disk is there
+            patch.setattr(decode, "FORCED_EVERY", 1)
+            patch.setattr(decode._Part, "__exit__", lambda self, *_: self._out.close())
+        with pytest.raises(KeyboardInterrupt):
+            tasks.decoded(task.train, (8, 8), folder=folder, progress=False)
+    (part,) = folder.iterdir()
+    assert part.name.split(".")[1:2] == ["64"]
+    with part.open("ab") as file:  # and half a picture that nobody counted
+        file.write(b"x" * 100)
+    with monkeypatch.context() as patch:
+        patch.setattr(split, "images", counted)
+        made = tasks.decoded(task.train, (8, 8), folder=folder, limit=40000, progress=False)
+    assert asked == [0, *range(64, len(task.train))]
+    assert torch.equal(
+        made.images(range(len(made)), (8, 8)), task.train.images(range(len(made)), (8, 8))
+    )
+    assert [file.suffix for file in folder.iterdir()] == [".npy"]
+
+
+def test_two_that_decode_at_once_do_not_write_into_one_file(task, tmp_path):
+    file = tmp_path / "identity.npy"
+    shape = (len(task.test), 8, 8, 3)
+    with decode._Part(file, shape) as one, decode._Part(file, shape) as other:
+        assert one.path != other.path
+        one.write(np.zeros(shape, dtype=np.uint8))
+        other.write(np.zeros(shape, dtype=np.uint8))
+    assert [path.name for path in tmp_path.glob("identity*")] == ["identity.npy"]
+    assert np.load(file).shape == shape
 
 
 def test_a_damaged_file_is_refused(task, tmp_path):

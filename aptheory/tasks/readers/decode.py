@@ -1,20 +1,26 @@
 """Decoding once and for all, into a memory-mapped file of bytes."""
 
+from __future__ import annotations
+
 import hashlib
+import io
+import math
 import os
+import uuid
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
 from aptheory.errors import InputError
+from aptheory.locks import HAS_LOCKS, lock
 from aptheory.preprocessing import Size, as_transform
 from aptheory.tasks.ahead import ahead_of
 from aptheory.tasks.base import SPLITS, Task
-from aptheory.tasks.cache import cache_folder, unfinished_name
+from aptheory.tasks.cache import cache_folder
 from aptheory.tasks.resizing import resize_of
 from aptheory.tasks.split import Indices, Split, digest_of, is_random
 from aptheory.tasks.views import ArraySplit
@@ -22,6 +28,8 @@ from aptheory.tasks.views import ArraySplit
 BATCH = 64
 LIMIT = 50e9
 """Bytes that what is decoded may take together in its folder."""
+FORCED_EVERY = 2**28
+"""Bytes after which what is decoded is forced to the disk, and outlives a power cut."""
 
 
 class Decoded(ArraySplit):
@@ -60,7 +68,8 @@ def decoded(
     ``size`` is (height, width), or what `aptheory.tasks.resizing.view` gives for a network. The
     file, (n, height, width, 3), is called after the split's
     digest and the size, and is used again by every later call; it lies in ``folder`` (the cache
-    folder's ``decoded`` by default), n * height * width * 3 bytes long. Raises
+    folder's ``decoded`` by default), n * height * width * 3 bytes long. Decoding that was
+    interrupted or killed goes on where it stood. Raises
     `InputError` if the files there would take more than ``limit`` bytes together, if the folder
     cannot be written to or is full, and for an image that cannot be decoded: then nothing is left
     behind.
@@ -98,7 +107,8 @@ def decoded_task(
 
 
 def _check_room(file: Path, needed: float, limit: float) -> None:
-    there = sum(other.stat().st_size for other in file.parent.glob("*.npy"))
+    others = [other for kind in ("*.npy", "*.part") for other in file.parent.glob(kind)]
+    there = sum(other.stat().st_size for other in others if not other.name.startswith(file.stem))
     if there + needed > limit:
         raise InputError(
             f"{file} needs {needed / 1e6:.0f} MB, and {file.parent} holds {there / 1e6:.0f} MB of "
@@ -110,30 +120,111 @@ def _check_room(file: Path, needed: float, limit: float) -> None:
 def _write(split: Split, size: Size, file: Path, shape: tuple[int, ...], progress: bool) -> None:
     from tqdm import tqdm
 
-    unfinished = unfinished_name(file)
-    parts = [range(s, min(s + BATCH, len(split))) for s in range(0, len(split), BATCH)]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         # Ordinary writes, not a writable map: on a full disk a map kills the process.
-        with unfinished.open("wb") as out:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(out, header)
-            made = ahead_of(lambda part: split.images(part, size), parts, ahead=2)
-            for _, images in tqdm(
-                made, total=len(parts), desc="decoding", disable=not progress, leave=False
-            ):
-                out.write(images.permute(0, 2, 3, 1).contiguous().numpy().data)
-            out.flush()
-            os.fsync(out.fileno())
-        unfinished.replace(file)
+        with _Part(file, shape) as part:
+            starts = range(part.whole, len(split), BATCH)
+            batches = [range(start, min(start + BATCH, len(split))) for start in starts]
+            made = ahead_of(lambda batch: split.images(batch, size), batches, ahead=2)
+            with tqdm(
+                total=len(split),
+                initial=part.whole,
+                desc="decoding",
+                disable=not progress,
+                leave=False,
+            ) as bar:
+                for batch, images in made:
+                    part.write(images.permute(0, 2, 3, 1).contiguous().numpy())
+                    bar.update(len(batch))
     except OSError as error:
         raise InputError(
             f"{file} cannot be written ({error.strerror or error}); it needs "
             f"{np.prod(shape) / 1e6:.0f} MB: free some space or name another folder"
         ) from error
-    finally:
-        if unfinished.exists():
-            unfinished.unlink()
+
+
+class _Part:
+    """The unfinished file, IDENTITY.PICTURES.TOKEN.part: so many pictures are whole in it.
+
+    Who writes it holds its lock; what a killed or interrupted writer left is gone on with. A
+    fault leaves nothing.
+    """
+
+    def __init__(self, file: Path, shape: tuple[int, ...]) -> None:
+        self.file = file
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            header, {"descr": "|u1", "fortran_order": False, "shape": shape}
+        )
+        self._header, self._picture = header.getvalue(), math.prod(shape[1:])
+        self.whole = 0
+        self.path, self._out = self._left() or self._new()
+        self._out.truncate(len(self._header) + self.whole * self._picture)
+        self._out.seek(0, os.SEEK_END)
+        self._written = self.whole
+
+    def _left(self) -> tuple[Path, BinaryIO] | None:
+        """The part that has most of those that nobody writes; the lock is ours from here on."""
+        parts = self.file.parent.glob(f"{self.file.stem}.*.part") if HAS_LOCKS else ()
+        for path in sorted(parts, key=_pictures, reverse=True):
+            try:
+                out = path.open("r+b")
+            except FileNotFoundError:
+                continue
+            # Its writer may have renamed it between our look and our lock.
+            if lock(out) and path.exists() and path.stat().st_ino == os.fstat(out.fileno()).st_ino:
+                if out.read(len(self._header)) == self._header:
+                    self.whole = _pictures(path)
+                    return path, out
+                path.unlink()
+            out.close()
+        return None
+
+    def _new(self) -> tuple[Path, BinaryIO]:
+        path = self._called(0)
+        out = path.open("x+b")
+        if HAS_LOCKS:
+            lock(out)
+        out.write(self._header)
+        return path, out
+
+    def _called(self, pictures: int) -> Path:
+        return self.file.with_name(f"{self.file.stem}.{pictures}.{uuid.uuid4().hex}.part")
+
+    def write(self, pixels: np.ndarray) -> None:
+        """Append pictures; every 256 MB they are forced to the disk and counted in the name."""
+        self._out.write(pixels.data)
+        self._written += len(pixels)
+        if (self._written - self.whole) * self._picture >= FORCED_EVERY:
+            self._keep()
+
+    def _keep(self) -> None:
+        self._out.flush()
+        os.fsync(self._out.fileno())
+        self.whole = self._written
+        self.path = self.path.rename(self._called(self.whole))
+
+    def __enter__(self) -> _Part:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._out:
+            if kind is not None and issubclass(kind, Exception):
+                self.path.unlink()
+                return
+            try:
+                self._keep()
+            except OSError:
+                self.path.unlink()
+                raise
+            if kind is None:
+                self.path = self.path.replace(self.file)
+
+
+def _pictures(part: Path) -> int:
+    count = part.name.split(".")[1]
+    return int(count) if count.isdecimal() else 0
 
 
 def _opened(file: Path, shape: tuple[int, ...]) -> np.ndarray:
