@@ -71,6 +71,8 @@ TENSORS = ("logits", "pooler_output", "last_hidden_state")
 TOWERS = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
 """Models of pictures and texts, and the kind of their image tower."""
 
+_OF_WEIGHTS = {"pretrained", "checkpoint_path"}
+
 
 def build(
     name: str, weights: object, input_shape: Shape | None, kwargs: dict[str, Any]
@@ -82,6 +84,11 @@ def build(
         InputError: nobody has such a name, its package is not installed, its arguments are not
             taken, or its published weights cannot be had.
     """
+    for word in _OF_WEIGHTS & kwargs.keys():
+        raise InputError(
+            f"{word}={kwargs[word]!r} is said with weights= here: 'pretrained' for the published "
+            "weights, None for random ones, or the path of a file."
+        )
     source, colon, rest = name.partition(":")
     if colon and source in SOURCES:
         return SOURCES[source](rest, weights == "pretrained", input_shape, dict(kwargs))

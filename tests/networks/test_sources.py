@@ -201,6 +201,13 @@ def test_names_of_nobody(name):
     )
 
 
+@pytest.mark.parametrize("option", [{"pretrained": False}, {"checkpoint_path": "file.pth"}])
+@pytest.mark.parametrize("name", ["resnet10t", "torchvision:resnet18"])
+def test_weights_are_said_in_one_way(name, option):
+    with pytest.raises(InputError, match=r"is said with weights= here: .* None for random ones"):
+        ap.load(name, **option)
+
+
 def test_networks_are_listed():
     table = list_networks("*resnet18")
     assert {"resnet18", "torchvision:resnet18"} <= set(table["name"])
