@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import aptheory as ap
+from aptheory.errors import InputError
 from aptheory.networks import hub
 from aptheory.networks.configuration import (
     _crop,
