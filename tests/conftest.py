@@ -41,8 +41,12 @@ def cnn():
 
 def pytest_sessionstart() -> None:
     """Split a packaged network once for all tests, which are given copies: loading it again and
-    again would take a third of their time."""
+    again would take a third of their time. Circles of garbage are looked for as rarely as by the
+    command line."""
+    from aptheory.cli.application import collect_rarely
     from aptheory.networks import loading
+
+    collect_rarely()
 
     load, known = loading.load, {}
 

@@ -42,6 +42,7 @@ from aptheory.choosing.trials import (
 )
 from aptheory.errors import InputError
 from aptheory.networks.network import Network
+from aptheory.tasks import Task
 from aptheory.tasks import task as open_task
 from aptheory.training.cost import piece_operations
 from aptheory.training.recipe import Recipe
@@ -278,12 +279,8 @@ def recommend_layer(
         scores = layer_scores(net, task, images=images, seed=seed)
         scoring = score_operations(operations, min(images, len(task.train)), len(task.classes))
     else:  # the whole budget goes into trials
-        names = {"layer": range(len(net.layers)), "layer_name": [one.name for one in net.layers]}
-        scores, scoring = pd.DataFrame(names | place_scores(net)), 0.0
-    scores.insert(2, "preference", rule.predict(scores))
-    order = ranking(scores["preference"].to_numpy(), key=f"{net.name}|{task.name}", seed=seed)
-    table = scores.iloc[order].reset_index(drop=True)
-    table.insert(0, "rank", range(1, len(table) + 1))
+        scores, scoring = _places(net), 0.0
+    table = _ranked(scores, rule, net, task, seed)
     prices = Prices(operations, len(task.train), len(task.val))
     full = prices.sweep(range(len(net.layers)), epochs=recipe.epochs, seeds=RATES * SEEDS)
     layer, bought = int(table["layer"].iloc[0]), Plan()
@@ -317,3 +314,31 @@ def recommend_layer(
         budget=budget,
         images=min(images, len(task.train)),
     )
+
+
+def layer_by_rule(net: Network, task: Task, *, rule: Rule | None = None, seed: int = 0) -> int:
+    """The layer that `recommend_layer` names without a budget, and nothing beside it.
+
+    No image is looked at where the rule reads none.
+
+    Raises:
+        InputError: too few labelled images or classes, for a rule that reads images.
+    """
+    rule = rule or Rule.packaged()
+    scores = layer_scores(net, task, seed=seed) if rule.needs_images else _places(net)
+    return int(_ranked(scores, rule, net, task, seed)["layer"].iloc[0])
+
+
+def _places(net: Network) -> pd.DataFrame:
+    """The scores of the layers that follow from their place."""
+    names = {"layer": range(len(net.layers)), "layer_name": [one.name for one in net.layers]}
+    return pd.DataFrame(names | place_scores(net))
+
+
+def _ranked(scores: pd.DataFrame, rule: Rule, net: Network, task: Task, seed: int) -> pd.DataFrame:
+    """The layers by the rule's preference, best first."""
+    scores.insert(2, "preference", rule.predict(scores))
+    order = ranking(scores["preference"].to_numpy(), key=f"{net.name}|{task.name}", seed=seed)
+    table = scores.iloc[order].reset_index(drop=True)
+    table.insert(0, "rank", range(1, len(table) + 1))
+    return table

@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from aptheory.choosing.places import recommend_places
-from aptheory.choosing.recommend import recommend_layer
+from aptheory.choosing.recommend import layer_by_rule
 from aptheory.errors import InputError
 from aptheory.methods import METHODS, from_settings
 from aptheory.methods.registry import settings_of
@@ -108,8 +108,9 @@ def choose_method(
             has = "says its layer already" if "layer" in settings else "has no layer"
             raise InputError(f"{name} {has}; leave out layer={layer!r}.")
         return from_settings(settings), "given" if "layer" in settings else "the method has none"
+    from_settings({**settings, "layer": 0})  # wrong settings are told before a search
     if layer is None or layer == "recommend":
-        index = recommend_layer(net, task, seed=seed).layer
+        index = layer_by_rule(net, task, seed=seed)
         how = "recommended without training"
     elif layer == "best":
         index = _best_layer(net, task, settings, recipe, seed)

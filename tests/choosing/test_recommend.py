@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import aptheory as ap
-from aptheory.choosing.recommend import Recommendation, recommend_layer
+from aptheory.choosing import recommend
+from aptheory.choosing.recommend import Recommendation, layer_by_rule, recommend_layer
 from aptheory.choosing.rule import Budget, Rule, Trials
 from aptheory.choosing.scores import SCORES, RidgeHead, layer_scores, score_operations, standardise
 from aptheory.choosing.trials import (
@@ -50,6 +51,14 @@ def ranked(net, task):
     """A recommendation without a budget, by a rule that is known."""
     rule = Rule({"depth": 1.0, "probe": 0.5}, "made up", 1.0, ("some_net on some_task",), 0.8, 1.4)
     return recommend_layer(net, task, images=40, rule=rule)
+
+
+def test_the_layer_alone_is_that_of_the_recommendation(net, task, ranked, monkeypatch):
+    scores = ranked.table.drop(columns=["rank", "preference"]).sort_values("layer")
+    monkeypatch.setattr(recommend, "layer_scores", lambda *_, **__: scores)
+    assert layer_by_rule(net, task, rule=ranked.rule) == ranked.layer
+    monkeypatch.setattr(recommend, "layer_scores", lambda *_, **__: pytest.fail("looked"))
+    assert layer_by_rule(net, task) in (len(net.layers) // 2 - 1, len(net.layers) // 2)
 
 
 # ---- scores
