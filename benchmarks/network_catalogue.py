@@ -10,6 +10,7 @@ network that has one size keeps it.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -131,18 +132,10 @@ def _transformers() -> dict[str, Callable[[], Made]]:
 
 
 def _open_clip() -> dict[str, Callable[[], Made]]:
-    try:
-        import open_clip
-    except ImportError:
+    if importlib.util.find_spec("open_clip") is None:
         return {}
-
-    def make(name: str) -> Made:
-        visual = open_clip.create_model(name, pretrained=None).visual
-        size = visual.image_size
-        return visual, _image(size[0] if isinstance(size, tuple) else size)
-
     names = ("ViT-S-32-alt", "ViT-B-32", "RN50", "coca_ViT-B-32", "convnext_base")
-    return {f"open_clip/{name}": lambda name=name: make(name) for name in names}
+    return {f"open_clip/{name}": lambda name=name: (f"open_clip:{name}", {}) for name in names}
 
 
 def _own() -> dict[str, Callable[[], Made]]:

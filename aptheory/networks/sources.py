@@ -265,6 +265,8 @@ def _open_clip(
             pretrained_image=False,
             **kwargs,
         )
+    if getattr(model.visual, "output_tokens", False):  # of CoCa: they are for its text decoder
+        model.visual.output_tokens = False
     return model.visual
 
 

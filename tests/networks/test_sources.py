@@ -1,6 +1,7 @@
 """Networks by name, from whoever publishes them; without a connection, one sentence at once."""
 
 import time
+import types
 
 import numpy as np
 import pytest
@@ -136,6 +137,22 @@ def test_open_clips_image_tower():
         build("open_clip:ViT-B32", None, None, {})
     with pytest.raises(ap.InputError, match="no pretrained weights 'mine' of ViT-B-32: it has"):
         build("open_clip:ViT-B-32.mine", "pretrained", None, {})
+
+
+def test_a_tower_gives_what_it_pools_without_its_tokens(monkeypatch):
+    """CoCa's gives both: (pooled, tokens for the decoder of text)."""
+    open_clip = pytest.importorskip("open_clip")
+    sizes = {"image_size": 32, "patch_size": 16, "width": 32, "layers": 2, "heads": 2}
+    tower = open_clip.transformer.VisionTransformer(
+        **sizes, mlp_ratio=2.0, output_dim=8, output_tokens=True
+    )
+    pooled, _ = tower.eval()(torch.ones(1, 3, 32, 32))
+    monkeypatch.setattr(
+        open_clip, "create_model", lambda *_, **__: types.SimpleNamespace(visual=tower)
+    )
+    assert torch.equal(
+        build("open_clip:coca_ViT-B-32", None, None, {})(torch.ones(1, 3, 32, 32)), pooled
+    )
 
 
 def test_the_side_of_the_scaled_picture_is_the_published_one():
