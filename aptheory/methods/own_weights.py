@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from aptheory.methods.per_run import PerRun, by_run, copy_of, merged
-from aptheory.methods.samples import LAST_AXIS_ONLY, AnyAxis, sample_axes
+from aptheory.methods.samples import AnyAxis, last_axis_only, sample_axes
 
 if TYPE_CHECKING:
     from aptheory.methods.base import Adapted
@@ -99,11 +99,7 @@ class OwnWeights(AnyAxis):
         if self.runs == 1:
             values = {name: value[0] for name, value in own.items()}
             return _called_with(values, self.inner, args, kwargs)
-        if (
-            len(args) == 1
-            and not kwargs
-            and (self.axis == 0 or isinstance(self.inner, LAST_AXIS_ONLY))
-        ):
+        if len(args) == 1 and not kwargs and (self.axis == 0 or last_axis_only(self.inner)):
             together = _together(self.inner, args[0].transpose(0, self.axis), own, self.runs)
             if together is not None:
                 return together.transpose(0, self.axis)

@@ -6,6 +6,7 @@ transformers do unless told otherwise, have them on the second axis.
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
-from timm.layers import Mlp
 from torch import Tensor, nn
 
 from aptheory.errors import InputError
@@ -22,8 +22,13 @@ from aptheory.networks.fast_path import fast_path_off
 if TYPE_CHECKING:
     from aptheory.networks.network import Network
 
-LAST_AXIS_ONLY = (nn.LayerNorm, nn.RMSNorm, nn.Linear, Mlp)
-"""Modules that treat every vector along the last axis alike, wherever the samples lie."""
+
+def last_axis_only(module: nn.Module) -> bool:
+    """Whether a module treats every vector along the last axis alike, wherever the samples lie."""
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.Linear):
+        return True
+    timm_layers = sys.modules.get("timm.layers")  # not loaded: then nothing is of it
+    return timm_layers is not None and isinstance(module, timm_layers.Mlp)
 
 
 class AnyAxis(nn.Module):
@@ -53,9 +58,9 @@ def sample_axes(net: Network) -> Mapping[str, int]:
 def put_samples_first(module: nn.Module, inner: nn.Module, axis: int) -> None:
     """Let ``module``, which stands for ``inner``, see its samples on the first axis.
 
-    InputError where ``inner`` is not one of `LAST_AXIS_ONLY`: it may mix the other axes.
+    InputError where ``inner`` is not `last_axis_only`: it may mix the other axes.
     """
-    if not isinstance(inner, LAST_AXIS_ONLY):
+    if not last_axis_only(inner):
         raise InputError(
             f"a {type(inner).__name__} that has the samples on axis {axis} cannot hold several "
             "runs at once: attach with runs=1, once a run, or fit with together=1 in the recipe."
