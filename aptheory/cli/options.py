@@ -264,7 +264,8 @@ def study(
     methods: list[str] | None = None,
 ) -> Any:
     """The `Study` that the options describe."""
-    from aptheory.studies.study import Runtime, Study
+    from aptheory.studies.runtime import Runtime
+    from aptheory.studies.study import Study
 
     training = training or TrainingOptions()
     on = on.measured_on(network_options.spec(networks[0]))

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from aptheory.checked import read_text, shown, toml_table
 from aptheory.errors import InputError
 from aptheory.studies import entries
+from aptheory.studies.runtime import Runtime, check_runtime
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Network
@@ -33,42 +34,6 @@ if TYPE_CHECKING:
     from aptheory.tasks import Task
 
 _LARGEST_FILE = 2**20
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Runtime:
-    """What decides how results are rounded, and so is part of a study that must give the same bits.
-
-    Attributes:
-        together: how many runs train as one batch at most.
-        layers_together: how many neighbouring layers one worker walks through, keeping activations.
-        threads: of each worker.
-        device: ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
-    """
-
-    together: int = 4
-    layers_together: int = 4
-    threads: int = 1
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        _check_runtime(vars(self))
-
-
-def _check_runtime(values: Mapping[str, Any]) -> None:
-    """Refuse what `Runtime` cannot hold, of the words that are there."""
-    for word in ("together", "layers_together", "threads"):
-        value = values.get(word, 1)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 4096:
-            raise InputError(
-                f"{word} is {shown(value)}; expected a whole number from 1 up to 4096."
-            )
-    device = values.get("device", "auto")
-    if not isinstance(device, str) or not _DEVICE.fullmatch(device):
-        raise InputError(
-            f"device is {shown(device)}; expected 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +173,7 @@ class Study:
                 listed = values[word] if isinstance(values[word], list | tuple) else [values[word]]
                 values[word] = [entries.rebased(item, base) for item in listed]
         of_runtime_only = {word: values.pop(word) for word in of_runtime if word in values}
-        _check_runtime(of_runtime_only)
+        check_runtime(of_runtime_only)
         return cls(**_checked(values), runtime=Runtime(**of_runtime_only), base=base)
 
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from aptheory.studies.engines import Died, Ended, Engine, Here, Tick, make_engine
 from aptheory.studies.files import write_atomically
-from aptheory.studies.plan import Batch, Job, Plan, make_plan
+from aptheory.studies.plan import Batch, Job, Plan
+from aptheory.studies.planning import make_plan
 from aptheory.studies.presence import presence
 from aptheory.studies.reading_places import reading_places
 from aptheory.studies.records import canonical

@@ -11,7 +11,8 @@ from typing import Any
 
 from aptheory.errors import InputError
 from aptheory.studies import entries
-from aptheory.studies.study import Runtime, Study
+from aptheory.studies.runtime import Runtime
+from aptheory.studies.study import Study
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 

@@ -40,7 +40,7 @@ def method_settings(folder: Path) -> Case:
 
 @target
 def recipes(folder: Path) -> Case:
-    from aptheory.studies.plan import _recipe
+    from aptheory.studies.planning import _recipe
     from aptheory.training.recipe import Recipe
 
     settings = Recipe().settings()

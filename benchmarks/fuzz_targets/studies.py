@@ -65,7 +65,7 @@ search = { lr = [0.1, 0.01], weight_decay = [0.0, 1e-4] }
 @target
 def plans(folder: Path) -> Case:
     """A harmed study that is still a study, laid out on its network."""
-    from aptheory.studies.plan import make_plan
+    from aptheory.studies.planning import make_plan
     from aptheory.studies.sources import load_network, load_task
     from aptheory.studies.study import Opened, OpenNetwork, OpenTask, Study
 

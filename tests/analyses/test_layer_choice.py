@@ -12,7 +12,7 @@ from aptheory.choosing.rule import Rule
 from aptheory.choosing.scores import PLACES, SCORES
 from aptheory.errors import InputError
 from aptheory.exploration import write_table
-from aptheory.studies.plan import describe
+from aptheory.studies.planning import describe
 from aptheory.studies.study import Study
 
 NETWORKS = ("aptheory_vit_mini", "aptheory_resnet_mini")

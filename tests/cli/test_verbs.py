@@ -242,7 +242,7 @@ def test_models_too(model, pictures, folder):
 
 
 def test_a_study_file_says_what_the_command_line_said(tmp_path):
-    from aptheory.studies.plan import make_plan
+    from aptheory.studies.planning import make_plan
     from aptheory.studies.study import Study
 
     words = [NETWORK, *TASK, "--layers", "3,11", "--seeds", 2, "--epochs", 3, "-m", "ap"]

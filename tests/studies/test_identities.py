@@ -3,7 +3,7 @@
 import pytest
 
 import aptheory as ap
-from aptheory.studies.plan import make_plan
+from aptheory.studies.planning import make_plan
 from aptheory.studies.records import key_of
 
 #: sha256 of the packaged networks and keys of runs, written down before the package had rooms.

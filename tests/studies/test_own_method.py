@@ -14,7 +14,7 @@ from aptheory.errors import InputError
 from aptheory.methods import METHODS, from_settings, parse
 from aptheory.reporting.report import report
 from aptheory.studies.engines import Processes
-from aptheory.studies.plan import make_plan
+from aptheory.studies.planning import make_plan
 from aptheory.studies.study import Study
 from aptheory.studies.sweep import execute
 from aptheory.studies.tables import with_roles

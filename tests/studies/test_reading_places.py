@@ -7,7 +7,7 @@ import pytest
 import aptheory as ap
 from aptheory.errors import InputError
 from aptheory.methods import ActivationPrompt
-from aptheory.studies.plan import make_plan
+from aptheory.studies.planning import make_plan
 from aptheory.studies.reading_places import reading_places
 from aptheory.studies.status import status
 from aptheory.studies.store import Store

@@ -7,7 +7,7 @@ import pytest
 import aptheory as ap
 from aptheory.errors import InputError
 from aptheory.studies import sources
-from aptheory.studies.plan import make_plan
+from aptheory.studies.planning import make_plan
 from aptheory.studies.study import Study
 from aptheory.studies.sweep import dry_run
 

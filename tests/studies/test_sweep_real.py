@@ -16,7 +16,7 @@ import pytest
 import aptheory as ap
 from aptheory.findings.compare import check_controls
 from aptheory.studies.engines import Here, Processes
-from aptheory.studies.plan import make_plan
+from aptheory.studies.planning import make_plan
 from aptheory.studies.store import Store
 from aptheory.studies.study import Study
 from aptheory.studies.sweep import execute, status, sweep

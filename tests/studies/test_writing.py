@@ -3,7 +3,8 @@
 import pytest
 
 import aptheory as ap
-from aptheory.studies.study import Runtime, Study
+from aptheory.studies.runtime import Runtime
+from aptheory.studies.study import Study
 from aptheory.studies.writing import study_text
 
 
