@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, OrderedDict
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -63,7 +62,6 @@ def _lone_buffers(module: nn.Module) -> dict[int, Tensor]:
     }
 
 
-@lru_cache(maxsize=1024)
 def _is_ordinary(kind: type[nn.Module]) -> bool:
     """Whether copying one of these is copying its attributes.
 
