@@ -309,7 +309,7 @@ def test_workers_go_when_their_parent_is_killed(tmp_path):
 
 
 def test_interrupt_keeps_what_is_finished_and_stops_the_workers(tmp_path, undisturbed):
-    process = start(tmp_path, seconds=0.3)
+    process = start(tmp_path, seconds=0.3, engine="Processes(1)")
     wait_for(lambda: len(list((tmp_path / "runs").glob("*.json"))) >= 2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     process.wait(60)
