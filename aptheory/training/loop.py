@@ -236,6 +236,18 @@ class Loop:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
+    def _refuse_unreached(self) -> None:
+        """Refuse to train what no gradient reaches, which would look like a method without gain."""
+        adapted = self.adapted
+        learned = [p for name, p in adapted.run_parameters(0) if not name.startswith("head.")]
+        if learned and all(parameter.grad is None for parameter in learned):
+            layer = adapted.source.layers[adapted.first_layer]
+            raise InputError(
+                f"no gradient reaches what {adapted.method.name} learns at layer {layer.index} "
+                f"({layer.name}) of {adapted.source.name}: its forward stops gradients on the way "
+                "(detach, say); choose a later layer, or give a module that lets them through."
+            )
+
     def _try_step(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         recipe, runs, total = self.recipe, rows.shape[0], rows.shape[1]
         labels = self.labels("train")
@@ -250,6 +262,8 @@ class Loop:
                 loss = loss * self._weights.gather(1, y.view(runs, -1))
             loss = loss.sum(1) / total
             loss.sum().backward()
+            if self.epoch == 0:
+                self._refuse_unreached()
             losses.append(loss.detach())
             rights.append((logits.detach().argmax(1) == y).view(runs, -1).sum(1))
         if recipe.max_gradient_norm is not None:
