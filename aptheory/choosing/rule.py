@@ -22,6 +22,7 @@ from jaxtyping import Float
 from aptheory.checked import json_table, read_text, shown
 from aptheory.choosing.scores import PLACES, SCORES, standardise
 from aptheory.errors import InputError
+from aptheory.writing import beside
 
 _DEPTH = ("depth", "distance_from_middle")
 _TANGENT = ("tangent_explained", "tangent_dimension", "tangent_variation", "tangent_reach")
@@ -203,7 +204,8 @@ class Rule:
 
     def save(self, path: str | Path) -> None:
         """Write the rule as JSON."""
-        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        with beside(Path(path)) as part:
+            part.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     def predict(self, scores: pd.DataFrame) -> Float[np.ndarray, " layers"]:
         """The predicted preference of each row of one network and task: higher is better.

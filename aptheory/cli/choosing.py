@@ -17,6 +17,7 @@ from aptheory.cli.options import (
     TaskOptions,
     TrainingOptions,
     places,
+    reserved,
 )
 
 
@@ -91,23 +92,24 @@ def map(
     from aptheory.findings.layer_map import layer_map
     from aptheory.studies.sources import load_network, load_task
 
-    net = load_network(options.spec(network)).to(device_of(on.device))
-    images = load_task(images_of.spec(task))
-    chart = layer_map(
-        net,
-        images,
-        layers=places(training.layers),
-        reads=None if reads is None else places(reads),
-        recipe=training.recipe_of(on.measured(net).precision),
-        seeds=range(training.seeds),
-        halving=halving,
-        judge=judge,
-    )
-    typer.echo(chart)
-    if out is not None:
-        from aptheory.exploration import write_map
+    with reserved(out and out / "map.csv"):
+        net = load_network(options.spec(network)).to(device_of(on.device))
+        images = load_task(images_of.spec(task))
+        chart = layer_map(
+            net,
+            images,
+            layers=places(training.layers),
+            reads=None if reads is None else places(reads),
+            recipe=training.recipe_of(on.measured(net).precision),
+            seeds=range(training.seeds),
+            halving=halving,
+            judge=judge,
+        )
+        typer.echo(chart)
+        if out is not None:
+            from aptheory.exploration import write_map
 
-        typer.echo(f"\n{write_map(chart, images, out)}")
+            typer.echo(f"\n{write_map(chart, images, out)}")
 
 
 @dataclass(kw_only=True)
@@ -143,16 +145,17 @@ def compare_norm(
     from aptheory.findings.norm_and_prompt import RATES, compare_norm
     from aptheory.studies.sources import load_network, load_task
 
-    changes = {} if training.epochs is None else {"epochs": training.epochs}
-    comparison = compare_norm(
-        load_network(options.spec(network)).to(device_of(on.device)),
-        load_task(images_of.spec(task)),
-        layers=places(training.layers),
-        recipe=on.recipe(training.recipe, **changes),
-        lrs=training.lr or RATES,
-        seed=seed,
-    )
-    if out is not None:
-        for name in ("table", "parts", "backwards"):
-            write_table(getattr(comparison, name), out / f"{name}.csv")
-    typer.echo(comparison)
+    with reserved(out and out / "table.csv"):
+        changes = {} if training.epochs is None else {"epochs": training.epochs}
+        comparison = compare_norm(
+            load_network(options.spec(network)).to(device_of(on.device)),
+            load_task(images_of.spec(task)),
+            layers=places(training.layers),
+            recipe=on.recipe(training.recipe, **changes),
+            lrs=training.lr or RATES,
+            seed=seed,
+        )
+        if out is not None:
+            for name in ("table", "parts", "backwards"):
+                write_table(getattr(comparison, name), out / f"{name}.csv")
+        typer.echo(comparison)

@@ -14,6 +14,7 @@ from aptheory.cli.options import (
     Task,
     TaskOptions,
     places,
+    reserved,
 )
 
 
@@ -37,18 +38,19 @@ def extract(
     from aptheory.studies.sources import load_network, load_task
 
     how: Any = None if pooled == "none" else pooled
-    net = load_network(network_options.spec(network)).to(device_of(on.device))
-    with autocast(net.device, on.measured(net).precision):
-        files = extract_to(
-            net,
-            load_task(images_of.spec(task)),
-            out,
-            layers=places(layers),
-            splits=SPLITS if split == "all" else (split,),
-            pooled=how,
-            form=form,
-            batch_size=batch_size,
-            progress=True,
-        )
-    for file in files:
-        typer.echo(file)
+    with reserved(out / "features.json"):
+        net = load_network(network_options.spec(network)).to(device_of(on.device))
+        with autocast(net.device, on.measured(net).precision):
+            files = extract_to(
+                net,
+                load_task(images_of.spec(task)),
+                out,
+                layers=places(layers),
+                splits=SPLITS if split == "all" else (split,),
+                pooled=how,
+                form=form,
+                batch_size=batch_size,
+                progress=True,
+            )
+        for file in files:
+            typer.echo(file)

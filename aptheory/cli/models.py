@@ -4,12 +4,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import typer
 
-from aptheory.checked import expanded
 from aptheory.cli.application import verb
 from aptheory.cli.options import (
     DecodingThreads,
@@ -20,6 +18,7 @@ from aptheory.cli.options import (
     Task,
     TaskOptions,
     Tracker,
+    reserved,
 )
 from aptheory.errors import InputError
 
@@ -125,30 +124,30 @@ def fit(
     from aptheory.studies.sources import load_network, load_task
     from aptheory.studies.trackers import named
 
-    _writable(out, Path(network_options.weights))
-    track = named(tracker) if tracker else None
-    place = device_of(on.device)
-    net = load_network(network_options.spec(network)).to(place)
-    recipe = training.recipe_of(on.measured(net).precision)
-    images = load_task(images_of.spec(task))
-    _log.info("%s on %s (%s), %d classes", net.name, images.name, place, len(images.classes))
-    curve: list[dict[str, float]] = []
-    model = fit_model(
-        net,
-        images,
-        method=method,
-        layer=layer,
-        read=read,
-        recipe=recipe,
-        seed=seed,
-        on_epoch=_epochs(recipe.epochs, curve),
-    )
-    model.save(out)
-    if track is not None:
-        track(model.card.record(curve))
-    if stopped := model.card.training["stopped"]:
-        _log.info("stopped early: %s", stopped)
-    typer.echo(f"{model}\n{out}")
+    with reserved(out, Path(network_options.weights)):
+        track = named(tracker) if tracker else None
+        place = device_of(on.device)
+        net = load_network(network_options.spec(network)).to(place)
+        recipe = training.recipe_of(on.measured(net).precision)
+        images = load_task(images_of.spec(task))
+        _log.info("%s on %s (%s), %d classes", net.name, images.name, place, len(images.classes))
+        curve: list[dict[str, float]] = []
+        model = fit_model(
+            net,
+            images,
+            method=method,
+            layer=layer,
+            read=read,
+            recipe=recipe,
+            seed=seed,
+            on_epoch=_epochs(recipe.epochs, curve),
+        )
+        model.save(out)
+        if track is not None:
+            track(model.card.record(curve))
+        if stopped := model.card.training["stopped"]:
+            _log.info("stopped early: %s", stopped)
+        typer.echo(f"{model}\n{out}")
 
 
 def _epochs(total: int, curve: list[dict[str, float]]) -> Callable[[dict[str, float]], None]:
@@ -167,22 +166,6 @@ def _epochs(total: int, curve: list[dict[str, float]]) -> Callable[[dict[str, fl
         _log.info(", ".join(words))
 
     return say
-
-
-def _writable(path: Path, *reads: Path) -> None:
-    """Refuse a place that cannot take the file, or is one of those that are read, before anything
-    is trained."""
-    if any(path.resolve() == expanded(read).resolve() for read in reads):
-        raise InputError(f"--out {path} is a file that this command reads; name another file.")
-    if path.is_dir():
-        raise InputError(f"--out {path} is a folder; name a file such as {path}/model.safetensors.")
-    try:
-        folder = path.absolute().parent
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}); name another.") from error
 
 
 @verb
@@ -205,14 +188,16 @@ def predict(
     from aptheory.studies.tables import csv_text
     from aptheory.tasks.readers.suffixes import SUFFIXES, suffix_of
 
+    if out is not None and suffix_of(out.name) in SUFFIXES:
+        raise InputError(f"--out {out} is called as a picture is; name a file such as a.csv.")
+    with reserved(out, file, *pictures):
+        model = model_options.load(file, on)
+        table = model.predict(
+            pictures, top=top, batch_size=batch_size, workers=workers, progress=True
+        )
+        if out is not None:
+            write_atomically(out, csv_text(table))
     if out is not None:
-        _writable(out, file, *pictures)
-        if suffix_of(out.name) in SUFFIXES:
-            raise InputError(f"--out {out} is called as a picture is; name a file such as a.csv.")
-    model = model_options.load(file, on)
-    table = model.predict(pictures, top=top, batch_size=batch_size, workers=workers, progress=True)
-    if out is not None:
-        write_atomically(out, csv_text(table))
         typer.echo(f"{len(table)} pictures in {out}")
     elif csv:
         typer.echo(csv_text(table), nl=False)
@@ -246,15 +231,15 @@ def evaluate(
     from aptheory.studies.sources import load_task
     from aptheory.studies.tables import csv_text
 
-    _writable(out, file)
-    model = model_options.load(file, on)
-    images = load_task(images_of.spec(task))
-    evaluation = judge(model, images, split=split)
-    page = evaluation_page(evaluation, getattr(images, split), command=command())
-    write_atomically(out.with_suffix(".scores.csv"), csv_text(evaluation.scores))
-    write_atomically(out.with_suffix(".classes.csv"), csv_text(evaluation.by_class))
-    write_atomically(out, page)
-    typer.echo(f"{evaluation}\n\nThe page: {out.resolve()}")
+    with reserved(out, file):
+        model = model_options.load(file, on)
+        images = load_task(images_of.spec(task))
+        evaluation = judge(model, images, split=split)
+        page = evaluation_page(evaluation, getattr(images, split), command=command())
+        write_atomically(out.with_suffix(".scores.csv"), csv_text(evaluation.scores))
+        write_atomically(out.with_suffix(".classes.csv"), csv_text(evaluation.by_class))
+        write_atomically(out, page)
+        typer.echo(f"{evaluation}\n\nThe page: {out.resolve()}")
 
 
 @verb
@@ -271,8 +256,8 @@ def export(
 
     suffix = {"torch": ".pt2", "onnx": ".onnx", "timm": ".timm.safetensors"}.get(to, "")
     out = out or file.with_suffix(suffix)
-    _writable(out, file)
-    error = write(model_options.load(file, DeviceOptions(device="cpu")), out, to=to)
+    with reserved(out, file):
+        error = write(model_options.load(file, DeviceOptions(device="cpu")), out, to=to)
     typer.echo(
         f"{out}: on four random images the logits differ from the model's by at most {error:.1e} "
         "of the largest"

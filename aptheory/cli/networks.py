@@ -18,6 +18,7 @@ from aptheory.cli.options import (
     Task,
     TaskOptions,
     Tasks,
+    reserved,
     study,
 )
 
@@ -46,12 +47,13 @@ def profile(
     from aptheory.devices import autocast, device_of
     from aptheory.exploration import MEASURES, profile_study
 
-    wanted = tuple(measures.split(",")) if measures else MEASURES
-    on = on.measured_on(options.spec(networks[0]))
-    planned = study(networks, task, options, images_of, on)
-    with autocast(device_of(on.device), on.precision):
-        table = profile_study(planned, out, measures=wanted, images=images, seed=seed)
-    typer.echo(f"{len(table)} values in {out / 'profile.csv'}")
+    with reserved(out / "profile.csv"):
+        wanted = tuple(measures.split(",")) if measures else MEASURES
+        on = on.measured_on(options.spec(networks[0]))
+        planned = study(networks, task, options, images_of, on)
+        with autocast(device_of(on.device), on.precision):
+            table = profile_study(planned, out, measures=wanted, images=images, seed=seed)
+        typer.echo(f"{len(table)} values in {out / 'profile.csv'}")
 
 
 @verb
@@ -71,20 +73,24 @@ def shift(
 ) -> None:
     """Measure layer by layer how far a task lies from the pretraining, without labels."""
     from aptheory.devices import autocast, device_of
+    from aptheory.exploration import write_table
     from aptheory.profiling.profile import profile
     from aptheory.studies.sources import load_network, load_task
 
-    net = load_network(options.spec(network)).to(device_of(on.device))
-    pictures = load_task(images_of.spec(task))
-    with autocast(net.device, on.precision):
-        table = profile(
-            net,
-            pictures,
-            measures=("moment_shift",),
-            reference=None if reference is None else load_task({"name": reference}),
-            limit=images,
-            seed=seed,
-        )
+    with reserved(out and out / "shift.csv"):
+        net = load_network(options.spec(network)).to(device_of(on.device))
+        pictures = load_task(images_of.spec(task))
+        with autocast(net.device, on.precision):
+            table = profile(
+                net,
+                pictures,
+                measures=("moment_shift",),
+                reference=None if reference is None else load_task({"name": reference}),
+                limit=images,
+                seed=seed,
+            )
+        if out is not None:
+            write_table(table, out / "shift.csv")
     shown = table[["layer", "layer_name", "depth", "value", "low", "high"]]
     origin = "BatchNorm's running moments" if reference is None else f"the images of {reference}"
     typer.echo(
@@ -95,10 +101,6 @@ def shift(
             index=False, float_format="{:.3f}".format
         )
     )
-    if out is not None:
-        from aptheory.exploration import write_table
-
-        write_table(table, out / "shift.csv")
 
 
 @verb
@@ -113,20 +115,20 @@ def cost(
 ) -> None:
     """Predict and measure what methods cost: parameters, FLOPs, time, memory, throughput."""
     from aptheory.devices import device_of
+    from aptheory.exploration import write_table
     from aptheory.methods import parse
     from aptheory.studies.sources import load_network
     from aptheory.training.cost import cost as measure
 
-    net = load_network(options.spec(network)).to(device_of(on.device))
-    table = measure(
-        net,
-        [parse(method) for method in methods],
-        batch_size=batch_size,
-        classes=classes,
-        precision=on.measured(net).precision,
-    )
-    if out is not None:
-        from aptheory.exploration import write_table
-
-        write_table(table, out / "cost.csv")
-    typer.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+    with reserved(out and out / "cost.csv"):
+        net = load_network(options.spec(network)).to(device_of(on.device))
+        table = measure(
+            net,
+            [parse(method) for method in methods],
+            batch_size=batch_size,
+            classes=classes,
+            precision=on.measured(net).precision,
+        )
+        if out is not None:
+            write_table(table, out / "cost.csv")
+        typer.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4g}"))

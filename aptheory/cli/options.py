@@ -7,15 +7,19 @@ takes the group apart for the command line.
 from __future__ import annotations
 
 import ast
+import contextlib
 import logging
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from aptheory.checked import expanded
 from aptheory.errors import InputError
+from aptheory.writing import only_writer, refuse_no_file
 
 _log = logging.getLogger("aptheory")
 
@@ -288,3 +292,28 @@ def study(
 def places(text: str) -> Any:
     """ "all", "blocks", or the places between commas."""
     return text if "," not in text else [part.strip() for part in text.split(",")]
+
+
+@contextlib.contextmanager
+def reserved(path: Path | None, *reads: Path) -> Iterator[None]:
+    """Keep the place of a file for this command, before anything is spent on what goes there.
+
+    Raises:
+        InputError: it is one of the files that are read, cannot be written, or another command is
+            writing it.
+    """
+    with contextlib.ExitStack() as stack:
+        if path is not None:
+            if any(path.resolve() == expanded(read).resolve() for read in reads):
+                raise InputError(
+                    f"--out {path} is a file that this command reads; name another file."
+                )
+            refuse_no_file(path)
+            try:
+                path.absolute().parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(only_writer(path))
+            except OSError as error:
+                raise InputError(
+                    f"{path} cannot be written ({error.strerror}); name another."
+                ) from error
+        yield

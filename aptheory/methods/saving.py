@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +16,7 @@ from torch import Tensor
 from aptheory.checked import json_table
 from aptheory.errors import InputError
 from aptheory.methods.registry import from_settings
+from aptheory.writing import beside
 
 if TYPE_CHECKING:
     from aptheory.methods.base import Adapted
@@ -29,7 +28,7 @@ FORMAT = "aptheory.adapted.1"
 def save(adapted: Adapted, path: str | Path, *, header: Mapping[str, str] | None = None) -> None:
     """One run's learned tensors as safetensors; the header names method, network and classes.
 
-    ``header`` adds entries to it. The file is written beside its place and renamed into it.
+    ``header`` adds entries to it. The file appears whole or not at all.
     """
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in adapted.state().items()}
     note = {
@@ -42,14 +41,11 @@ def save(adapted: Adapted, path: str | Path, *, header: Mapping[str, str] | None
         "digest": adapted.source.digest,
     }
     path = Path(path)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, str(part), metadata=note)
-        part.replace(path)
+        with beside(path) as part:
+            save_file(tensors, str(part), metadata=note)
     except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path} cannot be written ({reason}): choose another place") from error
 

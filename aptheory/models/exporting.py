@@ -21,6 +21,7 @@ from torch import Tensor
 
 from aptheory.errors import InputError
 from aptheory.methods import fold
+from aptheory.writing import beside
 
 if TYPE_CHECKING:
     from aptheory.models.model import Model
@@ -51,10 +52,10 @@ def export(model: Model, path: str | Path, *, to: str) -> float:
     path = Path(path)
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        ask = writers[to](model, path)
+        with beside(path) as part:
+            return _confirm(model, writers[to](model, part))
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror or error}).") from error
-    return _confirm(model, ask, path)
 
 
 def facts(model: Model) -> str:
@@ -64,7 +65,7 @@ def facts(model: Model) -> str:
 
 
 @torch.no_grad()
-def _confirm(model: Model, ask: Callable[[Tensor], Tensor], path: Path) -> float:
+def _confirm(model: Model, ask: Callable[[Tensor], Tensor]) -> float:
     worst = 0.0
     generator = torch.Generator().manual_seed(0)
     for batch in (1, 3):
@@ -73,7 +74,6 @@ def _confirm(model: Model, ask: Callable[[Tensor], Tensor], path: Path) -> float
         got = ask(x).float().cpu()
         worst = max(worst, float((got - expected).abs().max() / expected.abs().max()))
     if not worst <= TOLERANCE:
-        path.unlink(missing_ok=True)
         raise InputError(
             f"the exported file does not answer as the module does (logits differ by {worst:.1e} "
             "of the largest); nothing was kept."

@@ -6,10 +6,12 @@ For people who want nothing else. `extract` gives the same as tensors in memory.
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ import torch
 from aptheory.errors import InputError
 from aptheory.networks.network import Network, Places
 from aptheory.profiling.profile import batches
+from aptheory.writing import beside
 
 if TYPE_CHECKING:
     from aptheory.tasks import Task
@@ -71,12 +74,12 @@ def extract_to(
     for split in splits:
         count = len(getattr(task, split))
         path = folder / f"{split}.{form}"
-        writer: Writer = Npz(path, count) if form == "npz" else Parquet(path)
         with (
             torch.inference_mode(),
-            writer,
+            beside(path) as part,
             tqdm(total=count, desc=split, unit="image", disable=not progress) as bar,
         ):
+            writer: Writer = Npz(part, count) if form == "npz" else Parquet(part)
             for x, labels in batches(net, task, batch_size=batch_size, split=split):
                 assert labels is not None
                 rows = {"label": labels.cpu().numpy()}
@@ -86,6 +89,7 @@ def extract_to(
                     shapes[layer.name] = list(features.shape[1:])
                 writer.add(rows)
                 bar.update(len(x))
+            writer.finish()
         written.append(path)
     about = {
         "network": net.name,
@@ -97,55 +101,43 @@ def extract_to(
             layer.name: {"index": layer.index, "shape": shapes[layer.name]} for layer in chosen
         },
     }
-    (folder / "features.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    with beside(folder / "features.json") as part:
+        part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return [*written, folder / "features.json"]
 
 
 class Writer(Protocol):
-    """Takes a batch of columns at a time; the file appears whole, at the end, or not at all."""
+    """Takes a batch of columns at a time; `finish` writes what is still in its hands."""
 
     def add(self, rows: dict[str, np.ndarray]) -> None: ...
 
-    def __enter__(self) -> Any: ...
-
-    def __exit__(self, kind: Any, *rest: Any) -> None: ...
+    def finish(self) -> None: ...
 
 
 class Npz:
-    """A column a growing .npy file beside its place; together they are the .npz, which is a zip."""
+    """A column a growing .npy file without a name; together they are the .npz, which is a zip."""
 
     def __init__(self, path: Path, count: int) -> None:
         self.path, self.count = path, count
-        self.files: dict[str, Any] = {}
-
-    def __enter__(self) -> Npz:
-        return self
+        self.columns: dict[str, IO[bytes]] = {}
 
     def add(self, rows: dict[str, np.ndarray]) -> None:
-        for number, (name, values) in enumerate(rows.items()):
-            if name not in self.files:
-                part = self.path.with_name(f".{self.path.name}.{number}.part")
-                self.files[name] = part.open("wb")
+        for name, values in rows.items():
+            if name not in self.columns:
+                self.columns[name] = TemporaryFile(dir=self.path.parent)  # noqa: SIM115 (until `finish`)
                 shape = (self.count, *values.shape[1:])
                 kind = np.lib.format.dtype_to_descr(values.dtype)
                 header = {"descr": kind, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_2_0(self.files[name], header)
-            self.files[name].write(np.ascontiguousarray(values).data)
+                np.lib.format.write_array_header_2_0(self.columns[name], header)
+            self.columns[name].write(np.ascontiguousarray(values).data)
 
-    def __exit__(self, kind: Any, *rest: Any) -> None:
-        part = self.path.with_name(f".{self.path.name}.part")
-        try:
-            for file in self.files.values():
-                file.close()
-            if kind is None:
-                with zipfile.ZipFile(part, "w", allowZip64=True) as archive:
-                    for name, file in self.files.items():
-                        archive.write(file.name, f"{name}.npy")
-                part.replace(self.path)
-        finally:
-            for file in self.files.values():
-                Path(file.name).unlink(missing_ok=True)
-            part.unlink(missing_ok=True)
+    def finish(self) -> None:
+        with zipfile.ZipFile(self.path, "w") as archive:
+            for name, column in self.columns.items():
+                column.seek(0)
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    shutil.copyfileobj(column, member)
+                column.close()
 
 
 class Parquet:
@@ -158,17 +150,13 @@ class Parquet:
             raise InputError(
                 "Parquet needs pyarrow; install it with: pip install 'aptheory[parquet]'"
             ) from None
-        self.arrow = pyarrow
-        self.path, self.part = path, path.with_name(f".{path.name}.part")
+        self.arrow, self.path = pyarrow, path
         self.writer: Any = None
-
-    def __enter__(self) -> Parquet:
-        return self
 
     def add(self, rows: dict[str, np.ndarray]) -> None:
         table = self.arrow.table({name: self._column(values) for name, values in rows.items()})
         if self.writer is None:
-            self.writer = self.arrow.parquet.ParquetWriter(self.part, table.schema)
+            self.writer = self.arrow.parquet.ParquetWriter(self.path, table.schema)
         self.writer.write_table(table)
 
     def _column(self, values: np.ndarray) -> Any:
@@ -177,9 +165,6 @@ class Parquet:
         flat = self.arrow.array(np.ascontiguousarray(values).reshape(-1))
         return self.arrow.FixedSizeListArray.from_arrays(flat, values[0].size)
 
-    def __exit__(self, kind: Any, *rest: Any) -> None:
+    def finish(self) -> None:
         if self.writer is not None:
             self.writer.close()
-        if kind is None:
-            self.part.replace(self.path)
-        self.part.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedFormatter
 
 from aptheory.errors import InputError
 from aptheory.reporting.legend import COLORS
+from aptheory.writing import beside
 
 COLUMN, PAGE = 3.3, 6.9
 """Widths of a column and of a page in inches."""
@@ -100,7 +101,7 @@ def save(drawn: Figure, path: str | Path) -> list[Path]:
     written = []
     for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {"Software": None})):
         written.append(stem.with_name(stem.name + suffix))
-        with style():
-            drawn.savefig(written[-1], metadata=metadata)
+        with style(), beside(written[-1]) as part:
+            drawn.savefig(part, format=suffix[1:], metadata=metadata)
     plt.close(drawn)
     return written

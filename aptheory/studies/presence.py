@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aptheory.errors import InputError
-from aptheory.locks import lock
 from aptheory.studies.files import storage_error
 from aptheory.studies.plan import Plan
 from aptheory.studies.store import Store
+from aptheory.writing import lock
 
 
 @contextlib.contextmanager

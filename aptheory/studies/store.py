@@ -24,15 +24,10 @@ from typing import Any
 
 from aptheory.checked import json_table, read_text
 from aptheory.errors import InputError
-from aptheory.locks import lock
 from aptheory.studies.clock import Epochs
-from aptheory.studies.files import (
-    StorageError,
-    storage_error,
-    write_atomically,
-    writer_lives,
-)
+from aptheory.studies.files import storage_error, write_atomically
 from aptheory.studies.records import FORMAT, DamagedError, Record, checksum, plain
+from aptheory.writing import NoLocksError, lock, lock_file, sweep_up
 
 _ABANDONED_SECONDS = 3600.0
 
@@ -54,7 +49,7 @@ class Store:
         """Make the folders and prove that they can be written and locked.
 
         Raises:
-            StorageError: they cannot; the message says why and what to do.
+            StorageError, NoLocksError: they cannot; the message says why and what to do.
         """
         try:
             for folder in (self.runs, self.journal, self.claims):
@@ -68,31 +63,12 @@ class Store:
                 lock(file)
             now = probe.stat().st_mtime  # by the clock that also dates the parts
         except OSError as error:
-            raise StorageError(
-                f"the file system of {self.folder} cannot lock files ({error.strerror}); "
-                "choose a folder on another file system"
-            ) from error
+            raise storage_error(self.folder, error) from error
         finally:
             probe.unlink(missing_ok=True)
-        self._sweep_up(now)
-        return self
-
-    def _sweep_up(self, now: float) -> None:
-        """Remove parts that a killed process left.
-
-        A process of this machine is asked for; of another machine's an old part is abandoned,
-        by the file system's own clock, and a recent one may belong to a living writer.
-        """
         for folder in (self.folder, self.runs, self.journal, self.claims):
-            for part in folder.glob(".*.part"):
-                try:
-                    lives = writer_lives(part)
-                    if lives is None:
-                        lives = now - part.stat().st_mtime <= _ABANDONED_SECONDS
-                    if not lives:
-                        part.unlink()
-                except OSError:
-                    continue
+            sweep_up(folder, older_than=now - _ABANDONED_SECONDS)
+        return self
 
     def path(self, key: str) -> Path:
         return self.runs / f"{key}.json"
@@ -175,7 +151,12 @@ class Store:
         """Yield whether this process now holds the batch; release it at the end."""
         path = self.claims / f"{batch}.lock"
         try:
-            file = self._lock(path)
+            file = lock_file(path)
+            if file is not None:
+                about = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+                file.truncate(0)
+                file.write(json.dumps(about))
+                file.flush()
         except OSError as error:
             raise storage_error(self.claims, error) from error
         if file is None:
@@ -188,30 +169,6 @@ class Store:
             (self.claims / f"{batch}.at").unlink(missing_ok=True)
             # Removed while still locked: whoever opened it meanwhile sees that it is gone.
             path.unlink(missing_ok=True)
-            file.close()
-
-    @staticmethod
-    def _lock(path: Path) -> Any:
-        while True:
-            file = open(path, "a+")  # noqa: SIM115 (the lock lives as long as the file)
-            try:
-                mine = lock(file)
-            except OSError:
-                file.close()
-                raise
-            if not mine:
-                file.close()
-                return None
-            try:
-                same = os.path.samestat(os.fstat(file.fileno()), path.stat())
-            except FileNotFoundError:
-                same = False
-            if same:
-                file.truncate(0)
-                about = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
-                file.write(json.dumps(about))
-                file.flush()
-                return file
             file.close()
 
     def tell(self, batch: str, epochs: Epochs) -> None:
@@ -235,7 +192,7 @@ class Store:
                     if lock(file, shared=True):
                         continue  # nobody holds it: its process died
                     text = file.read(4096)
-            except OSError:
+            except (OSError, NoLocksError):
                 continue
             try:
                 held[path.stem] = json_table(text, name=path.name)

@@ -3,11 +3,11 @@
 import contextlib
 import hashlib
 import os
-import uuid
 from pathlib import Path
 
 from aptheory.checked import expanded
 from aptheory.errors import InputError
+from aptheory.writing import beside
 
 
 def data_folder(root: str | Path | None = None) -> Path:
@@ -54,17 +54,7 @@ def remember(kind: str, stamp: str, text: str) -> None:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file so that nobody sees half of it, whoever else writes it at the same time."""
+    """Write a file, in a folder that is made if need be, so that nobody sees half of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_name(file)
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def unfinished_name(file: Path) -> Path:
-    """A name beside ``file`` that nobody else has: not the process's number, which containers
-    that share a folder have alike."""
-    return file.with_name(f"{file.name}.{uuid.uuid4().hex}")
+    with beside(file) as part:
+        part.write_text(text, encoding="utf-8")

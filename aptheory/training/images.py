@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,12 +87,12 @@ class Activations:
     Maps are laid out channels last, which convolutions prefer, when ``last`` is set.
     """
 
-    def __init__(self, layer: int, data: Any, dtype: torch.dtype, *, last: bool, file: Path | None):
-        self.layer, self.data, self.dtype, self.last, self.file = layer, data, dtype, last, file
+    def __init__(self, layer: int, data: Any, dtype: torch.dtype, *, last: bool) -> None:
+        self.layer, self.data, self.dtype, self.last = layer, data, dtype, last
 
     @property
     def kind(self) -> str:
-        return "memory" if self.file is None else "disk"
+        return "disk" if isinstance(self.data, np.memmap) else "memory"
 
     @classmethod
     def empty(
@@ -102,28 +104,38 @@ class Activations:
         *,
         last: bool,
         device: torch.device | None = None,
-        file: Path | None = None,
+        disk: str | Path | None = None,
     ) -> Activations:
+        """Room for so many rows: on a device, or in a file in the folder ``disk``.
+
+        The file has no name, so nothing is left of it when the process ends, however it ends.
+
+        Raises:
+            OSError: the disk has no room for it.
+        """
         size = (rows, *shape[1:], shape[0]) if last else (rows, *shape)
         data: Any
-        if file is None:
+        if disk is None:
             data = torch.empty(size, dtype=dtype, device=device)
         else:
-            kind = {torch.float32: np.float32}.get(dtype, np.int16)
-            data = np.memmap(file, dtype=kind, mode="w+", shape=size)
-        return cls(layer, data, dtype, last=last, file=file)
+            kind = np.dtype({torch.float32: np.float32}.get(dtype, np.int16))
+            with tempfile.TemporaryFile(dir=disk) as file:
+                if hasattr(os, "posix_fallocate"):  # else a full disk would kill the process
+                    os.posix_fallocate(file.fileno(), 0, max(1, math.prod(size) * kind.itemsize))
+                data = np.memmap(file, dtype=kind, mode="w+", shape=size)
+        return cls(layer, data, dtype, last=last)
 
     def put(self, rows: slice, z: Tensor) -> None:
         z = z.detach().to(self.dtype)
         if self.last:
             z = z.permute(0, 2, 3, 1)
-        if self.file is None:
+        if self.kind == "memory":
             self.data[rows] = z
         else:
             self.data[rows] = z.cpu().contiguous().view(_BITS[self.dtype]).numpy()
 
     def get(self, rows: Int64[Tensor, " batch"]) -> Float[Tensor, "batch ..."]:
-        if self.file is None:
+        if self.kind == "memory":
             z = self.data[rows.to(self.data.device)]
         else:
             z = torch.from_numpy(np.asarray(self.data[rows.numpy()])).view(self.dtype)
@@ -132,5 +144,3 @@ class Activations:
 
     def drop(self) -> None:
         self.data = None
-        if self.file is not None:
-            self.file.unlink(missing_ok=True)

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shutil
 import tempfile
-import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +99,6 @@ class Kept:
         }
         largest = max(math.prod(place.shape) for place in net.layers)
         self.chunk = max(16, min(256, 2**23 // largest))
-        self._scratch: Path | None = None
         self.layer = 0
         self.advance(layer)
         if self.fresh:
@@ -256,7 +253,7 @@ class Kept:
         )
         if same:  # rows are read before they are written: no second copy is needed
             assert isinstance(old, Activations)
-            new = Activations(self.layer, old.data, self.dtype, last=last, file=None)
+            new = Activations(self.layer, old.data, self.dtype, last=last)
         else:
             new = Activations.empty(
                 self.layer,
@@ -265,7 +262,7 @@ class Kept:
                 self.dtype,
                 last=last,
                 device=self.device if where is Where.DEVICE else torch.device("cpu"),
-                file=self._new_file(split) if where is Where.DISK else None,
+                disk=self._scratch() if where is Where.DISK else None,
             )
         # Until the new rows are complete the old ones, perhaps half overwritten, do not count.
         self._stores[split] = self._images[split]
@@ -313,9 +310,19 @@ class Kept:
         again = self._flops(0, self.layer) / _FLOPS_PER_SECOND.get(self.device.type, 2e10)
         if again <= reading:
             return Decision(Where.AGAIN, f"cheaper than reading {room}")
-        if size <= _DISK_SHARE * shutil.disk_usage(self._scratch_folder()).free:
+        if size <= _DISK_SHARE * self._free_disk():
             return Decision(Where.DISK, f"{room}, too large for memory")
         return Decision(Where.AGAIN, f"{room} fit neither memory nor disk")
+
+    def _scratch(self) -> str | Path:
+        return self.policy.scratch or tempfile.gettempdir()
+
+    def _free_disk(self) -> int:
+        """Bytes that are free where activations may be kept; 0 where there is no such place."""
+        try:
+            return shutil.disk_usage(self._scratch()).free
+        except OSError:
+            return 0
 
     def _flops(self, start: int, stop: int) -> float:
         if (start, stop) not in self._piece_flops:
@@ -333,17 +340,6 @@ class Kept:
     def describe(self) -> dict[str, str]:
         """Split -> where it is kept at the present place, as it was decided."""
         return {s: str(d) for (s, layer), d in self._decisions.items() if layer == self.layer}
-
-    # ---------------------------------------------------------------------------- files
-
-    def _scratch_folder(self) -> Path:
-        if self._scratch is None:
-            self._scratch = Path(tempfile.mkdtemp(prefix="aptheory-", dir=self.policy.scratch))
-            weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
-        return self._scratch
-
-    def _new_file(self, split: str) -> Path:
-        return self._scratch_folder() / f"{split}-{self.layer}-{os.getpid()}.bin"
 
     def close(self) -> None:
         """Let go of everything kept; the next reading starts from the images."""

@@ -11,12 +11,12 @@ import pytest
 
 from aptheory.errors import InputError
 from aptheory.studies.engines import Died, Ended, Here, Processes, Tick
-from aptheory.studies.files import part_owner, writer_lives
 from aptheory.studies.presence import presence
 from aptheory.studies.store import Store
 from aptheory.studies.sweep import execute, status
 from aptheory.studies.tables import table
 from aptheory.studies.worker import of_the_machine
+from aptheory.writing import part_owner, writer_lives
 from tests.studies import sweep_fakes as fakes
 
 ROOT = Path(__file__).resolve().parents[2]

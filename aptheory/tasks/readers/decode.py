@@ -16,7 +16,6 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from aptheory.errors import InputError
-from aptheory.locks import HAS_LOCKS, lock
 from aptheory.preprocessing import Size, as_transform
 from aptheory.tasks.ahead import ahead_of
 from aptheory.tasks.base import SPLITS, Task
@@ -24,6 +23,7 @@ from aptheory.tasks.cache import cache_folder
 from aptheory.tasks.resizing import resize_of
 from aptheory.tasks.split import Indices, Split, digest_of, is_random
 from aptheory.tasks.views import ArraySplit
+from aptheory.writing import NoLocksError, lock
 
 BATCH = 64
 LIMIT = 50e9
@@ -166,14 +166,18 @@ class _Part:
 
     def _left(self) -> tuple[Path, BinaryIO] | None:
         """The part that has most of those that nobody writes; the lock is ours from here on."""
-        parts = self.file.parent.glob(f"{self.file.stem}.*.part") if HAS_LOCKS else ()
+        parts = self.file.parent.glob(f"{self.file.stem}.*.part")
         for path in sorted(parts, key=_pictures, reverse=True):
             try:
                 out = path.open("r+b")
             except FileNotFoundError:
                 continue
             # Its writer may have renamed it between our look and our lock.
-            if lock(out) and path.exists() and path.stat().st_ino == os.fstat(out.fileno()).st_ino:
+            if (
+                _locked(out)
+                and path.exists()
+                and path.stat().st_ino == os.fstat(out.fileno()).st_ino
+            ):
                 if out.read(len(self._header)) == self._header:
                     self.whole = _pictures(path)
                     return path, out
@@ -184,8 +188,7 @@ class _Part:
     def _new(self) -> tuple[Path, BinaryIO]:
         path = self._called(0)
         out = path.open("x+b")
-        if HAS_LOCKS:
-            lock(out)
+        _locked(out)
         out.write(self._header)
         return path, out
 
@@ -220,6 +223,13 @@ class _Part:
                 raise
             if kind is None:
                 self.path = self.path.replace(self.file)
+
+
+def _locked(part: BinaryIO) -> bool:
+    try:
+        return lock(part)
+    except NoLocksError:  # then no part is gone on with
+        return False
 
 
 def _pictures(part: Path) -> int:

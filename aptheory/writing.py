@@ -1,0 +1,195 @@
+"""Files that are whole or absent, and one writer of them at a time.
+
+A file is written beside its place, forced to the disk and renamed into it. The name of such a part
+says whose it is, so the next writer in the folder removes what a killed process left. Locks are
+the kernel's, which drops them when a process dies, however it dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from aptheory.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system; everything but sweeps works
+    fcntl = None  # type: ignore[assignment]
+
+
+# ------------------------------------------------------------------------------------- files
+
+
+@contextlib.contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """The name of a part beside ``path`` that is to be written; at the end it takes that place.
+
+    A reader sees the old file or the new one, never a part; so does the next boot after a power
+    cut. On failure the part is removed.
+
+    Raises:
+        InputError: something that is no ordinary file has that name.
+        OSError: the disk is full, the folder cannot be written or is gone.
+    """
+    refuse_no_file(path)
+    _sweep_up_once(path.parent)
+    part = path.with_name(f".{path.name}.{part_owner()}.{secrets.token_hex(4)}.part")
+    try:
+        yield part
+        _force(part)
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what went wrong first is what is told
+            part.unlink(missing_ok=True)
+        raise
+    if fcntl is not None:  # elsewhere a folder cannot be opened
+        _force(path.parent)
+
+
+def refuse_no_file(path: Path) -> None:
+    """Refuse to put a file in the place of a folder, a device or a pipe.
+
+    Raises:
+        InputError: one has that name.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file such as {path}/{path.name or 'file'}.")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is a device or a pipe, not a file; name another.")
+
+
+def _force(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def part_owner() -> str:
+    """Who writes a part: this machine and process, so that no two names are alike."""
+    host = "".join(c if c.isalnum() or c == "-" else "-" for c in socket.gethostname())[:32]
+    return f"{host or 'host'}.{os.getpid()}"
+
+
+def writer_lives(part: Path) -> bool | None:
+    """Whether the process that a part is named after is alive; None if that cannot be known."""
+    host, _, pid = ".".join(part.name.split(".")[-4:-2]).partition(".")
+    if not pid.isdigit() or f"{host}." != part_owner().rpartition(".")[0] + ".":
+        return None
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def sweep_up(folder: Path, *, older_than: float | None = None) -> None:
+    """Remove the parts in a folder whose writers are dead.
+
+    A process of this machine is asked for. A part of another machine stays, unless it was last
+    written before ``older_than``, a time by the clock of the folder's file system.
+    """
+    for part in folder.glob(".*.part"):
+        with contextlib.suppress(OSError):
+            lives = writer_lives(part)
+            if lives is None:
+                lives = older_than is None or part.stat().st_mtime >= older_than
+            if not lives:
+                part.unlink()
+
+
+@functools.cache
+def _sweep_up_once(folder: Path) -> None:
+    sweep_up(folder)
+
+
+# ------------------------------------------------------------------------------------- locks
+
+
+@contextlib.contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Let no other command write to ``path`` as long as this lasts.
+
+    Raises:
+        InputError: one does already.
+        OSError: the folder cannot be written.
+    """
+    place = path.with_name(f".{path.name}.lock")
+    with contextlib.ExitStack() as stack:
+        try:
+            file = lock_file(place)
+        except NoLocksError:  # each file still appears whole
+            place.unlink(missing_ok=True)
+        else:
+            if file is None:
+                raise InputError(
+                    f"another command is writing {path} at this moment; wait for it, or name "
+                    "another place with --out."
+                )
+            stack.callback(file.close)
+            stack.callback(place.unlink, missing_ok=True)
+        yield
+
+
+class NoLocksError(InputError):
+    """This system, or the file system of a folder, has no locks."""
+
+
+def lock_file(path: Path) -> IO[str] | None:
+    """The open file ``path`` with its lock, or None while another process holds it.
+
+    Whoever is through with it removes the file while it is still locked, then closes it: who had
+    opened it meanwhile sees that it is gone.
+
+    Raises:
+        NoLocksError: files cannot be locked here.
+        OSError: the file cannot be made.
+    """
+    while True:
+        file = open(path, "a+")  # noqa: SIM115 (the lock lives as long as the file)
+        try:
+            if not lock(file):
+                file.close()
+                return None
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def lock(file: IO[Any], *, shared: bool = False) -> bool:
+    """Take the lock of an open file until it is closed; whether that succeeded.
+
+    Raises:
+        NoLocksError: files cannot be locked here.
+    """
+    if fcntl is None:
+        raise NoLocksError(
+            "sweeps need the file locks of a POSIX system (Linux, macOS); fit, profile and the "
+            "other functions work without."
+        )
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        folder = Path(file.name).parent
+        raise NoLocksError(
+            f"the file system of {folder} cannot lock files ({error.strerror}); choose a folder "
+            "on another file system."
+        ) from error
+    return True
