@@ -38,6 +38,38 @@ def refused(*words: object) -> str:
     return sentence
 
 
+#: A command and the file that it writes, of which no two may be at work at once.
+WRITING = [
+    (["fit", NETWORK, *TASK, "--out", "OUT/m.safetensors"], "m.safetensors"),
+    (["predict", "m", "pictures", "--out", "OUT/p.csv"], "p.csv"),
+    (["evaluate", "m", *TASK, "--out", "OUT/e.html"], "e.html"),
+    (["export", "m", "--to", "torch", "--out", "OUT/m.pt2"], "m.pt2"),
+    (["extract", NETWORK, *TASK, "--out", "OUT"], "features.json"),
+    (["profile", NETWORK, *TASK, "--out", "OUT"], "profile.csv"),
+    (["map", NETWORK, *TASK, "--out", "OUT"], "map.csv"),
+    (["compare-norm", NETWORK, *TASK, "--out", "OUT"], "table.csv"),
+    (["shift", NETWORK, *TASK, "--out", "OUT"], "shift.csv"),
+    (["cost", NETWORK, "ap", "--out", "OUT"], "cost.csv"),
+]
+
+
+@pytest.mark.parametrize(("words", "file"), WRITING, ids=[words[0] for words, _ in WRITING])
+def test_a_place_that_cannot_be_had_is_refused_before_anything_is_spent(
+    words, file, tmp_path, monkeypatch
+):
+    from aptheory.networks import loading
+    from aptheory.writing import only_writer
+
+    monkeypatch.setattr(loading, "load", None)
+    with only_writer(tmp_path / file):
+        said = refused(*(str(word).replace("OUT", str(tmp_path)) for word in words))
+    assert "another command is writing" in said
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "no_folder").write_text("")
+    said = refused(*(str(word).replace("OUT", str(tmp_path / "no_folder")) for word in words))
+    assert "cannot be written (" in said
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("model")

@@ -1,0 +1,71 @@
+"""Files are whole or absent, nothing is left of a killed writer, and one command writes a place."""
+
+import os
+
+import pytest
+
+from aptheory.errors import InputError
+from aptheory.writing import beside, only_writer, part_owner
+
+DEAD = 2**22 + 1  # above the largest number of a process
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.csv"
+    with beside(path) as part:
+        part.write_text("one")
+        assert not path.exists()
+    with pytest.raises(RuntimeError), beside(path) as part:
+        part.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "one"
+    assert os.listdir(tmp_path) == ["a.csv"]
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
+    host = part_owner().rpartition(".")[0]
+    left = tmp_path / f".a.csv.{host}.{DEAD}.0123abcd.part"
+    stay = [
+        tmp_path / f".a.csv.{part_owner()}.0123abcd.part",  # its writer lives
+        tmp_path / f".a.csv.not-{host}.{DEAD}.0123abcd.part",  # another machine's
+        tmp_path / ".film.part",  # another program's
+    ]
+    for part in (left, *stay):
+        part.write_text("half")
+    with beside(tmp_path / "b.csv") as part:
+        part.write_text("whole")
+    assert not left.exists()
+    assert all(part.exists() for part in stay)
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_not_replaced(tmp_path, make):
+    path = tmp_path / "x"
+    make(path)
+    before = path.lstat().st_mode
+    with pytest.raises(InputError, match="is a folder|a pipe, not a file"), beside(path):
+        pass
+    assert path.lstat().st_mode == before
+
+
+def test_one_command_writes_a_place_at_a_time(tmp_path):
+    path = tmp_path / "model.safetensors"
+    with only_writer(path):
+        with pytest.raises(InputError, match="another command is writing"), only_writer(path):
+            pass
+        with only_writer(tmp_path / "other.safetensors"):
+            pass
+    with only_writer(path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypatch):
+    import fcntl
+
+    def refuse(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with only_writer(tmp_path / "a"):
+        assert not list(tmp_path.iterdir())
