@@ -14,8 +14,9 @@ Range = tuple[float, float]
 
 def to_pixels(
     images: Mapping[str, Any], where: str, *, value_range: Range | None = None
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """uint8 (n, height, width, channels) of every split, and notes of what was done to get there.
+) -> tuple[dict[str, np.ndarray], tuple[str, ...], dict[str, Scale]]:
+    """uint8 (n, height, width, channels) of every split, notes of what was done to get there, and
+    the scales of the arrays of more than 8 bits.
 
     Bytes are taken as they are. Floats must lie from 0 to 1, or in ``value_range``; whole numbers
     of more than 8 bits are brought to 8 by the range of the whole set (or ``value_range``). One
@@ -26,11 +27,12 @@ def to_pixels(
     of_bytes = [array for name, array in arrays.items() if kinds[name] == "bytes"]
     if of_bytes and max(int(array.max(initial=0)) for array in of_bytes) == 1:  # drawn with 0 and 1
         kinds = {name: "i" if kind == "bytes" else kind for name, kind in kinds.items()}
-    notes = []
+    notes, scales = [], {}
     for kind in sorted(set(kinds.values()) - {"bytes"}):
         members = {name: array for name, array in arrays.items() if kinds[name] == kind}
-        scaled, note = _to_bytes(members, kind, where, value_range)
+        scaled, note, scale = _to_bytes(members, kind, where, value_range)
         arrays |= scaled
+        scales |= {} if scale is None else dict.fromkeys(members, scale)
         notes.append(note)
     if {array.shape[3] for array in arrays.values()} == {1}:
         arrays = {name: np.repeat(array, 3, axis=3) for name, array in arrays.items()}
@@ -38,7 +40,7 @@ def to_pixels(
     elif len({array.shape[3] for array in arrays.values()}) > 1:
         listed = ", ".join(f"{name} {array.shape[3]}" for name, array in arrays.items())
         raise InputError(f"{where}: the splits have unlike channels ({listed}); expected as many.")
-    return arrays, tuple(notes)
+    return arrays, tuple(notes), scales
 
 
 def _shaped(images: Any, where: str) -> np.ndarray:
@@ -75,9 +77,10 @@ def _shaped(images: Any, where: str) -> np.ndarray:
 
 def _to_bytes(
     arrays: Mapping[str, np.ndarray], kind: str, where: str, value_range: Range | None
-) -> tuple[dict[str, np.ndarray], str]:
+) -> tuple[dict[str, np.ndarray], str, Scale | None]:
     if kind == "b":
-        return {n: a.astype(np.uint8) * 255 for n, a in arrays.items()}, "true and false as 255, 0"
+        made = {n: a.astype(np.uint8) * 255 for n, a in arrays.items()}
+        return made, "true and false as 255, 0", None
     if kind == "f":
         for name, array in arrays.items():
             finite = np.isfinite(array).all(axis=(1, 2, 3))
@@ -96,7 +99,7 @@ def _to_bytes(
                 f"{least:g} to {greatest:g}."
             )
         scale = Scale(least, greatest, False)
-        return {name: scale(array) for name, array in arrays.items()}, scale.text
+        return {name: scale(array) for name, array in arrays.items()}, scale.text, scale
     if kind == "f":
         if low < 0 or high > 1:
             raise InputError(
@@ -105,10 +108,11 @@ def _to_bytes(
                 "value_range=(least, greatest)."
             )
         scaled = {n: np.rint(array * 255).astype(np.uint8) for n, array in arrays.items()}
-        return scaled, "floats 0-1 rounded to 8 bits"
+        return scaled, "floats 0-1 rounded to 8 bits", None
     if low == 0 and high == 1:
-        return {n: (a * 255).astype(np.uint8) for n, a in arrays.items()}, "0 and 1 as 0 and 255"
+        made = {n: (a * 255).astype(np.uint8) for n, a in arrays.items()}
+        return made, "0 and 1 as 0 and 255", None
     if low >= 0 and high <= 255:
-        return {n: array.astype(np.uint8) for n, array in arrays.items()}, "0 to 255 as bytes"
+        return {n: array.astype(np.uint8) for n, array in arrays.items()}, "0 to 255 as bytes", None
     scale = Scale.of(low, high, True)
-    return {name: scale(array) for name, array in arrays.items()}, scale.text
+    return {name: scale(array) for name, array in arrays.items()}, scale.text, scale

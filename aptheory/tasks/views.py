@@ -13,6 +13,7 @@ from torch import Tensor
 from aptheory.errors import InputError
 from aptheory.preprocessing import Size, Transform, fit_pixels, height_and_width
 from aptheory.tasks.classes import as_column
+from aptheory.tasks.pictures import Scale
 from aptheory.tasks.resizing import checked_resize, resize_of
 from aptheory.tasks.split import Indices, Split, Steady, digest_of, is_random
 
@@ -21,10 +22,11 @@ class ArraySplit(Steady):
     """Images that are already decoded: ``pixels`` uint8 (n, height, width, channels), and
     ``labels`` (n,): whole numbers, or strings, which the task numbers by its classes.
 
-    ``pixels`` may be a memory-mapped array.
+    ``pixels`` may be a memory-mapped array. ``scale`` is what made bytes of values of more than 8
+    bits, where they had more.
     """
 
-    def __init__(self, pixels: np.ndarray, labels: Any) -> None:
+    def __init__(self, pixels: np.ndarray, labels: Any, *, scale: Scale | None = None) -> None:
         if pixels.ndim != 4 or not pixels.shape[3] or pixels.dtype != np.uint8:
             raise InputError(
                 f"images have shape {pixels.shape} and type {pixels.dtype}; expected uint8 of "
@@ -34,9 +36,16 @@ class ArraySplit(Steady):
             raise InputError(f"{len(pixels)} images but {len(labels)} labels; expected as many.")
         self.pixels = pixels
         self.labels = as_column(labels, "labels")
+        self.scale = scale
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def rows(self, rows: np.ndarray) -> "ArraySplit":
+        """Some of its images, in an array of their own; itself where that is all."""
+        if len(rows) == len(self):
+            return self
+        return ArraySplit(self.pixels[rows], self.labels[rows], scale=self.scale)
 
     def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
         chosen = np.ascontiguousarray(self.pixels[np.asarray(indices, dtype=np.int64)])

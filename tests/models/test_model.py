@@ -101,6 +101,27 @@ def test_deep_pictures_are_evaluated_as_in_training(net, tmp_path):
     assert np.abs(own - found.shares).max() > 1e-3
 
 
+def test_arrays_of_more_than_8_bits_leave_their_range_to_new_pictures(net, tmp_path):
+    rng = np.random.default_rng(0)
+
+    def arrays(top):
+        values = rng.integers(0, top, (24, 16, 16)).astype(np.uint16)
+        values.flat[0] = top
+        return ap.Task.from_arrays(values, np.arange(24) % 2)
+
+    task = arrays(4095)
+    model = ap.fit_model(net, task, method="linear_probe", recipe=RECIPE)
+    assert model.card.task["deep"] == [0, 4095, True]
+    assert evaluate(model, task.subset(test=2)).shares.shape == (2, 2)
+    with pytest.raises(ap.InputError, match=r"values 0 to 1023 .* learned on values 0 to 4095"):
+        evaluate(model, arrays(900).subset(test=2))
+    dark = rng.integers(0, 900, (16, 16)).astype(np.uint16)
+    Image.fromarray(dark).save(tmp_path / "dark.png")
+    share = model.predict(tmp_path / "dark.png")["probability"].iloc[0]
+    as_bytes = model.predict((dark >> 4).astype(np.uint8))["probability"].iloc[0]
+    assert share == pytest.approx(as_bytes, abs=1e-6)
+
+
 def test_the_batch_size_changes_nothing(model, pixels):
     one, many = model.predict(pixels[:9], batch_size=1), model.predict(pixels[:9], batch_size=9)
     assert one["class"].tolist() == many["class"].tolist()

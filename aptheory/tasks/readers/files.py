@@ -25,6 +25,7 @@ from aptheory.tasks.readers.ranges import SetRange
 from aptheory.tasks.readers.stores import Store
 from aptheory.tasks.resizing import checked_resize
 from aptheory.tasks.split import Steady
+from aptheory.tasks.views import ArraySplit
 
 PEEKED = 16  # pictures whose headers are read when a set is opened
 _log = logging.getLogger("aptheory")
@@ -180,20 +181,32 @@ def file_splits(
 def scale_of(split: Any) -> Scale | None:
     """By what the deep pictures of a split, or of the one below it, become bytes; None where a few
     that are looked at have 8 bits."""
-    while not isinstance(split, FileSplit):
+    while not isinstance(split, FileSplit | ArraySplit):
         split = getattr(split, "split", None)
         if split is None:
             return None
+    if isinstance(split, ArraySplit):
+        return split.scale
     return split.scale() if any(header.deep for header in _peeked(split)) else None
 
 
 def with_scale(split: Any, scale: Scale) -> Any:
-    """The same split, whose deep pictures become bytes by ``scale`` and not by their own range."""
+    """The same split, whose deep pictures become bytes by ``scale`` and not by their own range.
+
+    Raises:
+        InputError: they lie in an array, which keeps the bytes alone.
+    """
     made = copy.copy(split)
     made.__dict__.pop("digest", None)  # kept of the split as it was
     if isinstance(split, FileSplit):
         made.scale = SetRange(split.store, [split.keys])
         made.scale.scale = scale
+    elif isinstance(split, ArraySplit) and split.scale not in (None, scale):
+        raise InputError(
+            f"the pictures lie in an array that was read by its own range, {split.scale.text}, and "
+            f"the model learned on {scale.text}; bring them to uint8 by that range, or write them "
+            "as 16-bit files, which are read by it."
+        )
     elif hasattr(split, "split"):
         made.split = with_scale(split.split, scale)
     elif hasattr(split, "splits"):

@@ -65,7 +65,7 @@ def array_task(
         if every_class:
             require_every_class(values, classes, f"{where}: the {split} split")
     called = {split: f"x_{split}" if split else "x" for split in images}
-    made, notes = to_pixels(
+    made, notes, scales = to_pixels(
         {called[split]: images[split] for split in images}, where, value_range=value_range
     )
     pixels = {split: made[called[split]] for split in images}
@@ -80,13 +80,11 @@ def array_task(
         groups=lambda split: list(together[split]) if together else None,
         classes=classes,
     )
-    whole = {split: ArraySplit(pixels[split], columns[split]) for split in columns}
-    splits = {
-        split: whole[origin]
-        if len(rows) == len(whole[origin])
-        else ArraySplit(whole[origin].pixels[rows], whole[origin].labels[rows])
-        for split, origin, rows in parts.items()
+    whole = {
+        split: ArraySplit(pixels[split], columns[split], scale=scales.get(called[split]))
+        for split in columns
     }
+    splits = {split: whole[origin].rows(rows) for split, origin, rows in parts.items()}
     return Task(
         name=name,
         classes=classes,
@@ -170,7 +168,7 @@ def dataset_task(
 def unlabelled(images: Any) -> Unlabelled:
     """Plain pictures, an array (n, height, width, channels) or a list of Pillow's, as a split."""
     if isinstance(images, np.ndarray):
-        pixels, _ = to_pixels({"images": images}, "the pictures")
+        pixels, *_ = to_pixels({"images": images}, "the pictures")
         return Unlabelled(ArraySplit(pixels["images"], np.zeros(len(images), dtype=np.int64)))
     samples = Samples([(image, 0) for image in images], 0, 1, "pictures")
     return Unlabelled(Own(samples, np.zeros(len(samples), dtype=np.int64), "pictures"))
