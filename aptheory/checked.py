@@ -175,8 +175,28 @@ def importable(*folders: str | Path) -> Iterator[None]:
 
 
 def expanded(path: str | Path) -> Path:
-    """A path with its ~ replaced; of a user who is not known it stays as it is."""
+    """A path with its ~ replaced; of a user who is not known it stays as it is.
+
+    Raises:
+        InputError: no file of this system can have that name.
+    """
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{str(path)!a} has letters that names of files cannot have in the encoding of this "
+            f"system ({error.encoding}); set PYTHONUTF8=1, or LC_ALL=C.UTF-8, and run it again."
+        ) from None
     return Path(os.path.expanduser(path))
+
+
+def spelt(name: str) -> str:
+    """A name as text that can be written anywhere: bytes of a file's name that are no UTF-8 are
+    spelt out, ``\\xff``."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character, which no file's name holds
+        return name.encode("utf-8", "backslashreplace").decode()
 
 
 _LONGEST_STEM = 160

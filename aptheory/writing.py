@@ -42,10 +42,15 @@ def beside(path: Path) -> Iterator[Path]:
     _sweep_up_once(path.parent)
     part = path.with_name(f".{path.name}.{part_owner()}.{secrets.token_hex(4)}.part")
     try:
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        mode = part.stat().st_mode
         yield part
+        os.chmod(part, mode)  # a library may have made the file anew, for its owner alone
         _force(part)
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename == str(part):
+            error.filename = str(path)  # the name that a user knows
         with contextlib.suppress(OSError):  # what went wrong first is what is told
             part.unlink(missing_ok=True)
         raise

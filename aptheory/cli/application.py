@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import gc
 import inspect
+import io
 import logging
 import os
 import sys
@@ -46,6 +47,8 @@ class Verbs(TyperGroup):
             sys.stderr = _nowhere()
         if sys.stdout is None:
             _fail("the standard output is closed, and the answer goes there; open it.")
+        if isinstance(sys.stdout, io.TextIOWrapper):  # what it cannot say is spelt out
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             code = super().main(*args, **options)
             sys.stdout.flush()

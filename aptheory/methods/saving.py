@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from aptheory.networks.network import Network
 
 FORMAT = "aptheory.adapted.1"
+SEAL = "checksum"
+"""The entry of the note that tells whether the others were changed; files of old have none."""
+_log = logging.getLogger("aptheory")
 
 
 def save(adapted: Adapted, path: str | Path, *, header: Mapping[str, str] | None = None) -> None:
@@ -40,6 +45,7 @@ def save(adapted: Adapted, path: str | Path, *, header: Mapping[str, str] | None
         "network": adapted.net.name,
         "digest": adapted.source.digest,
     }
+    note[SEAL] = _seal(note)
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,6 +54,12 @@ def save(adapted: Adapted, path: str | Path, *, header: Mapping[str, str] | None
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path} cannot be written ({reason}): choose another place") from error
+
+
+def _seal(note: Mapping[str, str]) -> str:
+    """A hash of every other entry of a note: it finds a change, and no malice."""
+    others = sorted((name, text) for name, text in note.items() if name != SEAL)
+    return hashlib.sha256(json.dumps(others).encode()).hexdigest()
 
 
 def attach_saved(net: Network, path: str | Path, *, imports: bool = False) -> Adapted:
@@ -69,6 +81,12 @@ def attach_saved(net: Network, path: str | Path, *, imports: bool = False) -> Ad
         raise InputError(f"{path} is not a safetensors file: {error}") from None
     if note.get("format") != FORMAT:
         raise InputError(f"{path} was not written by aptheory.save (format {note.get('format')!r})")
+    if note.get(SEAL, _seal(note)) != _seal(note):
+        _log.warning(
+            "%s: its note was changed after it was written (the checksum differs): what it says of "
+            "classes, pictures and scores need not be what was trained.",
+            path,
+        )
     try:
         settings = json_table(note["method"], name="its method")
         classes = int(note["classes"])

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int64
 
+from aptheory.checked import spelt
 from aptheory.errors import InputError
 from aptheory.metrics.intervals import bootstrap
 from aptheory.models.card import preprocessing_of
@@ -240,4 +241,4 @@ def name_of(split: Any, index: int) -> str:
     while not hasattr(split, "where") and hasattr(split, "split"):
         index = int(split.indices[index]) if hasattr(split, "indices") else index
         split = split.split
-    return split.where(index) if hasattr(split, "where") else f"picture {index}"
+    return spelt(split.where(index)) if hasattr(split, "where") else f"picture {index}"

@@ -98,7 +98,8 @@ def _program(model: Model) -> Any:
 
 def _torch(model: Model, path: Path) -> Callable[[Tensor], Tensor]:
     torch.export.save(_program(model), path, extra_files={NAME: facts(model)})
-    module = torch.export.load(path).module()
+    with path.open("rb") as file:  # by its name alone torch would ask for another one
+        module = torch.export.load(file).module()
     return lambda x: module(x.to(model.device, model.network.dtype))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from aptheory.checked import expanded
+from aptheory.checked import expanded, spelt
 from aptheory.errors import InputError
 from aptheory.tasks.readers.stores import FolderStore
 from aptheory.tasks.readers.suffixes import pictures_among
@@ -65,9 +65,9 @@ def _files(path: Path) -> Iterator[Picture]:
         if not keys:
             raise InputError(f"{path} holds no picture; expected files such as *.jpg below it.")
         for key in keys:
-            yield Picture(str(path / key), partial(store.read, key))
+            yield Picture(spelt(str(path / key)), partial(store.read, key))
     elif path.exists():
-        yield Picture(str(path), partial(FolderStore(path.parent).read, path.name))
+        yield Picture(spelt(str(path)), partial(FolderStore(path.parent).read, path.name))
     else:
         raise InputError(f"{path} does not exist; give pictures or folders of pictures.")
 

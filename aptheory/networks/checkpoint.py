@@ -55,6 +55,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     try:
         content = _READERS[_kind(path)](path)
     except Exception as error:  # each library raises many kinds on a damaged file
+        if isinstance(error, OSError) and error.errno:
+            raise InputError(
+                f"{path} cannot be read ({error.strerror}): check the file and its permissions"
+            ) from error
         raise InputError(
             f"{path} cannot be read as weights ({_reason(error)}): "
             "save the state dict alone, best as safetensors"

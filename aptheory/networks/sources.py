@@ -397,7 +397,8 @@ def _sentences(
     except Exception as error:  # each package raises kinds of its own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         # The arguments are at fault, whether or not there is a connection.
-        odd = isinstance(error, (TypeError, AssertionError)) or "state_dict" in str(error)
+        odd = isinstance(error, (TypeError, AssertionError, MemoryError, OverflowError))
+        odd |= any(word in str(error) for word in ("state_dict", "allocate", "negative dimension"))
         if fetches and not odd:
             reason = reason if online else "there is no connection, and they are not in the cache"
             how = f": fetch it where there is one ({bring}) and" if bring else ":"

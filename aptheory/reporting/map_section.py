@@ -113,6 +113,8 @@ def _grid(rows: pd.DataFrame) -> str:
 
 def _tile(cell: pd.Series, low: float, high: float) -> str:
     value = cell["test_accuracy"] if cell["finished"] else cell["val_accuracy"]
+    if np.isnan(value):
+        return "<td class='none'>–</td>"
     place = (value - low) / (high - low) if high > low else 0.5
     kinds = [
         name for name, on in (("best", cell["chosen"]), ("dropped", not cell["finished"])) if on

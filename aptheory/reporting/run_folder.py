@@ -25,13 +25,18 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """What each table must have; it may have more."""
-_TEXTS = ("network", "task", "measure", "method", "statistic", "layer_name", "role", "target")
+_TEXTS = (
+    *("network", "task", "measure", "method", "statistic", "layer_name", "role", "target"),
+    *("recipe", "group", "settings", "note", "split", "features", "read_name", "judge"),
+)
 _NUMBERS = (
     *("layer", "seed", "value", "low", "high", "depth", "other_layer", "p", "q", "looks"),
-    *("parameters", "seeds", "rank", "step_ms", "layers"),
+    *("parameters", "seeds", "rank", "step_ms", "layers", "smallest_p", "images"),
+    *("difference", "difference_low", "difference_high"),
     *("read", "epochs", "val_accuracy", "val_loss", "test_accuracy"),
 )
-_WHOLE = ("layer", "seed")
+_WHOLE = ("layer", "read", "seed")
+_PLACES = ("layer", "read")
 _MOST_LAYERS = 10_000
 
 
@@ -114,12 +119,9 @@ def _checked(table: pd.DataFrame, wanted: tuple[str, ...], path: Path) -> pd.Dat
             raise InputError(f"{path} holds numbers without bound in {name}: write it again.")
         if name in wanted and name in _WHOLE and not (values == np.floor(values)).all():
             raise InputError(f"{path} holds a {name} that is no whole number: write it again.")
-        if (
-            name == "layer"
-            and name in wanted
-            and not ((values >= 0) & (values < _MOST_LAYERS)).all()
-        ):
-            raise InputError(f"{path} holds a layer outside 0 to {_MOST_LAYERS}: write it again.")
+        inside = (values >= 0) & (values < _MOST_LAYERS)
+        if name in wanted and name in _PLACES and not inside.all():
+            raise InputError(f"{path} holds a {name} outside 0 to {_MOST_LAYERS}: write it again.")
         table[name] = numbers
     return table
 

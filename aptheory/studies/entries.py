@@ -19,6 +19,8 @@ from aptheory.training.recipe import LARGEST_SEED
 SEARCHED = ("lr", "weight_decay")
 MOST_SEEDS = 10_000
 MOST_ENTRIES = 4096
+MOST_OPTION = 10**6
+"""Of a model's classes, width or depth: more would only fill the memory."""
 
 Check = tuple[Callable[[Any], bool], str]
 
@@ -79,8 +81,12 @@ NETWORK: dict[str, Check] = {
         "the name or the index of what the network returns",
     ),
     "options": (
-        lambda v: isinstance(v, Mapping) and all(isinstance(k, str) for k in v),
-        "a table of the model's own options",
+        lambda v: (
+            isinstance(v, Mapping)
+            and all(isinstance(k, str) for k in v)
+            and all(abs(n) <= MOST_OPTION for n in v.values() if isinstance(n, int))
+        ),
+        f"a table of the model's own options, whole numbers up to {MOST_OPTION}",
     ),
 }
 """What a network's table may hold: word -> (check, what is expected)."""

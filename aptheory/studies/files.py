@@ -20,9 +20,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         InputError: something that is no ordinary file has that name.
         StorageError: the disk is full, the folder around it cannot be written or is gone.
     """
-    data = content.encode() if isinstance(content, str) else content
+    # A name that is no UTF-8, in a command or a path, is spelt out.
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     try:
-        with beside(path) as part, open(part, "xb") as file:
+        with beside(path) as part, open(part, "wb") as file:
             file.write(data)
     except OSError as error:
         raise storage_error(path.parent, error) from error

@@ -61,8 +61,9 @@ def work(
     store = Store(folder)
     if not (store.claims / f"sweep.{token}").exists():
         raise StorageError(
-            f"machine {socket.gethostname()} does not see the sweep's folder {folder.absolute()}; "
-            "put it on a file system that all machines share"
+            f"machine {socket.gethostname()} does not see the sweep in {folder.absolute()}: the "
+            "folder was moved or removed, or lies on a file system that not all machines share; "
+            "put it back, or where all share it, and run the same command again"
         )
     train: Trainer | None = None
     busy = False
@@ -168,10 +169,11 @@ class Blocked:
 def of_the_machine(error: BaseException) -> bool:
     """Whether a failure belongs to the machine: memory, a file, a device. It may be gone next time.
 
-    A loss that diverges, or a setting that makes no sense, will fail again.
+    A loss that diverges, or a setting that makes no sense, will fail again; a picture that cannot
+    be read need not, one that cannot be decoded will.
     """
     if isinstance(error, InputError):
-        return False
+        return isinstance(error.__cause__, OSError) and error.__cause__.errno is not None
     words = ("out of memory", "can't allocate", "not enough memory", "CUDA error", "cuDNN error")
     of_memory = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     return of_memory or isinstance(error, OSError | MemoryError | ImportError)

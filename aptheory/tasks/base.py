@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from aptheory.checked import spelt
 from aptheory.errors import InputError
 from aptheory.preprocessing import SQUASHED
 from aptheory.tasks import describing
@@ -81,6 +82,8 @@ class Task:
                     f"task {self.name!r} has no image in its {name} split; expected at least one."
                 )
             object.__setattr__(self, name, self._settled(split, name))
+        object.__setattr__(self, "name", spelt(self.name))
+        object.__setattr__(self, "classes", tuple(map(spelt, self.classes)))
 
     def _settled(self, split: Split, name: str) -> Split:
         """The split with numbers for labels, and what is not ours wrapped."""

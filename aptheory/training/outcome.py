@@ -94,7 +94,7 @@ class Outcome:
 def note_equal_seeds(outcomes: Sequence[Outcome]) -> list[str]:
     """Note in outcomes that differ in their seed alone that the seed changed nothing but rounding.
 
-    An interval over such seeds would have no width and mean nothing. Returns the notes.
+    An interval over such seeds would have no width and mean nothing. Returns the notes, each once.
     """
     first: dict[str, Outcome] = {}
     notes = []
@@ -110,7 +110,7 @@ def note_equal_seeds(outcomes: Sequence[Outcome]) -> list[str]:
         )
         for each in (other, outcome):
             each.notes.append(notes[-1])
-    return notes
+    return list(dict.fromkeys(notes))
 
 
 def _same(first: Outcome, second: Outcome) -> bool:

@@ -240,6 +240,14 @@ def rewritten(file, tmp_path, **changes):
     return path
 
 
+def test_a_changed_note_is_told(net, file, tmp_path, caplog):
+    ap.load_model(file, network=net)
+    assert not caplog.records
+    swapped = rewritten(file, tmp_path, classes=lambda card: card["classes"][::-1])
+    ap.load_model(swapped, network=net)
+    assert "its note was changed after it was written" in caplog.text
+
+
 @pytest.mark.parametrize(
     "network",
     [

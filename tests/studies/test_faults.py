@@ -53,6 +53,16 @@ MACHINE = [
 RUN = [RuntimeError("loss is not finite"), ValueError("bad shape"), InputError("no such setting")]
 
 
+def caused(sentence, cause):
+    error = InputError(sentence)
+    error.__cause__ = cause
+    return error
+
+
+MACHINE.append(caused("a.png cannot be read; put it back.", OSError(116, "Stale file handle")))
+RUN.append(caused("a.png cannot be decoded; replace it.", OSError("image file is truncated")))
+
+
 @pytest.mark.parametrize("error", MACHINE, ids=repr)
 def test_a_fault_of_the_machine_is_tried_again_by_the_same_command(tmp_path, error):
     run(tmp_path, trainer=raising(error))

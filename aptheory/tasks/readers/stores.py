@@ -133,7 +133,9 @@ class FolderStore:
             if isinstance(error, InputError):
                 raise
             reason = getattr(error, "strerror", None) or error
-            raise InputError(f"{path} cannot be read ({reason}); put it back.") from error
+            gone = isinstance(error, FileNotFoundError)
+            advice = "put it back" if gone else "check the file and the disk"
+            raise InputError(f"{path} cannot be read ({reason}); {advice}.") from error
 
     def glimpses(self, keys: Iterable[str]) -> list[Hashable]:
         """(bytes, the last of them) of each file: unequal for unequal contents, nearly always."""
