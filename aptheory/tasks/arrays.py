@@ -27,7 +27,8 @@ def to_pixels(
     of_bytes = [array for name, array in arrays.items() if kinds[name] == "bytes"]
     if of_bytes and max(int(array.max(initial=0)) for array in of_bytes) == 1:  # drawn with 0 and 1
         kinds = {name: "i" if kind == "bytes" else kind for name, kind in kinds.items()}
-    notes, scales = [], {}
+    notes: list[str] = []
+    scales: dict[str, Scale] = {}
     for kind in sorted(set(kinds.values()) - {"bytes"}):
         members = {name: array for name, array in arrays.items() if kinds[name] == kind}
         scaled, note, scale = _to_bytes(members, kind, where, value_range)
