@@ -11,6 +11,7 @@ import json
 import os
 import re
 import reprlib
+import stat
 import sys
 import tomllib
 import unicodedata
@@ -41,8 +42,11 @@ def read_text(path: str | Path, *, most: int = MOST_BYTES) -> str:
     """
     path = Path(path)
     try:
-        if path.is_dir():
+        kind = os.stat(path).st_mode
+        if stat.S_ISDIR(kind):
             raise InputError(f"{path} is a folder; give a file.")
+        if stat.S_ISFIFO(kind) and path.parts[1:2] not in (("dev",), ("proc",)):
+            raise InputError(f"{path} is a pipe, which may wait for ever; give a file.")
         with open(path, "rb") as file:
             data = file.read(most + 1)
     except FileNotFoundError:

@@ -102,11 +102,20 @@ class Verb(TyperCommand):
         for option in given:
             flag = vars(option).get("is_flag", False)
             once = option.param_type_name == "option" and not (option.multiple or flag)
+            if once and self._empty(args, option.opts):
+                ctx.fail(f"{option.opts[0]} is empty; give it a value or leave it out")
             if once and given.count(option) > 1:
                 ctx.fail(
                     f"{option.opts[0]} is given {given.count(option)} times and takes one value"
                 )
         return super().parse_args(ctx, args)
+
+    @staticmethod
+    def _empty(args: list[str], names: list[str]) -> bool:
+        """Whether an option is given an empty text, as by a variable of the shell without one."""
+        before = ["", *args]
+        alone = any(a in names and not b for a, b in zip(before, args, strict=False))
+        return alone or any(f"{name}=" in args for name in names)
 
 
 app = typer.Typer(

@@ -1,7 +1,7 @@
 """Verbs that train many runs: sweep, run (the whole job) and demo."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,7 +91,8 @@ class SearchOptions:
             words = ["read=best"]
             if "layer" not in settings and not self.full and self.layers is None:
                 words.append("layer=halfway")
-            early = f"{text}{',' if len(settings) > 1 else ':'}{','.join(words)}"
+            stem = text.strip().rstrip(":,")
+            early = f"{stem}{',' if len(settings) > 1 else ':'}{','.join(words)}"
             methods += [early] if self.read == "best" else [text, early]
         return methods
 
@@ -149,6 +150,21 @@ class StudyFileOptions:
         return self.dry_run
 
 
+def _alone(file: str | Path, given: dict[str, Any], *groups: Any) -> None:
+    """Refuse options beside a study's file which says those things: they would change nothing.
+
+    Raises:
+        InputError: one is given, in ``given`` or in a group of options; the device may be.
+    """
+    words = [option for option, value in given.items() if value]
+    for group in groups:
+        for field in fields(group):
+            if field.name != "device" and getattr(group, field.name) != field.default:
+                words.append(f"--{field.name.replace('_', '-')}")
+    if words:
+        raise InputError(f"{file} says itself what is run; leave out {', '.join(words)}.")
+
+
 @verb
 def sweep(
     networks: NetworkOptions,
@@ -174,6 +190,8 @@ def sweep(
     from aptheory.studies.sweep import sweep as train
 
     if file is not None:
+        given = {"--network": network, "--task": task, "--method": method != ["ap"]}
+        _alone(file, given, networks, images_of, on, training)
         planned = on.placed(Study.from_toml(file))
     elif network and task:
         planned = study(network, task, networks, images_of, on, training, method)
@@ -225,12 +243,8 @@ def run(
     from aptheory.studies.study import Study
 
     if len(networks) == 1 and networks[0].endswith(".toml"):
-        if task:
-            raise InputError(f"{networks[0]} names its tasks; leave out --task.")
-        if search.read:
-            raise InputError(
-                f"{networks[0]} names its methods, each with its own read; leave out --read."
-            )
+        given = {"--task": task, "--method": method != ["ap"]}
+        _alone(networks[0], given, network_options, images_of, on, search)
         planned = on.placed(Study.from_toml(networks[0]))
     elif task:
         training = search.training()

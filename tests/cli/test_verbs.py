@@ -335,7 +335,7 @@ def test_run_needs_a_task_or_a_study_file(tmp_path):
     assert "--task" in refused("run", NETWORK, "-o", tmp_path)
     file = tmp_path / "study.toml"
     file.write_text(f'networks = ["{NETWORK}"]\ntasks = ["digits"]\n')
-    assert "names its tasks" in refused("run", file, "-t", "digits")
+    assert "leave out --task" in refused("run", file, "-t", "digits")
 
 
 def test_run_saves_the_winner_of_what_succeeded_before_it_says_what_failed(tmp_path, monkeypatch):

@@ -344,7 +344,7 @@ def test_attention_of_some_layers_runs_on_past_the_last(vit, images):
 
 def test_bad_requests_are_refused_in_a_sentence(vit, resnet, images):
     for call, words in (
-        (lambda: profile(vit, images, measures=["cca"]), "Unknown measure cca"),
+        (lambda: profile(vit, images, measures=["cca"]), "Unknown measure 'cca'"),
         (lambda: profile(vit, images, layers=[99]), "no place 99"),
         (lambda: profile(vit, images[:0]), "no images"),
         (lambda: profile(vit, images, batch_size=0), "at least 1"),

@@ -58,7 +58,8 @@ def start(settings: Settings) -> list[Watcher]:
     unknown = [name for name in settings.measures if name not in known_measures()]
     if unknown:
         raise InputError(
-            f"Unknown measure {', '.join(unknown)}; known are {', '.join(known_measures())}."
+            f"Unknown measure {', '.join(map(repr, unknown))}; known are "
+            f"{', '.join(known_measures())}."
         )
     return [
         watcher(settings) for watcher in WATCHERS if set(watcher.known()) & set(settings.measures)

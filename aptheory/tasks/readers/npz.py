@@ -73,6 +73,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise InputError(
             f"{path} is not a file; expected an npz with x_train, y_train, x_test, y_test."
         )
+    with path.open("rb") as file:
+        begin = file.read(6)
+    if not begin.startswith((b"PK", b"\x93NUMPY")):
+        raise InputError(f"{path} is no npz file; expected what numpy.savez writes.")
     try:
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
