@@ -15,6 +15,7 @@ import pandas as pd
 from aptheory.errors import InputError
 from aptheory.tasks.base import SPLITS, Task
 from aptheory.tasks.cache import cache_folder, data_folder, write_whole
+from aptheory.tasks.describing import preparation
 from aptheory.tasks.present import locate
 from aptheory.tasks.readers.files import FileSplit
 from aptheory.tasks.registry import REGISTRY
@@ -223,7 +224,7 @@ def _write(file: Path, name: str, task: Task, digest: str, layout: str) -> Path:
         },
         "classes": len(task.classes),
         "layout": layout,
-        "preprocessing": task.preprocessing,
+        "preprocessing": preparation(task),
         "provenance": task.provenance,
         "checked": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -5,6 +5,7 @@ splits together, so that a gap between two ids makes no class, and a split that 
 not shift the labels of another.
 """
 
+import logging
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from aptheory.errors import InputError
+
+_log = logging.getLogger("aptheory")
 
 LARGEST = 10**9  # an id from here on is a hash, a time or a damaged file
 SHOWN = 5
@@ -117,10 +120,13 @@ def shown(names: Sequence[object]) -> str:
 
 def one_spelling(names: Sequence[str]) -> dict[str, str]:
     """Name -> the spelling used for it: names that differ in Unicode's composition alone are one
-    class, in its composed form."""
+    class, in its composed form, which is said."""
     spellings: dict[str, set[str]] = {}
     for name in names:
         spellings.setdefault(unicodedata.normalize("NFC", name), set()).add(name)
+    for composed, same in spellings.items():
+        if len(same) > 1:
+            _log.info("class %r is written in %d ways of Unicode: one class", composed, len(same))
     return {
         name: name if len(same) == 1 else composed
         for composed, same in spellings.items()
@@ -294,14 +300,20 @@ def _number_texts(
 
 
 def _refuse_spaces(names: set[str], where: str) -> None:
-    """`InputError` where two classes differ by the spaces around them alone."""
+    """`InputError` where two classes differ by the spaces around them alone; case alone is said."""
     called: dict[str, str] = {}
+    cases: dict[str, str] = {}
     for name in sorted(names):
         other = called.setdefault(name.strip(), name)
         if other != name:
             raise InputError(
                 f"{where}: the classes {other!r} and {name!r} differ by spaces alone; write them "
                 "alike."
+            )
+        other = cases.setdefault(name.casefold(), name)
+        if other != name:
+            _log.info(
+                "%s: %r and %r, which differ by case alone, are two classes", where, other, name
             )
 
 

@@ -5,7 +5,16 @@ from typing import Any
 
 import numpy as np
 
+from aptheory.preprocessing import SQUASHED
+from aptheory.tasks.resizing import resize_of
+
 SHOWN = 8  # classes that are named
+_BY_NETWORK = {
+    "network": "made images by the evaluation transform of the network that gets them",
+    "center": "shorter side resized, aspect ratio kept, centre crop",
+    "border": "longer side resized, aspect ratio kept, filled up with the mean colour",
+}
+"""What a split's choice of resizing says of every network, but for "squash"."""
 
 
 def rows(task: Any) -> list[tuple[str, str]]:
@@ -23,12 +32,20 @@ def rows(task: Any) -> list[tuple[str, str]]:
         ("pictures", ", ".join(sizes)),
         ("classes", f"{len(task.classes)}: {names}{more}"),
         ("a class has", ", ".join(balance)),
-        ("preprocessing", task.preprocessing),
+        ("preprocessing", preparation(task)),
         ("splits", task.provenance),
         *(("read", note) for note in task.notes),
         *(("left out", f"{number} × {kind}") for kind, number in task.left_out.items()),
     ]
     return [(what, value) for what, value in out if value]
+
+
+def preparation(task: Any) -> str:
+    """How pictures become images, as far as that is known without the network that gets them."""
+    words = _BY_NETWORK.get(resize_of(task.train), SQUASHED)
+    if SQUASHED in task.preprocessing or words == SQUASHED:
+        return task.preprocessing.replace(SQUASHED, words)
+    return f"{task.preprocessing}; {words}"
 
 
 def text(task: Any) -> str:

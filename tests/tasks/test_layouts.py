@@ -99,10 +99,30 @@ def test_a_class_may_be_called_train_or_a_number(tmp_path):
     assert task.classes == ("1.5", "bus", "nan", "train")
 
 
-def test_names_composed_in_two_ways_are_one_class(tmp_path):
+def test_names_composed_in_two_ways_are_one_class_and_it_is_said(tmp_path, caplog):
     composed, apart = "caf\u00e9", "cafe\u0301"
     counts = {"train": {composed: 5, "b": 5}, "test": {apart: 2, "b": 2}}
-    assert ap.task(make.folder(tmp_path / "s", counts)).classes == ("b", composed)
+    with caplog.at_level("INFO", logger="aptheory"):
+        assert ap.task(make.folder(tmp_path / "s", counts)).classes == ("b", composed)
+    assert caplog.messages == [f"class '{composed}' is written in 2 ways of Unicode: one class"]
+
+
+def test_names_that_differ_by_case_are_two_classes_and_it_is_said(tmp_path, caplog):
+    with caplog.at_level("INFO", logger="aptheory"):
+        task = ap.task(make.folder(tmp_path / "s", {"": {"Cat": 5, "cat": 5, "dog": 5}}))
+    assert task.classes == ("Cat", "cat", "dog")
+    assert any("'Cat' and 'cat', which differ by case alone" in text for text in caplog.messages)
+
+
+def test_a_task_says_how_its_pictures_become_images(tmp_path):
+    root = make.folder(tmp_path / "s", {"": {"a": 5, "b": 5}})
+    (root / "a/000.jpg").rename(root / "a/000")
+    task = ap.task(root)
+    told = "1 without a suffix and 9 .jpg files; "
+    assert f"{told}made images by the evaluation transform of the network" in str(task)
+    assert f"{told}shorter side resized, aspect ratio kept" in str(task.resized("center"))
+    assert f"{told}resized without keeping the aspect ratio" in str(task.resized("squash"))
+    assert "without keeping the aspect ratio" in str(ap.task("orientation"))
 
 
 def test_folders_of_pictures_and_masks_are_asked_about(tmp_path):

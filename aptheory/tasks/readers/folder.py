@@ -194,9 +194,10 @@ def _folder(key: str) -> str:
 def encodings(splits: Iterable[FileSplit]) -> str:
     """ "12 .jpg and 3 .png files": a re-encoded copy of a data set is another data set."""
     suffixes = Counter(suffix_of(key) for split in splits for key in split.keys)
-    return " and ".join(f"{number} {suffix}" for suffix, number in sorted(suffixes.items())) + (
-        " files"
+    counted = (
+        f"{number} {suffix or 'without a suffix'}" for suffix, number in sorted(suffixes.items())
     )
+    return " and ".join(counted) + " files"
 
 
 def require_every_class(labels: np.ndarray, classes: tuple[str, ...], where: str) -> None:
