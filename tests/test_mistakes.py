@@ -1,6 +1,7 @@
-"""Two hundred plausible mistakes: one sentence, exit code 2, no traceback, the remedy named."""
+"""Plausible mistakes, 260: one sentence, exit code 2, no traceback, the remedy named."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -245,6 +246,74 @@ COMMAND = [
     ("sweep -n aptheory_resnet_mini -t digits --engine rays", "'processes', 'ray' or 'here'"),
     ("sweep -n aptheory_resnet_mini -t digits --address auto", "use engine 'ray'"),
     ("sweep -n aptheory_resnet_mini -t digits --workers 0", "--workers"),
+    ("train aptheory_resnet_mini -t digits", "No such command"),
+    ("run digits -t aptheory_resnet_mini", "no task is called"),
+    ("run aptheory_resnet_mini -t digits --seeds 1.5", "--seeds"),
+    ("run aptheory_resnet_mini -t digits --layers= --dry-run", "--layers is empty"),
+    ("run aptheory_resnet_mini -t digits --layers 0,,3 --dry-run", "no place ''"),
+    ("run aptheory_resnet_mini -t digits --layers 3-5 --dry-run", "no place '3-5'"),
+    ("run aptheory_resnet_mini -t digits --layers 1.5,0.2 --dry-run", "no place 1.5"),
+    ("run aptheory_resnet_mini -t digits --method AP --dry-run", "choose one of ap"),
+    ("run aptheory_resnet_mini -t digits --method ap,vpt --dry-run", "choose one of ap"),
+    ("run aptheory_resnet_mini -t digits --images 0", "--images"),
+    ("run aptheory_resnet_mini -t digits:foo --dry-run", "places begin with"),
+    ("run aptheory_resnet_mini -t folder:notes.txt --dry-run", "neither a folder nor a zip"),
+    ("run aptheory_resnet_mini -t npz:notes.txt --dry-run", "is no npz file"),
+    ("run aptheory_resnet_mini -t npz:pipe --dry-run", "is not a file"),
+    ("run aptheory_resnet_mini -t csv:empty.csv --dry-run", "cannot be read as a table"),
+    ("run aptheory_resnet_mini -t csv:two.csv --dry-run", "no column that is plainly the path"),
+    ("run aptheory_resnet_mini -t folder:empty_folder --dry-run", "holds no image"),
+    ("run aptheory_resnet_mini -t folder:notes.txt/x --dry-run", "does not exist"),
+    ("run aptheory_resnet_mini -t digits --out notes.txt", "cannot make the folder"),
+    ("run aptheory_resnet_mini -t digits --tracker tensorboardd", "There is no tracker"),
+    ("run good.toml --epochs 3 --dry-run", "leave out --epochs"),
+    ("run good.toml --full --seeds 2 --dry-run", "leave out --seeds, --full"),
+    ("run good.toml -m vpt --dry-run", "leave out --method"),
+    ("sweep good.toml -n aptheory_resnet_mini -t digits --dry-run", "leave out --network, --task"),
+    ("sweep good.toml --layers 3 --subset 40,20,40 --dry-run", "leave out --subset, --layers"),
+    ("sweep good.toml --weights random --dry-run", "leave out --weights"),
+    ("sweep good.toml --precision bfloat16 --dry-run", "leave out --precision"),
+    ("sweep aptheory_resnet_mini", "there is no such file"),
+    ("sweep empty.csv", "has no networks"),
+    ("sweep notes.txt", "not valid TOML"),
+    ("sweep pipe", "is a pipe"),
+    ("sweep loop", "symbolic links"),
+    ("sweep -n aptheory_resnet_mini --dry-run", "--network and --task"),
+    ("fit aptheory_resnet_mini -t digits --weights notes.txt", "neither a safetensors"),
+    ("fit aptheory_resnet_mini -t digits --weights pipe", "pipe is no file"),
+    ("fit aptheory_resnet_mini -t digits --weights=", "--weights is empty"),
+    ("fit aptheory_resnet_mini -t digits --epochs 1e3", "--epochs"),
+    ("fit aptheory_resnet_mini -t digits --device CPU", "expected one of auto"),
+    ("fit aptheory_resnet_mini -t digits --mix none,mixup", "none, mixup, cutmix"),
+    ("fit aptheory_resnet_mini -t digits --subset -1,5,5", "three numbers"),
+    ("fit aptheory_resnet_mini -t digits --out=", "--out is empty"),
+    ("fit aptheory_resnet_mini -t digits --out pipe", "a pipe, not a file"),
+    ("fit aptheory_resnet_mini -t digits --out notes.txt/m", "cannot be written"),
+    ("fit aptheory_resnet_mini -t digits --out loop/m", "cannot be written"),
+    ("fit aptheory_resnet_mini -t digits --blocks=", "--blocks is empty"),
+    ("fit aptheory_resnet_mini -t digits --std -1,1,1", "above 0"),
+    ("fit aptheory_resnet_mini -t digits --input-shape 3x32x32", "--input-shape"),
+    ("fit aptheory_resnet_mini -t digits --option =3", "give key=value"),
+    (
+        "fit aptheory_vit_mini -t digits --option num_classes=100000000000",
+        "whole numbers up to 1000000",
+    ),
+    ("fit aptheory_vit_mini -t digits --option embed_dim=7", "change these arguments"),
+    ("fit aptheory_resnet_mini aptheory_vit_mini -t digits", "unexpected extra argument"),
+    ("predict notes.txt notes.txt", "not a safetensors file"),
+    ("predict pipe notes.txt", "there is no model file"),
+    ("predict notes.txt notes.txt --top abc", "--top"),
+    ("evaluate notes.txt", "--task"),
+    ("extract aptheory_resnet_mini -t digits --format NPZ -o x", "npz, parquet"),
+    ("extract aptheory_resnet_mini -t digits --split train,val -o x", "train, val, test"),
+    ("map aptheory_resnet_mini -t digits --seeds 0", "--seeds"),
+    ("compare-norm aptheory_resnet_mini -t digits --layers 999", "no place"),
+    ("shift aptheory_resnet_mini -t digits --reference folder:nowhere", "nowhere"),
+    ("shift aptheory_resnet_mini -t digits --images 0", "--images"),
+    ("status notes.txt", "holds no study"),
+    ("report notes.txt", "neither profile.csv"),
+    ("demo --out notes.txt", "cannot make the folder"),
+    ("layers timm/resnet18", "near ones are"),
 ]
 
 
@@ -255,6 +324,13 @@ def place(tmp_path_factory):
     (folder / "broken_module.py").write_text("def fn(:\n")
     (folder / "raising_module.py").write_text("def fn():\n    raise ValueError('on purpose')\n")
     (folder / "leaving_module.py").write_text("import sys\nsys.exit(3)\n")
+    (folder / "notes.txt").write_text("milk\neggs\n")
+    (folder / "empty.csv").write_text("")
+    (folder / "two.csv").write_text("a,b\n1,2\n")
+    (folder / "good.toml").write_text("\n".join(f"{word} = {v}" for word, v in GOOD.items()))
+    (folder / "empty_folder").mkdir()
+    (folder / "loop").symlink_to("loop")
+    os.mkfifo(folder / "pipe")
     (folder / "profile.py").write_text("raise RuntimeError('a file of the user ran')\n")
     return folder
 
@@ -309,6 +385,8 @@ ROW = {
         (lambda row: row.update(value="good"), "holds no numbers in value"),
         (lambda row: row.update(value=np.inf), "without bound"),
         (lambda row: row.update(network=np.nan), "rows without a network"),
+        (lambda row: row.update(dict.fromkeys(range(1000))), "more than 1000"),
+        (lambda row: row.update({"x" * 2**20: 1}), "names no columns"),
     ],
 )
 def test_a_table_that_is_damaged(tmp_path, change, words):
@@ -334,6 +412,13 @@ def test_settings_that_are_damaged(tmp_path, text):
         json.dumps({"batches": []}),
         json.dumps({"name": "x", "not_applicable": [], "batches": {"a": {"runs": [5]}}}),
         json.dumps({"name": 5, "not_applicable": [], "batches": {}}),
+        json.dumps(
+            {
+                "name": "x",
+                "not_applicable": [],
+                "batches": {"a": {"runs": [], "seconds": 1, "labels": {}}},
+            }
+        ),
     ],
 )
 def test_a_plan_that_is_damaged(tmp_path, plan):
@@ -341,5 +426,14 @@ def test_a_plan_that_is_damaged(tmp_path, plan):
     assert "run the sweep again" in refusal("status", str(tmp_path))
 
 
-def test_there_are_two_hundred_of_them():
-    assert len(STUDY) + len(COMMAND) >= 200
+@pytest.mark.parametrize("column", ["difference", "rank", "layer"])
+def test_a_comparison_that_holds_texts_for_numbers(tmp_path, column):
+    pd.DataFrame([ROW]).to_csv(tmp_path / "accuracy.csv", index=False)
+    numbers = dict.fromkeys(["value", "low", "high", "difference", "rank", "layer"], 0)
+    row = {"network": "n", "task": "t", "method": "ap", **numbers, column: "much"}
+    pd.DataFrame([row]).to_csv(tmp_path / "comparison.csv", index=False)
+    assert f"holds no numbers in {column}" in refusal("report", str(tmp_path))
+
+
+def test_there_are_two_hundred_and_sixty_of_them():
+    assert len(STUDY) + len(COMMAND) >= 260

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import logging
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -304,7 +305,8 @@ def reserved(path: Path | None, *reads: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         if path is not None:
-            if any(path.resolve() == expanded(read).resolve() for read in reads):
+            place = os.path.realpath(path)
+            if any(place == os.path.realpath(expanded(read)) for read in reads):
                 raise InputError(
                     f"--out {path} is a file that this command reads; name another file."
                 )

@@ -21,6 +21,9 @@ KEYS = (
     *("layer", "layer_name", "depth"),
     *("recipe", "seed"),
 )
+_MOST_COLUMNS = 1000
+_LONGEST_HEAD = 2**20
+"""Bytes of a table's first line."""
 ACCURACIES = ("train_accuracy", "val_accuracy", "test_accuracy", "val_loss", "converged")
 
 
@@ -57,6 +60,7 @@ def _is_plan(plan: Mapping[str, Any]) -> bool:
         and all(
             isinstance(batch, dict)
             and isinstance(batch.get("runs"), list)
+            and len(batch["runs"]) > 0
             and all(isinstance(key, str) for key in batch["runs"])
             and isinstance(batch.get("seconds"), int | float)
             and isinstance(batch.get("labels"), dict)
@@ -226,6 +230,7 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
+        _check_head(Path(path))
         frame = pd.read_csv(path)
     except pd.errors.EmptyDataError:  # too few layers to relate leave a table without rows
         return pd.DataFrame()
@@ -233,6 +238,18 @@ def read_csv(path: str | Path) -> pd.DataFrame:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} is not a readable table ({reason}): write it again.") from error
     return _texts(frame, plain_cell)
+
+
+def _check_head(path: Path) -> None:
+    """Look at the first line alone, before a million columns are made of it.
+
+    Raises:
+        ValueError: it is too long, or has too many columns.
+    """
+    with path.open("rb") as file:
+        head = file.readline(_LONGEST_HEAD)
+    if len(head) == _LONGEST_HEAD or head.count(b",") >= _MOST_COLUMNS:
+        raise ValueError(f"its first line names no columns, or more than {_MOST_COLUMNS}")
 
 
 def _texts(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:

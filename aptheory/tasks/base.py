@@ -6,6 +6,7 @@ of the size that a network asks for; normalisation belongs to the network.
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,6 +31,7 @@ from aptheory.tasks.views import ArraySplit, CentreCropped, Joined, Resized, Sel
 POOL = 4
 """A subset's pool holds up to four times the images that are drawn from it at once."""
 SPLITS = ("train", "val", "test")
+_log = logging.getLogger("aptheory")
 
 
 def as_labels(labels: Any, classes: int, where: str) -> np.ndarray:
@@ -246,6 +248,9 @@ class Task:
         for number, (name, count) in enumerate(zip(SPLITS, (train, val, test), strict=True)):
             split: Split = getattr(self, name)
             if count is None or count >= len(split):
+                if count is not None and count > len(split):
+                    have = f"{len(split)} {name} images of {self.name}"
+                    _log.info("all %s are taken: %d were asked for", have, count)
                 continue
             present = len(np.unique(split.labels))
             least = present if name == "train" else 1
