@@ -49,7 +49,7 @@ def read_text(path: str | Path, *, most: int = MOST_BYTES) -> str:
             raise InputError(f"{path} is a pipe, which may wait for ever; give a file.")
         with open(path, "rb") as file:
             data = file.read(most + 1)
-    except FileNotFoundError:
+    except (FileNotFoundError, InputError):
         raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
