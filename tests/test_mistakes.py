@@ -310,7 +310,7 @@ COMMAND = [
     ("compare-norm aptheory_resnet_mini -t digits --layers 999", "no place"),
     ("shift aptheory_resnet_mini -t digits --reference folder:nowhere", "nowhere"),
     ("shift aptheory_resnet_mini -t digits --images 0", "--images"),
-    ("status notes.txt", "holds no study"),
+    ("status notes.txt", "cannot be read (Not a directory)"),
     ("report notes.txt", "neither profile.csv"),
     ("demo --out notes.txt", "cannot make the folder"),
     ("layers timm/resnet18", "near ones are"),
