@@ -122,7 +122,8 @@ def _checked(table: pd.DataFrame, wanted: tuple[str, ...], path: Path) -> pd.Dat
         inside = (values >= 0) & (values < _MOST_LAYERS)
         if name in wanted and name in _PLACES and not inside.all():
             raise InputError(f"{path} holds a {name} outside 0 to {_MOST_LAYERS}: write it again.")
-        table[name] = numbers
+        plain = getattr(numbers.dtype, "kind", "O") in "iuf"  # no truth values, no endless numbers
+        table[name] = numbers if plain else values
     return table
 
 
