@@ -72,7 +72,15 @@ def json_value(text: str, *, name: str, finite: bool = True) -> Any:
         value = json.loads(text, parse_constant=_no_number if finite else float)
     except (ValueError, RecursionError, MemoryError) as error:
         raise InputError(f"{name} is not JSON ({_reason(error)}); write it again.") from None
-    return _shallow(value, name)
+    _shallow(value, name)
+    if "\\ud" in text.lower():  # the escape of half a character, unless the other half follows
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"{name} holds half a character, which no text can hold; write it again."
+            ) from None
+    return value
 
 
 def json_table(text: str, *, name: str, finite: bool = True) -> dict[str, Any]:

@@ -314,6 +314,7 @@ COMMAND = [
     ("report notes.txt", "neither profile.csv"),
     ("demo --out notes.txt", "cannot make the folder"),
     ("layers timm/resnet18", "near ones are"),
+    ("fit aptheory_vit_mini -t digits -m ap:std=1e9 --layer 3", "from 0 to 1e+06"),
 ]
 
 
@@ -396,11 +397,22 @@ def test_a_table_that_is_damaged(tmp_path, change, words):
     assert words in refusal("report", str(tmp_path))
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '"x"', "[" * 100_000, '{"a": NaN}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", '"x"', "[" * 100_000, '{"a": NaN}', "\xff", '{"a": "\\ud800"}']
+)
 def test_settings_that_are_damaged(tmp_path, text):
     pd.DataFrame([ROW]).to_csv(tmp_path / "accuracy.csv", index=False)
     (tmp_path / "settings.json").write_text(text, encoding="latin-1")
     assert "settings.json" in refusal("report", str(tmp_path))
+
+
+def test_a_profile_whose_similarities_are_of_no_pair(tmp_path):
+    row = {**ROW, "measure": "cka"}
+    pd.DataFrame([row]).to_csv(tmp_path / "profile.csv", index=False)
+    assert "has no column other_layer" in refusal("report", str(tmp_path))
+    row |= {"other_layer": 1, "value": np.nan}
+    pd.DataFrame([row, {**row, "layer": 2}]).to_csv(tmp_path / "profile.csv", index=False)
+    assert CliRunner().invoke(app, ["report", str(tmp_path)]).exit_code == 0
 
 
 @pytest.mark.parametrize(

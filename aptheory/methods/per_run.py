@@ -15,6 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from aptheory.checked import shown
+from aptheory.errors import InputError
+
+LARGEST_STD = 1e6
+
 Initial = Callable[[tuple[int, ...], torch.Generator], Tensor]
 
 
@@ -25,7 +30,13 @@ def zeros(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 def normal(std: float, mean: float = 0.0) -> Initial:
     """Independent N(mean, std^2) entries; exactly ``mean`` when std is 0, and then nothing is
-    drawn: a head beside a zero prompt starts as the head of a linear probe does."""
+    drawn: a head beside a zero prompt starts as the head of a linear probe does.
+
+    Raises:
+        InputError: a deviation that is no number from 0 to `LARGEST_STD`.
+    """
+    if not 0 <= std <= LARGEST_STD:
+        raise InputError(f"std is {shown(std)}; expected a number from 0 to {LARGEST_STD:g}.")
     return partial(_normal, std=std, mean=mean)
 
 

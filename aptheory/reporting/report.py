@@ -63,7 +63,7 @@ def draw(tables: Tables, folder: Path) -> list[Path]:
     for network, task in pairs(tables):
         stem = safe_stem(network, task)
         profile = at(tables.profile, network, task)
-        measures = set(profile["measure"]) if len(profile) else set()
+        measures = set(profile["measure"][profile["value"].notna()]) if len(profile) else set()
         shown = list(metric_curves(profile, network, task))
         has_accuracy = bool(accuracy_curves(tables.accuracy, network, task))
         panels = int(has_accuracy) + len(shown)

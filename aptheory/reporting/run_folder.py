@@ -70,7 +70,10 @@ class Tables:
         for name in _COLUMNS:
             path = folder / f"{name}.csv"
             table = read_csv(path) if os.path.isfile(path) else pd.DataFrame()
-            found[name] = _checked(table, _COLUMNS[name], path) if len(table) else table
+            wanted = _COLUMNS[name]
+            if name == "profile" and "measure" in table and (table["measure"] == "cka").any():
+                wanted = (*wanted, "other_layer")
+            found[name] = _checked(table, wanted, path) if len(table) else table
         if all(found[name].empty for name in ("profile", "accuracy", "map")):
             raise InputError(
                 f"{folder} holds neither profile.csv nor accuracy.csv nor map.csv: run `aptheory "

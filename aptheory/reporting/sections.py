@@ -65,6 +65,7 @@ def metric_charts(tables: Tables, network: str, task: str) -> list[str]:
         wide = cka.pivot_table(index="layer", columns="other_layer", values="value")
         wide = wide.combine_first(wide.T)
         wide.index, wide.columns = wide.index.astype(int), wide.columns.astype(int)
+    if len(cka) and len(wide):
         parts.append(
             charts.heat_map(
                 wide,

@@ -129,12 +129,12 @@ class Recipe:
             if getattr(self, name) not in choices:
                 raise InputError(
                     f"{name} must be one of {', '.join(map(str, choices))}; "
-                    f"got {getattr(self, name)!r}."
+                    f"got {shown(getattr(self, name))}."
                 )
         for name in ("lr", "weight_decay", "momentum", "label_smoothing"):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
-                raise InputError(f"{name} must be a finite number >= 0; got {value!r}.")
+                raise InputError(f"{name} must be a finite number >= 0; got {shown(value)}.")
         for name in ("epochs", "batch_size", "accumulate", "eval_batch_size"):
             _whole(name, getattr(self, name), least=1)
         for name in ("warmup_epochs", "views", "validate_every"):
@@ -220,7 +220,7 @@ class Recipe:
 
 def _whole(name: str, value: Any, *, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} must be a whole number >= {least}; got {value!r}.")
+        raise InputError(f"{name} must be a whole number >= {least}; got {shown(value)}.")
 
 
 _VPT: dict[str, Any] = {
@@ -283,7 +283,7 @@ class Run:
         for name in ("lr", "weight_decay"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
-                raise InputError(f"A run's {name} must be finite and >= 0; got {value!r}.")
+                raise InputError(f"A run's {name} must be finite and >= 0; got {shown(value)}.")
 
 
 def grid(
