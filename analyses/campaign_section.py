@@ -121,7 +121,7 @@ def _records(rows: pd.DataFrame) -> list[dict[str, object]]:
 
 def _line(row: dict[str, object]) -> str:
     value, low, high = (float(row[name]) for name in ("value", "low", "high"))  # type: ignore[arg-type]
-    interval = f" [{low:+z.2f}, {high:+z.2f}]" if np.isfinite(low) else ""
+    interval = f" [{low:+.2f}, {high:+.2f}]" if np.isfinite(low) else ""
     expected = "" if row["expected"] == "none" else f" (expected {row['expected']})"
     return (
         f"- {row['statistic']}: {value:+z.2f}{interval}, {row['networks']} networks, "

@@ -76,12 +76,16 @@ class Interval:
         return iter((self.value, self.low, self.high, self.n))
 
     def __format__(self, spec: str) -> str:
-        """A number's format, then perhaps a space and a unit: ``.1f %`` or ``+.1f points``."""
+        """A number's format, then perhaps a space and a unit: ``.1f %`` or ``+.1f points``.
+
+        A bound just below zero keeps its minus, whatever the format: [-0.00, 0.34] holds zero.
+        """
         number, _, unit = (spec or ".3g").partition(" ")
         if np.isnan(self.value):
             return f"unknown ({self.note})" if self.note else "unknown"
         value = f"{self.value:{number}}" + (f" {unit}" if unit else "")
         if self.known:
+            number = number.replace("z", "")
             value += f" [{self.low:{number}}, {self.high:{number}}]"
         return f"{value} ({self.note})" if self.note else value
 

@@ -34,6 +34,8 @@ def product_with(y):
 def test_an_interval_prints_itself():
     gain = Interval(0.067, 0.012, 0.122, n=3, unit="seeds")
     assert f"{gain.times(100):+.1f points}" == "+6.7 points [+1.2, +12.2]"
+    touches = Interval(-0.001, -0.004, 0.34, n=4, unit="networks")
+    assert f"{touches:+z.2f}" == "+0.00 [-0.00, +0.34]"  # it holds zero
     assert str(gain) == "0.067 [0.012, 0.122]"
     assert tuple(gain) == (0.067, 0.012, 0.122, 3)
     assert tuple(gain.times(-100))[1:3] == pytest.approx((-12.2, -1.2))
