@@ -222,7 +222,8 @@ def test_extract_writes_what_extract_gives(tmp_path, form):
     for split in ("train", "val", "test"):
         expected = ap.extract(net, task, layers=[3, 11], pooled="mean", split=split)
         if form == "npz":
-            file = np.load(tmp_path / f"{split}.npz", allow_pickle=False)
+            with np.load(tmp_path / f"{split}.npz", allow_pickle=False) as columns:
+                file = dict(columns)
         else:
             table = pd.read_parquet(tmp_path / f"{split}.parquet")
             file = {n: np.stack(table[n]) if n != "label" else table[n] for n in table}
