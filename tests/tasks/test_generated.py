@@ -112,6 +112,7 @@ def test_unlike_colours_differ():
     assert drawn.max() <= 1
 
 
+@pytest.mark.slow  # of data that other tests hold byte for byte
 @pytest.mark.parametrize("name", GENERATED)
 def test_pixels_alone_do_not_solve_it_and_it_is_not_noise(name):
     """A linear classifier on pixels stays far below what simple random features reach or 60 %."""
