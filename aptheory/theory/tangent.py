@@ -115,7 +115,8 @@ def tangent_features(
         places: list[Tensor] = []
         with torch.enable_grad():
             for stage in stages:
-                z = z.detach().requires_grad_() if not places else z
+                # The images, and what a stage lets no gradient through to.
+                z = z if z.requires_grad else z.detach().requires_grad_()
                 places.append(z)
                 z = stage(z)
             logits = z
@@ -138,7 +139,10 @@ def tangent_features(
             # Images do not mix in evaluation mode, so the gradient of a sum over images is the
             # gradient of each image's own logit.
             gradients = torch.autograd.grad(
-                (logits * along[..., k, :]).sum(), places, retain_graph=k < count - 1
+                (logits * along[..., k, :]).sum(),
+                places,
+                retain_graph=k < count - 1,
+                materialize_grads=True,
             )
             for layer, gradient in enumerate(gradients):
                 rows[layer].append(sketches[layer](gradient.flatten(1)))

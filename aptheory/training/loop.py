@@ -236,17 +236,25 @@ class Loop:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _refuse_unreached(self) -> None:
-        """Refuse to train what no gradient reaches, which would look like a method without gain."""
+    def _say_unreached(self) -> None:
+        """Say what no gradient reaches; refuse where that is all, and would look like no gain."""
         adapted = self.adapted
         learned = [p for name, p in adapted.run_parameters(0) if not name.startswith("head.")]
-        if learned and all(parameter.grad is None for parameter in learned):
-            layer = adapted.source.layers[adapted.first_layer]
+        unreached = [parameter for parameter in learned if parameter.grad is None]
+        if not unreached:
+            return
+        layer = adapted.source.layers[adapted.first_layer]
+        if len(unreached) == len(learned):
             raise InputError(
                 f"no gradient reaches what {adapted.method.name} learns at layer {layer.index} "
                 f"({layer.name}) of {adapted.source.name}: its forward stops gradients on the way "
                 "(detach, say); choose a later layer, or give a module that lets them through."
             )
+        count = sum(parameter.numel() for parameter in unreached)
+        note = f"no gradient reaches {count:,} of the parameters that should learn: they stay"
+        if note not in self.notes:
+            self.notes.append(note)
+            self.log(note)
 
     def _try_step(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         recipe, runs, total = self.recipe, rows.shape[0], rows.shape[1]
@@ -263,7 +271,7 @@ class Loop:
             loss = loss.sum(1) / total
             loss.sum().backward()
             if self.epoch == 0:
-                self._refuse_unreached()
+                self._say_unreached()
             losses.append(loss.detach())
             rights.append((logits.detach().argmax(1) == y).view(runs, -1).sum(1))
         if recipe.max_gradient_norm is not None:

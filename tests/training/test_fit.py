@@ -425,27 +425,3 @@ def test_an_outcome_is_plain_values(vit, task):
     assert "predictions" not in record
     json.dumps(record)
     assert dataclasses.is_dataclass(outcome)
-
-
-class Detaching(torch.nn.Module):
-    """Its second half sends no gradient back to its first."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = (torch.nn.Conv2d(c, 8, 3, 2, 1) for c in (3, 8))
-        self.fc = torch.nn.Linear(8, 4)
-
-    def forward(self, x):
-        return self.fc(self.second(self.first(x).relu().detach()).relu().mean((2, 3)))
-
-
-def test_what_no_gradient_reaches_is_refused(task):
-    """It would train the head alone, and look like a method without gain."""
-    net = ap.load(Detaching(), None, input_shape=(3, 16, 16))
-    method = ap.ActivationPrompt(layer=0)
-    with pytest.raises(
-        InputError, match=r"no gradient reaches what ap learns at layer 0 \(image\)"
-    ):
-        fit(method.attach(net, classes=4), task, recipe=RECIPE)
-    later = ap.ActivationPrompt(layer=len(net.layers) - 1)
-    assert not fit(later.attach(net, classes=4), task, recipe=RECIPE).failed
