@@ -37,6 +37,8 @@ def test_a_finished_folder_trains_profiles_and_draws_nothing(finished, monkeypat
     plots = {path: path.stat().st_mtime_ns for path in (out / "plots").iterdir()}
     (out / "report.html").unlink()
     monkeypatch.setattr(reporting, "draw", lambda *_: pytest.fail("drawn again"))
+    again = "aptheory.exploration.massive_activations"
+    monkeypatch.setattr(again, lambda *_, **__: pytest.fail("looked at again"))
     with watching():
         explore(STUDY, out, **OPTIONS)
         assert (CALLS["training"], CALLS["profiling"], CALLS["network"]) == (0, 0, 1)

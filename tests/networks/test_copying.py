@@ -78,3 +78,32 @@ def test_what_is_knotted_stays_knotted_among_the_copies():
     handle = twin.once.register_forward_hook(double)
     assert not module.once._forward_hooks
     handle.remove()
+
+
+class Tied(nn.Module):
+    """Two buffers that are one memory, and a layer that keeps references of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.recurrent = nn.LSTM(4, 4, batch_first=True)
+        self.register_buffer("whole", torch.ones(4))
+        self.register_buffer("start", self.whole[:2])
+
+    def forward(self, x):
+        return self.recurrent(x)[0] * self.whole
+
+
+def test_what_shares_memory_shares_it_among_the_copies():
+    module = Tied().eval()
+    twin = structural_copy(module)
+    twin.whole.zero_()
+    assert twin.start.tolist() == [0, 0]
+    assert module.start.tolist() == [1, 1]
+    twin.whole.fill_(1)
+    x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(twin(x), module(x))
+    for weight, other in zip(
+        module.recurrent.all_weights[0], twin.recurrent.all_weights[0], strict=True
+    ):
+        assert weight is not other
+        assert weight.data_ptr() == other.data_ptr()
