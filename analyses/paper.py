@@ -1,7 +1,8 @@
 """Write paper_repro.md from the result tables, so that it cannot drift from them.
 
-python -m analyses.paper            # run what is missing (short form), then write
+python -m analyses.paper            # judge the committed tables and journals, draw, write
 python -m analyses.paper --write    # write only
+python -m analyses.paper --full     # train and time everything anew first, in its short form
 """
 
 from __future__ import annotations
@@ -204,7 +205,7 @@ def _exponents(results: Results) -> list[tuple[str, ...]]:
     return rows
 
 
-STEPS: tuple[tuple[str, ...], ...] = (
+TRAINED: tuple[tuple[str, ...], ...] = (
     ("-m", "analyses.equivalence"),
     ("-m", "analyses.cost_tables"),
     ("benchmarks/layer_sweep.py", "--quick", "--ratios", "runs/cost/layer_sweep.csv"),
@@ -219,20 +220,25 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("-m", "analyses.steps_to_zero_error"),
     ("-m", "analyses.experts_rate"),
     ("-m", "analyses.low_data"),
-    ("-m", "analyses.theory_verdicts"),
+    ("-m", "analyses.collect"),
+)
+"""What trains or times, and puts its tables into results/. Each resumes by itself."""
+
+JUDGED: tuple[tuple[str, ...], ...] = (
+    ("-m", "analyses.theory_verdicts", "--runs", "results/theory"),
     ("-m", "analyses.campaign_tables"),
     ("-m", "analyses.campaign_planted"),
     ("-m", "analyses.layer_front"),
     ("-m", "analyses.shift_law"),
-    ("-m", "analyses.campaign_predicted"),
-    ("-m", "analyses.campaign_survival"),
-    ("-m", "analyses.collect"),
+    ("-m", "analyses.campaign_predicted", "--seconds", "0"),
+    ("-m", "analyses.campaign_survival", "--seconds", "0"),
     ("-m", "figures"),
 )
+"""What reads the tables and journals of results/ and judges and draws them."""
 
 
-def run(steps: tuple[tuple[str, ...], ...] = STEPS) -> list[str]:
-    """Run every analysis in its short form; returns those that failed. Each resumes by itself."""
+def run(steps: tuple[tuple[str, ...], ...]) -> list[str]:
+    """Run one after the other; returns those that failed."""
     failed = []
     for step in steps:
         print(f"\n== python {' '.join(step)}", flush=True)
@@ -242,10 +248,14 @@ def run(steps: tuple[tuple[str, ...], ...] = STEPS) -> list[str]:
 
 
 def main() -> None:
-    """Run and write, or only write."""
+    """Train if asked, judge and draw unless only to write, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="write paper_repro.md, run nothing")
-    failed = [] if parser.parse_args().write else run()
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--write", action="store_true", help="write paper_repro.md, run nothing")
+    asked.add_argument("--full", action="store_true", help="train and time everything anew first")
+    given = parser.parse_args()
+    steps = () if given.write else (*TRAINED, *JUDGED) if given.full else JUDGED
+    failed = run(steps)
     PAGE.write_text(page(Results(RESULTS)), encoding="utf-8")
     print(f"{PAGE}")
     if failed:
