@@ -72,7 +72,7 @@ METHODS_ON_VITS = replace(
 )
 SAMPLES = Experiment(
     "frozen two-layer networks, one, two or a quarter of the tokens discriminative, P from 8 to 64",
-    "python -m analyses.two_layer --full --device cuda",
+    "python -m analyses.two_layer --form full --device cuda",
     "sample_complexity",
 )
 MECHANISM = replace(

@@ -28,12 +28,12 @@ from aptheory.theory.slopes import bootstrap_mean, pivot, slope_interval
 
 
 def two_layers(runs: Path) -> pd.DataFrame:
-    """Both forms of `two_layer`, the full one first."""
-    paths = [runs / folder / "two_layer.csv" for folder in ("two_layer_full", "two_layer")]
-    tables = [pd.read_csv(path) if path.is_file() else None for path in paths]
-    if all(each is None for each in tables):
+    """All forms of `two_layer` that are there."""
+    paths = {form: runs / two_layer.folder(form) / "two_layer.csv" for form in two_layer.FORMS}
+    tables = {form: pd.read_csv(path) for form, path in paths.items() if path.is_file()}
+    if not tables:
         raise FileNotFoundError("two_layer")
-    return found.joined(*tables)
+    return found.joined(tables)
 
 
 def shallow_needs_fewer(runs: Path) -> Row:

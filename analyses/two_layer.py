@@ -7,10 +7,12 @@ attention and trained networks with the global layer first, second, both or neit
 both layers as a continuous dial; how strongly the head listens to the nuisance; the discriminative
 fraction at fixed P; and convolutions.
 
-    python -m analyses.two_layer --out runs/theory/two_layer                  # a quarter of an hour
-    python -m analyses.two_layer --full --device cuda --out runs/theory/two_layer_full
+    python -m analyses.two_layer                              # a quarter of an hour
+    python -m analyses.two_layer --form middle --only "floor and rate"    # under an hour
+    python -m analyses.two_layer --form full --device cuda    # two hours
 
-Writes two_layer.csv: a row a setting, place and repetition; column nN holds the number of wrong
+Each form has a folder of its own (two_layer, two_layer_middle, two_layer_full). Writes
+two_layer.csv: a row a setting, place and repetition; column nN holds the number of wrong
 test samples at N. It resumes, ``--minutes`` ends it in good order, and ``--only`` limits it to some
 of the questions. `two_layer_findings` says what the table means.
 """
@@ -96,7 +98,7 @@ def _pretrained(data: Patterns, ranges: tuple[float, float], seed: int) -> Train
 
 @dataclass(frozen=True)
 class Form:
-    """How much is run: the short form on a processor, the full one on an accelerator."""
+    """How much is run: the short and the middle form on a processor, the full one on a GPU."""
 
     tokens: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -130,6 +132,14 @@ SHORT = Form(
     trained=1,
     widths=(3, 7),
 )
+MIDDLE = replace(
+    SHORT,
+    sizes=(2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 4096),
+    rates=(0.0125, 0.04, 0.125, 0.4),
+    repetitions=8,
+    models=MODELS,
+    prompts=("shared", "token"),
+)
 FULL = Form(
     tokens=(8, 12, 16, 24, 32, 48, 64),
     sizes=(2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 16384),
@@ -146,6 +156,13 @@ FULL = Form(
     trained=4,
     widths=(3, 7, 15),
 )
+FORMS = {"full": FULL, "middle": MIDDLE, "short": SHORT}
+"""The more repetitions the earlier: an earlier form's rows count before a later one's."""
+
+
+def folder(form: str) -> str:
+    """The name of a form's folder."""
+    return NAME if form == "short" else f"{NAME}_{form}"
 
 
 def settings(form: Form) -> Iterator[Setting]:
@@ -218,25 +235,25 @@ def measure(setting: Setting, form: Form, device: str) -> pd.DataFrame:
 
 
 def main(
-    out: str | Path = f"runs/theory/{NAME}",
+    out: str | Path,
+    form: str = "short",
     *,
-    full: bool = False,
     device: str = "cpu",
     minutes: float = float("inf"),
     only: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Measure what is missing, for so many minutes at most; write and return the table.
 
-    only : questions to which the run is limited.
+    form : one of `FORMS`. only : questions to which the run is limited.
     """
-    out, form, start = Path(out), FULL if full else SHORT, time.monotonic()
-    jobs = [setting for setting in settings(form) if not only or setting.question in only]
+    out, asked, start = Path(out), FORMS[form], time.monotonic()
+    jobs = [setting for setting in settings(asked) if not only or setting.question in only]
     frames = []
     for setting in tqdm(jobs, desc=NAME, unit="setting"):
-        name = f"{'full' if full else 'short'}_{setting.words()}"
+        name = f"{form}_{setting.words()}"
         if time.monotonic() - start > 60 * minutes and not (out / "parts" / f"{name}.csv").exists():
             continue
-        table = part(out, name, lambda setting=setting: measure(setting, form, device))
+        table = part(out, name, lambda setting=setting: measure(setting, asked, device))
         frames.append(table.assign(**asdict(setting)))
     table = pd.concat(frames, ignore_index=True)
     labels = list(asdict(jobs[0]))
@@ -248,15 +265,15 @@ def main(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/theory") / NAME)
-    parser.add_argument("--full", action="store_true", help="every setting, 16 repetitions")
+    parser.add_argument("--out", type=Path, help="instead of the form's folder in runs/theory")
+    parser.add_argument("--form", choices=FORMS, default="short")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many")
     parser.add_argument("--only", action="append", default=[], help="one of the questions")
     given = parser.parse_args()
     main(
-        given.out,
-        full=given.full,
+        given.out or Path("runs/theory") / folder(given.form),
+        given.form,
         device=given.device,
         minutes=given.minutes,
         only=given.only,

@@ -5,7 +5,7 @@ Errors come back as learning curves; every number has a 95 % bootstrap interval 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from analyses.theory_output import interval
-from analyses.two_layer import TEST_SAMPLES
+from analyses.two_layer import FORMS, TEST_SAMPLES
 from aptheory.theory.learning_curve import Interval, LearningCurve, zero_error_bound
 from aptheory.theory.slopes import bootstrap_mean, slope_difference, slope_interval
 
@@ -26,26 +26,24 @@ MARGIN = 0.02
 """How near its own floor a curve must come for its number of samples to count."""
 
 
-def joined(full: pd.DataFrame | None, short: pd.DataFrame | None) -> pd.DataFrame:
-    """The full form's rows, and the short form's of the questions and models that it lacks.
+def joined(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The rows of every form, by its name: of a question, model and kind of prompt those of the
+    first form in `two_layer.FORMS` that has it.
 
-    The column ``form`` says which is which. One of the two may be missing.
+    The column ``form`` says which that is.
     """
-    tables = [
-        (name, table) for name, table in (("full", full), ("short", short)) if table is not None
-    ]
-    every = pd.concat([table.assign(form=name) for name, table in tables], ignore_index=True)
-    if len(tables) < 2:
-        return every
-    key = every["question"] + ", " + every["model"]
-    return every[(every["form"] == "full") | ~key.isin(key[every["form"] == "full"])]
+    every = pd.concat(
+        [tables[form].assign(form=form) for form in FORMS if form in tables], ignore_index=True
+    )
+    first = every.groupby(["question", "model", "prompt"])["form"].transform("first")
+    return every[every["form"] == first]
 
 
 def curve(rows: pd.DataFrame) -> LearningCurve:
     """The learning curve of one setting and place, a row a repetition."""
     counts = [name for name in rows.columns if name[0] == "n" and name[1:].isdigit()]
     columns = sorted(counts, key=lambda name: int(name[1:]))
-    wide = rows.sort_values("repetition")[columns].dropna(axis=1)  # the other form's sizes
+    wide = rows.sort_values("repetition")[columns].dropna(axis=1)  # other forms' sizes
     sizes = np.array([float(name[1:]) for name in wide.columns])
     return LearningCurve(sizes, wide.to_numpy(float) / TEST_SAMPLES, TEST_SAMPLES)
 

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analyses import evidence
+from analyses import evidence, two_layer
 from analyses.results import Results
 from analyses.two_layer_findings import joined
 from aptheory.findings.statistics import mean_interval
@@ -95,10 +95,10 @@ def theory(results: Results, name: str) -> pd.DataFrame:
 
 
 def two_layers(results: Results) -> pd.DataFrame:
-    """Both forms of the theory's two-layer experiment, as the verdicts read them."""
-    names = [f"theory/{folder}/two_layer" for folder in ("two_layer_full", "two_layer")]
-    there = [results.table(name) if results.has(name) else None for name in names]
-    return joined(*there) if any(t is not None for t in there) else results.table(names[-1])
+    """All forms of the theory's two-layer experiment, as the verdicts read them."""
+    names = {form: f"theory/{two_layer.folder(form)}/two_layer" for form in two_layer.FORMS}
+    there = {form: results.table(name) for form, name in names.items() if results.has(name)}
+    return joined(there) if there else results.table(names["short"])
 
 
 def mean_of_tasks(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ def test_the_experiment_writes_one_row_a_place_and_repetition_and_resumes(tmp_pa
         models=("softmax, linear",), prompts=("shared",), wide=8, local=1.0, fractions_at=(8,),
         ranges=(1.5,), listening=(1.5,), trained=0, widths=(3,),
     )  # fmt: skip
-    monkeypatch.setattr(two_layer, "SHORT", form)
+    monkeypatch.setitem(two_layer.FORMS, "short", form)
     chosen = [
         next(setting for setting in two_layer.settings(form) if setting.question == question)
         for question in ("floor and rate", "ranges", "cnn")
@@ -29,8 +29,8 @@ def test_the_experiment_writes_one_row_a_place_and_repetition_and_resumes(tmp_pa
     assert len(two_layer.main(tmp_path, minutes=-1)) < len(table)
 
 
-def test_every_setting_of_both_forms_can_be_built():
-    for form in (two_layer.SHORT, two_layer.FULL):
+def test_every_setting_of_every_form_can_be_built():
+    for form in two_layer.FORMS.values():
         every = list(two_layer.settings(form))
         assert {setting.question for setting in every} >= {"floor and rate", "kinds", "cnn"}
         for setting in every:
@@ -61,15 +61,19 @@ def test_planted_floors_rates_and_turns_come_back(runs):
     assert found.floor_words((0.0, 0.0, 0.0)) == "no error in any repetition (at most 0.3 %)"
 
 
-def test_what_the_full_form_lacks_the_short_one_answers(runs):
+def test_what_the_full_form_lacks_the_others_answer(runs):
     table = theory_verdicts.two_layers(runs)
     full = table[table["question"] == "floor and rate"].drop(columns="n2").assign(n3=500)
-    both = found.joined(full, table)
-    assert set(both[both["form"] == "full"]["question"]) == {"floor and rate"}
-    assert len(both) == len(table)
+    middle = pd.concat([full, full.assign(prompt="token")]).assign(n6=400)
+    both = found.joined({"short": table, "full": full, "middle": middle})
+    forms = both.groupby(["question", "prompt"])["form"].unique().map(list)
+    assert forms.pop(("floor and rate", "shared")) == ["full"]
+    assert forms.pop(("floor and rate", "token")) == ["middle"]
+    assert set(forms.explode()) == {"short"}
+    assert len(both) == len(table) + len(full)
     one = next(each for _, each in found.by_tokens(both))[0]
-    assert sorted(one.curves[0].sizes) == [3, 8, 32, 128, 4096]  # the other form's sizes left out
-    assert found.joined(None, table)["form"].eq("short").all()
+    assert sorted(one.curves[0].sizes) == [3, 8, 32, 128, 4096]  # other forms' sizes left out
+    assert found.joined({"short": table})["form"].eq("short").all()
 
 
 def test_verdicts_follow_from_the_tables(runs):
