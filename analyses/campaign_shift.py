@@ -5,7 +5,7 @@
 Nothing is trained and no label is read: 150 training pictures of each task, of the campaign's draw
 of seed 0. Writes shift.csv (network, task, layer, what the distance is measured from: the
 running moments of BatchNorm, or `REFERENCES`) and operations.csv (of every piece, for one image,
-and which place is the paper's).
+and which place is the paper's). Rows of networks that are not asked for stay.
 """
 
 from __future__ import annotations
@@ -61,26 +61,31 @@ def main() -> None:
         parser.error("name the folder of weights and images with --assets or APTHEORY_ASSETS")
     torch.set_num_threads(1)
     chosen = asked.network or [*NETWORKS]
-    parts: list[pd.DataFrame] = []
-    costs: list[dict[str, Any]] = []
     about = ["network", "kind", "task", "near", "origin", "layer", "depth"]
     for name in chosen:
         net = load_network(name, Path(asked.assets))
         operations = piece_operations(net)
-        costs += [
+        costs = [
             {"network": name, "layer": layer, "forward": forward, "backward": backward}
             | {"papers_place": layer == paper_layer(net)}
             for layer, (forward, backward) in enumerate(
                 zip(operations.forward, operations.backward, strict=True)
             )
         ]
-        parts += shifts(net, Path(asked.assets))
-        table = pd.concat(parts)[[*about, "value", "low", "high"]]
-        table.rename(columns={"value": "shift"}).round(5).to_csv(
-            asked.out / "shift.csv", index=False
-        )
-        print(f"{name}: {len(table)} rows so far", flush=True)
-    pd.DataFrame(costs).to_csv(asked.out / "operations.csv", index=False)
+        table = pd.concat(shifts(net, Path(asked.assets)))[[*about, "value", "low", "high"]]
+        table = table.rename(columns={"value": "shift"}).round(5)
+        put_in_place(asked.out / "shift.csv", table)
+        put_in_place(asked.out / "operations.csv", pd.DataFrame(costs))
+        print(f"{name}: {len(table)} rows", flush=True)
+
+
+def put_in_place(path: Path, rows: pd.DataFrame) -> None:
+    """Write a network's rows in the place of those that a table holds of it, the others as they
+    stand."""
+    if path.is_file():
+        known = pd.read_csv(path)
+        rows = pd.concat([known[~known["network"].isin(rows["network"])], rows])
+    rows.to_csv(path, index=False)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import pandas as pd
 from analyses.campaign_plan import RECIPE
 from analyses.campaign_tables import best_rates
 from analyses.choice_curves import SEEDS, Curve
-from analyses.choice_ways import PULLS, Free, Way, by_mean_curve, trials, untrained
+from analyses.choice_ways import PULLS, Free, Way, by_prior, trials, untrained
 from aptheory.choosing.cells import Cell, operations
 from aptheory.choosing.trials import Prices
 from aptheory.training.cost import Operations
@@ -63,7 +63,7 @@ def reading_ways() -> list[Way]:
         Way("the middle", untrained(lambda c: -np.abs(c.depth - 0.5))),
         Way("the end (linear probe)", untrained(lambda c: c.depth)),
         Way("a random place", untrained(lambda c: np.zeros(len(c.layers)))),
-        Way("mean curve of its kind", by_mean_curve),
+        Way("mean curve of its kind", by_prior),
         Way("probes by accuracy", trials, every),
         Way("probes by the loss", partial(trials, measure="loss"), every),
         Way("probes by accuracy, mean over rates", partial(trials, over_rates="mean"), every),

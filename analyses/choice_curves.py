@@ -27,6 +27,9 @@ from aptheory.training.outcome import unpacked
 SEEDS = 3
 """Of the careful full sweep that every cost is a share of: every place, every rate, three seeds."""
 SPLITS = 20
+SCORES = ("shift", "survival", "probe")
+"""How far the activations lie from the pretraining's, what survives of a single patch, and the
+validation accuracy of the place's own probe."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Curve:
     one seed was run. ``papers_place``: the input of a CNN's last stage, a ViT's third block, where
     it is known. ``centre``: the depth that choices are pulled to. ``probe``: test
     accuracy of the best layer's probe, in points. ``prices`` is the cost of a run
-    at each place, in any unit.
+    at each place, in any unit. ``scores``: what is known of each place before a prompt is trained,
+    by `SCORES`, where it was measured.
     """
 
     network: str
@@ -58,6 +62,7 @@ class Curve:
     by_seed: Float[np.ndarray, "places seeds"] | None = None
     centre: float = 0.5
     probe: float = float("nan")
+    scores: Float[np.ndarray, "places scores"] | None = None
 
     @cached_property
     def depth(self) -> Float[np.ndarray, " places"]:
@@ -135,8 +140,13 @@ def unlike(curve: Curve, curves: Sequence[Curve]) -> list[Curve]:
     return [c for c in curves if c.network != curve.network and c.task != curve.task]
 
 
-def of_campaign(journal: pd.DataFrame, operations: pd.DataFrame) -> list[Curve]:
-    """The campaign's sweeps, prompts that are read at the end."""
+def of_campaign(
+    journal: pd.DataFrame, operations: pd.DataFrame, measured: Sequence[pd.DataFrame] = ()
+) -> list[Curve]:
+    """The campaign's sweeps, prompts that are read at the end.
+
+    measured : tables of `SCORES` by network, task and layer.
+    """
     sweeps = journal[journal["question"] == "sweep"]
     found = []
     for (network, task), runs in sweeps.groupby(["network", "task"]):
@@ -167,9 +177,25 @@ def of_campaign(journal: pd.DataFrame, operations: pd.DataFrame) -> list[Curve]:
                 prices=_prices(pieces, layers),
                 probe=100 * float(chosen(probes)["test_accuracy"]),
                 papers_place=int(pieces.loc[pieces["papers_place"], "layer"].iloc[0]),
+                scores=_scores(best, measured, probes),
             )
         )
     return found
+
+
+def _scores(
+    prompts: pd.DataFrame, measured: Sequence[pd.DataFrame], probes: pd.DataFrame
+) -> Float[np.ndarray, "places scores"] | None:
+    """`SCORES` at the prompts' places; None where a table is missing or lacks one of them."""
+    keys = ["network", "task", "layer"]
+    probe = probes[[*keys, "val_accuracy"]].rename(columns={"val_accuracy": "probe"})
+    places = prompts[keys]
+    for table in (*measured, probe):
+        places = places.merge(table, on=keys, how="left")
+    if not set(SCORES) <= set(places):
+        return None
+    scores = places[[*SCORES]].to_numpy(float)
+    return None if np.isnan(scores).any() else scores
 
 
 def _prices(pieces: pd.DataFrame, layers: np.ndarray, val: int = 200) -> np.ndarray:
@@ -223,6 +249,11 @@ def read_curves(results: Path) -> tuple[list[Curve], list[Curve]]:
     Raises:
         NotMeasured: a table is missing.
     """
-    operations = Results(results).table("evidence/operations")
-    journal = read_journal(results / "evidence")
-    return of_campaign(journal, operations), of_older_sweeps(Results(results))
+    tables = Results(results)
+    journal, operations = read_journal(results / "evidence"), tables.table("evidence/operations")
+    measured = []
+    if tables.has("evidence/shift") and tables.has("evidence/survival"):
+        shift = tables.table("evidence/shift").query("origin == 'reference'")
+        for name, table in (("shift", shift), ("survival", tables.table("evidence/survival"))):
+            measured.append(table[["network", "task", "layer", name]])
+    return of_campaign(journal, operations, measured), of_older_sweeps(tables)

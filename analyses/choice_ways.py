@@ -1,9 +1,10 @@
 """The ways to choose a layer that are judged: what each one buys, and what it prefers then.
 
 A way trains prompts at some places and rates (or at none) and prefers the place whose validation
-says most, perhaps less λ · |2 · depth − 1| (a pull to the middle) plus a share of the mean curve of
-other networks of its kind. What is free in a way (the rate, λ, the share) is learnt on other
-networks *and* tasks than those that it is judged on (`learnt`).
+says most, perhaps less λ · |2 · depth − 1| (a pull to the middle) plus a share of a prior: the
+curve that other pairs make one expect, as the mean of those of its kind or from scores of its
+places. What is free in a way (the rate, λ, the share) and the prior are learnt on other networks
+*and* tasks than those that it is judged on (`learnt`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from analyses.choice_curves import Curve, unlike
+from analyses.choice_scores import expected
 
 PULLS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 """λ, in points of accuracy from the middle to either end."""
@@ -26,7 +28,7 @@ NATS = 1e-6
 
 
 class Free(NamedTuple):
-    """What a way learns elsewhere: rates (their numbers), the pull λ, the mean curve's share."""
+    """What a way learns elsewhere: rates (their numbers), the pull λ, the prior's share."""
 
     rates: tuple[int, ...] = ()
     pull: float = 0.0
@@ -37,17 +39,8 @@ Judged = tuple[np.ndarray, np.ndarray]
 """(preference at each place, runs bought)."""
 
 
-@dataclass(frozen=True)
-class Way:
-    """``judge`` gives preference and bought runs from a curve, what is free, and a mean curve."""
-
-    name: str
-    judge: Callable[[Curve, Free, np.ndarray], Judged]
-    grid: tuple[Free, ...] = (Free(),)
-
-    @property
-    def uses_mean_curve(self) -> bool:
-        return any(free.share for free in self.grid)
+Prior = Callable[[Curve, Sequence[Curve]], np.ndarray]
+"""What is expected of a curve's places, from curves of other networks and tasks."""
 
 
 def mean_curve(depth: np.ndarray, others: Sequence[Curve]) -> np.ndarray:
@@ -56,6 +49,25 @@ def mean_curve(depth: np.ndarray, others: Sequence[Curve]) -> np.ndarray:
         return np.zeros(len(depth))
     curves = [np.interp(depth, one.depth, one.test - one.test.mean()) for one in others]
     return np.asarray(np.mean(curves, axis=0))
+
+
+def mean_of_kind(curve: Curve, others: Sequence[Curve]) -> np.ndarray:
+    """The mean curve of the others that are CNNs, or ViTs, like this one."""
+    return mean_curve(curve.depth, [one for one in others if one.kind == curve.kind])
+
+
+@dataclass(frozen=True)
+class Way:
+    """``judge`` gives preference and bought runs from a curve, what is free, and the prior."""
+
+    name: str
+    judge: Callable[[Curve, Free, np.ndarray], Judged]
+    grid: tuple[Free, ...] = (Free(),)
+    prior: Prior = mean_of_kind
+
+    @property
+    def uses_prior(self) -> bool:
+        return any(free.share for free in self.grid)
 
 
 def spread(curve: Curve, count: int | None) -> np.ndarray:
@@ -71,7 +83,7 @@ def untrained(
 ) -> Callable[[Curve, Free, np.ndarray], Judged]:
     """A preference that follows from the places alone: nothing is bought."""
 
-    def judge(curve: Curve, free: Free, mean: np.ndarray) -> Judged:
+    def judge(curve: Curve, free: Free, prior: np.ndarray) -> Judged:
         return wanted(curve), np.zeros(curve.validation.shape, dtype=bool)
 
     return judge
@@ -83,14 +95,14 @@ def papers_place(curve: Curve) -> np.ndarray:
     return np.asarray(curve.depth / 2 - np.abs(curve.layers - curve.papers_place))
 
 
-def by_mean_curve(curve: Curve, free: Free, mean: np.ndarray) -> Judged:
-    return mean, np.zeros(curve.validation.shape, dtype=bool)
+def by_prior(curve: Curve, free: Free, prior: np.ndarray) -> Judged:
+    return prior, np.zeros(curve.validation.shape, dtype=bool)
 
 
 def trials(
     curve: Curve,
     free: Free,
-    mean: np.ndarray,
+    prior: np.ndarray,
     *,
     places: int | None = None,
     seeds: int = 1,
@@ -104,19 +116,19 @@ def trials(
     bought[np.ix_(tried, rates, range(seeds))] = True
     seen = _measured(curve, measure)[:, rates, :seeds].mean(2)
     value = seen.max(1) if over_rates == "best" else seen.mean(1)
-    return _among(curve, tried, value, free, mean), bought
+    return _among(curve, tried, value, free, prior), bought
 
 
-def race(curve: Curve, free: Free, mean: np.ndarray) -> Judged:
+def race(curve: Curve, free: Free, prior: np.ndarray) -> Judged:
     """One rate everywhere; the best third of the places gets all the others."""
     first = free.rates[0]
     seen = _measured(curve, "accuracy")[..., 0]
     everywhere = np.arange(len(curve.layers))
-    start = _among(curve, everywhere, seen[:, first], free, mean)
+    start = _among(curve, everywhere, seen[:, first], free, prior)
     best = np.argsort(-start, kind="stable")[: -(-len(start) // 3)]
     bought = np.zeros(curve.validation.shape, dtype=bool)
     bought[:, first, 0] = bought[best, :, 0] = True
-    return _among(curve, best, seen.max(1), free, mean), bought
+    return _among(curve, best, seen.max(1), free, prior), bought
 
 
 def _measured(curve: Curve, measure: str) -> np.ndarray:
@@ -127,10 +139,10 @@ def _measured(curve: Curve, measure: str) -> np.ndarray:
 
 
 def _among(
-    curve: Curve, tried: np.ndarray, value: np.ndarray, free: Free, mean: np.ndarray
+    curve: Curve, tried: np.ndarray, value: np.ndarray, free: Free, prior: np.ndarray
 ) -> np.ndarray:
     preference = np.full(len(curve.layers), -np.inf)
-    pulled = value - free.pull * curve.off_centre + free.share * mean
+    pulled = value - free.pull * curve.off_centre + free.share * prior
     preference[tried] = pulled[tried]
     return preference
 
@@ -139,7 +151,7 @@ def learnt(way: Way, curves: Sequence[Curve]) -> list[tuple[Free, Judged]]:
     """For each curve what is free, as it does best on pairs of other networks and tasks, and the
     judgement of the curve by it.
 
-    The mean curve that a pair sees holds neither its own network and task nor those judged on.
+    The prior that a pair sees knows neither its own network and task nor those judged on.
     """
     found = []
     lost: dict[tuple[int, int], list[float]] = {}
@@ -148,22 +160,19 @@ def learnt(way: Way, curves: Sequence[Curve]) -> list[tuple[Free, Judged]]:
         free = way.grid[0]
         if len(way.grid) > 1:
             for one in others:
-                key = (number if way.uses_mean_curve else -1, id(one))
+                key = (number if way.uses_prior else -1, id(one))
                 if key not in lost:
-                    mean = _mean_of_kind(one, others) if way.uses_mean_curve else np.zeros(1)
-                    lost[key] = [one.regret(way.judge(one, each, mean)[0]) for each in way.grid]
-            mine = [lost[number if way.uses_mean_curve else -1, id(one)] for one in others]
+                    prior = way.prior(one, unlike(one, others)) if way.uses_prior else np.zeros(1)
+                    lost[key] = [one.regret(way.judge(one, each, prior)[0]) for each in way.grid]
+            mine = [lost[number if way.uses_prior else -1, id(one)] for one in others]
             free = way.grid[int(np.argmin(np.round(np.mean(mine, axis=0), 9)))]
-        found.append((free, way.judge(curve, free, _mean_of_kind(curve, others))))
+        found.append((free, way.judge(curve, free, way.prior(curve, others))))
     return found
 
 
-def _mean_of_kind(curve: Curve, among: Sequence[Curve]) -> np.ndarray:
-    return mean_curve(curve.depth, [o for o in unlike(curve, among) if o.kind == curve.kind])
-
-
-def ways(rates: int, seeds: int, *, known_place: bool = True) -> list[Way]:
-    """All of them, for curves with so many rates and seeds, and a place of the paper's or none."""
+def ways(rates: int, seeds: int, *, known_place: bool = True, scored: bool = False) -> list[Way]:
+    """All of them, for curves with so many rates and seeds, a place of the paper's or none, and
+    with scores or without."""
     each = [(rate,) for rate in range(rates)]
     every = (tuple(range(rates)),)
 
@@ -179,10 +188,13 @@ def ways(rates: int, seeds: int, *, known_place: bool = True) -> list[Way]:
         Way("the image (VP)", untrained(lambda c: -c.depth)),
         Way("the last place", untrained(lambda c: c.depth)),
         Way("a random place", untrained(lambda c: np.zeros(len(c.layers)))),
-        Way("mean curve of its kind", by_mean_curve),
+        Way("mean curve of its kind", by_prior),
     ]
     if known_place:
         found.append(Way("the paper's place", untrained(papers_place)))
+    priors = {"its places' scores": expected(False), "scores × shift": expected(True)}
+    if scored:
+        found += [Way(f"by {name}", by_prior, prior=prior) for name, prior in priors.items()]
     one = "one rate" if rates > 1 else "one seed"
     for count in (2, 3, 4, 5):
         some = partial(trials, places=count)
@@ -190,6 +202,9 @@ def ways(rates: int, seeds: int, *, known_place: bool = True) -> list[Way]:
             Way(f"{count} places, {one}", some, grid(each)),
             Way(f"{count} places, {one}, pulled to the middle", some, grid(each, PULLS)),
         ]
+        if scored:
+            name, prior = f"{count} places, {one}, and scores × shift", priors["scores × shift"]
+            found.append(Way(name, some, grid(each, shares=SHARES), prior))
     if rates > 1:
         by_loss = partial(trials, measure="loss")
         found += [

@@ -106,8 +106,9 @@ def main() -> None:
     campaign, older = read_curves(results)
     journal = read_journal(results / "evidence")
     found = list(maps(journal, Results(results).table("evidence/operations")))
+    scored = all(curve.scores is not None for curve in campaign)
     parts = [
-        judged(campaign, ways(len(campaign[0].rates), 1), "campaign"),
+        judged(campaign, ways(len(campaign[0].rates), 1, scored=scored), "campaign"),
         judged(older, ways(1, SEEDS, known_place=False), "older sweeps"),
         judged(reading_curves(campaign, journal), reading_ways(), "reading place"),
         judged_maps(found, _row).assign(data="both places"),

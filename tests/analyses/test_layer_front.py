@@ -1,12 +1,15 @@
 """Ways of choosing a layer, judged on made-up curves: what is planted must come out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from analyses import choice_section
-from analyses.choice_curves import Curve
-from analyses.choice_ways import Free, Way, learnt, race, spread, trials, ways
+from analyses.choice_curves import Curve, unlike
+from analyses.choice_scores import expected
+from analyses.choice_ways import Free, Way, by_prior, learnt, race, spread, trials, ways
 from analyses.layer_front import BASELINES, judged, summarise
 from analyses.results import Results
 
@@ -66,6 +69,39 @@ def test_what_a_way_learns_does_not_feel_the_networks_and_tasks_that_it_is_judge
         for k, c in enumerate(found)
     ]
     assert learnt(way, spoilt)[0][0] == before
+
+
+def scored(curve: Curve, *, sign: float, shift: float, seed: int) -> Curve:
+    """With scores: the shift, one that says nothing, and one that says all, with a sign."""
+    noise = np.random.default_rng(seed).normal(size=PLACES)
+    scores = np.column_stack([np.full(PLACES, shift), noise, sign * curve.test])
+    return replace(curve, scores=scores)
+
+
+def test_scores_are_read_as_other_pairs_teach_it_and_the_shift_turns_their_sign():
+    """Near tasks (small shift) want the place of the highest score, far ones that of the lowest."""
+    near = {"t0", "t1"}
+    found = [
+        scored(
+            c, sign=1.0 if c.task in near else -1.0, shift=0.1 if c.task in near else 0.9, seed=k
+        )
+        for k, c in enumerate(curves())
+    ]
+    lost = {}
+    for by_shift in (False, True):
+        way = Way("scores", by_prior, prior=expected(by_shift))
+        judgements = [judged for _, judged in learnt(way, found)]
+        assert not any(bought.any() for _, bought in judgements)
+        lost[by_shift] = [c.regret(p) for c, (p, _) in zip(found, judgements, strict=True)]
+    assert max(lost[True]) == pytest.approx(0)
+    assert np.mean(lost[False]) > 2
+    spoilt = [
+        replace(c, test=c.test[::-1].copy()) if c.network == "n0" or c.task == "t0" else c
+        for c in found
+    ]
+    prior = expected(True)
+    first = [unlike(spoilt[0], among) for among in (found, spoilt)]
+    np.testing.assert_array_equal(prior(found[0], first[0]), prior(found[0], first[1]))
 
 
 def test_places_are_spread_inside_and_cost_what_they_cost():
