@@ -13,8 +13,8 @@ fraction at fixed P; and convolutions.
 
 Each form has a folder of its own (two_layer, two_layer_middle, two_layer_full). Writes
 two_layer.csv: a row a setting, place and repetition; column nN holds the number of wrong
-test samples at N. It resumes, ``--minutes`` ends it in good order, and ``--only`` limits it to some
-of the questions. `two_layer_findings` says what the table means.
+test samples at N. It resumes, ``--minutes`` ends it in good order, and ``--only`` and ``--model``
+limit it to some of the questions and models. `two_layer_findings` says what the table means.
 """
 
 from __future__ import annotations
@@ -241,13 +241,18 @@ def main(
     device: str = "cpu",
     minutes: float = float("inf"),
     only: Sequence[str] = (),
+    models: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Measure what is missing, for so many minutes at most; write and return the table.
 
-    form : one of `FORMS`. only : questions to which the run is limited.
+    form : one of `FORMS`. only, models : questions and models to which the run is limited.
     """
     out, asked, start = Path(out), FORMS[form], time.monotonic()
-    jobs = [setting for setting in settings(asked) if not only or setting.question in only]
+    jobs = [
+        setting
+        for setting in settings(asked)
+        if (not only or setting.question in only) and (not models or setting.model in models)
+    ]
     frames = []
     for setting in tqdm(jobs, desc=NAME, unit="setting"):
         name = f"{form}_{setting.words()}"
@@ -270,6 +275,7 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many")
     parser.add_argument("--only", action="append", default=[], help="one of the questions")
+    parser.add_argument("--model", action="append", default=[], help='"hard, ReLU" and the like')
     given = parser.parse_args()
     main(
         given.out or Path("runs/theory") / folder(given.form),
@@ -277,4 +283,5 @@ if __name__ == "__main__":
         device=given.device,
         minutes=given.minutes,
         only=given.only,
+        models=given.model,
     )

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import check_signatures
+
+check_signatures("aptheory")
+
 
 @pytest.fixture(scope="session")
 def assets() -> Path:
