@@ -45,7 +45,7 @@ def read_text(path: str | Path, *, most: int = MOST_BYTES) -> str:
         kind = os.stat(path).st_mode
         if stat.S_ISDIR(kind):
             raise InputError(f"{path} is a folder; give a file.")
-        if stat.S_ISFIFO(kind) and path.parts[1:2] not in (("dev",), ("proc",)):
+        if stat.S_ISFIFO(kind) and not str(path).startswith(("/dev/fd/", "/dev/stdin", "/proc/")):
             raise InputError(f"{path} is a pipe, which may wait for ever; give a file.")
         with open(path, "rb") as file:
             data = file.read(most + 1)

@@ -16,6 +16,8 @@ from typing import Any
 
 import pandas as pd
 
+from aptheory.arguments import Count, Seed, checked_arguments
+from aptheory.checked import read_text
 from aptheory.errors import InputError
 from aptheory.findings.layer_map import LayerMap
 from aptheory.findings.relate import TARGETS, relate
@@ -74,13 +76,14 @@ DEMO = Study(
 """What ``aptheory demo`` runs: the embedded networks and tasks."""
 
 
+@checked_arguments
 def explore(
     study: Study,
     out: str | Path,
     *,
     measures: Sequence[str] = MEASURES,
-    images: int = 512,
-    seed: int = 0,
+    images: Count = 512,
+    seed: Seed = 0,
     **options: Any,
 ) -> Path:
     """Profile, sweep, relate and report into ``out``; returns the page's path.
@@ -168,7 +171,7 @@ def profile_study(
                 "seed": seed,
             }
             path = kept / f"{key_of(identity)}.csv"
-            if not path.is_file():
+            if not _stands(path, path.with_suffix(".proof"), path.stem):
                 some = task
                 if len(task.train) > images:
                     some = replace(task.subset(train=images, seed=seed), name=task.name)
@@ -176,7 +179,7 @@ def profile_study(
                 table = profile(net, some, measures=measures, seed=seed)
                 if table.empty:  # never kept: it would be found again for ever
                     continue
-                write_table(table, path)
+                _keep(table, path, path.with_suffix(".proof"), path.stem)
             tables.append(read_csv(path))
     if not tables:
         raise InputError(
@@ -203,8 +206,11 @@ def massive(opened: Opened, kept: Path, *, images: int = 32, seed: int = 0) -> d
             "massive": [images, seed],
         }
         path = kept / f"{key_of(looked_at)}.csv"
-        if not path.is_file():
-            write_table(massive_activations(net, each.task, limit=images, seed=seed), path)
+        proof = path.with_suffix(".proof")
+        if not _stands(path, proof, path.stem):
+            _keep(
+                massive_activations(net, each.task, limit=images, seed=seed), path, proof, path.stem
+            )
         words = massive_words(read_csv(path), min(images, len(each.task.train)))
         if words:
             found[net.name] = words
@@ -231,10 +237,22 @@ def relate_tables(folder: Path, profiles: pd.DataFrame, accuracy: pd.DataFrame) 
     tables = [profiles.to_csv(index=False), accuracy.to_csv(index=False)]
     key = key_of([*tables, __version__])
     path = folder / "relation.csv"
-    if path.is_file() and made_from.is_file() and made_from.read_text() == key:
-        return
-    write_table(relations(profiles, accuracy), path)
-    write_atomically(made_from, key)
+    if not _stands(path, made_from, key):
+        _keep(relations(profiles, accuracy), path, made_from, key)
+
+
+def _keep(table: pd.DataFrame, path: Path, proof: Path, key: str) -> None:
+    """Write a table, and beside it what `_stands` knows it by."""
+    write_table(table, path)
+    write_atomically(proof, key_of([key, csv_text(table)]))
+
+
+def _stands(path: Path, proof: Path, key: str) -> bool:
+    """Whether a table is there, made from what ``key`` says, and is as it was written."""
+    try:
+        return read_text(proof) == key_of([key, read_text(path)])
+    except (FileNotFoundError, InputError):
+        return False
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

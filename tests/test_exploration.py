@@ -1,4 +1,4 @@
-"""The main job opens its study once, and passes over what is finished."""
+"""The main job opens its study once, passes over what is finished, makes again what is damaged."""
 
 import pandas as pd
 import pytest
@@ -75,3 +75,13 @@ def test_plots_of_names_with_dots_do_not_overwrite_one_another(tmp_path):
     ap.report(tmp_path)
     names = sorted(path.name for path in (tmp_path / "plots").glob("*.png"))
     assert names == ["resnet50.a1_in1k-t-layers.png", "resnet50.a2_in1k-t-layers.png"]
+
+
+def test_kept_tables_that_were_damaged_are_made_again(finished):
+    out, _ = finished
+    good = {p: p.read_bytes() for p in (out / "relation.csv", *(out / "profile").glob("*.csv"))}
+    damage = (b"", b"network,layer,measure,value\nother,1,x,2\n", b"half,of")
+    for path, bad in zip(good, damage, strict=True):
+        path.write_bytes(bad)
+    explore(STUDY, out, **OPTIONS)
+    assert {path: path.read_bytes() for path in good} == good

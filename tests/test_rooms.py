@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     ("errors", "version"),
     ("checked", "devices", "preprocessing", "writing"),
+    ("arguments",),
     ("metrics", "theory", "networks", "tasks"),
     ("methods", "profiling"),
     ("training",),

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from aptheory.arguments import Seed, checked_arguments
 from aptheory.choosing.cells import Cell, cells, map_operations, operations
 from aptheory.choosing.trials import Prices, share_text
 from aptheory.errors import InputError
@@ -103,6 +104,7 @@ class PlaceChoice:
         return f"<pre>{html.escape(str(self))}</pre>"
 
 
+@checked_arguments
 def recommend_places(
     net: Network,
     task: Any,
@@ -112,7 +114,7 @@ def recommend_places(
     recipe: Recipe | None = None,
     judge: str | None = None,
     pooling: str = "mean",
-    seed: int = 0,
+    seed: Seed = 0,
     log: Callable[[str], None] | None = None,
 ) -> PlaceChoice:
     """Choose the place to prompt and the place to read, or the probe that needs no prompt.

@@ -23,6 +23,7 @@ from typing import Any
 
 import pandas as pd
 
+from aptheory.arguments import Count, Seed, checked_arguments
 from aptheory.choosing.ranking import ranking
 from aptheory.choosing.rule import Rule
 from aptheory.choosing.scores import (
@@ -238,15 +239,16 @@ def _regret(mean: float, high: float) -> str:
     return f"{mean:.1f} accuracy points on average (95 % interval over networks: up to {high:.1f})"
 
 
+@checked_arguments
 def recommend_layer(
     net: Network,
     task: Any,
     *,
-    images: int = 256,
+    images: Count = 256,
     budget: float | None = None,
     recipe: Recipe | None = None,
     rule: Rule | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Recommendation:
     """Name the layer where an activation prompt should work best.
 

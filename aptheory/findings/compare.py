@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aptheory.arguments import RESULTS, checked_arguments
 from aptheory.errors import InputError
 from aptheory.findings.chosen import chosen_layer, tested
 from aptheory.findings.gaps import mean_share, share_gap
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _GROUP = ["network", "task", "recipe"]
 
 
+@checked_arguments
 def compare(
     results: pd.DataFrame | str | Path,
     *,
@@ -147,6 +149,8 @@ def _frame(results: pd.DataFrame | str | Path, *, pictures: bool = False) -> pd.
         measures = ("val_accuracy", "test_accuracy", "parameters_without_head")
         frame = table(results, measures=measures)
         return with_pictures(frame, records(results)) if pictures else frame
+    if not RESULTS.holds(results):
+        raise InputError(f"the results to compare are no table {RESULTS}.")
     return results
 
 

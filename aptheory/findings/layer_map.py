@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from aptheory.arguments import checked_arguments
 from aptheory.choosing.cells import Cell, cells, map_operations, operations
 from aptheory.choosing.trials import Prices, share_text
 from aptheory.errors import InputError
@@ -188,6 +189,7 @@ class LayerMap:
         return f"<pre>{html.escape(str(self))}</pre>"
 
 
+@checked_arguments
 def layer_map(
     net: Network,
     task: Any,

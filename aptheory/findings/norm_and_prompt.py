@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from aptheory.arguments import Amount, Seed, checked_arguments
 from aptheory.choosing.ranking import ranking
 from aptheory.errors import InputError
 from aptheory.findings.pictures import paired_pictures
@@ -100,14 +101,15 @@ class NormComparison:
         return f"<pre>{html.escape(str(self))}</pre>"
 
 
+@checked_arguments
 def compare_norm(
     net: Network,
     task: Any,
     *,
     layers: Places = "blocks",
     recipe: Recipe | None = None,
-    lrs: Sequence[float] = RATES,
-    seed: int = 0,
+    lrs: Sequence[Amount] = RATES,
+    seed: Seed = 0,
     log: Callable[[str], None] | None = None,
 ) -> NormComparison:
     """Train prompts and norms at the same places, at the same rates, and take them apart.

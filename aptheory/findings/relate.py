@@ -20,11 +20,13 @@ method, seed, measure, value).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from aptheory.arguments import RESULTS, Columns, checked_arguments
 from aptheory.errors import InputError
 from aptheory.findings.chosen import swept_prompt
 from aptheory.findings.statistics import (
@@ -58,9 +60,10 @@ def partial_spearman(x: Curve, y: Curve, given: Curve) -> float:
     return float("nan") if not rest > 1e-12 else float((r_xy - r_xd * r_yd) / np.sqrt(rest))
 
 
+@checked_arguments
 def relate(
-    profile: pd.DataFrame,
-    accuracy: pd.DataFrame,
+    profile: Annotated[pd.DataFrame, Columns("network", "task", "layer", "measure", "value")],
+    accuracy: Annotated[pd.DataFrame, RESULTS],
     *,
     measures: Sequence[str] | None = None,
     target: str = "ap",

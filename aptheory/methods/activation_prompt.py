@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
+from aptheory.arguments import Amount
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
 from aptheory.methods.folding import fold_prompts
@@ -274,7 +275,7 @@ class RandomPerturbation(Method):
     """
 
     layer: int | float | str = -2
-    norm: float = 1.0
+    norm: Amount = 1.0
     name: ClassVar[str] = "random_perturbation"
     label: ClassVar[str] = "random perturbation, same norm"
     short: ClassVar[str] = "random"

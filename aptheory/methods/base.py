@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from aptheory.arguments import Seed, check_fields, checked_arguments
 from aptheory.errors import InputError
 from aptheory.methods.head import Head, Summaries
 from aptheory.methods.per_run import PerRun, RunDropout, by_run
@@ -69,6 +70,10 @@ class Method:
 
     def __post_init__(self) -> None:
         """What can be refused before a network is known: no pooling, no fraction of a depth."""
+        for setting in ("layer", "read"):
+            if isinstance(value := getattr(self, setting, None), list):
+                object.__setattr__(self, setting, tuple(value))
+        check_fields(self, self.name or type(self).__name__)
         check_pooling(self.pooling)
         if self.size is not None and not 1 <= getattr(self, self.size) <= LARGEST_SIZE:
             raise InputError(
@@ -77,9 +82,6 @@ class Method:
             )
         for setting in ("layer", "read"):
             value = getattr(self, setting, None)
-            if isinstance(value, list):
-                value = tuple(value)
-                object.__setattr__(self, setting, value)
             for place in value if isinstance(value, tuple) else (value,):
                 if isinstance(place, float) and not 0 <= place <= 1:
                     raise InputError(
@@ -124,8 +126,9 @@ class Method:
         """Write what was learned into a plain copy of the network, or raise InputError."""
         raise InputError(f"{self.name} cannot be folded: no ordinary weights express it")
 
+    @checked_arguments
     def attach(
-        self, net: Network, *, classes: int, runs: int = 1, seed: int | Sequence[int] = 0
+        self, net: Network, *, classes: int, runs: int = 1, seed: Seed | Sequence[Seed] = 0
     ) -> Adapted:
         """This method on ``net`` with a fresh head of ``classes`` outputs; ``net`` stays as it was.
 

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from aptheory.arguments import checked_arguments
 from aptheory.errors import InputError
 from aptheory.methods.own_weights import OwnWeights
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4  # relative to the largest logit; float32 through a deep network
 
 
+@checked_arguments
 def fold(adapted: Adapted) -> nn.Module:
     """The plain module equal to ``adapted``; InputError, with the reason, where there is none."""
     if adapted.runs != 1:

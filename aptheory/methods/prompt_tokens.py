@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from aptheory.arguments import Share
 from aptheory.errors import InputError
 from aptheory.methods.base import Adapted, Method
 from aptheory.methods.per_run import PerRun, RunDropout, uniform
@@ -173,7 +174,7 @@ class VPT(Method):
 
     tokens: int = 10
     deep: bool = True
-    dropout: float | None = None
+    dropout: Share | None = None
     name: ClassVar[str] = "vpt"
     label: ClassVar[str] = "visual prompt tokens"
     short: ClassVar[str] = "VPT"

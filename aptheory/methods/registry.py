@@ -12,8 +12,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from aptheory.arguments import checked_values
 from aptheory.checked import imported, shown
 from aptheory.errors import InputError
 from aptheory.methods.base import ROLES, Method
@@ -38,6 +39,8 @@ def register(method: M) -> M:
         InputError: no frozen dataclass, a name that cannot be written in a study or is another
             method's, an unknown role, or a ``size`` that is none of its settings.
     """
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise InputError(f"{shown(method)} is no method; derive a class from aptheory.Method.")
     called = method.__qualname__
     parameters: Any = getattr(method, "__dataclass_params__", None)  # of no public name
     if not (is_dataclass(method) and parameters.frozen):
@@ -134,26 +137,11 @@ def from_settings(
     plain: dict[str, Any] = {
         key: tuple(v) if isinstance(v, list) else v for key, v in values.items()
     }
-    hints = get_type_hints(chosen)
-    for key, value in plain.items():
-        if not _is(value, hints[key]):
-            wanted = str(getattr(hints[key], "__name__", hints[key]))
-            raise InputError(f"{name} takes {key} of type {wanted}, got {shown(value)}.")
+    plain = checked_values(chosen, plain, name)
     try:
         return chosen(**plain)
     except (TypeError, OverflowError) as error:
         raise InputError(f"{name} cannot be made from {values}: {error}.") from None
-
-
-def _is(value: Any, hint: Any) -> bool:
-    """Does a plain value have the type of a setting? An integer is also a number."""
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_is(v, get_args(hint)[0]) for v in value)
-    if get_args(hint):
-        return any(_is(value, option) for option in get_args(hint))
-    if isinstance(value, bool) or hint is bool:
-        return isinstance(value, bool) and hint is bool
-    return isinstance(value, (int, float) if hint is float else hint)
 
 
 def parse(text: str, *, beside: Sequence[str | Path] = ()) -> Method:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from aptheory.arguments import checked_arguments
 from aptheory.checked import json_table
 from aptheory.errors import InputError
 from aptheory.methods.registry import from_settings
@@ -30,6 +31,7 @@ SEAL = "checksum"
 _log = logging.getLogger("aptheory")
 
 
+@checked_arguments
 def save(adapted: Adapted, path: str | Path, *, header: Mapping[str, str] | None = None) -> None:
     """One run's learned tensors as safetensors; the header names method, network and classes.
 
@@ -62,6 +64,7 @@ def _seal(note: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(others).encode()).hexdigest()
 
 
+@checked_arguments
 def attach_saved(net: Network, path: str | Path, *, imports: bool = False) -> Adapted:
     """The adapted network that `save` wrote, on the same frozen network.
 

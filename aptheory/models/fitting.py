@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
+from aptheory.arguments import Seed, checked_arguments
 from aptheory.choosing.places import recommend_places
 from aptheory.choosing.recommend import layer_by_rule
 from aptheory.errors import InputError
@@ -34,15 +35,16 @@ PATIENCE = 10
 """Epochs without a better validation after which `fit_model` stops, unless its recipe says."""
 
 
+@checked_arguments
 def fit_model(
     net: Network,
-    task: Task,
+    task: Any,
     *,
     method: str | Mapping[str, Any] | Method = "ap",
     layer: int | float | str | None = None,
     read: int | str | None = None,
     recipe: Recipe | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     **options: Any,
 ) -> Model:

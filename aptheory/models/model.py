@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from aptheory.arguments import Precision, checked_arguments
 from aptheory.devices import autocast, device_of
 from aptheory.errors import InputError
 from aptheory.methods.saving import attach_saved, save
@@ -53,7 +54,8 @@ class Model:
         card: how it was made, and how well it did.
     """
 
-    def __init__(self, module: Adapted, card: Card, *, precision: str = "float32") -> None:
+    @checked_arguments
+    def __init__(self, module: Adapted, card: Card, *, precision: Precision = "float32") -> None:
         self.module: nn.Module = module.eval()
         self.adapted, self.card, self.precision = module, card, precision
         self.classes = card.classes
@@ -196,13 +198,14 @@ def _positive(name: str, value: int) -> int:
     return value
 
 
+@checked_arguments
 def load_model(
     path: str | Path,
     *,
     network: Network | nn.Module | Mapping[str, Any] | str | None = None,
     weights: str | Path | None = None,
     device: str = "auto",
-    precision: str = "float32",
+    precision: Precision = "float32",
 ) -> Model:
     """The model in a file that `Model.save` or ``aptheory fit`` wrote.
 

@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
+from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.preprocessing import Transform
 
@@ -44,6 +46,13 @@ def transform_for(
     values.pop("input_size", None)
     for name in ("mean", "std"):
         values[name] = _per_channel(name, values[name], shape[0])
+        if name in chosen and np.size(chosen[name]) not in (1, shape[0]):
+            raise InputError(
+                f"{name} is {shown(chosen[name])} for images of {shape[0]} channels; give one "
+                "number for each channel."
+            )
+    if not min(values["std"]) > 0:
+        raise InputError(f"std is {shown(values['std'])}; expected numbers above 0.")
     return Transform(size=shape[1:], chosen=frozenset(chosen), **values)
 
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from aptheory.arguments import Count, Whole, check_fields
 from aptheory.errors import InputError
 
 POOLINGS = ("mean", "class", "both", "all")
@@ -25,13 +26,16 @@ class Layer:
     positions, row by row; None where it is not known which position is where.
     """
 
-    index: int
+    index: Whole
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[Count, ...]
     layout: Literal["map", "map_last", "tokens", "vector"]
-    prefix: int = 0
-    grid: tuple[int, int] | None = None
-    suffix: int = 0
+    prefix: Whole = 0
+    grid: tuple[Count, Count] | None = None
+    suffix: Whole = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self, "a layer")
 
     def __repr__(self) -> str:
         # digests are made of this text: what joined the fields later shows where it says something

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from aptheory.arguments import checked_arguments
 from aptheory.errors import InputError
 from aptheory.networks.configuration import configuration, transform_for
 from aptheory.networks.fitting import Fitted, check_unset, load_weights
@@ -16,6 +17,7 @@ from aptheory.networks.split import split
 from aptheory.networks.wrappers import unwrap
 
 
+@checked_arguments
 def load(
     name_or_module: Any,
     weights: str | Path | None = "pretrained",
@@ -58,6 +60,8 @@ def load(
     overrides = Overrides(
         classifier=classifier, blocks=blocks, prefix=prefix, layout=layout, output=output
     )
+    if name == "" or (not isinstance(blocks, str | None) and not len(blocks)):
+        raise InputError("name and blocks must not be empty; leave out what is found by itself.")
     if granularity not in ("block", "stage"):
         raise InputError(f"granularity must be 'block' or 'stage', not {granularity!r}")
     if input_shape is not None and not (

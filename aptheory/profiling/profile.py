@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from aptheory.arguments import Count, Level, Seed, checked_arguments
+from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.networks.attention import attention_layers
 from aptheory.networks.network import Network, Places
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 
 __all__ = ["extract", "fitting", "profile"]
+
+SplitName = Literal["train", "val", "test"]
 
 log = logging.getLogger("aptheory")
 
@@ -69,10 +73,14 @@ def batches(
             yield _ready(net, pixels), None if isinstance(images, Unlabelled) else labels
         return
     seen = 0
-    for each in images:
-        x: Tensor
-        y: Tensor | None
-        x, y = each if isinstance(each, tuple | list) else (each, None)
+    for each in images if isinstance(images, Iterable) else [images]:
+        x, y = each if isinstance(each, tuple | list) and len(each) == 2 else (each, None)
+        if not isinstance(x, Tensor):
+            raise InputError(
+                f"the images are {shown(images)}, of which {shown(x)} is no batch; give a task or "
+                "its name, a split, pictures, a tensor (n, channels, height, width), or batches "
+                "of such tensors."
+            )
         if limit is not None:
             x, y = x[: limit - seen], None if y is None else y[: limit - seen]
         if len(x):
@@ -88,26 +96,32 @@ def _ready(net: Network, x: Tensor) -> Tensor:
         x = x.to(parameter.device, non_blocking=True)
     if x.dtype == torch.uint8:
         x = net.normalize(x)
+    elif not x.is_floating_point() or not x.isfinite().all():
+        raise InputError(
+            f"the images are of {x.dtype} or hold NaN or infinity; give bytes (uint8), or "
+            "normalised finite floats."
+        )
     return x if parameter is None else x.to(parameter.dtype)
 
 
+@checked_arguments
 def profile(
     net: Network,
     images: Any,
     *,
     measures: Sequence[str] = ("attention_distance", "cka", "effective_rank", "globality"),
     layers: Places = "all",
-    batch_size: int = 64,
-    split: str = "train",
-    limit: int | None = None,
+    batch_size: Count = 64,
+    split: SplitName = "train",
+    limit: Count | None = None,
     pooled: Literal["mean", "class", "all"] = "mean",
     cka_pooled: Literal["mean", "class", "all"] = "all",
     prefix_mass: Literal["exclude", "include"] = "exclude",
-    level: float = 0.95,
+    level: Level = 0.95,
     intervals: bool = True,
-    gradient_images: int = 32,
+    gradient_images: Count = 32,
     reference: Any = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> pd.DataFrame:
     """Measure every layer of ``net`` in one pass over ``images``.
 
@@ -140,6 +154,8 @@ def profile(
     Raises:
         InputError: unknown measures or layers, no images, a network without what is measured.
     """
+    if not measures:
+        raise InputError("measures is empty; name one, such as effective_rank.")
     images = open_images(images)
     chosen = net.places(layers)
     settings = watchers.Settings(
@@ -238,16 +254,17 @@ def _table(net: Network, images: Any, split: str, rows: list[dict[str, Any]]) ->
     return table.reindex(columns=[name for name in COLUMNS if name in table.columns])
 
 
+@checked_arguments
 def extract(
     net: Network,
     images: Any,
     *,
     layers: Places = "all",
     pooled: Literal["mean", "class", "all"] | None = None,
-    batch_size: int = 64,
-    split: str = "train",
-    limit: int | None = None,
-    seed: int = 0,
+    batch_size: Count = 64,
+    split: SplitName = "train",
+    limit: Count | None = None,
+    seed: Seed = 0,
     dtype: torch.dtype | None = None,
 ) -> dict[int, Tensor]:
     """The activations entering ``layers``, on the CPU: place -> (n, ...) in the images' order.
@@ -256,6 +273,8 @@ def extract(
     result and one batch. ``pooled=None`` keeps the activation as it is, with its prefix tokens;
     "mean", "class" and "all" are those of `Layer.pooled`. ``dtype`` stores another precision.
     """
+    if dtype is not None and not dtype.is_floating_point:
+        raise InputError(f"dtype of extract is {dtype}; expected a floating one: torch.float16.")
     images = open_images(images)
     chosen = net.places(layers)
     count = _count(images, split, limit)

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from aptheory import metrics
+from aptheory.arguments import Count, Level, Seed, checked_arguments
 from aptheory.errors import InputError
 from aptheory.networks.network import Layer, Network, Places
-from aptheory.profiling.profile import batches
+from aptheory.profiling.profile import SplitName, batches
 from aptheory.profiling.watchers import Sight
 from aptheory.profiling.watchers.base import warn_undefined
 from aptheory.tasks import open_images
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["similarity"]
 
 
+@checked_arguments
 def similarity(
     net: Network,
     other: Network | None = None,
@@ -37,11 +39,11 @@ def similarity(
     other_layers: Places = "all",
     pooled: Literal["mean", "class", "all"] = "all",
     kernel: Literal["linear", "rbf"] = "linear",
-    batch_size: int = 64,
-    split: str = "train",
-    limit: int | None = None,
-    level: float = 0.95,
-    seed: int = 0,
+    batch_size: Count = 64,
+    split: SplitName = "train",
+    limit: Count | None = None,
+    level: Level = 0.95,
+    seed: Seed = 0,
 ) -> pd.DataFrame:
     """CKA of every layer of ``net`` with every layer of ``other`` (of itself without one).
 

@@ -7,7 +7,7 @@ finding, read from the table as well. Names and colours are those of `aptheory.r
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import cycle
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from aptheory.arguments import RESULTS, Columns, checked_arguments
 from aptheory.errors import InputError
 from aptheory.findings.gaps import mean_by
 from aptheory.findings.sentences import headline
@@ -45,10 +46,17 @@ __all__ = [
     "styled",
 ]
 
+Profile = Annotated[pd.DataFrame, Columns("network", "task", "layer", "measure", "value")]
+Comparison = Annotated[pd.DataFrame, Columns("method", "value", "low", "high")]
+Relation = Annotated[pd.DataFrame, Columns("network", "task", "measure", "statistic", "value")]
+Cells = Annotated[pd.DataFrame, Columns("network", "task", "layer", "read", "finished")]
+Costs = Annotated[pd.DataFrame, Columns("label", "value")]
+
 
 @styled
+@checked_arguments
 def accuracy_by_layer(
-    accuracy: pd.DataFrame,
+    accuracy: Annotated[pd.DataFrame, RESULTS],
     *,
     network: str,
     task: str,
@@ -80,8 +88,9 @@ def accuracy_by_layer(
 
 
 @styled
+@checked_arguments
 def metric_by_layer(
-    profile: pd.DataFrame,
+    profile: Profile,
     *,
     network: str,
     task: str,
@@ -100,8 +109,9 @@ def metric_by_layer(
 
 
 @styled
+@checked_arguments
 def attention_distance(
-    profile: pd.DataFrame, *, network: str, task: str, ax: Axes | None = None
+    profile: Profile, *, network: str, task: str, ax: Axes | None = None
 ) -> Axes:
     """Mean attention distance of every head against depth (paper, Figure 5B)."""
     rows = _rows(profile, network=network, task=task, measure="attention_distance")
@@ -123,8 +133,9 @@ def attention_distance(
 
 
 @styled
+@checked_arguments
 def cka_map(
-    profile: pd.DataFrame,
+    profile: Profile,
     *,
     network: str,
     task: str,
@@ -155,8 +166,9 @@ def cka_map(
 
 
 @styled
+@checked_arguments
 def layer_map(
-    cells: pd.DataFrame, *, measure: str | None = None, scale: bool = True, ax: Axes | None = None
+    cells: Cells, *, measure: str | None = None, scale: bool = True, ax: Axes | None = None
 ) -> Axes:
     """Accuracy over the place that is prompted (across) and the place that is read (up).
 
@@ -208,7 +220,8 @@ def _frame(ax: Axes, x: int, y: int, **options: Any) -> None:
 
 
 @styled
-def relation(table: pd.DataFrame, *, statistic: str = "spearman", ax: Axes | None = None) -> Axes:
+@checked_arguments
+def relation(table: Relation, *, statistic: str = "spearman", ax: Axes | None = None) -> Axes:
     """Every correlation with its interval: filled where q ≤ 0.05, hollow where it is not."""
     rows = table[table["statistic"] == statistic].dropna(subset=["value"])
     if rows.empty:
@@ -245,8 +258,9 @@ def _tested(rows: pd.DataFrame) -> str:
 
 
 @styled
+@checked_arguments
 def method_comparison(
-    comparison: pd.DataFrame, *, order: Sequence[str] | None = None, ax: Axes | None = None
+    comparison: Comparison, *, order: Sequence[str] | None = None, ax: Axes | None = None
 ) -> Axes:
     """Mean test accuracy of each method with its interval, best on top.
 
@@ -275,7 +289,8 @@ def method_comparison(
 
 
 @styled
-def cost_front(table: pd.DataFrame, *, cost: str = "relative_time", ax: Axes | None = None) -> Axes:
+@checked_arguments
+def cost_front(table: Costs, *, cost: str = "relative_time", ax: Axes | None = None) -> Axes:
     """Accuracy against cost; the line joins the points that nothing beats in both.
 
     Args:
@@ -283,6 +298,7 @@ def cost_front(table: pd.DataFrame, *, cost: str = "relative_time", ax: Axes | N
             ``high`` draw its interval.
     """
     ax = _axes(ax)
+    _need(table, cost)
     rows = table.sort_values([cost, "value"], ascending=[True, False])
     best = rows["value"] > rows["value"].cummax().shift(fill_value=-np.inf)
     front = rows[best]
@@ -306,6 +322,7 @@ def cost_front(table: pd.DataFrame, *, cost: str = "relative_time", ax: Axes | N
 
 
 @styled
+@checked_arguments
 def curves(
     table: pd.DataFrame,
     *,
@@ -316,6 +333,7 @@ def curves(
     ax: Axes | None = None,
 ) -> Axes:
     """Mean and 95 % interval of a value against x, one line a group (few-shot curves, slopes)."""
+    _need(table, x, by, value)
     ax = _axes(ax)
     for color, (name, group) in zip(cycle(COLORS.values()), table.groupby(by, sort=False)):
         means = mean_by(group, x, value)
@@ -356,6 +374,12 @@ def _axes(ax: Axes | None) -> Axes:
     if ax is not None:
         return ax
     return figure(width=COLUMN).axes[0]
+
+
+def _need(table: pd.DataFrame, *columns: str) -> None:
+    for column in columns:
+        if column not in table:
+            raise InputError(f"the table has no column {column!r}; it has {', '.join(table)}.")
 
 
 def _rows(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:

@@ -7,6 +7,7 @@ then the curves with their values on hover, the tables behind them, and the sett
 import json
 from pathlib import Path
 
+from aptheory.arguments import checked_arguments
 from aptheory.checked import json_table, read_text, safe_stem
 from aptheory.errors import InputError
 from aptheory.findings.readings import judge_of
@@ -24,6 +25,7 @@ from aptheory.studies.records import key_of
 from aptheory.version import __version__
 
 
+@checked_arguments
 def report(folder: str | Path) -> Path:
     """Write FOLDER/report.html and FOLDER/plots from the tables in the folder; return the page."""
     folder = Path(folder)

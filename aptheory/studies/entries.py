@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aptheory.arguments import LARGEST_SEED
 from aptheory.checked import expanded, shown
 from aptheory.errors import InputError
-from aptheory.training.recipe import LARGEST_SEED
 
 SEARCHED = ("lr", "weight_decay")
 MOST_SEEDS = 10_000

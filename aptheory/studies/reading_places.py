@@ -73,7 +73,7 @@ def _best(pair: Pair, batches: Sequence[Batch], store: Store) -> ReadingPlace | 
         judge = batch.recipe.get("judge", judge)
         layer = batch.identities[0]["layer"]
         for key in batch.run_keys:
-            record = store.read(key)
+            record = store.believed(key)
             if record is None:
                 return None
             if record.status == "done":

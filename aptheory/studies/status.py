@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aptheory.arguments import checked_arguments
 from aptheory.studies.clock import Epochs, Underway, seconds_left
 from aptheory.studies.records import Record, machine_failed
 from aptheory.studies.store import Store
@@ -110,6 +111,7 @@ def _counted(reasons: Iterable[str]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
+@checked_arguments
 def status(folder: str | Path) -> Status:
     """How far the study in a folder is; it may be asked while the sweep runs.
 

@@ -91,6 +91,13 @@ class Store:
             raise DamagedError(f"{path.name} holds the outcome of another run, {record.key}")
         return record
 
+    def believed(self, key: str) -> Record | None:
+        """The record of a run, or None where there is none that checks: it will train again."""
+        try:
+            return self.read(key)
+        except DamagedError:
+            return None
+
     def read_all(self) -> tuple[list[Record], list[str]]:
         """Every outcome that checks, sorted by key, and a sentence for every file that does not."""
         records, damaged = [], []
@@ -117,10 +124,7 @@ class Store:
 
     def _write_runs(self, batch: str, records: Sequence[Record]) -> None:
         for record in records:
-            try:
-                present = self.read(record.key)
-            except DamagedError:
-                present = None
+            present = self.believed(record.key)
             if present is None or present.status != "done":
                 write_atomically(self.path(record.key), record.text())
         # Parts too: who holds the claim knows that the writer of a part was killed.

@@ -23,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aptheory.arguments import fits
 from aptheory.checked import read_text, shown, toml_table
 from aptheory.errors import InputError
 from aptheory.studies import entries
@@ -198,6 +199,8 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _several(word: str, value: Any) -> Sequence[Any]:
     """The entries of a field that may also be given as one."""
+    if word == "seeds" and isinstance(value, int):
+        raise InputError(f"seeds is {value}; give a list: [{value}] is that seed, [0, 1, 2] three.")
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         value = (value,)
     if not value:
@@ -231,6 +234,8 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "search_seed": lambda seed: entries.seeds([seed])[0],
     "protocol": _one_of("protocol", lambda v: v in ("standard", "vtab"), "'standard' or 'vtab'"),
     "equal": _one_of("equal", lambda v: v in (None, "parameters"), "'parameters' or nothing"),
+    "runtime": _one_of("runtime", lambda v: isinstance(v, Runtime), "a Runtime, such as Runtime()"),
+    "base": _one_of("base", lambda v: fits(v, str | Path | None), "a folder or None"),
     "controls": _one_of("controls", lambda v: isinstance(v, bool), "true or false"),
     "name": _one_of(
         "name",

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aptheory.arguments import Count, checked_arguments
 from aptheory.studies.engines import Died, Ended, Engine, Here, Tick, make_engine
 from aptheory.studies.files import write_atomically
 from aptheory.studies.plan import Batch, Job, Plan
@@ -42,12 +43,13 @@ DEATHS = 3
 """A batch whose process dies so often in one sweep, without finishing, is recorded as failed."""
 
 
+@checked_arguments
 def sweep(
     study: Study | str | Path,
     out: str | Path,
     *,
     engine: str | Engine = "processes",
-    workers: int | None = None,
+    workers: Count | None = None,
     address: str | None = None,
     retry_failed: bool = False,
     progress: bool = True,

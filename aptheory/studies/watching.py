@@ -13,7 +13,6 @@ from typing import Any
 
 from aptheory.studies.clock import seconds_left
 from aptheory.studies.plan import Plan
-from aptheory.studies.records import DamagedError
 from aptheory.studies.status import doing, duration, measured_seconds, under_way
 from aptheory.studies.store import Store
 
@@ -77,10 +76,7 @@ class Watch:
     def _measured(self, key: str) -> float | None:
         """What a finished batch took; None where it failed or its record is damaged."""
         if key not in self.measured:
-            try:
-                record = self.store.read(self.runs[key][0])
-            except DamagedError:
-                record = None
+            record = self.store.believed(self.runs[key][0])
             if record is not None and record.status == "done":
                 self.measured[key] = measured_seconds(record)
             else:

@@ -19,7 +19,7 @@ from aptheory.errors import InputError
 from aptheory.studies.clock import Epochs
 from aptheory.studies.files import StorageError
 from aptheory.studies.plan import Batch, Job
-from aptheory.studies.records import DamagedError, Record, machine_failed
+from aptheory.studies.records import Record, machine_failed
 from aptheory.studies.store import Store
 from aptheory.training.epochs import told_to
 
@@ -37,10 +37,7 @@ def finished(store: Store, batch: Batch, *, retry: bool, token: str) -> bool:
     sweep when failures are to be retried.
     """
     for key in batch.run_keys:
-        try:
-            record = store.read(key)
-        except DamagedError:
-            return False
+        record = store.believed(key)
         if record is None:
             return False
         again = retry or machine_failed(record)
@@ -186,10 +183,7 @@ def _lead(store: Store, batch: Batch) -> Ready | Waiting | Blocked:
         return Ready([])
     records = []
     for key in keys:
-        try:
-            record = store.read(str(key))
-        except DamagedError:
-            return Waiting()
+        record = store.believed(str(key))
         if record is None:
             return Waiting()
         if record.status != "done":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from aptheory.arguments import Seed, checked_arguments
 from aptheory.checked import expanded
 from aptheory.errors import InputError
 from aptheory.tasks.base import Task
@@ -67,10 +68,11 @@ def embedded() -> tuple[str, ...]:
     return tuple(EMBEDDED)
 
 
+@checked_arguments
 def task(
     source: Any,
     *,
-    seed: int = 0,
+    seed: Seed = 0,
     root: str | Path | None = None,
     resize: str | None = None,
     augment: Callable[[Any], Any] | None = None,

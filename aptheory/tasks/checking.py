@@ -1,6 +1,7 @@
 """Is a data set on this machine what it should be? Counts, classes, pictures, checksums."""
 
 import json
+import os
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from aptheory.checked import json_table, read_text, safe_stem
 from aptheory.errors import InputError
 from aptheory.tasks.base import SPLITS, Task
 from aptheory.tasks.cache import cache_folder, data_folder, write_whole
@@ -201,15 +203,18 @@ def damaged_records(task: Task) -> str | None:
 
 
 def _digest_file(folder: Path, name: str) -> Path:
-    plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
-    return folder / f"{plain}.digest.json"
+    """A place of the user's is told apart from one of the same name in another folder."""
+    scheme, _, path = name.partition(":")
+    if os.path.lexists(path):
+        return folder / f"{safe_stem(scheme, os.path.realpath(path))}.digest.json"
+    return folder / f"{safe_stem(name)}.digest.json"
 
 
 def _last(file: Path) -> str:
     for place in (file, cache_folder() / "checks" / file.name):
         try:
-            return str(json.loads(place.read_text(encoding="utf-8"))["digest"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return str(json_table(read_text(place), name=str(place))["digest"])
+        except (OSError, InputError, KeyError):
             continue
     return ""
 

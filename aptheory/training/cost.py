@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from aptheory.arguments import Count, Precision, Seed, checked_arguments
 from aptheory.devices import autocast
 from aptheory.errors import InputError
 from aptheory.metrics.intervals import bootstrap
@@ -218,19 +219,20 @@ def _timed(step: Callable[[], Any], device: torch.device, clock: str) -> float:
     return now() - start
 
 
+@checked_arguments
 def cost(
     net: Network,
     methods: Method | Sequence[Method],
     *,
-    classes: int = 100,
-    batch_size: int = 32,
-    images: int = 1000,
+    classes: Count = 100,
+    batch_size: Count = 32,
+    images: Count = 1000,
     kept: Sequence[bool] = (False, True),
-    precision: str = "float32",
-    repeats: int = 5,
+    precision: Precision = "float32",
+    repeats: Count = 5,
     clock: str = "wall",
     measure: bool = True,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> pd.DataFrame:
     """Cost of methods on a network, one row a method and setting, predicted beside measured.
 
@@ -254,6 +256,8 @@ def cost(
     if repeats < 1:
         raise InputError(f"repeats is {repeats}; expected 1 or more, or measure=False.")
     chosen = list(methods) if isinstance(methods, Sequence) else [methods]
+    if not chosen or not kept:
+        raise InputError("methods or kept of cost is empty; give at least one of each.")
     device = net.device
     generator = torch.Generator().manual_seed(seed)
     images_in = torch.randn(batch_size, *net.input_shape, generator=generator).to(device)

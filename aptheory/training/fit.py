@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from aptheory.arguments import Amount, Seed, checked_arguments
 from aptheory.errors import InputError
 from aptheory.tasks.catalogue import task as open_task
 from aptheory.training.kept import Kept
@@ -33,14 +34,15 @@ __all__ = ["Kept", "Outcome", "Recipe", "Run", "fit", "fit_many", "grid", "kept_
 _log = logging.getLogger("aptheory")
 
 
+@checked_arguments
 def fit(
     adapted: Adapted,
-    task: Task,
+    task: Any,
     *,
     recipe: Recipe | None = None,
-    seed: int = 0,
-    lr: float | None = None,
-    weight_decay: float | None = None,
+    seed: Seed = 0,
+    lr: Amount | None = None,
+    weight_decay: Amount | None = None,
     kept: Kept | None = None,
     fresh: bool = True,
     predictions: bool = False,
@@ -90,10 +92,11 @@ def fit(
     return outcome
 
 
+@checked_arguments
 def fit_many(
     methods: Method | Sequence[Method],
     net: Network,
-    task: Task,
+    task: Any,
     *,
     runs: Sequence[Run],
     recipe: Recipe | None = None,

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Annotated, Any
 
+from aptheory.arguments import Amount, Between, Seed, Share, check_fields
 from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.training.judging import JUDGES
@@ -31,8 +32,6 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "mix": MIXES,
     "redraw": (False, True),
 }
-LARGEST_SEED = 2**62
-"""Seeds are drawn from with 64 bits and counted up from."""
 _LATER = ("judge", "redraw", "balance", "mix")
 """Settings that came after runs had been recorded; at their default they stand in no identity, so
 that the keys of those runs stay what they were."""
@@ -95,15 +94,15 @@ class Recipe:
     lr_reference_batch: int | None = None
     weight_decay: float = 1e-4
     decay_head_bias: bool = True
-    momentum: float = 0.9
+    momentum: Share = 0.9
     epochs: int = 20
     batch_size: int = 64
     warmup_epochs: int = 0
     schedule: str = "cosine"
     standardize: bool = True
-    label_smoothing: float = 0.0
+    label_smoothing: Share = 0.0
     scale_prompts: bool = True
-    max_gradient_norm: float | None = None
+    max_gradient_norm: Annotated[float, Between(0, open=True)] | None = None
     augment: str = "none"
     views: int = 0
     validate_every: int = 0
@@ -142,6 +141,7 @@ class Recipe:
         for name in ("together", "patience", "lr_reference_batch"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), least=1)
+        check_fields(self, "a recipe")
         if self.mix != "none" and self.balance == "weights":
             raise InputError(
                 f"mix={self.mix!r} blends the labels, so that no image has one class to weigh; "
@@ -270,20 +270,12 @@ SEARCH_WEIGHT_DECAY = (1e-2, 1e-3, 1e-4, 0.0)
 class Run:
     """What differs between runs that train together; None takes the recipe's value."""
 
-    seed: int = 0
-    lr: float | None = None
-    weight_decay: float | None = None
+    seed: Seed = 0
+    lr: Amount | None = None
+    weight_decay: Amount | None = None
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
-        if not (whole and 0 <= self.seed <= LARGEST_SEED):
-            raise InputError(
-                f"A run's seed must be a whole number from 0 to 2**62; got {shown(self.seed)}."
-            )
-        for name in ("lr", "weight_decay"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise InputError(f"A run's {name} must be finite and >= 0; got {shown(value)}.")
+        check_fields(self, "a run")
 
 
 def grid(

@@ -250,12 +250,12 @@ def test_what_makes_no_sense_says_so(nets32, name, text, words):
         ("adapter:bottleneck=0", "at least 1"),
         ("partial:blocks=0", "at least 1"),
         ("lora:rank=0", "at least 1"),
-        ("vpt:tokens=1.5", "tokens of type int, got 1.5"),
-        ("vpt:tokens=many", "tokens of type int"),
-        ("vpt:deep=1", "deep of type bool"),
+        ("vpt:tokens=1.5", "tokens of vpt is 1.5; expected a whole number"),
+        ("vpt:tokens=many", "tokens of vpt is 'many'"),
+        ("vpt:deep=1", "deep of vpt is 1; expected True or False"),
         ("ap:layer=2.5", "a fraction of the depth"),
-        ("ap:layer=None", "layer of type"),
-        ("adapter:bottleneck=True", "bottleneck of type int"),
+        ("ap:layer=None", "layer of ap is None"),
+        ("adapter:bottleneck=True", "bottleneck of adapter is True; expected a whole number"),
     ],
 )
 def test_bad_settings_say_what_is_wrong(text, words):

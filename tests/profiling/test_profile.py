@@ -347,9 +347,9 @@ def test_bad_requests_are_refused_in_a_sentence(vit, resnet, images):
         (lambda: profile(vit, images, measures=["cca"]), "Unknown measure 'cca'"),
         (lambda: profile(vit, images, layers=[99]), "no place 99"),
         (lambda: profile(vit, images[:0]), "no images"),
-        (lambda: profile(vit, images, batch_size=0), "at least 1"),
+        (lambda: profile(vit, images, batch_size=0), "from 1 up"),
         (lambda: profile(resnet, images, measures=["attention_distance"]), "no attention"),
-        (lambda: profile(vit, ap.task("digits"), split="dev"), '"val"'),
+        (lambda: profile(vit, ap.task("digits"), split="dev"), "'val'"),
         (lambda: extract(vit, images.split(4)), "not an iterable"),
         (lambda: extract(vit, images[:0]), "no images"),
     ):

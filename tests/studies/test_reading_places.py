@@ -134,3 +134,12 @@ def test_a_sweep_trains_the_probes_then_what_reads_at_the_best(tmp_path, judge):
 def test_probes_that_are_not_done_choose_nothing(tmp_path):
     plan = make_plan(study("ap:read=best"))
     assert reading_places(plan, Store(tmp_path).create()) == {}
+
+
+def test_a_damaged_outcome_of_a_probe_is_as_one_that_is_not_there(tmp_path):
+    plan = make_plan(study("ap:read=best"))
+    store = Store(tmp_path).create()
+    for key in (key for batch in plan.batches for key in batch.run_keys):
+        store.path(key).write_text("")
+        assert store.believed(key) is None
+    assert reading_places(plan, store) == {}

@@ -1,6 +1,7 @@
 """The 29 data sets: facts, finding, checking, label rules, published splits."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,7 +182,7 @@ def test_every_layout_is_found_and_opened(tmp_path):
     assert [len(s) for s in (task.train, task.val, task.test)] == [800, 200, 50]
 
 
-def test_check_passes_whole_data_and_writes_the_digest_that_runs_record(tmp_path):
+def test_check_passes_whole_data_and_writes_the_digest_that_runs_record(tmp_path, monkeypatch):
     make.vtab_folder(tmp_path / "clevr_count", classes=8, test=16)
     checked = tasks.check("clevr_count", tmp_path, progress=False)
     table = checked.table.set_index("what")
@@ -201,6 +202,12 @@ def test_check_passes_whole_data_and_writes_the_digest_that_runs_record(tmp_path
     row = changed.table.set_index("what").loc["digest since the last check"]
     assert not row["ok"]
     assert not changed.ok
+    (tmp_path / "elsewhere").mkdir()  # another folder of the same name is not this one changed
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    make.folder(Path("mine"), {"train": {"a": 9, "b": 9}, "test": {"a": 3, "b": 3}}).touch()
+    assert tasks.check("folder:mine", tmp_path, progress=False).ok
+    monkeypatch.chdir(tmp_path)
+    assert tasks.check("folder:mine", tmp_path, progress=False).digest_file == checked.digest_file
 
 
 def test_check_names_damaged_pictures_and_records(tmp_path):

@@ -1,0 +1,254 @@
+"""What a call gives, held against the types that its function declares, before anything runs.
+
+    @checked_arguments
+    def profile(net: Network, images: Any, *, batch_size: Count = 64, seed: Seed = 0): ...
+
+The declaration is the one place that says what an argument may be: a bool is no whole number, NaN
+is no number, a text is no list, and a generator, which can be read once, is none either.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import os
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import numpy as np
+
+from aptheory.checked import shown
+from aptheory.errors import InputError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Between:
+    """The numbers from ``low`` to ``high``, as a mark of an annotated type."""
+
+    low: float
+    high: float = math.inf
+    open: bool = False
+
+    def holds(self, value: Any) -> bool:
+        """Whether a number lies there."""
+        inside = self.low <= value <= self.high
+        return bool(inside and not (self.open and value in (self.low, self.high)))
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            return f"above {self.low}" if self.open else f"from {self.low} up"
+        return f"{'between' if self.open else 'from'} {self.low} " + (
+            f"and {self.high}" if self.open else f"to {self.high}"
+        )
+
+
+class Columns(tuple[str, ...]):
+    """The columns that a table must have, as a mark of its annotated type."""
+
+    def __new__(cls, *names: str) -> Columns:
+        return super().__new__(cls, names)
+
+    def holds(self, table: Any) -> bool:
+        """Whether a table has them."""
+        return all(name in table for name in self)
+
+    def __str__(self) -> str:
+        return f"with the columns {', '.join(self)}"
+
+
+RESULTS = Columns("network", "task", "method", "layer", "seed", "measure", "value")
+"""The columns of every table of accuracies."""
+Count = Annotated[int, Between(1)]
+"""How many: at least one."""
+Whole = Annotated[int, Between(0)]
+Amount = Annotated[float, Between(0)]
+"""A number that is not negative."""
+Share = Annotated[float, Between(0, 1)]
+Level = Annotated[float, Between(0, 1, open=True)]
+"""The coverage of an interval."""
+LARGEST_SEED = 2**62
+Seed = Annotated[int, Between(0, LARGEST_SEED)]
+"""Seeds are drawn from with 64 bits and counted up from."""
+
+Precision = Literal["float32", "bfloat16", "float16"]
+"""Of the arithmetic of a forward pass."""
+
+_SOURCES = {
+    "Network": "aptheory.load",
+    "Task": "aptheory.task",
+    "Adapted": "method.attach(net, classes=...)",
+    "DataFrame": "pandas",
+}
+_KINDS = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+    NoneType: "None",
+    Any: "anything",
+}
+
+
+def checked_arguments(function: Callable[P, R]) -> Callable[P, R]:
+    """Refuse arguments that are not of the types in the function's signature.
+
+    numpy's scalars are taken as the Python numbers that they are.
+
+    Raises:
+        InputError: in a call, an argument of another type or outside its range. An argument that
+            is missing or unknown is Python's own TypeError.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        bound = signature.bind(*args, **kwargs)
+        hints = _hints(function)
+        for name, value in bound.arguments.items():
+            kind = signature.parameters[name].kind
+            if kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+                continue
+            bound.arguments[name] = _checked(name, value, hints.get(name, Any), function.__name__)
+        return function(*bound.args, **bound.kwargs)
+
+    return call
+
+
+def check_fields(instance: Any, called: str) -> None:
+    """The same for the fields of a dataclass, in its ``__post_init__``.
+
+    Raises:
+        InputError: as above; the sentence calls the instance ``called``.
+    """
+    values = {item.name: getattr(instance, item.name) for item in fields(instance)}
+    for name, plain in checked_values(type(instance), values, called).items():
+        if plain is not values[name]:
+            object.__setattr__(instance, name, plain)
+
+
+def checked_values(kind: Hashable, values: Mapping[str, Any], called: str) -> dict[str, Any]:
+    """The same for values that are to become fields of a dataclass ``kind``."""
+    hints = _hints(kind)
+    return {n: _checked(n, value, hints.get(n, Any), called) for n, value in values.items()}
+
+
+def _checked(name: str, value: Any, hint: Any, of: str) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if not fits(value, hint):
+        columns = getattr(value, "columns", None)
+        given = shown(value) if columns is None else f"a table with the columns {shown([*columns])}"
+        raise InputError(f"{name} of {of} is {given}; expected {words(hint)}.")
+    return value
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value has a declared type; what is not understood of a type is not asked for."""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind is Annotated:
+        marks = (mark for mark in hint.__metadata__ if isinstance(mark, Between | Columns))
+        return fits(value, inner[0]) and all(mark.holds(value) for mark in marks)
+    if kind in (Union, UnionType):
+        return any(fits(value, option) for option in inner)
+    if kind is Literal:
+        return any(type(value) is type(option) and value == option for option in inner)
+    if kind in (tuple, Sequence):
+        return _is_list(value) and _items_fit(list(value), inner, whole=kind is tuple)
+    if kind in (dict, Mapping):
+        return isinstance(value, Mapping) and (
+            not inner or all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
+        )
+    if kind is Callable:
+        return callable(value)
+    if kind in (int, float):
+        numbers = Integral if kind is int else Real
+        plain = isinstance(value, numbers) and not isinstance(value, bool | np.bool_)
+        return plain and math.isfinite(value)
+    if kind is Path:
+        return isinstance(value, os.PathLike)
+    return value is None if kind in (None, NoneType) else _is_one(value, kind)
+
+
+def _is_list(value: Any) -> bool:
+    listed = isinstance(value, Sized) and isinstance(value, Iterable)
+    return listed and not isinstance(value, str | bytes | Mapping) and getattr(value, "ndim", 1) > 0
+
+
+def _items_fit(items: list[Any], inner: tuple[Any, ...], *, whole: bool) -> bool:
+    """``whole``: of a tuple, whose types say its length unless they end in "..."."""
+    if whole and inner[-1:] != (...,):
+        return len(items) == len(inner) and all(map(fits, items, inner))
+    return not inner or all(fits(item, inner[0]) for item in items)
+
+
+def _is_one(value: Any, kind: Any) -> bool:
+    try:
+        return isinstance(value, kind)
+    except TypeError:  # a type variable, a protocol that cannot be asked, Any
+        return True
+
+
+def words(hint: Any) -> str:
+    """A declared type as a sentence says it."""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind is Annotated:
+        return " ".join([words(inner[0]), *map(str, hint.__metadata__)])
+    if kind in (Union, UnionType):
+        return " or ".join(dict.fromkeys(map(words, inner)))
+    if kind is Literal:
+        return " or ".join(map(repr, inner))
+    if kind in (tuple, Sequence):
+        named = list(dict.fromkeys(words(item) for item in inner if item is not ...))
+        return f"a list, each {' and '.join(named)}" if named else "a list"
+    if kind in (dict, Mapping):
+        return "a table (dict)"
+    if kind is Callable:
+        return "a function"
+    name = getattr(kind, "__name__", str(kind))
+    made = f" ({_SOURCES[name]})" if name in _SOURCES else ""
+    return _KINDS.get(kind) or f"{'an' if name[0] in 'AEIOU' else 'a'} {name}{made}"
+
+
+# ------------------------------------------------- names that only type checkers import
+
+
+class _ByName(type):
+    """A class known by its name alone: its instances are those of any class of that name."""
+
+    def __instancecheck__(cls, value: object) -> bool:
+        return any(kind.__name__ == cls.__name__ for kind in type(value).__mro__)
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _ByName(name, (), {})  # pd.DataFrame, where pd is such a name
+
+
+@functools.cache
+def _hints(of: Any) -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    while True:
+        try:
+            return get_type_hints(of, localns=known, include_extras=True)
+        except NameError as error:
+            name = str(error.name)
+            known[name] = _ByName(name, (), {})
