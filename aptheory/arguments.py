@@ -13,7 +13,7 @@ import functools
 import inspect
 import math
 import os
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from pathlib import Path
@@ -145,7 +145,7 @@ def check_fields(instance: Any, called: str) -> None:
             object.__setattr__(instance, name, plain)
 
 
-def checked_values(kind: Hashable, values: Mapping[str, Any], called: str) -> dict[str, Any]:
+def checked_values(kind: Any, values: Mapping[str, Any], called: str) -> dict[str, Any]:
     """The same for values that are to become fields of a dataclass ``kind``."""
     hints = _hints(kind)
     return {n: _checked(n, value, hints.get(n, Any), called) for n, value in values.items()}

@@ -1,5 +1,6 @@
 """Files are whole or absent, nothing is left of a killed writer, and one command writes a place."""
 
+import errno
 import os
 
 import pytest
@@ -19,6 +20,17 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         part.write_text(f"half {1 / 0}")
     assert path.read_text() == "one"
     assert os.listdir(tmp_path) == ["a.csv"]
+
+
+def test_a_full_disk_is_told_by_the_name_of_the_file(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")  # as fsync does: of no file
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"a\.csv") as fault, beside(tmp_path / "a.csv"):
+        pass
+    assert fault.value.filename == str(tmp_path / "a.csv")
+    assert not os.listdir(tmp_path)
 
 
 def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):

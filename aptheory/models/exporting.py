@@ -97,9 +97,11 @@ def _program(model: Model) -> Any:
 
 
 def _torch(model: Model, path: Path) -> Callable[[Tensor], Tensor]:
-    torch.export.save(_program(model), path, extra_files={NAME: facts(model)})
-    with path.open("rb") as file:  # by its name alone torch would ask for another one
-        module = torch.export.load(file).module()
+    written = io.BytesIO()  # on a disk that fills up torch's own writer ends the process
+    torch.export.save(_program(model), written, extra_files={NAME: facts(model)})
+    path.write_bytes(written.getbuffer())
+    written.seek(0)
+    module = torch.export.load(written).module()
     return lambda x: module(x.to(model.device, model.network.dtype))
 
 
