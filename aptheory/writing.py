@@ -66,7 +66,9 @@ def refuse_no_file(path: Path) -> None:
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file such as {path}/{path.name or 'file'}.")
-    if path.exists() and not path.is_file():
+    # The standard output may be a file, but to take its place would remove the system's name of it.
+    system = str(path.absolute()).startswith(("/dev/std", "/dev/fd/", "/proc/"))
+    if system or (path.exists() and not path.is_file()):
         raise InputError(f"{path} is a device or a pipe, not a file; name another.")
 
 

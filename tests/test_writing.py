@@ -2,11 +2,12 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from aptheory.errors import InputError
-from aptheory.writing import beside, only_writer, part_owner
+from aptheory.writing import beside, only_writer, part_owner, refuse_no_file
 
 DEAD = 2**22 + 1  # above the largest number of a process
 
@@ -47,6 +48,12 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
         part.write_text("whole")
     assert not left.exists()
     assert all(part.exists() for part in stay)
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_the_names_of_the_standard_streams_are_left_alone(name):
+    with pytest.raises(InputError, match="a device or a pipe"):
+        refuse_no_file(Path(name))
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
