@@ -38,7 +38,7 @@ PATIENCE = 10
 @checked_arguments
 def fit_model(
     net: Network,
-    task: Any,
+    task: Task,
     *,
     method: str | Mapping[str, Any] | Method = "ap",
     layer: int | float | str | None = None,

@@ -37,7 +37,7 @@ _log = logging.getLogger("aptheory")
 @checked_arguments
 def fit(
     adapted: Adapted,
-    task: Any,
+    task: Task,
     *,
     recipe: Recipe | None = None,
     seed: Seed = 0,
@@ -96,7 +96,7 @@ def fit(
 def fit_many(
     methods: Method | Sequence[Method],
     net: Network,
-    task: Any,
+    task: Task,
     *,
     runs: Sequence[Run],
     recipe: Recipe | None = None,
