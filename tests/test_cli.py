@@ -69,6 +69,16 @@ def test_relate_report_and_status_work_on_the_folder(finished):
     assert "runs done" in call("status", out).output
 
 
+def test_relate_names_the_table_that_it_lacks(finished, tmp_path):
+    out, _, _ = finished
+    (tmp_path / "profile.csv").write_bytes((out / "profile.csv").read_bytes())
+    result = call("relate", tmp_path)
+    assert result.exit_code == 2
+    assert "accuracy.csv is not there or holds no row; aptheory sweep or run writes it" in (
+        " ".join(result.output.split())
+    )
+
+
 def test_layers_prints_every_place():
     result = call("layers", "aptheory_vit_mini")
     assert result.exit_code == 0

@@ -25,10 +25,12 @@ def relate(folder: Path) -> None:
     from aptheory.reporting.run_folder import Tables
 
     tables = Tables.read(folder)
-    if tables.profile.empty or tables.accuracy.empty:
-        raise InputError(
-            f"{folder} needs profile.csv and accuracy.csv: run profile and sweep first."
-        )
+    for name, table, made in (
+        ("profile.csv", tables.profile, "aptheory run"),
+        ("accuracy.csv", tables.accuracy, "aptheory sweep or run"),
+    ):
+        if table.empty:
+            raise InputError(f"{folder / name} is not there or holds no row; {made} writes it.")
     correlations = relations(tables.profile, tables.accuracy)
     write_table(correlations, folder / "relation.csv")
     with pd.option_context("display.width", 160, "display.max_columns", None):

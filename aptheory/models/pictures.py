@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,8 @@ from aptheory.tasks.readers.suffixes import pictures_among
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_log = logging.getLogger("aptheory")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,9 @@ def _files(path: Path) -> Iterator[Picture]:
         keys, _ = pictures_among(store, store.once(store.names()))
         if not keys:
             raise InputError(f"{path} holds no picture; expected files such as *.jpg below it.")
+        for what, number in store.left_out.items():
+            if not what.startswith("hidden"):
+                _log.warning("%s: left out %d × %s", path, number, what)
         for key in keys:
             yield Picture(spelt(str(path / key)), partial(store.read, key))
     elif path.exists():

@@ -186,6 +186,15 @@ def test_what_is_no_picture_is_refused(model, source, reason):
         model.predict(source)
 
 
+def test_what_a_folder_holds_that_is_not_there_is_said(model, pixels, tmp_path, caplog):
+    Image.fromarray(pixels[0]).save(tmp_path / "a.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    assert len(model.predict(tmp_path)) == 1
+    assert "left out 1 × link that leads nowhere" in caplog.text
+    assert "left out 1 × pipe or device" in caplog.text
+
+
 def test_an_empty_folder_is_refused(model, tmp_path):
     with pytest.raises(ap.InputError, match="holds no picture"):
         model.predict(tmp_path)
