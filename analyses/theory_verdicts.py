@@ -26,6 +26,9 @@ from analyses.theory_output import Row, interval, table
 from aptheory.theory.experts import AttentionWeights, adaptive_prompts, attention_as_experts
 from aptheory.theory.slopes import bootstrap_mean, pivot, slope_interval
 
+LEARNT = 25
+"""A floor, in percent, above which a place has learnt next to nothing; chance is 50."""
+
 
 def two_layers(runs: Path) -> pd.DataFrame:
     """All forms of `two_layer` that are there."""
@@ -41,26 +44,33 @@ def shallow_needs_fewer(runs: Path) -> Row:
     rows = two_layers(runs)
     said, floors, rates = [], [], []
     for (model, prompt, fraction), each in found.by_tokens(rows):
-        largest, tokens = each[-1], [one.labels["tokens"] for one in each]
-        if min(one.floors[0][0] for one in each) > 25:
-            said.append(f"{model}, {prompt} prompt, {fraction}: no prompt helps at either place")
+        largest, name = each[-1], f"{model}, {prompt} prompt, {fraction}"
+        if min(one.floors[0][0] for one in each) > LEARNT:
+            said.append(f"{name}: no prompt helps at either place")
             continue
-        grown = found.growth(each, tokens)
         floors.append(largest.verdict)
-        rates.append(grown.difference)
         floor = [found.floor_words(value) for value in largest.floors]
         fitted = [f"{100 * curve.fitted_floor()[0]:.1f} %" for curve in largest.curves]
         said.append(
-            f"{model}, {prompt} prompt, {fraction} discriminative: N → ∞ at P = {tokens[-1]}: "
-            f"layer 1 {floor[0]}, layer 2 {floor[1]} (by the fit: {fitted[0]}, {fitted[1]}); "
-            f"N to within two points of the own floor ~ P^{interval(grown.slopes[0])} and "
-            f"P^{interval(grown.slopes[1])}, N(2)/N(1) at the largest P "
-            f"2^{interval(largest.doublings)}"
+            f"{name} discriminative: N → ∞ at P = {largest.labels['tokens']}: "
+            f"layer 1 {floor[0]}, layer 2 {floor[1]} (by the fit: {fitted[0]}, {fitted[1]})"
+        )
+        # Where a place learns nothing it is within two points of its floor at once.
+        learnt = [one for one in each if max(value[0] for value in one.floors) <= LEARNT]
+        grown = found.growth(learnt, [one.labels["tokens"] for one in learnt])
+        if grown is None:
+            said[-1] += "; both places learn at fewer than two P"
+            continue
+        rates.append(grown.difference)
+        said[-1] += (
+            f"; N to within two points of the own floor ~ P^{interval(grown.slopes[0])} and "
+            f"P^{interval(grown.slopes[1])}, N(2)/N(1) at P = {learnt[-1].labels['tokens']} "
+            f"2^{interval(learnt[-1].doublings)}"
         )
     lower, steeper = floors.count("layer 1"), sum(rate[1] > 0 for rate in rates)
     higher, flatter = floors.count("layer 2"), sum(rate[2] < 0 for rate in rates)
     judged = UNDECIDED
-    if steeper == len(rates):
+    if steeper == len(rates) and not higher:
         judged = REPRODUCED
     elif steeper or lower:
         judged = PARTLY
@@ -76,11 +86,11 @@ def shallow_needs_fewer(runs: Path) -> Row:
         f"clearly better at {deep} of {len(dose)} pairs of ranges"
     )
     why = (
-        f"of {len(rates)} settings in which a prompt helps, layer 1 has the lower floor (N → ∞) in "
-        f"{lower}, the higher in {higher}; counted from each place's own floor, layer 2's samples "
-        f"grow faster with P in {steeper}, slower in {flatter}. A floor is a matter of what a "
-        "prompt can express in the steps that it is given, growth one of samples"
-        + f". No error on {two_layer.TEST_SAMPLES} samples is at most "
+        f"of {len(floors)} settings in which a prompt helps, layer 1 has the lower floor (N → ∞) "
+        f"in {lower}, the higher in {higher}; from each own floor, where both learn, "
+        f"layer 2's samples grow faster with P in {steeper} of {len(rates)}, slower in {flatter}. "
+        "A floor is a matter of what a prompt can express in the steps that it is given, growth "
+        f"one of samples. No error on {two_layer.TEST_SAMPLES} samples is at most "
         f"{300 / two_layer.TEST_SAMPLES:.1f} %. Exchanging the ranges: {turned}"
     )
     for tokens, each in _fractions(rows):
