@@ -34,8 +34,8 @@ def draw(results: Results) -> Figure:
     page.one_legend(sheet, axes)
     return page.title(
         sheet,
-        f"At N → ∞ layer 1 errs less than layer 2 in {lower} of {len(settings)} settings, one prompt "
-        "for all tokens",
+        f"At N → ∞ layer 1 errs less than layer 2 in {lower} of {len(settings)} settings, "
+        "one prompt for all tokens",
     )
 
 
