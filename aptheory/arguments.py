@@ -74,6 +74,20 @@ class Columns(tuple[str, ...]):
         return f"with the columns {', '.join(self)}"
 
 
+class Among(tuple[str, ...]):
+    """The texts that an argument may be, as a mark of its annotated type."""
+
+    def __new__(cls, *texts: str) -> Among:
+        return super().__new__(cls, texts)
+
+    def holds(self, value: Any) -> bool:
+        """Whether a text is one of them."""
+        return value in self
+
+    def __str__(self) -> str:
+        return f"among {', '.join(map(repr, self))}"
+
+
 RESULTS = Columns("network", "task", "method", "layer", "seed", "measure", "value")
 """The columns of every table of accuracies."""
 Count = Annotated[int, Between(1)]
@@ -88,7 +102,7 @@ LARGEST_SEED = 2**62
 Seed = Annotated[int, Between(0, LARGEST_SEED)]
 """Seeds are drawn from with 64 bits and counted up from."""
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Annotated[str, Among("float32", "bfloat16", "float16")]
 """Of the arithmetic of a forward pass."""
 
 _SOURCES = {
@@ -165,7 +179,7 @@ def fits(value: Any, hint: Any) -> bool:
     """Whether a value has a declared type; what is not understood of a type is not asked for."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind is Annotated:
-        marks = (mark for mark in hint.__metadata__ if isinstance(mark, Between | Columns))
+        marks = (mark for mark in hint.__metadata__ if isinstance(mark, Between | Columns | Among))
         return fits(value, inner[0]) and all(mark.holds(value) for mark in marks)
     if kind in (Union, UnionType):
         return any(fits(value, option) for option in inner)

@@ -379,7 +379,9 @@ def _axes(ax: Axes | None) -> Axes:
 def _need(table: pd.DataFrame, *columns: str) -> None:
     for column in columns:
         if column not in table:
-            raise InputError(f"the table has no column {column!r}; it has {', '.join(table)}.")
+            raise InputError(
+                f"the table has no column {column!r}; it has {', '.join(map(str, table))}."
+            )
 
 
 def _rows(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
