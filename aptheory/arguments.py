@@ -88,6 +88,8 @@ class Among(tuple[str, ...]):
         return f"among {', '.join(map(repr, self))}"
 
 
+PROFILE = Columns("network", "task", "layer", "measure", "value")
+"""The columns of every table of metrics by layer."""
 RESULTS = Columns("network", "task", "method", "layer", "seed", "measure", "value")
 """The columns of every table of accuracies."""
 Count = Annotated[int, Between(1)]

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from aptheory.arguments import RESULTS, Columns, checked_arguments
+from aptheory.arguments import PROFILE, RESULTS, checked_arguments
 from aptheory.errors import InputError
 from aptheory.findings.chosen import swept_prompt
 from aptheory.findings.statistics import (
@@ -62,7 +62,7 @@ def partial_spearman(x: Curve, y: Curve, given: Curve) -> float:
 
 @checked_arguments
 def relate(
-    profile: Annotated[pd.DataFrame, Columns("network", "task", "layer", "measure", "value")],
+    profile: Annotated[pd.DataFrame, PROFILE],
     accuracy: Annotated[pd.DataFrame, RESULTS],
     *,
     measures: Sequence[str] | None = None,

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from aptheory.arguments import RESULTS, Columns, checked_arguments
+from aptheory.arguments import PROFILE, RESULTS, Columns, checked_arguments
 from aptheory.errors import InputError
 from aptheory.findings.gaps import mean_by
 from aptheory.findings.sentences import headline
@@ -46,7 +46,7 @@ __all__ = [
     "styled",
 ]
 
-Profile = Annotated[pd.DataFrame, Columns("network", "task", "layer", "measure", "value")]
+Profile = Annotated[pd.DataFrame, PROFILE]
 Comparison = Annotated[pd.DataFrame, Columns("method", "value", "low", "high")]
 Relation = Annotated[pd.DataFrame, Columns("network", "task", "measure", "statistic", "value")]
 Cells = Annotated[pd.DataFrame, Columns("network", "task", "layer", "read", "finished")]

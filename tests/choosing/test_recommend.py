@@ -361,9 +361,16 @@ def test_a_budget_that_buys_nothing_leaves_the_ranking(net, task, ranked):
     assert "buys no second trial" in str(found)
 
 
-@pytest.mark.parametrize("budget", [0.0, -1.0, float("nan")])
-def test_budgets_that_make_no_sense(net, task, budget):
-    with pytest.raises(InputError, match="share of a full sweep|expected a number or None"):
+@pytest.mark.parametrize(
+    ("budget", "sentence"),
+    [
+        (0.0, "share of a full sweep"),
+        (-1.0, "share of a full sweep"),
+        (float("nan"), "budget of recommend_layer is nan; expected a number or None"),
+    ],
+)
+def test_budgets_that_make_no_sense(net, task, budget, sentence):
+    with pytest.raises(InputError, match=sentence):
         recommend_layer(net, task, budget=budget)
 
 
