@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn import metrics
 
 import aptheory as ap
-from aptheory.models.evaluation import Evaluation, calibration_error, evaluate
+from aptheory.models.evaluation import Evaluation, _scores, calibration_error, evaluate
 from aptheory.reporting.evaluation_page import evaluation_page
 from tests.quarters import RECIPE, small_cnn, small_task
 
@@ -63,6 +64,29 @@ def test_auroc_is_the_share_of_ordered_pairs():
     negative = e.shares[e.labels == 0, 1]
     share = np.mean([float(p > n) for p in positive for n in negative])
     assert e.scores.set_index("measure")["value"]["AUROC"] == pytest.approx(share)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_scores_are_scikit_learns(classes):
+    """Resampled: classes go missing, among the true ones and among the predicted; shares tie."""
+    rng = np.random.default_rng(classes)
+    shares = rng.multinomial(10, rng.dirichlet(np.full(classes, 0.3), 30)) / 10
+    labels = rng.integers(0, classes, 30)
+    every = range(classes)
+    for _ in range(50):
+        index = rng.integers(0, 30, 8)
+        y, p = labels[index], shares[index]
+        said, occur = p.argmax(1), np.unique(y)
+        ours = {name: score(y, p) for name, score in _scores(classes).items()}
+        recall = metrics.recall_score(y, said, labels=occur, average="macro", zero_division=0)
+        f1 = metrics.f1_score(y, said, labels=np.union1d(occur, said), average="macro")
+        assert ours["balanced accuracy"] == pytest.approx(recall)
+        assert ours["macro F1"] == pytest.approx(f1)
+        assert ours["log loss"] == pytest.approx(metrics.log_loss(y, p, labels=every))
+        if classes == 2:
+            both = len(occur) == 2
+            area = metrics.roc_auc_score(y, p[:, 1]) if both else np.nan
+            assert ours["AUROC"] == pytest.approx(area, nan_ok=True)
 
 
 def test_wilson_interval_of_a_recall():
