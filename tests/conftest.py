@@ -43,10 +43,14 @@ def cnn():
     return small_cnn()
 
 
-def pytest_sessionstart() -> None:
+def pytest_sessionstart(session: pytest.Session) -> None:
     """Split a packaged network once for all tests, which are given copies: loading it again and
     again would take a third of their time. Circles of garbage are looked for as rarely as by the
-    command line."""
+    command line. What hands the tests to worker processes runs none, and imports nothing."""
+    if session.config.getoption("numprocesses", None) and not hasattr(
+        session.config, "workerinput"
+    ):
+        return
     from aptheory.cli.application import collect_rarely
     from aptheory.networks import loading
 

@@ -50,6 +50,7 @@ def remarks(tmp_path_factory) -> dict[str, list[str]]:
     return remarks
 
 
+@pytest.mark.slow  # mypy looks through all of ours
 @pytest.mark.parametrize("line", SLIPS)
 def test_a_slip_in_a_public_name_is_an_error(remarks, line):
     (remark,) = remarks[line]
@@ -57,11 +58,13 @@ def test_a_slip_in_a_public_name_is_an_error(remarks, line):
     assert remark.endswith(f"[{SLIPS[line]}]")
 
 
+@pytest.mark.slow
 def test_what_is_loaded_is_a_network(remarks):
     shown = remarks['reveal_type(ap.load("x"))']
     assert shown == ['note: Revealed type is "aptheory.networks.network.Network"']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ap.__all__)
 def test_every_public_name_has_a_type_and_a_value(remarks, name):
     (remark,) = remarks[f"reveal_type(ap.{name})"]

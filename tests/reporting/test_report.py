@@ -294,7 +294,7 @@ def browser():
     return found
 
 
-@pytest.mark.parametrize("width", [360, 390, 1280])
+@pytest.mark.parametrize("width", [360, 1280])
 def test_a_browser_shows_the_page_on_a_phone_and_on_a_desk(width, folder, browser, tmp_path):
     """Nothing wider than the window, charts large enough to read, values on touch."""
     text = html(Tables.read(folder))
