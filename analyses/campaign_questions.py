@@ -161,7 +161,7 @@ def norm(unit: Unit, assets: Path, device: str) -> Iterator[Row]:
     """AP against normalisation at the same place: full, channel, beta, gamma and beta."""
     bench = _bench(unit, assets, device)
     yield from bench.rows("linear_probe", ap.LinearProbe())
-    spans: list[tuple[int, Span]] = _spans(bench.net)
+    spans: list[tuple[int, Span]] = places_with_norms(bench.net)
     for place, span in spans:
         yield from bench.rows("ap", ap.ActivationPrompt(layer=place))
         yield from bench.rows("ap_channel", ap.ActivationPrompt(layer=place, shape="channel"))
@@ -172,7 +172,7 @@ def norm(unit: Unit, assets: Path, device: str) -> Iterator[Row]:
     yield from bench.rows("all_norms", ap.NormTuning())
 
 
-def _spans(net: Network) -> list[tuple[int, Span]]:
+def places_with_norms(net: Network) -> list[tuple[int, Span]]:
     """Each swept place with the nearest piece at or behind it that holds a norm."""
     found: list[tuple[int, Span]] = []
     for place in swept(net):

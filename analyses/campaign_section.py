@@ -46,7 +46,54 @@ def section(results: Results) -> str:
     for number, question in QUESTIONS.items():
         rows = judged[judged["judged"] == number]
         parts += [f"**{number}. {question}**", lines(rows)]
-    return "\n\n".join([*parts, *_taken_apart(results), *_by_accuracy(results)])
+    added = (*_norm_costs(results), *_taken_apart(results), *_by_accuracy(results))
+    return "\n\n".join([*parts, *added])
+
+
+def against_the_norm(costs: pd.DataFrame, column: str, of: str = "ap") -> pd.Series:
+    """A prompt's cost over that of γ and β, one number a network, place and setting."""
+    keys = ["network", "at", "kept"]
+    one, other = (
+        costs[costs["method"] == method].set_index(keys)[column] for method in (of, "gamma_beta")
+    )
+    return (one / other).dropna()
+
+
+def _norm_costs(results: Results) -> list[str]:
+    """What the methods of J9 cost beside each other, place by place."""
+    if not results.has("evidence/norm_cost"):
+        return []
+    costs = results.table("evidence/norm_cost")
+    said = []
+    for kind, name in (("cnn", "CNNs"), ("vit", "ViTs")):
+        rows = costs[costs["kind"] == kind]
+        networks = rows["network"].nunique()
+        for of, words in (("ap", "full"), ("ap_channel", "channel")):
+            shares = [
+                against_the_norm(rows, column, of)
+                for column in ("parameters_without_head", "measured_ratio", "memory_ratio")
+            ]
+            parameters, time, memory = (share.median() for share in shares)
+            low, high = shares[1].quantile([0.25, 0.75])
+            said.append(
+                f"- {words} prompt against γ and β at its place, {name}, medians over {networks} "
+                f"networks and {len(shares[1])} places and settings: parameters "
+                f"{parameters:.3g} times, time {time:.2f} (quartiles {low:.2f} and {high:.2f}), "
+                f"memory {memory:.2f}"
+            )
+        for method, words in (("all_norms", "all norms"), ("ap", "full prompt, all places")):
+            part = rows[(rows["method"] == method) & ~rows["kept"]]
+            time, memory = part["measured_ratio"].median(), part["memory_ratio"].median()
+            said.append(
+                f"- {words}, {name}, of visual prompting's step from images, median: time "
+                f"{time:.2f}, memory {memory:.2f}"
+            )
+    return [
+        "**What they cost.** One training step of each method of J9 at each of its places, batches "
+        "of 16 on one CPU thread, processor time in turn with visual prompting's "
+        "(`python -m analyses.norm_cost --assets DIR`; figure `results/figures/norm_cost.png`).",
+        "\n".join(said),
+    ]
 
 
 def _taken_apart(results: Results) -> list[str]:

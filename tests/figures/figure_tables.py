@@ -22,6 +22,7 @@ def write(folder: Path) -> Path:
         "evidence/pairs": _pairs(),
         "evidence/maps": _maps(),
         "evidence/norm": _norms(),
+        "evidence/norm_cost": _norm_costs(),
         "evidence/parts": pd.DataFrame(
             {"network": network, "task": task, "layer": 1, "chosen": True, "shape": shape}
             | {"beta": 0.95 - left, "gamma": 0.05, "left": left}
@@ -349,4 +350,25 @@ def _norms() -> pd.DataFrame:
                 rows.append({**about, "method": method, "depth": depth, "gain": 0.02})
         for method in ("all_beta", "all_norms"):
             rows.append({**about, "method": method, "depth": 0.0, "gain": 0.05})
+    return pd.DataFrame(rows)
+
+
+def _norm_costs() -> pd.DataFrame:
+    """A prompt takes 1.2 times the time of γ and β and 100 times their parameters."""
+    rows = []
+    for network, kind in (("resnet56", "cnn"), ("vit_tiny", "vit")):
+        about = {"network": network, "kind": kind}
+        for at, kept in ((0, False), (2, False), (2, True)):
+            for method, parameters in (
+                *(("ap", 1000), ("ap_channel", 5), ("beta", 5), ("gamma_beta", 10)),
+                *(("all_beta", 50), ("all_norms", 100)),
+            ):
+                if method.startswith("all") and at:
+                    continue
+                share = (1 - at / 4) * (1.2 if method == "ap" else 1.0)
+                rows.append(
+                    {**about, "method": method, "at": at, "depth": at / 4, "kept": kept}
+                    | {"parameters_without_head": parameters}
+                    | {"measured_ratio": share, "memory_ratio": share}
+                )
     return pd.DataFrame(rows)
