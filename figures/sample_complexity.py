@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from analyses import two_layer_findings as found
 from analyses.results import Results
+from analyses.theory_verdicts import LEARNT
 from aptheory.reporting import plots
 from figures import sheet as page
 
@@ -19,7 +20,7 @@ def draw(results: Results) -> Figure:
     settings = [
         (words, each)
         for words, each in found.by_tokens(table)
-        if min(one.floors[0][0] for one in each) <= 25 and words[1] == "shared"
+        if min(one.floors[0][0] for one in each) <= LEARNT and words[1] == "shared"
     ]
     sheet, axes = page.panels(2 * len(settings), columns=4, height=1.9)
     lower = 0

@@ -14,7 +14,7 @@ from aptheory.findings.relate import relate
 VIT, CNN = "aptheory_vit_mini", "aptheory_resnet_mini"
 
 
-def write(folder: Path) -> Path:
+def write(folder: Path, *, token_prompts: bool = False) -> Path:
     """Every table that a figure reads: the ViT is best at layer 2, the CNN at layer 5, of 7."""
     generator = np.random.default_rng(0)
     accuracy, profile = _sweep(generator)
@@ -99,6 +99,8 @@ def write(folder: Path) -> Path:
         ),
         "prompt_views/views": _views(generator),
     }
+    if token_prompts:
+        tables["theory/two_layer_middle/two_layer"] = pd.DataFrame(_two_layer("token"))
     for name, table in tables.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(folder / f"{name}.csv", index=False)
@@ -256,12 +258,15 @@ def _theory(generator: np.random.Generator) -> dict[str, pd.DataFrame]:
     }
 
 
-def _two_layer() -> list[dict]:
-    """Layer 1 errs less where it alone is global, layer 2 where it alone is; 4 repetitions."""
+def _two_layer(prompt: str = "shared") -> list[dict]:
+    """Layer 1 errs less where it alone is global, layer 2 where it alone is; 4 repetitions.
+
+    With a prompt a token the other way round, and nothing but floors and rates.
+    """
     rows = []
 
     def add(question: str, ranges: tuple[float, float], **labels: object) -> None:
-        setting = {"model": "softmax, linear", "prompt": "shared", "tokens": 16, "network": 0}
+        setting = {"model": "softmax, linear", "prompt": prompt, "tokens": 16, "network": 0}
         setting |= {"discriminative": 1, "listening": 1.5, "question": question} | labels
         worse = 1 if ranges[0] > ranges[1] else 0 if ranges[1] > ranges[0] else None
         for repetition in range(4):
@@ -279,7 +284,10 @@ def _two_layer() -> list[dict]:
 
     for tokens in (8, 16, 32):
         for count in {1, 2, tokens // 4}:
-            add("floor and rate", (tokens / 2, 2), tokens=tokens, discriminative=count)
+            better = (2, tokens / 2) if prompt == "token" else (tokens / 2, 2)
+            add("floor and rate", better, tokens=tokens, discriminative=count)
+    if prompt == "token":
+        return rows
     for first in (1.0, 8.0):
         for second in (1.0, 8.0):
             add("ranges", (first, second))

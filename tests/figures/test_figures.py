@@ -33,6 +33,7 @@ PLANTED = {
     "layer_front": "Older sweeps: 1.00 by the best way, 1.50 by the middle, told apart",
     "predicted_curves": "over 4 pairs, median R² 1.00",
     "predicted_campaign": "rank correlation: all +0.99",
+    "token_prompts": "layer 1 in 3, layer 2 in 0; a prompt a token: layer 1 in 0, layer 2 in 3",
     "token_count": "from 70 % to 30 % (VPT) and 60 % (VAPT) VAPT − VPT",
     "flip_test": "a reversal in 2 of 2 networks (0 without",
     "sample_complexity": "layer 1 errs less than layer 2 in 3 of 3 settings",
@@ -43,7 +44,7 @@ PLANTED = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("results"))
+    return write(tmp_path_factory.mktemp("results"), token_prompts=True)
 
 
 def test_every_figure_is_in_the_list_of_planted_findings():
