@@ -1,7 +1,8 @@
 """The same question for the place that is read, and for both places at once.
 
 Reading: the probe of every place of the 40 pairs, four rates. Both: the 13 maps of the campaign,
-every place × every later reading place, four rates; the diagonal is the probe. One seed.
+every place × every later reading place, four rates; the diagonal is the probe. One seed. To count a
+cell's neighbours with it was tried after the maps were seen.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from analyses.campaign_plan import RECIPE
 from analyses.campaign_tables import best_rates
 from analyses.choice_curves import SEEDS, Curve
 from analyses.choice_ways import PULLS, Free, Way, by_prior, trials, untrained
-from aptheory.choosing.cells import Cell, operations
+from aptheory.choosing.cells import Cell, operations, with_neighbours
 from aptheory.choosing.trials import Prices
 from aptheory.training.cost import Operations
 from aptheory.training.outcome import unpacked
@@ -131,6 +132,11 @@ def both_places(one: Map) -> Iterator[tuple[str, np.ndarray, float]]:
     def among(mask: np.ndarray, value: np.ndarray) -> np.ndarray:
         return np.where(mask, value, -np.inf)
 
+    def steadied(value: np.ndarray) -> np.ndarray:
+        each = [Cell(int(l), int(k)) for l, k in zip(layer, read, strict=True)]
+        meaned = with_neighbours(dict(zip(each, value, strict=True)))
+        return np.array([meaned[cell] for cell in each])
+
     middle = -np.abs(layer / curve.last - 0.5)
     yield "linear probe", among(probe & (read == curve.last), middle), 0.0
     yield "the middle, read at the end", among(~probe & (read == curve.last), middle), 0.0
@@ -150,7 +156,13 @@ def both_places(one: Map) -> Iterator[tuple[str, np.ndarray, float]]:
     yield "the same, or the probe", rival, trial / whole
     every = float(curve.prices.sum()) / whole
     yield "every cell, one rate", seen[:, top], every
+    yield "every cell, one rate, with its neighbours", steadied(seen[:, top]), every
     yield "every cell, every rate", seen.max(1), every * len(curve.rates)
+    yield (
+        "every cell, every rate, with its neighbours",
+        steadied(seen.max(1)),
+        every * len(curve.rates),
+    )
 
 
 def judged_maps(found: list[Map], row: Callable[..., dict[str, Any]]) -> pd.DataFrame:

@@ -17,7 +17,8 @@ TITLES = {
     "every place)",
     "reading place": "The place to read, for a probe (all probes are one pass of the network)",
     "both places": "Both places at once, on the campaign's maps (cost in shares of a map's; "
-    "the pull to halfway before the reading place is fixed at 4 points, not learnt)",
+    "the pull to halfway before the reading place is fixed at 4 points, not learnt; counting a "
+    "cell's neighbours with it was tried after the maps had been seen)",
 }
 
 

@@ -108,14 +108,18 @@ def trials(
     seeds: int = 1,
     measure: str = "accuracy",
     over_rates: str = "best",
+    neighbours: bool = False,
 ) -> Judged:
-    """Prompts at some places and rates, each trained to the end."""
+    """Prompts at some places and rates, each trained to the end; each perhaps judged by the mean
+    of it and of those next to it that were tried."""
     tried = spread(curve, places)
     rates = list(free.rates)
     bought = np.zeros(curve.validation.shape, dtype=bool)
     bought[np.ix_(tried, rates, range(seeds))] = True
     seen = _measured(curve, measure)[:, rates, :seeds].mean(2)
     value = seen.max(1) if over_rates == "best" else seen.mean(1)
+    if neighbours:
+        value[tried] = [value[tried][max(0, i - 1) : i + 2].mean() for i in range(len(tried))]
     return _among(curve, tried, value, free, prior), bought
 
 
@@ -207,8 +211,10 @@ def ways(rates: int, seeds: int, *, known_place: bool = True, scored: bool = Fal
             found.append(Way(name, some, grid(each, shares=SHARES), prior))
     if rates > 1:
         by_loss = partial(trials, measure="loss")
+        steadied = partial(trials, neighbours=True)
         found += [
             Way("all places, one rate", trials, grid(each)),
+            Way("all places, one rate, with their neighbours", steadied, grid(each)),
             Way("all places, one rate, by the loss", by_loss, grid(each)),
             Way("all places, one rate, pulled to the middle", trials, grid(each, PULLS)),
             Way("race over rates", race, grid(each)),

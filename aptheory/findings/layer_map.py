@@ -22,7 +22,13 @@ import numpy as np
 import pandas as pd
 
 from aptheory.arguments import checked_arguments
-from aptheory.choosing.cells import Cell, cells, map_operations, operations
+from aptheory.choosing.cells import (
+    Cell,
+    cells,
+    map_operations,
+    operations,
+    with_neighbours,
+)
 from aptheory.choosing.trials import Prices, share_text
 from aptheory.errors import InputError
 from aptheory.findings.pictures import paired_pictures, two_source_interval
@@ -121,6 +127,22 @@ class LayerMap:
         return self._best(self.cells)
 
     @property
+    def best_with_neighbours(self) -> Cell | None:
+        """The best cell by the mean validation accuracy of it and those beside it.
+
+        See `aptheory.choosing.cells.with_neighbours`. None where not every cell was trained to the
+        end, as halving leaves a map.
+        """
+        if not self.cells["finished"].all():
+            return None
+        scores = {
+            Cell(int(row["layer"]), int(row["read"])): float(row["val_accuracy"])
+            for row in self.cells.dropna(subset="val_accuracy").to_dict("records")
+        }
+        meaned = with_neighbours(scores)
+        return max(meaned, key=lambda cell: meaned[cell])
+
+    @property
     def best_probe(self) -> Cell | None:
         """The best layer probe on validation images."""
         return self._best(self.cells[self.cells["layer"] == self.cells["read"]])
@@ -145,8 +167,10 @@ class LayerMap:
 
     def __str__(self) -> str:
         lines = [f"{self.net.name} on {self.task}: {self.cells.shape[0]} cells"]
+        steady = self.best_with_neighbours
         for title, cell in (
             ("best on validation", self.best),
+            *([("best with its neighbours", steady)] if steady else []),
             ("best layer probe", self.best_probe),
             ("best prompt read at the end", self.best_published),
             ("linear probe", self.linear_probe),

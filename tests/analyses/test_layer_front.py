@@ -110,6 +110,10 @@ def test_places_are_spread_inside_and_cost_what_they_cost():
     preference, bought = trials(curve, Free((0,)), np.zeros(PLACES), places=2)
     assert np.isinf(preference).sum() == PLACES - 2
     assert curve.cost(bought) == pytest.approx((6 + 3) / (45 * 12))
+    steadied, _ = trials(curve, Free((0,)), np.zeros(PLACES), neighbours=True)
+    alone, _ = trials(curve, Free((0,)), np.zeros(PLACES))
+    assert steadied[0] == pytest.approx(alone[:2].mean())
+    assert steadied[4] == pytest.approx(alone[3:6].mean())
     _, raced = race(curve, Free((RATES - 1,)), np.zeros(PLACES))
     assert raced.sum() == PLACES + 3 * (RATES - 1)
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import aptheory as ap
-from aptheory.choosing.cells import Cell
+from aptheory.choosing.cells import Cell, with_neighbours
 from aptheory.cli import app
 from aptheory.findings.layer_map import layer_map
 from aptheory.findings.pictures import two_source_interval
@@ -106,6 +106,11 @@ def test_choices_are_made_on_validation_images(chart):
     text = str(chart)
     for words in ("best layer probe", "linear probe", "cost: 100 % of all cells"):
         assert words in text
+    steady = with_neighbours(
+        {Cell(r.layer, r.read): r.val_accuracy for r in chart.cells.itertuples()}
+    )
+    assert steady[chart.best_with_neighbours] == max(steady.values())
+    assert "best with its neighbours" in text
     by_loss = replace(chart, judge="loss")
     lowest = by_loss.cells.loc[by_loss.cells["val_loss"].idxmin()]
     assert by_loss.best == Cell(int(lowest["layer"]), int(lowest["read"]))
@@ -114,6 +119,7 @@ def test_choices_are_made_on_validation_images(chart):
 
 
 def test_halving_trains_less_and_leaves_the_survivors_as_they_were(chart, halved):
+    assert halved.best_with_neighbours is None
     assert halved.operations < halved.full_operations == chart.operations
     probes = halved.cells["layer"] == halved.cells["read"]
     assert halved.cells.loc[probes, "finished"].all()
