@@ -57,11 +57,11 @@ def test_the_experiment_trains_both_and_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr(token_count, "load_network", lambda name, assets: small_vit())
     monkeypatch.setattr(token_count, "load_task", lambda name, seed, assets: small_task())
     plan = token_count.Plan(
-        draws={1: 2, 3: 1}, rates=(2.5, 0.25), epochs=2, validation=8, test=8, tokens=(1,), starts=1
+        draws={1: 2}, rates=(2.5, 0.25), epochs=2, validation=8, test=8, tokens=(1,), starts=1
     )
     table = token_count.main(tmp_path, tmp_path, plan=plan)
     assert table.groupby(["tokens", "method"]).size().to_dict() == {
-        (1, "VAPT"): 2, (1, "VPT"): 2, (3, "VAPT"): 1, (3, "VPT"): 1,
+        (1, "VAPT"): 2, (1, "VPT"): 2,
     }  # fmt: skip
     assert set(table["lr"]) <= {2.5, 0.25}
     start = pd.read_csv(tmp_path / "untrained.csv")
