@@ -103,6 +103,8 @@ Level = Annotated[float, Between(0, 1, open=True)]
 LARGEST_SEED = 2**62
 Seed = Annotated[int, Between(0, LARGEST_SEED)]
 """Seeds are drawn from with 64 bits and counted up from."""
+LARGEST_OPTION = 10**6
+"""Of a model's classes or width: more would only fill the memory."""
 
 Precision = Annotated[str, Among("float32", "bfloat16", "float16")]
 """Of the arithmetic of a forward pass."""

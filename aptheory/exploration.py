@@ -24,6 +24,7 @@ from aptheory.findings.relate import TARGETS, relate
 from aptheory.findings.statistics import corrected
 from aptheory.profiling.massive import massive_activations, massive_words
 from aptheory.profiling.profile import profile
+from aptheory.profiling.watchers import check_measures
 from aptheory.reporting import plots
 from aptheory.reporting.report import report
 from aptheory.studies.expansion import finds_reading
@@ -99,15 +100,18 @@ def explore(
     Raises:
         InputError: anything foreseeable, before the long work starts where possible.
     """
+    check_measures(measures)
     folder = Path(out)
     started = time.monotonic()
     log.info("loading networks and tasks: %d and %d", len(study.networks), len(study.tasks))
     opened = study.open()
-    store = Store(make_folder(folder)).create()
+    store = Store(folder)
     plan = planned(opened, store)  # refuses what cannot run before anything is spent
     engine = engine_of(
         opened, **{word: options.pop(word) for word in _OF_ENGINE if word in options}
     )
+    make_folder(folder)
+    store.create()
     seconds = plan.seconds / max(1, engine.workers)
     further = ", and what reads where its probes read best" if plan.waits else ""
     log.info("%d runs, about %s (predicted)%s", len(plan), duration(seconds), further)
@@ -153,6 +157,7 @@ def profile_study(
     Each (network, task) is kept in FOLDER/profile/ under a name that says what made it, so that a
     profile which was finished is not made again.
     """
+    check_measures(measures)
     folder = Path(folder)
     kept = folder / "profile"
     make_folder(kept)

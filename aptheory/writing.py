@@ -24,6 +24,10 @@ except ImportError:  # not a POSIX system; everything but sweeps works
     fcntl = None  # type: ignore[assignment]
 
 
+_LOCK = ".aptheory-lock"
+"""How the name of a lock ends, which lies hidden beside its file."""
+
+
 # ------------------------------------------------------------------------------------- files
 
 
@@ -118,6 +122,12 @@ def sweep_up(folder: Path, *, older_than: float | None = None) -> None:
 @functools.cache
 def _sweep_up_once(folder: Path) -> None:
     sweep_up(folder)
+    for place in folder.glob(f".*{_LOCK}"):
+        with contextlib.suppress(OSError, NoLocksError):
+            file = lock_file(place)
+            if file is not None:  # its holder was killed
+                place.unlink()
+                file.close()
 
 
 # ------------------------------------------------------------------------------------- locks
@@ -131,9 +141,10 @@ def only_writer(path: Path) -> Iterator[None]:
         InputError: one does already.
         OSError: the folder cannot be written.
     """
-    place = path.with_name(f".{path.name}.lock")
+    place = path.with_name(f".{path.name}{_LOCK}")
     with contextlib.ExitStack() as stack:
         try:
+            _sweep_up_once(path.parent)
             file = lock_file(place)
         except NoLocksError:  # each file still appears whole
             place.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aptheory.errors import InputError
-from aptheory.writing import beside, only_writer, part_owner, refuse_no_file
+from aptheory.writing import beside, lock, only_writer, part_owner, refuse_no_file
 
 DEAD = 2**22 + 1  # above the largest number of a process
 
@@ -44,10 +44,16 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
     ]
     for part in (left, *stay):
         part.write_text("half")
+    dead = tmp_path / ".model.pt2.aptheory-lock"
+    dead.touch()
+    held = open(tmp_path / ".other.pt2.aptheory-lock", "w")  # noqa: SIM115
+    assert lock(held)
     with beside(tmp_path / "b.csv") as part:
         part.write_text("whole")
     assert not left.exists()
-    assert all(part.exists() for part in stay)
+    assert not dead.exists()
+    assert all(part.exists() for part in (*stay, Path(held.name)))
+    held.close()
 
 
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])

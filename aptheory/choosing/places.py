@@ -9,6 +9,7 @@ prompt's rival: the answer may be that no prompt is needed. Test images are neve
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -39,9 +40,9 @@ class PlaceChoice:
     ``layer == read`` means the probe of that place, without a prompt. ``table`` has a row a cell
     that was looked at: ``layer, read, layer_name, read_name, method, epochs, val_accuracy,
     val_loss``, the last two as after ``epochs``. ``rival`` is the best of the other kind: the probe
-    beside a prompt, a prompt beside the probe; None where no place lies before the reading place.
-    ``images`` counts the validation images. ``operations`` are those of the choice, ``cost`` their
-    share of the full map's.
+    beside a prompt, a prompt beside the probe; None where no place lies before the reading place,
+    or no prompt there came to a usable model. ``images`` counts the validation images.
+    ``operations`` are those of the choice, ``cost`` their share of the full map's.
     """
 
     net: Network
@@ -87,7 +88,9 @@ class PlaceChoice:
     def _compared(self) -> str:
         ours = self._scored(self.cell)
         if self.rival is None:
-            return f"{ours}; no place to prompt lies before it"
+            if (self.table["layer"] == self.table["read"]).all():
+                return f"{ours}; no place to prompt lies before it"
+            return f"{ours}; no prompt before it came to a usable model"
         points, nats = 100 * self.margin.accuracy, self.margin.loss
         return (
             f"{ours}; the rival is {self.rival.words(self.net)} with {self._scored(self.rival)}: "
@@ -168,7 +171,8 @@ def recommend_places(
             cell = prompts[row["configuration"]]
             scores[cell] = Score(row["val_accuracy"], row["val_loss"])
             epochs[cell] = int(row["epochs"])
-        prompt = prompts[methods.index(search.best[0])]
+        best = prompts[methods.index(search.best[0])]
+        prompt = best if math.isfinite(scores[best].accuracy) else None
         stops = sorted({int(epoch) for epoch in search.table["epochs"]})
         walks = search.table.groupby("rung")["layer"].max().tolist()
         spent += operations(

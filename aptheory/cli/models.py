@@ -43,10 +43,7 @@ class ModelOptions:
         """The model in a file."""
         from aptheory.models.model import load_model
 
-        network: Any = self.network
-        if network is not None:
-            network = NetworkOptions().spec(network)
-        model = load_model(path, network=network, weights=self.weights, device=on.device)
+        model = load_model(path, network=self.network, weights=self.weights, device=on.device)
         model.precision = on.measured(model.network).precision
         return model
 
@@ -118,7 +115,10 @@ def fit(
         "model.safetensors"
     ),
 ) -> None:
-    """Train one method on one task, keep the best on validation, and write one file."""
+    """Train one method on one task, keep the best on validation, and write one file.
+
+    Ends with exit code 1 where the test pictures could not be read in the end.
+    """
     from aptheory.devices import device_of
     from aptheory.models.fitting import fit_model
     from aptheory.studies.sources import load_network, load_task
@@ -148,6 +148,8 @@ def fit(
         if stopped := model.card.training["stopped"]:
             _log.info("stopped early: %s", stopped)
         typer.echo(f"{model}\n{out}")
+        if "test_accuracy" not in model.card.scores:
+            raise typer.Exit(1)
 
 
 def _epochs(total: int, curve: list[dict[str, float]]) -> Callable[[dict[str, float]], None]:

@@ -80,9 +80,8 @@ class NetworkOptions:
 
     def spec(self, name: str) -> dict[str, Any]:
         """The entry of ``Study.networks`` for a name or ``module:function``."""
-        from aptheory.networks.sources import has_source
+        from aptheory.studies.sources import maker
 
-        kind = "factory" if ":" in name and not has_source(name) else "name"
         values = {
             "input_shape": _numbers("--input-shape", self.input_shape, int),
             "mean": _numbers("--mean", self.mean, float),
@@ -95,7 +94,7 @@ class NetworkOptions:
             "options": dict(map(_pair, self.option)) if self.option else None,
         }
         chosen = {key: value for key, value in values.items() if value is not None}
-        return {kind: name, "weights": self.weights, "granularity": self.granularity, **chosen}
+        return {**maker(name), "weights": self.weights, "granularity": self.granularity, **chosen}
 
 
 def _numbers(option: str, text: str | None, kind: type) -> list[Any] | None:

@@ -11,6 +11,7 @@ next place (`aptheory.findings.prompt_parts`).
 from __future__ import annotations
 
 import html
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ from aptheory.training.cost import Operations, piece_operations, predict
 from aptheory.training.fit import fit_many, kept_for
 from aptheory.training.outcome import Outcome
 from aptheory.training.recipe import Recipe, Run
+
+_log = logging.getLogger("aptheory")
 
 RATES = (1e-3, 1e-2, 3e-2)
 """Learning rates that every method is trained at; validation images choose."""
@@ -136,11 +139,20 @@ def compare_norm(
     backwards: list[dict[str, Any]] = []
     correct: list[np.ndarray] = []
 
-    def train(label: str, method: Method, place: Layer | None) -> Outcome:
+    say = log or _log.info
+
+    def train(label: str, method: Method, place: Layer | None) -> Outcome | None:
         outcomes = fit_many(
             method, net, task, runs=runs, recipe=recipe, kept=kept, keep_models=True, log=log
         )
         best = min(outcomes, key=lambda outcome: outcome.score.cost("accuracy"))
+        if best.failed and place is None:
+            raise InputError(
+                f"{label} came to no usable model ({best.stopped_reason}); try smaller rates."
+            )
+        if best.failed and place is not None:
+            say(f"{label} at layer {place.index} is left out: {best.stopped_reason}")
+            return None
         rows.append(_row(label, best, place, operations, sum(o.seconds for o in outcomes)))
         correct.append(np.asarray(best.correct))
         return best
@@ -155,12 +167,14 @@ def compare_norm(
     for place in places:
         for label, shape in (("prompt", "full"), ("prompt, channels", "channel")):
             found = train(label, ActivationPrompt(layer=place.index, shape=shape), place)
+            if found is None:
+                continue
             about = {"layer": place.index, "layer_name": place.name, "shape": shape}
             about |= {"val_accuracy": found.val_accuracy, "val_loss": found.val_loss}
             try:
                 parts.append(about | take_apart(_model(found), task))
             except InputError as error:
-                (log or str)(str(error))
+                say(str(error))
         for label, scale in (("beta", False), ("gamma and beta", True)):
             method = NormTuning(layer=place.index, scale=scale)
             try:
@@ -168,7 +182,7 @@ def compare_norm(
             except InputError:
                 continue  # no norm runs between this place and the next
             found = train(label, method, place)
-            if scale:
+            if scale and found is not None:
                 full, channel = read_as_prompt(_model(found), task, place.index)
                 about = {"layer": place.index, "layer_name": place.name}
                 backwards.append(about | {"full": full, "channel": channel})
@@ -186,8 +200,7 @@ def compare_norm(
 
 
 def _model(outcome: Outcome) -> Adapted:
-    if outcome.adapted is None:
-        raise InputError("no run came to a usable model; try smaller learning rates.")
+    assert outcome.adapted is not None  # it is kept, of a run that did not fail
     return outcome.adapted
 
 

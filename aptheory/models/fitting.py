@@ -7,6 +7,7 @@ trains with early stopping, keeps what was best on the validation images, and ha
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from aptheory.models.model import Model
 from aptheory.tasks.catalogue import task as open_task
 from aptheory.training.fit import fit
 from aptheory.training.halving import halving
+from aptheory.training.outcome import UntestedError
 from aptheory.training.recipe import Recipe, Run
 
 if TYPE_CHECKING:
@@ -63,6 +65,10 @@ def fit_model(
         on_epoch: called after each epoch with its numbers (epoch, lr, train_loss, ...).
         options: for `fit`: lr, weight_decay, loss, log.
 
+    Returns:
+        The model. Where the test images cannot be read once it is trained, a warning (logger
+        "aptheory") says so, and ``card.scores`` has none of theirs.
+
     Raises:
         InputError: anything that does not fit together; training that came to no usable model.
     """
@@ -70,7 +76,12 @@ def fit_model(
     recipe = recipe or Recipe(patience=PATIENCE, validate_every=1)
     chosen, how = choose_method(net, task, method, layer, read=read, recipe=recipe, seed=seed)
     adapted = chosen.attach(net, classes=len(task.classes), seed=seed).to(net.device)
-    outcome = fit(adapted, task, recipe=recipe, seed=seed, on_epoch=on_epoch, **options)
+    _ = task.digest  # remembered: of the pictures as they are before the training
+    try:
+        outcome = fit(adapted, task, recipe=recipe, seed=seed, on_epoch=on_epoch, **options)
+    except UntestedError as error:
+        _log.warning("the model is trained, but not tested: %s", error)
+        outcome = error.outcomes[0]
     if outcome.failed:
         raise InputError(
             f"{outcome.method['method']} came to no usable model ({outcome.stopped_reason}); try "
@@ -182,6 +193,7 @@ def card_of(adapted: Adapted, task: Task, outcome: Outcome, *, how: str) -> Card
         scores={
             name: getattr(outcome, name)
             for name in ("train_accuracy", "val_accuracy", "test_accuracy", "val_loss", "test_loss")
+            if math.isfinite(getattr(outcome, name))
         },
     )
 

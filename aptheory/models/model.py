@@ -24,6 +24,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from aptheory.arguments import Precision, checked_arguments
+from aptheory.checked import shown
 from aptheory.devices import autocast, device_of
 from aptheory.errors import InputError
 from aptheory.methods.saving import attach_saved, save
@@ -32,7 +33,7 @@ from aptheory.models.pictures import Picture, pictures
 from aptheory.networks.loading import load
 from aptheory.networks.network import Network
 from aptheory.studies import entries
-from aptheory.studies.sources import load_network
+from aptheory.studies.sources import load_network, maker
 from aptheory.tasks.ahead import ahead_of
 from aptheory.tasks.readers.files import decode_image
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from aptheory.methods.base import Adapted
 
 _log = logging.getLogger("aptheory")
+_MAKERS = {"name", "factory"}
 _UNSAFE_OPTIONS = ("checkpoint_path", "cache_dir")
 
 
@@ -212,7 +214,8 @@ def load_model(
     Args:
         path: the file.
         network: the network that it was trained on, where the file does not say how to load it or
-            you want to share one: a `Network`, a module, a name or an entry of ``Study.networks``.
+            you want to share one: a `Network`, a module, a name, ``module:function`` or an
+            entry of ``Study.networks``.
         weights: the network's weights, where the file that was used has moved.
         device: "auto" (a GPU where there is one), "cpu", "cuda", "mps".
         precision: of the forward pass: "float32", "bfloat16" or "float16".
@@ -242,10 +245,11 @@ def _network(card: Card, network: Any, weights: str | Path | None, path: str | P
         shape = tuple(card.transform["input_shape"])
         return load(network, None, input_shape=shape, name=card.name)
     spec = dict(card.network)
-    if network is not None:
-        spec |= {"name": network} if isinstance(network, str) else dict(network)
-    else:
+    if network is None:
         _trust(spec, path)
+    else:
+        spec = _renamed(spec, maker(network) if isinstance(network, str) else network)
+        spec["label"] = card.name  # the digest holds it
     if weights is not None:
         spec["weights"] = str(weights)
     return load_network(spec)
@@ -258,13 +262,33 @@ def _trust(spec: Mapping[str, Any], path: str | Path) -> None:
             f"{path} was trained on a network that Python made: give it as network= (on the "
             "command line --network module:function)."
         )
-    name = spec.get("factory") or spec.get("name")
-    code = "factory" in spec or not isinstance(name, str) or ":" in name
-    if not code:
-        options = entries.source(spec, "network", entries.NETWORK).get("options", {})
-        code = any(o in _UNSAFE_OPTIONS or o.startswith("pretrained") for o in options)
-    if code:
+    if _by_code(spec):
+        name = spec.get("factory") or spec.get("name")
         raise InputError(
             f"{path} was trained on {name}, which is made by code; a model's file runs none: if "
             f"you trust it, give network={name!r} (on the command line --network {name})."
         )
+
+
+def _renamed(spec: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says of its network, made by what the user names instead."""
+    if not given.keys() & _MAKERS:
+        raise InputError(
+            f"network is {shown(given)}; expected a table with the name or the "
+            "factory of a network."
+        )
+    kept = {word: value for word, value in spec.items() if word not in _MAKERS}
+    if "name" in given and given["name"] != spec.get("name") and _unsafe(kept):
+        del kept["options"]
+    return kept | dict(given)
+
+
+def _by_code(spec: Mapping[str, Any]) -> bool:
+    """Whether to make the network of an entry could run code that comes from elsewhere."""
+    name = spec.get("name")
+    return "factory" in spec or not isinstance(name, str) or ":" in name or _unsafe(spec)
+
+
+def _unsafe(spec: Mapping[str, Any]) -> bool:
+    options = entries.source({"name": "any", **spec}, "network", entries.NETWORK).get("options", {})
+    return any(o in _UNSAFE_OPTIONS or o.startswith("pretrained") for o in options)

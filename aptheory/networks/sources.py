@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from aptheory.arguments import LARGEST_OPTION, Whole, fits
+from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.networks.configuration import torchvisions
 from aptheory.networks.hub import cache_alone_if_offline, hub_reachable, reachable
@@ -72,6 +74,8 @@ TOWERS = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
 """Models of pictures and texts, and the kind of their image tower."""
 
 _OF_WEIGHTS = {"pretrained", "checkpoint_path"}
+_CLASSES = ("num_classes", "num_labels")
+_MOST_LAYERS = 1000
 
 
 def build(
@@ -89,6 +93,7 @@ def build(
             f"{word}={kwargs[word]!r} is said with weights= here: 'pretrained' for the published "
             "weights, None for random ones, or the path of a file."
         )
+    _check_sizes(kwargs)
     source, colon, rest = name.partition(":")
     if colon and source in SOURCES:
         return SOURCES[source](rest, weights == "pretrained", input_shape, dict(kwargs))
@@ -96,6 +101,19 @@ def build(
         known = ", ".join(f"{known}:" for known in (*SOURCES, *TIMMS[::2]))
         raise InputError(f"{name!r} names no source of networks: names begin with {known}")
     return _timm(name, weights == "pretrained", input_shape, dict(kwargs))
+
+
+def _check_sizes(kwargs: dict[str, Any]) -> None:
+    """Refuse what a package would build until the memory ends, or take for no classes at all."""
+    for word, value in kwargs.items():
+        several = value if isinstance(value, list | tuple) else [value]
+        most = _MOST_LAYERS if "depth" in word or "layers" in word else LARGEST_OPTION
+        if any(isinstance(n, int) and abs(n) > most for n in several):
+            raise InputError(f"{word} of a network is {shown(value)}; expected {most} at most.")
+        if word in _CLASSES and not fits(value, Whole | None):
+            raise InputError(
+                f"{word} of a network is {shown(value)}; expected a whole number from 0 up."
+            )
 
 
 def has_source(name: str) -> bool:

@@ -161,7 +161,7 @@ def profile(
     settings = watchers.Settings(
         net=net,
         layers=chosen,
-        measures=fitting(net, measures, reference=reference),
+        measures=fitting(net, tuple(dict.fromkeys(measures)), reference=reference),
         pooled=pooled,
         cka_pooled=cka_pooled,
         level=level,

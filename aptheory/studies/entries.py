@@ -12,15 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aptheory.arguments import LARGEST_SEED
+from aptheory.arguments import LARGEST_OPTION, LARGEST_SEED
 from aptheory.checked import expanded, shown
 from aptheory.errors import InputError
 
 SEARCHED = ("lr", "weight_decay")
 MOST_SEEDS = 10_000
 MOST_ENTRIES = 4096
-MOST_OPTION = 10**6
-"""Of a model's classes, width or depth: more would only fill the memory."""
 
 Check = tuple[Callable[[Any], bool], str]
 
@@ -84,9 +82,9 @@ NETWORK: dict[str, Check] = {
         lambda v: (
             isinstance(v, Mapping)
             and all(isinstance(k, str) for k in v)
-            and all(abs(n) <= MOST_OPTION for n in v.values() if isinstance(n, int))
+            and all(abs(n) <= LARGEST_OPTION for n in v.values() if isinstance(n, int))
         ),
-        f"a table of the model's own options, whole numbers up to {MOST_OPTION}",
+        f"a table of the model's own options, whole numbers up to {LARGEST_OPTION}",
     ),
 }
 """What a network's table may hold: word -> (check, what is expected)."""

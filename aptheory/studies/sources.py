@@ -53,6 +53,13 @@ def load_network(spec: Any, *, beside: Sequence[str | Path] = ()) -> Network:
     return net
 
 
+def maker(name: str) -> dict[str, str]:
+    """The entry of a network's name, or of the ``module:function`` that makes it."""
+    from aptheory.networks.sources import has_source
+
+    return {"factory" if ":" in name and not has_source(name) else "name": name}
+
+
 def _located(values: Mapping[str, Any]) -> dict[str, Any]:
     """The entry with its file of weights by its whole path, to be found from other folders too."""
     weights = values.get("weights")

@@ -16,6 +16,7 @@ cluster. It is a TOML file or this dataclass; an unknown key is refused, with th
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -235,7 +236,11 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "protocol": _one_of("protocol", lambda v: v in ("standard", "vtab"), "'standard' or 'vtab'"),
     "equal": _one_of("equal", lambda v: v in (None, "parameters"), "'parameters' or nothing"),
     "runtime": _one_of("runtime", lambda v: isinstance(v, Runtime), "a Runtime, such as Runtime()"),
-    "base": _one_of("base", lambda v: fits(v, str | Path | None), "a folder or None"),
+    "base": _one_of(
+        "base",
+        lambda v: v is None or (fits(v, str | Path) and os.path.isdir(v)),
+        "a folder that is there, or None",
+    ),
     "controls": _one_of("controls", lambda v: isinstance(v, bool), "true or false"),
     "name": _one_of(
         "name",

@@ -78,11 +78,14 @@ def sweep(
     if not isinstance(study, Study):
         study = Study.from_toml(study)
     opened = study.open()
-    store = Store(out).create()
+    store = Store(out)
+    plan = planned(opened, store)  # a study that is refused leaves no folder
+    made = engine_of(opened, engine, workers=workers, address=address)
     frame = execute_study(
         opened,
-        store,
-        engine=engine_of(opened, engine, workers=workers, address=address),
+        store.create(),
+        engine=made,
+        plan=plan,
         retry_failed=retry_failed,
         progress=progress,
         tracker=tracker,

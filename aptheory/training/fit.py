@@ -60,7 +60,8 @@ def fit(
     the loss of each image. ``on_epoch`` is called after each epoch with its entry of
     `Outcome.curve`.
 
-    Raises InputError for a stack of several runs or classes that are not the task's.
+    Raises InputError for a stack of several runs, classes that are not the task's, or where no
+    gradient reaches what the method learns.
     """
     recipe = recipe or Recipe()
     task = open_task(task)
@@ -89,6 +90,8 @@ def fit(
     )
     outcome = trainer.outcomes()[0]
     adapted.eval()
+    if trainer.loop.unreached is not None:
+        raise InputError(trainer.loop.unreached)
     return outcome
 
 

@@ -66,7 +66,8 @@ class Loop:
     """K runs of one method on one task, trained epoch by epoch.
 
     ``kept`` must stand at ``adapted.first_layer``. ``progress`` has one entry a run that is still
-    in the stack; `narrow` takes runs out of it. ``notes`` says what was changed on the way.
+    in the stack; `narrow` takes runs out of it. ``notes`` says what was changed on the way,
+    ``unreached`` that no gradient reaches anything that should learn.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Loop:
         self.device = kept.device
         self.micro = recipe.accumulate
         self.notes: list[str] = []
+        self.unreached: str | None = None
         self.epoch = 0
         parts = parts_of(kept.task, runs, recipe)
         self.progress = [
@@ -194,7 +196,9 @@ class Loop:
                     "train_accuracy": rights[k],
                 }
             )
-            if not math.isfinite(means[k]):
+            if self.unreached is not None:
+                progress.stopped = self.unreached
+            elif not math.isfinite(means[k]):
                 progress.stopped = (
                     f"the loss became {means[k]} in epoch {self.epoch} of {recipe.epochs} "
                     f"(learning rate {peak:g})"
@@ -237,7 +241,7 @@ class Loop:
                 torch.cuda.empty_cache()
 
     def _say_unreached(self) -> None:
-        """Say what no gradient reaches; refuse where that is all, and would look like no gain."""
+        """Say what no gradient reaches; stop where that is all, and would look like no gain."""
         adapted = self.adapted
         learned = [p for name, p in adapted.run_parameters(0) if not name.startswith("head.")]
         unreached = [parameter for parameter in learned if parameter.grad is None]
@@ -245,11 +249,12 @@ class Loop:
             return
         layer = adapted.source.layers[adapted.first_layer]
         if len(unreached) == len(learned):
-            raise InputError(
+            self.unreached = (
                 f"no gradient reaches what {adapted.method.name} learns at layer {layer.index} "
                 f"({layer.name}) of {adapted.source.name}: its forward stops gradients on the way "
                 "(detach, say); choose a later layer, or give a module that lets them through."
             )
+            return
         count = sum(parameter.numel() for parameter in unreached)
         note = f"no gradient reaches {count:,} of the parameters that should learn: they stay"
         if note not in self.notes:

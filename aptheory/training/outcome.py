@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aptheory.errors import InputError
 from aptheory.training.judging import Score
 
 if TYPE_CHECKING:
@@ -89,6 +90,17 @@ class Outcome:
         for name in ("correct", "val_correct"):
             values[name] = None if values[name] is None else packed(values[name])
         return copy.deepcopy(values)
+
+
+class UntestedError(InputError):
+    """The test images could not be read when training was done.
+
+    ``outcomes`` are those of the runs in order, without accuracy and loss on test images.
+    """
+
+    def __init__(self, reason: InputError, outcomes: list[Outcome]) -> None:
+        super().__init__(reason)
+        self.outcomes = outcomes
 
 
 def note_equal_seeds(outcomes: Sequence[Outcome]) -> list[str]:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from aptheory.errors import InputError
 from aptheory.training.convergence import flat
 from aptheory.training.judging import Score
 from aptheory.training.kept import Kept
 from aptheory.training.loop import Loop, Progress
 from aptheory.training.losses import Loss
 from aptheory.training.memory import peak_memory, reset_peak
-from aptheory.training.outcome import Outcome
+from aptheory.training.outcome import Outcome, UntestedError
 from aptheory.training.recipe import Recipe, Run
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Stack:
         self.count, self.device = len(runs), kept.device
         self.seconds, self.peak = 0.0, 0
         self.done: dict[int, Outcome] = {}
+        self._untested: InputError | None = None
         with self._measured(), own_randomness(runs[0].seed):
             self.loop = Loop(adapted, runs, kept, recipe, fresh=fresh, loss=loss, log=log)
 
@@ -77,7 +79,7 @@ class Stack:
         with self._measured(), own_randomness(loop.progress[0].run.seed + loop.epoch):
             while loop.epoch < epoch and loop.progress:
                 loop.train_epoch()
-                self._stop_non_finite()
+                self._stop_unusable()
                 due = bool(loop.progress) and self._validation_is_due()
                 if due:
                     loop.validate()
@@ -108,7 +110,11 @@ class Stack:
         self._go_on_without(dropped)
 
     def finish(self) -> None:
-        """Evaluate the runs that are left on validation and test data."""
+        """Evaluate the runs that are left on validation and test data.
+
+        Raises:
+            UntestedError: the test images cannot be read; it holds the outcomes without them.
+        """
         if self.loop.progress:
             with self._measured():
                 self._finish(range(len(self.loop.progress)), self.loop)
@@ -116,6 +122,9 @@ class Stack:
         self.loop.release()
         for outcome in self.done.values():
             outcome.seconds, outcome.peak_memory = self.seconds / self.count, self.peak
+        if self._untested is not None:
+            outcomes = [outcome for _, outcome in sorted(self.done.items())]
+            raise UntestedError(self._untested, outcomes) from self._untested.__cause__
 
     @contextmanager
     def _measured(self) -> Iterator[None]:
@@ -132,7 +141,7 @@ class Stack:
             self.loop.epoch % every == 0 or self.loop.epoch == self.recipe.epochs
         )
 
-    def _stop_non_finite(self) -> None:
+    def _stop_unusable(self) -> None:
         stopped = [k for k, p in enumerate(self.loop.progress) if p.stopped is not None]
         for k in stopped:
             progress = self.loop.progress[k]
@@ -168,7 +177,11 @@ class Stack:
             state = loop.progress[k].best_state
             if state is not None:
                 loop.restore(k, state)
-        evaluated = {split: loop.evaluate(split) for split in ("val", "test")}
+        evaluated = {"val": loop.evaluate("val")}
+        try:
+            evaluated["test"] = loop.evaluate("test")
+        except InputError as error:  # what was trained is not lost with them
+            self._untested = error
         labels = {split: loop.labels(split) for split in evaluated}
         for k in members:
             progress = loop.progress[k]
@@ -199,7 +212,7 @@ class Stack:
                     f"validation was not better for {self.recipe.patience} validations after "
                     f"epoch {progress.best_epoch}"
                 )
-            if self.predictions:
+            if self.predictions and "test" in evaluated:
                 outcome.predictions = evaluated["test"][1][k].cpu().numpy()
             if self.keep_models:
                 outcome.adapted = loop.adapted.select(k).eval()

@@ -276,6 +276,34 @@ def test_a_file_never_runs_code(file, tmp_path, network, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("resnet10t", {"name": "resnet10t"}),
+        ({"name": "resnet10t", "label": "x"}, {"name": "resnet10t"}),
+        ("mine:network", {"factory": "mine:network", "options": {"checkpoint_path": "x"}}),
+        ({}, None),
+        ({"label": "x"}, None),
+        ({"weights": "random"}, None),
+    ],
+)
+def test_a_network_that_is_named_takes_the_place_of_the_file_s_own(
+    file, tmp_path, monkeypatch, given, kept
+):
+    made = []
+
+    def load_network(spec):
+        made.append(spec)
+        raise ap.InputError("seen")
+
+    monkeypatch.setattr("aptheory.models.model.load_network", load_network)
+    hostile = {"factory": "payload:fn", "options": {"checkpoint_path": "x"}}
+    path = rewritten(file, tmp_path, network=hostile)
+    with pytest.raises(ap.InputError, match="seen" if kept else "with the name or the factory"):
+        ap.load_model(path, network=given)
+    assert made == ([] if kept is None else [kept | {"label": ap.models.card.Card.read(file).name}])
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"classes": []},

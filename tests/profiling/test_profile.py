@@ -435,3 +435,11 @@ def test_maps_in_reused_memory_are_the_same_maps(vit, images):
     for a, b in zip(kept[False], kept[True], strict=True):
         assert torch.equal(a, b)
     assert torch.allclose(kept[True][0].sum(-1), torch.ones(()), atol=1e-5)
+
+
+def test_a_measure_that_is_named_twice_is_measured_once(resnet, images):
+    once = ap.profile(resnet, images, measures=("attention_distance", "effective_rank"))
+    named = ("attention_distance", "attention_distance", "effective_rank", "effective_rank")
+    pd.testing.assert_frame_equal(once, ap.profile(resnet, images, measures=named))
+    with pytest.raises(InputError, match="attention"):
+        ap.profile(resnet, images, measures=named[:2])

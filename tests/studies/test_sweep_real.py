@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 import aptheory as ap
+from aptheory.errors import InputError
 from aptheory.findings.compare import check_controls
 from aptheory.studies.engines import Here, Processes
 from aptheory.studies.planning import make_plan
@@ -287,3 +288,10 @@ def test_hundreds_of_runs_killed_and_on_a_cluster_give_one_table(tmp_path):
         address = nodes.address
         sweep(hundreds(), tmp_path / "ray", engine="ray", address=address, progress=False)
     same(tmp_path / "ray", tmp_path / "whole")
+
+
+def test_a_refused_sweep_leaves_no_folder(tmp_path):
+    study = Study(networks=["aptheory_resnet_mini"], tasks=["digits"], methods=["vpt"])
+    with pytest.raises(InputError, match="makes sense"):
+        sweep(study, tmp_path / "out", engine="here")
+    assert not (tmp_path / "out").exists()

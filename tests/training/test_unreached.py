@@ -41,3 +41,18 @@ def test_where_no_gradient_comes_from_a_prompt_promises_nothing(task):
     scores = ap.recommend_layer(net, task, images=40).table.set_index("layer")
     assert scores.loc[0, "tangent_explained"] == pytest.approx(0, abs=1e-9)
     assert scores.loc[1, "tangent_explained"] > 0.001
+
+
+def test_a_search_leaves_out_the_place_that_no_gradient_reaches(task, caplog):
+    """It is no reason to refuse the others."""
+    net = ap.load(Detaching(), None, input_shape=(3, 16, 16))
+    with caplog.at_level("INFO", logger="aptheory"):
+        model = ap.fit_model(net, task, layer="best", recipe=RECIPE)
+    assert model.card.method["layer"] > 0
+    assert "stops: no gradient reaches what ap learns at layer 0" in caplog.text
+    found = ap.recommend_places(net, task, layers=[0], reads=[1], recipe=RECIPE)
+    assert found.rival is None
+    assert "no prompt before it came to a usable model" in str(found)
+    tried = ap.layer_map(net, task, layers=[0, 1], recipe=RECIPE, seeds=(0,)).table
+    usable = tried[tried["method"] == "ap"].dropna(subset="val_accuracy")
+    assert set(usable["layer"]) == {1}

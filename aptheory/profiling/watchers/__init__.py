@@ -1,5 +1,7 @@
 """One watcher a family of measures; a profile shows them every layer's activation in turn."""
 
+from collections.abc import Iterable
+
 from aptheory.errors import InputError
 from aptheory.profiling.watchers.attention import AttentionWatcher
 from aptheory.profiling.watchers.base import Settings, Sight, UndefinedWarning, Watcher
@@ -28,6 +30,7 @@ __all__ = [
     "TokenSurvivalWatcher",
     "UndefinedWarning",
     "Watcher",
+    "check_measures",
     "known_measures",
     "norms_with_moments",
     "reference_moments",
@@ -53,14 +56,19 @@ def known_measures() -> tuple[str, ...]:
     return tuple(name for watcher in WATCHERS for name in watcher.known())
 
 
-def start(settings: Settings) -> list[Watcher]:
-    """The watchers that the wanted measures need."""
-    unknown = [name for name in settings.measures if name not in known_measures()]
+def check_measures(names: Iterable[str]) -> None:
+    """Refuse names that are no measure's."""
+    unknown = [name for name in names if name not in known_measures()]
     if unknown:
         raise InputError(
             f"Unknown measure {', '.join(map(repr, unknown))}; known are "
             f"{', '.join(known_measures())}."
         )
+
+
+def start(settings: Settings) -> list[Watcher]:
+    """The watchers that the wanted measures need."""
+    check_measures(settings.measures)
     return [
         watcher(settings) for watcher in WATCHERS if set(watcher.known()) & set(settings.measures)
     ]
