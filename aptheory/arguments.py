@@ -13,7 +13,7 @@ import functools
 import inspect
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from pathlib import Path
@@ -97,6 +97,7 @@ Count = Annotated[int, Between(1)]
 Whole = Annotated[int, Between(0)]
 Amount = Annotated[float, Between(0)]
 """A number that is not negative."""
+Positive = Annotated[float, Between(0, open=True)]
 Share = Annotated[float, Between(0, 1)]
 Level = Annotated[float, Between(0, 1, open=True)]
 """The coverage of an interval."""
@@ -136,16 +137,18 @@ def checked_arguments(function: Callable[P, R]) -> Callable[P, R]:
             is missing or unknown is Python's own TypeError.
     """
     signature = inspect.signature(function)
+    # CKA.add as it is, the constructor by its class, a function inside another by its own name.
+    called = function.__qualname__.rpartition("<locals>.")[2].removesuffix(".__init__")
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         bound = signature.bind(*args, **kwargs)
-        hints = _hints(function)
+        hints = declared(function)
         for name, value in bound.arguments.items():
             kind = signature.parameters[name].kind
             if kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
                 continue
-            bound.arguments[name] = _checked(name, value, hints.get(name, Any), function.__name__)
+            bound.arguments[name] = _checked(name, value, hints.get(name, Any), called)
         return function(*bound.args, **bound.kwargs)
 
     return call
@@ -165,7 +168,7 @@ def check_fields(instance: Any, called: str) -> None:
 
 def checked_values(kind: Any, values: Mapping[str, Any], called: str) -> dict[str, Any]:
     """The same for values that are to become fields of a dataclass ``kind``."""
-    hints = _hints(kind)
+    hints = declared(kind)
     return {n: _checked(n, value, hints.get(n, Any), called) for n, value in values.items()}
 
 
@@ -208,7 +211,11 @@ def fits(value: Any, hint: Any) -> bool:
 
 def _is_list(value: Any) -> bool:
     listed = isinstance(value, Sized) and isinstance(value, Iterable)
-    return listed and not isinstance(value, str | bytes | Mapping) and getattr(value, "ndim", 1) > 0
+    return (
+        listed
+        and not isinstance(value, str | bytes | Mapping | Set)
+        and getattr(value, "ndim", 1) > 0
+    )
 
 
 def _items_fit(items: list[Any], inner: tuple[Any, ...], *, whole: bool) -> bool:
@@ -219,6 +226,8 @@ def _items_fit(items: list[Any], inner: tuple[Any, ...], *, whole: bool) -> bool
 
 
 def _is_one(value: Any, kind: Any) -> bool:
+    if isinstance(getattr(kind, "dim_str", None), str):  # jaxtyping's, which binds dimensions
+        return isinstance(value, kind.array_type)
     try:
         return isinstance(value, kind)
     except TypeError:  # a type variable, a protocol that cannot be asked, Any
@@ -262,7 +271,8 @@ class _ByName(type):
 
 
 @functools.cache
-def _hints(of: Any) -> dict[str, Any]:
+def declared(of: Any) -> dict[str, Any]:
+    """The types that a function or a class declares, by the names of arguments or fields."""
     known: dict[str, Any] = {}
     while True:
         try:

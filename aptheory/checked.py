@@ -110,8 +110,8 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 4, 160, 160
 
 
 def shown(value: Any) -> str:
-    """A value as a message may show it, however deep or long it is."""
-    return _SHORT.repr(value)
+    """A value as a message may show it, on one line, however deep or long it is."""
+    return " ".join(_SHORT.repr(value).split())
 
 
 def _no_number(text: str) -> float:

@@ -5,16 +5,19 @@ claim that rests on it should also stand under a measure that is built different
 here need all images at once and see features only through Gram matrices.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from aptheory.arguments import Between, Count, Seed
 from aptheory.errors import InputError
 from aptheory.metrics.gram import centre, linear_gram, rows, squared_distances
 from aptheory.metrics.inputs import arrays
 from aptheory.metrics.registry import FREE, measure
+
+Splits = Annotated[int, Between(1, 10_000)]
 
 
 @measure(
@@ -33,8 +36,8 @@ def procrustes(
     y: Float[Tensor, "same_images *y"],
     *,
     estimator: Literal["split", "biased"] = "split",
-    splits: int = 4,
-    seed: int = 0,
+    splits: Splits = 4,
+    seed: Seed = 0,
 ) -> float:
     """Cosine between Y and the best rotation of X; 1 for equal up to rotation, shift and scale.
 
@@ -80,8 +83,8 @@ def procrustes_of_grams(
     y: Float[Tensor, "images images"],
     *,
     estimator: Literal["split", "biased"] = "split",
-    splits: int = 4,
-    seed: int = 0,
+    splits: Splits = 4,
+    seed: Seed = 0,
 ) -> float:
     """`procrustes` from the Gram matrices of the two sets of features.
 
@@ -146,7 +149,7 @@ def _coordinates(gram: Tensor, fit: Tensor, held: Tensor) -> tuple[Tensor, Tenso
 )
 @arrays
 def mutual_neighbours(
-    x: Float[Tensor, "images *x"], y: Float[Tensor, "same_images *y"], *, neighbours: int = 10
+    x: Float[Tensor, "images *x"], y: Float[Tensor, "same_images *y"], *, neighbours: Count = 10
 ) -> float:
     """Share of an image's ``neighbours`` nearest images in X that are also nearest in Y.
 
@@ -170,7 +173,7 @@ def mutual_neighbours_of_grams(
     x: Float[Tensor, "images images"],
     y: Float[Tensor, "images images"],
     *,
-    neighbours: int = 10,
+    neighbours: Count = 10,
 ) -> float:
     """`mutual_neighbours` from the Gram matrices of the two sets of features."""
     if not 1 <= neighbours < len(x):

@@ -19,16 +19,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from aptheory.arguments import Count, Level, Positive, Whole
 from aptheory.errors import InputError
-from aptheory.metrics.inputs import arrays
+from aptheory.metrics.inputs import Side, arrays
 from aptheory.metrics.intervals import Estimate, RunningMean
 from aptheory.metrics.registry import INFINITE, measure
 
 PrefixMass = Literal["exclude", "include"]
+MOST_POSITIONS = 20_000
+"""Of a grid whose distances are asked for: those take 3 GB."""
 
 
+@arrays
 def grid_distances(
-    grid: tuple[int, int], pixels: tuple[float, float]
+    grid: tuple[Side, Side], pixels: tuple[Positive, Positive]
 ) -> Float[Tensor, "positions positions"]:
     """Distances in pixels between the centres of a grid's patches, row by row.
 
@@ -39,12 +43,18 @@ def grid_distances(
     >>> grid_distances((14, 14), (16, 16)).mean().round(decimals=1)  # uniform attention
     tensor(116.5000, dtype=torch.float64)
     """
+    if grid[0] * grid[1] > MOST_POSITIONS:
+        raise InputError(
+            f"a grid of {grid[0]} x {grid[1]} has too many distances; expected {MOST_POSITIONS} "
+            "positions at most."
+        )
     centres = grid_centres(grid, pixels)
     return torch.cdist(centres, centres, compute_mode="donot_use_mm_for_euclid_dist")
 
 
+@arrays
 def grid_centres(
-    grid: tuple[int, int], pixels: tuple[float, float]
+    grid: tuple[Side, Side], pixels: tuple[Positive, Positive]
 ) -> Float[Tensor, "positions 2"]:
     """(row, column) pixel coordinates of a grid's patch centres, row by row, float64."""
     if min(grid) < 1 or min(pixels) <= 0:
@@ -156,7 +166,7 @@ def attention_distance(
     probabilities: Float[Tensor, "batch heads queries keys"],
     distances: Float[Tensor, "*windows positions positions"],
     *,
-    prefix: int = 0,
+    prefix: Whole = 0,
     prefix_mass: PrefixMass = "exclude",
 ) -> Float[Tensor, "images heads"]:
     """Mean attention distance of each image and head, in pixels, float64.
@@ -196,7 +206,7 @@ def attention_distance(
 def attention_entropy(
     probabilities: Float[Tensor, "batch heads queries keys"],
     *,
-    prefix: int = 0,
+    prefix: Whole = 0,
     prefix_mass: PrefixMass = "exclude",
 ) -> Float[Tensor, "batch heads"]:
     """Mean entropy, in nats, of the attention of the patch queries: 0 one-hot, log(keys) uniform.
@@ -229,7 +239,7 @@ def _entropy(probabilities: Tensor, prefix: int, prefix_mass: PrefixMass) -> Ten
 
 @arrays
 def prefix_share(
-    probabilities: Float[Tensor, "batch heads queries keys"], *, prefix: int
+    probabilities: Float[Tensor, "batch heads queries keys"], *, prefix: Whole
 ) -> Float[Tensor, "batch heads"]:
     """Share of the patch queries' attention that goes to prefix tokens, between 0 and 1."""
     _check(probabilities, prefix)
@@ -262,7 +272,8 @@ def _share(probabilities: Tensor, prefix: int) -> Tensor:
 class _PerHead:
     """Streaming mean over images of one number a head, and of the mean over heads."""
 
-    def __init__(self, *, prefix: int, prefix_mass: PrefixMass, windows: int) -> None:
+    @arrays
+    def __init__(self, *, prefix: Whole, prefix_mass: PrefixMass, windows: Count) -> None:
         _check_mass(prefix_mass)
         self.prefix, self.windows = prefix, windows
         self.prefix_mass: PrefixMass = prefix_mass
@@ -272,6 +283,7 @@ class _PerHead:
         """(images, heads) numbers of one batch."""
         raise AssertionError("every measure of attention says what it is")
 
+    @arrays
     def per_image(
         self, probabilities: Float[Tensor, "batch heads queries keys"]
     ) -> Float[Tensor, "images heads"]:
@@ -289,17 +301,20 @@ class _PerHead:
         heads = self.per_image(probabilities)
         self.running.update(torch.cat([heads.mean(1, keepdim=True), heads], dim=1))
 
+    @arrays
     def merge(self, other: "_PerHead") -> None:
         """Take over what ``other`` has seen."""
         self.running.merge(other.running)
 
-    def compute(self, *, level: float = 0.95) -> Estimate:
+    @arrays
+    def compute(self, *, level: Level = 0.95) -> Estimate:
         """Mean over images, one number a head: (heads,)."""
         each = self.running.compute(level=level)
         _refuse_undefined(each.value)
         return Estimate(each.value[1:], each.low[1:], each.high[1:], each.images)
 
-    def compute_mean(self, *, level: float = 0.95) -> Estimate:
+    @arrays
+    def compute_mean(self, *, level: Level = 0.95) -> Estimate:
         """Mean over images and heads, a scalar, with the interval over images."""
         each = self.running.compute(level=level)
         _refuse_undefined(each.value)
@@ -313,11 +328,12 @@ class AttentionDistance(_PerHead):
     ``update`` takes (batch, heads, queries, keys), or windows as in `attention_distance`.
     """
 
+    @arrays
     def __init__(
         self,
         distances: Float[Tensor, "*windows positions positions"],
         *,
-        prefix: int = 0,
+        prefix: Whole = 0,
         prefix_mass: PrefixMass = "exclude",
     ) -> None:
         windows = 1 if distances.ndim == 2 else distances.shape[0]
@@ -362,8 +378,9 @@ class AttentionEntropy(_PerHead):
     ``windows`` consecutive rows of a batch belong to one image.
     """
 
+    @arrays
     def __init__(
-        self, *, prefix: int = 0, prefix_mass: PrefixMass = "exclude", windows: int = 1
+        self, *, prefix: Whole = 0, prefix_mass: PrefixMass = "exclude", windows: Count = 1
     ) -> None:
         super().__init__(prefix=prefix, prefix_mass=prefix_mass, windows=windows)
 
@@ -375,7 +392,8 @@ class AttentionEntropy(_PerHead):
 class PrefixShare(_PerHead):
     """Streaming `prefix_share`, one number a head."""
 
-    def __init__(self, *, prefix: int, windows: int = 1) -> None:
+    @arrays
+    def __init__(self, *, prefix: Whole, windows: Count = 1) -> None:
         super().__init__(prefix=prefix, prefix_mass="include", windows=windows)
 
     def _rows(self, probabilities: Tensor) -> Tensor:

@@ -18,14 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from aptheory.arguments import Level, Positive
 from aptheory.errors import InputError
 from aptheory.metrics.gram import centre, linear_gram, rbf_gram, u_centre
-from aptheory.metrics.inputs import arrays
+from aptheory.metrics.inputs import Estimator, Groups, Kernel, arrays
 from aptheory.metrics.intervals import Estimate, group_jackknife
 from aptheory.metrics.registry import FREE, measure
-
-Estimator = Literal["unbiased", "biased"]
-Kernel = Literal["linear", "rbf"]
 
 
 class ChanceWarning(UserWarning):
@@ -48,7 +46,7 @@ def cka(
     *,
     estimator: Estimator = "unbiased",
     kernel: Kernel = "linear",
-    fraction: float = 0.4,
+    fraction: Positive = 0.4,
 ) -> float:
     """CKA of two sets of features of the same images; 1 for equal up to rotation and scale.
 
@@ -90,7 +88,7 @@ def cka_map(
     *,
     estimator: Estimator = "unbiased",
     kernel: Kernel = "linear",
-    fraction: float = 0.4,
+    fraction: Positive = 0.4,
 ) -> Float[Tensor, "layers layers"]:
     """CKA of every pair of ``features``, each (images, ...) of the same images.
 
@@ -102,7 +100,7 @@ def cka_map(
 
 @arrays
 def grams(
-    features: Sequence[Tensor], *, kernel: Kernel = "linear", fraction: float = 0.4
+    features: Sequence[Tensor], *, kernel: Kernel = "linear", fraction: Positive = 0.4
 ) -> Float[Tensor, "layers images images"]:
     """The Gram matrices of several layers' features of the same images, float64."""
     if kernel not in ("linear", "rbf"):
@@ -211,13 +209,14 @@ class CKA:
     both as one list and read the block of the map that pairs them.
     """
 
+    @arrays
     def __init__(
         self,
-        layers: int,
+        layers: Groups,
         *,
         kernel: Kernel = "linear",
-        fraction: float = 0.4,
-        groups: int = 16,
+        fraction: Positive = 0.4,
+        groups: Groups = 16,
     ) -> None:
         if layers < 1 or groups < 1:
             raise InputError(f"{layers} layers and {groups} groups: both must be at least 1.")
@@ -271,6 +270,7 @@ class CKA:
             self.add(each)
         self.end_batch()
 
+    @arrays
     def merge(self, other: "CKA") -> None:
         """Take over what ``other`` has seen; both must watch the same layers in the same way."""
         mine = (self.layers, self.kernel, self.fraction, self.groups)
@@ -283,8 +283,9 @@ class CKA:
         self.batches += other.batches
         self.left_out += other.left_out
 
+    @arrays
     def compute(
-        self, *, level: float = 0.95, undefined: Literal["raise", "nan"] = "raise"
+        self, *, level: Level = 0.95, undefined: Literal["raise", "nan"] = "raise"
     ) -> Estimate:
         """The map (layers, layers) with its interval; raises InputError if nothing was counted."""
         if self.count == 0:

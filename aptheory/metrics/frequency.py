@@ -15,13 +15,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from aptheory.arguments import Level
 from aptheory.errors import InputError
-from aptheory.metrics.inputs import arrays
+from aptheory.metrics.inputs import Side, arrays
 from aptheory.metrics.intervals import Estimate, RunningMean
 from aptheory.metrics.registry import INFINITE, measure
 
 
-def diagonal_frequencies(grid: tuple[int, int]) -> Float[Tensor, "frequencies"]:
+@arrays
+def diagonal_frequencies(grid: tuple[Side, Side]) -> Float[Tensor, "frequencies"]:
     """The frequencies along the diagonal, in units of π: 0 to 1 (below 1 for odd sides).
 
     A map of m rows or columns on its shorter side has ⌊m / 2⌋ + 1; on the longer side the nearest
@@ -108,12 +110,14 @@ class RelativeLogAmplitude:
         self.left_out += int((~good).sum())
         self.running.update(values[good])
 
+    @arrays
     def merge(self, other: "RelativeLogAmplitude") -> None:
         """Take over what ``other`` has seen."""
         self.running.merge(other.running)
         self.left_out += other.left_out
 
-    def compute(self, *, level: float = 0.95) -> Estimate:
+    @arrays
+    def compute(self, *, level: Level = 0.95) -> Estimate:
         """The curve over frequencies, (frequencies,); its last entry stands for the layer."""
         if self.running.count == 0 and self.left_out:
             raise InputError("Every map is all zeros or not finite: no relative amplitude.")

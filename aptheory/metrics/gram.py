@@ -59,6 +59,8 @@ def linear_gram(
     not differ by more than their own rounding give exactly zero.
     """
     parts = [features] if isinstance(features, Tensor) else list(features)
+    if not parts:
+        raise InputError("there are no features; give a tensor, or several that follow each other.")
     for part in parts:
         rows(part[:, :1] if part.ndim > 1 else part)  # the checks, on a sliver
     first = parts[0]

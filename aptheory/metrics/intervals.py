@@ -10,13 +10,16 @@ neighbour overlap, where a repeated image is a new fact.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from aptheory.arguments import Between, Level, Seed, Whole
 from aptheory.errors import InputError
+from aptheory.metrics.inputs import arrays
 
 Part = TypeVar("Part")
 
@@ -54,7 +57,8 @@ class RunningMean:
         self.mean: Tensor | None = None
         self.squares: Tensor | None = None
 
-    def update(self, values: Tensor) -> None:
+    @arrays
+    def update(self, values: Float[Tensor, "images *dims"]) -> None:
         """Add a batch: ``values`` is (images, ...), one row an image."""
         if values.shape[0] == 0:
             return
@@ -62,6 +66,7 @@ class RunningMean:
         mean = values.mean(0)
         self._join(values.shape[0], mean, (values - mean).square().sum(0))
 
+    @arrays
     def merge(self, other: "RunningMean") -> None:
         """Take over what ``other`` has seen, as if both had seen all images."""
         if other.mean is not None and other.squares is not None:
@@ -78,7 +83,8 @@ class RunningMean:
         self.squares = self.squares + squares + gap.square() * (self.count * count / total)
         self.count = total
 
-    def compute(self, *, level: float = 0.95) -> Estimate:
+    @arrays
+    def compute(self, *, level: Level = 0.95) -> Estimate:
         """The mean and its ``level`` interval; raises InputError before the first update."""
         if self.mean is None or self.squares is None:
             raise InputError("No image has been seen: call update before compute.")
@@ -113,12 +119,13 @@ def merged(groups: Mapping[int, Part], seen: int, count: int) -> Iterator[tuple[
         yield (group + seen) % count, part
 
 
+@arrays
 def group_jackknife(
     value: Tensor,
     without: Sequence[Tensor],
     *,
-    images: int,
-    level: float = 0.95,
+    images: Whole,
+    level: Level = 0.95,
     unbiased: bool = False,
 ) -> Estimate:
     """Delete-a-group jackknife interval around ``value``.
@@ -137,6 +144,8 @@ def group_jackknife(
     (Efron & Stein 1981). Fewer than two groups: the bounds are NaN.
     """
     groups = len(without)
+    if any(each.shape != value.shape for each in without):
+        raise InputError(f"the values without a group must have the value's shape {value.shape}.")
     if groups < 2:
         unknown = torch.full_like(value, float("nan"))
         return Estimate(value, unknown, unknown.clone(), images)
@@ -148,13 +157,14 @@ def group_jackknife(
     return Estimate(value, value - half, value + half, images)
 
 
+@arrays
 def bootstrap(
     statistic: Callable[[np.ndarray], float],
-    count: int,
+    count: Annotated[int, Between(0, 10**9)],
     *,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    resamples: Annotated[int, Between(1, 10**7)] = 1000,
+    level: Level = 0.95,
+    seed: Seed = 0,
 ) -> tuple[float, float]:
     """Percentile bootstrap over images: ``statistic`` takes an array of image indices.
 
@@ -169,6 +179,8 @@ def bootstrap(
     if count < 2:
         raise InputError(f"A bootstrap over {count} image says nothing: give at least two.")
     generator = np.random.default_rng(seed)
-    draws = [statistic(generator.integers(0, count, count)) for _ in range(resamples)]
+    draws = np.array([statistic(generator.integers(0, count, count)) for _ in range(resamples)])
+    if draws.ndim != 1 or draws.dtype.kind not in "fiub":
+        raise InputError("statistic gave no number; expected a function of indices to a number.")
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -24,9 +24,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from aptheory.arguments import Level, Whole
 from aptheory.errors import InputError
 from aptheory.metrics.gram import rows
-from aptheory.metrics.inputs import arrays
+from aptheory.metrics.inputs import Groups, arrays
 from aptheory.metrics.intervals import Estimate, deal, group_jackknife, merged
 from aptheory.metrics.registry import FREE, INFINITE, TURNED, measure
 
@@ -248,7 +249,10 @@ class Rank:
     which brings it nearer, all the way only where images are several times the rank.
     """
 
-    def __init__(self, *, widest: int = 4096, budget: int = 2 * 1024**3, groups: int = 1) -> None:
+    @arrays
+    def __init__(
+        self, *, widest: Whole = 4096, budget: Whole = 2 * 1024**3, groups: Groups = 1
+    ) -> None:
         self.widest, self.budget, self.groups = widest, budget, groups
         self.count = 0
         self.images = 0
@@ -292,6 +296,7 @@ class Rank:
                 f"matrix of second moments more still: pool the features, or raise budget."
             )
 
+    @arrays
     def merge(self, other: "Rank") -> None:
         """Take over what ``other`` has seen."""
         if other.width is None:
@@ -305,11 +310,12 @@ class Rank:
         self.count += other.count
         self.images += other.images
 
+    @arrays
     def compute(
         self,
         measures: tuple[str, ...] = tuple(FORMULAS),
         *,
-        level: float = 0.95,
+        level: Level = 0.95,
         unbiased: bool = False,
     ) -> dict[str, Estimate]:
         """The named measures of ``FORMULAS``, each a scalar with its interval (NaN if not kept).

@@ -21,26 +21,33 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from aptheory.arguments import Level, Positive, Seed, Whole
 from aptheory.errors import InputError
-from aptheory.metrics.inputs import arrays
+from aptheory.metrics.inputs import Side, arrays
 from aptheory.metrics.intervals import Estimate, RunningMean
 from aptheory.metrics.registry import INFINITE, measure
 
 _LUO = 1 - 0.9545
 
 
+@arrays
 def position_gradient(
     output: Float[Tensor, "images positions channels"],
     image: Float[Tensor, "images colours height width"],
     *,
-    position: int,
-    seed: int = 0,
+    position: Whole,
+    seed: Seed = 0,
 ) -> Float[Tensor, "images colours height width"]:
     """Gradient of one position of ``output`` with respect to the ``image`` it was computed from.
 
     ``image`` must require gradients and images must not depend on each other (BatchNorm in
     evaluation mode). The graph is kept, so that several outputs of one pass can be asked.
     """
+    if not (image.requires_grad and output.requires_grad):
+        raise InputError(
+            "the output does not follow from an image that requires gradients; call "
+            "image.requires_grad_() before the network, and detach nothing on the way."
+        )
     if not 0 <= position < output.shape[1]:
         raise InputError(f"Position {position} is not among the {output.shape[1]} of the output.")
     generator = torch.Generator().manual_seed(seed)
@@ -101,12 +108,13 @@ def _radius(weights: Tensor, centre: tuple[float, float]) -> Tensor:
     return (weights * distance).sum((1, 2)) / weights.sum((1, 2))
 
 
+@arrays
 def receptive_field(
     function: Callable[[Tensor], Tensor],
     images: Float[Tensor, "images colours height width"],
     *,
-    grid: tuple[int, int],
-    seed: int = 0,
+    grid: tuple[Side, Side],
+    seed: Seed = 0,
 ) -> "ReceptiveField":
     """The effective receptive field of ``function`` at the middle of its grid.
 
@@ -128,8 +136,12 @@ def receptive_field(
     return field
 
 
+@arrays
 def middle(
-    grid: tuple[int, int], size: tuple[int, int], *, pixels: tuple[float, float] | None = None
+    grid: tuple[Side, Side],
+    size: tuple[Side, Side],
+    *,
+    pixels: tuple[Positive, Positive] | None = None,
 ) -> tuple[int, tuple[float, float]]:
     """Index of the grid's middle position, and its centre (row, column) in pixels of the image.
 
@@ -147,6 +159,7 @@ class ReceptiveField:
     Images with no gradient at all are left out and counted in ``left_out``.
     """
 
+    @arrays
     def __init__(self, centre: tuple[float, float]) -> None:
         self.centre = centre
         self.running = RunningMean()
@@ -164,6 +177,7 @@ class ReceptiveField:
         total = weights[good].sum(0).cpu()
         self.total = total if self.total is None else self.total + total
 
+    @arrays
     def merge(self, other: "ReceptiveField") -> None:
         """Take over what ``other`` has seen."""
         if other.centre != self.centre:
@@ -173,7 +187,8 @@ class ReceptiveField:
         if other.total is not None:
             self.total = other.total if self.total is None else self.total + other.total
 
-    def compute(self, *, level: float = 0.95) -> Estimate:
+    @arrays
+    def compute(self, *, level: Level = 0.95) -> Estimate:
         """The radius in pixels, mean over images, with its interval."""
         if self.running.count == 0:
             raise InputError("No image had a gradient: that position depends on no pixel.")

@@ -5,16 +5,17 @@ distances between class means with distances within a class, and streams; ``logm
 2021) is the evidence of a Bayesian linear model, with nothing to tune.
 """
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from aptheory.arguments import Between, Count, Level, Positive, Whole
 from aptheory.errors import InputError
 from aptheory.metrics.gram import rows
-from aptheory.metrics.inputs import arrays
+from aptheory.metrics.inputs import Groups, arrays
 from aptheory.metrics.intervals import Estimate, deal, group_jackknife, merged
 from aptheory.metrics.registry import FREE, INFINITE, TURNED, measure
 
@@ -77,10 +78,10 @@ def probe_accuracy(
     features: Float[Tensor, "images *dims"],
     labels: Shaped[Tensor, "same_images"],
     *,
-    folds: int = 5,
-    strength: float = 1.0,
-    seed: int = 0,
-    level: float = 0.95,
+    folds: Annotated[int, Between(2)] = 5,
+    strength: Positive = 1.0,
+    seed: Annotated[int, Between(0, 2**32 - 1)] = 0,
+    level: Level = 0.95,
 ) -> Probe:
     """Cross-validated accuracy of logistic regression on standardised features.
 
@@ -114,7 +115,8 @@ def probe_accuracy(
     return Probe(right / len(classes), low, high, len(classes))
 
 
-def wilson(right: int, count: int, *, level: float = 0.95) -> tuple[float, float]:
+@arrays
+def wilson(right: Whole, count: Count, *, level: Level = 0.95) -> tuple[float, float]:
     """Wilson's interval for a share of ``count``; it does not shrink to a point at 0 or 1."""
     from scipy.stats import binomtest
 
@@ -289,7 +291,8 @@ class _Classes:
 class ClassDistanceRatio:
     """Streaming `class_distance_ratio`, jackknife interval over groups of images."""
 
-    def __init__(self, *, groups: int = 8) -> None:
+    @arrays
+    def __init__(self, *, groups: Groups = 8) -> None:
         self.groups = groups
         self.sums: dict[int, _Classes] = {}
         self.images = 0
@@ -318,6 +321,7 @@ class ClassDistanceRatio:
             self.sums[group] = _Classes(len(like.count), like.mean.shape[1], like.mean.device)
         return self.sums[group]
 
+    @arrays
     def merge(self, other: "ClassDistanceRatio") -> None:
         """Take over what ``other`` has seen."""
         for group, sums in merged(other.sums, self.images, self.groups):
@@ -332,7 +336,8 @@ class ClassDistanceRatio:
                 total.join(sums)
         return total.ratio()
 
-    def compute(self, *, level: float = 0.95) -> Estimate:
+    @arrays
+    def compute(self, *, level: Level = 0.95) -> Estimate:
         """The ratio, a scalar, with its interval."""
         if not self.sums:
             raise InputError("No image has been seen: call update before compute.")

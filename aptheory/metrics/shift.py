@@ -20,8 +20,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from aptheory.arguments import Level
 from aptheory.errors import InputError
-from aptheory.metrics.inputs import arrays
+from aptheory.metrics.inputs import Groups, arrays
 from aptheory.metrics.intervals import Estimate, deal, group_jackknife, merged
 from aptheory.metrics.registry import INFINITE, measure
 
@@ -61,7 +62,8 @@ def moment_shift(
 class ChannelMoments:
     """Streaming mean and variance of each channel over images and positions, in groups."""
 
-    def __init__(self, *, groups: int = 8) -> None:
+    @arrays
+    def __init__(self, *, groups: Groups = 8) -> None:
         self.groups = groups
         self.images = 0
         self.sums: dict[int, tuple[int, Tensor, Tensor]] = {}  # values, mean, Σ (x − mean)²
@@ -90,12 +92,14 @@ class ChannelMoments:
     def _join(self, group: int, more: tuple[int, Tensor, Tensor]) -> None:
         self.sums[group] = joined(self.sums[group], more) if group in self.sums else more
 
+    @arrays
     def merge(self, other: ChannelMoments) -> None:
         """Take over what ``other`` has seen."""
         for group, sums in merged(other.sums, self.images, self.groups):
             self._join(group, sums)
         self.images += other.images
 
+    @arrays
     def compute(self, left_out: int | None = None) -> tuple[Tensor, Tensor]:
         """(mean, variance) of each channel, (channels,) each, perhaps without one group.
 
@@ -135,6 +139,7 @@ def joined(
     return count, a[1] + gap * (b[0] / count), squares
 
 
+@arrays
 def side_by_side(moments: Sequence[ChannelMoments]) -> ChannelMoments:
     """The channels of several moments of the same images, such as the norms of a block, as one.
 
@@ -150,12 +155,13 @@ def side_by_side(moments: Sequence[ChannelMoments]) -> ChannelMoments:
     return both
 
 
+@arrays
 def shift_from(
     seen: ChannelMoments,
     mean: Float[Tensor, " channels"],
     variance: Float[Tensor, " channels"],
     *,
-    level: float = 0.95,
+    level: Level = 0.95,
 ) -> Estimate:
     """The shift of what was ``seen`` from given moments, with a jackknife interval over images.
 

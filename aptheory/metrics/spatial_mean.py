@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from aptheory.arguments import Level
 from aptheory.errors import InputError
-from aptheory.metrics.inputs import arrays
+from aptheory.metrics.inputs import Groups, arrays
 from aptheory.metrics.intervals import Estimate, deal, group_jackknife, merged
 from aptheory.metrics.registry import FREE, measure
 
@@ -67,7 +68,8 @@ class _Sums:
 class Globality:
     """Streaming `globality`, with a jackknife interval over ``groups`` groups of images."""
 
-    def __init__(self, *, groups: int = 8) -> None:
+    @arrays
+    def __init__(self, *, groups: Groups = 8) -> None:
         self.groups = groups
         self.sums: dict[int, _Sums] = {}
         self.images = 0
@@ -109,6 +111,7 @@ class Globality:
             self.sums[group] = _Sums(len(like.mean), like.mean.device)
         return self.sums[group]
 
+    @arrays
     def merge(self, other: "Globality") -> None:
         """Take over what ``other`` has seen."""
         for group, sums in merged(other.sums, self.images, self.groups):
@@ -126,7 +129,8 @@ class Globality:
         between = between.where(between > self.rounding**2 * level, 0.0)  # equal, but for rounding
         return (between / (between + total.within)).cpu(), total.count
 
-    def compute(self, *, level: float = 0.95) -> Estimate:
+    @arrays
+    def compute(self, *, level: Level = 0.95) -> Estimate:
         """The share, a scalar, with its interval."""
         if not self.sums:
             raise InputError("No image has been seen: call update before compute.")

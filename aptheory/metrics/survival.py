@@ -18,11 +18,12 @@ index to real networks, CNNs included (with a small patch for token).
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from aptheory.arguments import Level
 from aptheory.errors import InputError
-from aptheory.metrics.inputs import arrays
+from aptheory.metrics.inputs import Groups, Side, arrays
 from aptheory.metrics.intervals import Estimate, deal, group_jackknife
 from aptheory.metrics.registry import FREE, INFINITE, measure
 
@@ -54,11 +55,12 @@ def token_survival(
     return survival.compute().value
 
 
+@arrays
 def replace_patch(
     images: Float[Tensor, "images colours height width"],
     others: Float[Tensor, "images colours height width"],
-    grid: tuple[int, int],
-    patches: Tensor,
+    grid: tuple[Side, Side],
+    patches: Shaped[Tensor, " images"],
 ) -> Float[Tensor, "images colours height width"]:
     """Each image with one patch, numbered row by row on ``grid``, taken from another image."""
     height, width = images.shape[2:]
@@ -72,13 +74,15 @@ def replace_patch(
 class TokenSurvival:
     """Streaming `token_survival`, with a jackknife interval over ``groups`` groups of images."""
 
-    def __init__(self, share: float, *, groups: int = 8) -> None:
+    @arrays
+    def __init__(self, share: float, *, groups: Groups = 8) -> None:
         if not 0 < share <= 1:
             raise InputError(f"A patch's share of the image lies in (0, 1], got {share}.")
         self.share = share
         self.sums = torch.zeros(groups, 2, dtype=torch.float64)  # Σ ‖z(x') − z‖², Σ ‖z(x'') − z‖²
         self.images = 0
 
+    @arrays
     def update(self, versions: Float[Tensor, "images 3 *features"]) -> None:
         """Add activations of the image, with one patch replaced, and of the other image."""
         plain, token, other = versions.detach().flatten(2).double().unbind(1)
@@ -90,6 +94,7 @@ class TokenSurvival:
             self.sums[group] += both[part].sum(0)
         self.images += len(both)
 
+    @arrays
     def merge(self, other: "TokenSurvival") -> None:
         """Take over what ``other`` has seen."""
         if other.share != self.share or len(other.sums) != len(self.sums):
@@ -100,7 +105,8 @@ class TokenSurvival:
         self.sums = self.sums + other.sums
         self.images += other.images
 
-    def compute(self, *, level: float = 0.95) -> Estimate:
+    @arrays
+    def compute(self, *, level: Level = 0.95) -> Estimate:
         """Survival with its interval; raises InputError where all images look the same."""
         total = self.sums.sum(0)
         if not total[1] > 0:

@@ -152,7 +152,7 @@ def test_bad_shapes_are_named():
         metrics.attention_distance(probabilities(1, 1, 6, 6), distances, prefix=1)
     with pytest.raises(InputError, match="leave none"):
         metrics.prefix_share(probabilities(1, 1, 4, 4), prefix=4)
-    with pytest.raises(InputError, match="empty"):
+    with pytest.raises(InputError, match="from 1 to"):
         metrics.grid_distances((0, 3), (1, 1))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from aptheory import metrics
-from aptheory.metrics.centred_alignment import Kernel
+from aptheory.metrics.inputs import Kernel
 from aptheory.profiling.watchers.base import Row, Settings, Sight, Watcher, warn_undefined
 
 
