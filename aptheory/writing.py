@@ -68,6 +68,8 @@ def refuse_no_file(path: Path) -> None:
     Raises:
         InputError: one has that name.
     """
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r} is no name of a file: it holds a zero byte.")
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file such as {path}/{path.name or 'file'}.")
     # The standard output may be a file, but to take its place would remove the system's name of it.

@@ -14,7 +14,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aptheory.arguments import checked_values
+from aptheory.arguments import checked_arguments, checked_values
 from aptheory.checked import imported, shown
 from aptheory.errors import InputError
 from aptheory.methods.base import ROLES, Method
@@ -111,6 +111,7 @@ def role_of(label: str) -> str:
     return known.role if known else "baseline"
 
 
+@checked_arguments
 def from_settings(
     settings: Mapping[str, Any], *, beside: Sequence[str | Path] = (), code: bool = True
 ) -> Method:
@@ -144,6 +145,7 @@ def from_settings(
         raise InputError(f"{name} cannot be made from {values}: {error}.") from None
 
 
+@checked_arguments
 def parse(text: str, *, beside: Sequence[str | Path] = ()) -> Method:
     """A method from text, "name" or "name:setting=value,...".
 
@@ -194,6 +196,7 @@ def _value(text: str) -> Any:
         return text
 
 
+@checked_arguments
 def applicable(net: Network) -> list[Method]:
     """One sensible instance of every method that fits this network, in the registry's order."""
     found = []

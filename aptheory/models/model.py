@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from aptheory.arguments import Precision, checked_arguments
+from aptheory.arguments import Count, Precision, checked_arguments
 from aptheory.checked import shown
 from aptheory.devices import autocast, device_of
 from aptheory.errors import InputError
@@ -114,13 +114,14 @@ class Model:
             logits = self.module(x.to(self.network.dtype))
         return logits.double().softmax(1).cpu().numpy()
 
+    @checked_arguments
     def predict(
         self,
         source: Any,
         *,
-        top: int = 1,
-        batch_size: int = 64,
-        workers: int | None = None,
+        top: Count = 1,
+        batch_size: Count = 64,
+        workers: Count | None = None,
         progress: bool = False,
     ) -> pd.DataFrame:
         """The most probable classes of pictures.
@@ -142,8 +143,7 @@ class Model:
         """
         from tqdm.auto import tqdm
 
-        top = min(_positive("top", top), len(self.classes))
-        batch_size = _positive("batch_size", batch_size)
+        top = min(top, len(self.classes))
         named = pictures(source)
         if not named:
             raise InputError("there is no picture to predict: give paths, folders or arrays.")
@@ -192,12 +192,6 @@ class Model:
 def _columns(top: int) -> list[str]:
     names = ["class", "probability"]
     return names + [f"{name}_{rank}" for rank in range(2, top + 1) for name in names]
-
-
-def _positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{name} is {value!r}; expected a whole number from 1 up.")
-    return value
 
 
 @checked_arguments

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from aptheory.checked import expanded, spelt
@@ -82,6 +83,8 @@ def _arrays(array: np.ndarray | Tensor) -> Iterator[Picture]:
     from PIL.Image import fromarray
 
     if isinstance(array, Tensor):  # channels first, as torch has them
+        if array.is_meta or array.is_quantized or array.layout != torch.strided:
+            raise InputError("a tensor holds no plain pixels; give an ordinary one of uint8.")
         array = array.detach().cpu().movedim(-3, -1).numpy() if array.ndim > 2 else array.numpy()
     single = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 3, 4))
     batch = array.ndim == 4 and array.shape[-1] in (1, 3, 4)

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.networks.copying import structural_copy
 from aptheory.networks.layer import Layer
@@ -192,8 +193,8 @@ class Network(nn.Module):
         near = difflib.get_close_matches(str(layer), names, n=3)
         hint = f"; near ones are {', '.join(near)}" if near else ""
         raise InputError(
-            f"{self.name} has no place {layer!r}{hint}: give an index from 0 to {last}, a negative "
-            f"one, a fraction from 0.0 to 1.0, or a name such as {names[-2]!r}."
+            f"{self.name} has no place {shown(layer)}{hint}: give an index from 0 to {last}, a "
+            f"negative one, a fraction from 0.0 to 1.0, or a name such as {names[-2]!r}."
         )
 
     def places(self, layers: Places = "all") -> tuple[Layer, ...]:
@@ -214,6 +215,11 @@ class Network(nn.Module):
         return tuple(self.layers[index] for index in sorted({layer.index for layer in several}))
 
     def _check_image(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            raise InputError(
+                f"{self.name} takes images as a floating-point tensor; `normalize` makes one of "
+                "bytes."
+            )
         if x.ndim != 4 or tuple(x.shape[1:]) != self.input_shape:
             raise InputError(
                 f"{self.name} takes images of (batch, {', '.join(map(str, self.input_shape))}), "

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from aptheory.arguments import fits
 from aptheory.checked import read_text, shown, toml_table
@@ -233,8 +233,12 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "layers": entries.layers,
     "search": entries.search,
     "search_seed": lambda seed: entries.seeds([seed])[0],
-    "protocol": _one_of("protocol", lambda v: v in ("standard", "vtab"), "'standard' or 'vtab'"),
-    "equal": _one_of("equal", lambda v: v in (None, "parameters"), "'parameters' or nothing"),
+    "protocol": _one_of(
+        "protocol", lambda v: fits(v, Literal["standard", "vtab"]), "'standard' or 'vtab'"
+    ),
+    "equal": _one_of(
+        "equal", lambda v: fits(v, Literal["parameters"] | None), "'parameters' or nothing"
+    ),
     "runtime": _one_of("runtime", lambda v: isinstance(v, Runtime), "a Runtime, such as Runtime()"),
     "base": _one_of(
         "base",

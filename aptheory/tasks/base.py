@@ -7,7 +7,7 @@ of the size that a network asks for; normalisation belongs to the network.
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from aptheory.arguments import Seed, check_fields, checked_arguments
 from aptheory.checked import spelt
 from aptheory.errors import InputError
 from aptheory.preprocessing import SQUASHED
@@ -77,6 +78,7 @@ class Task:
     pool: Split | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, "a task")
         for name in SPLITS:
             split = getattr(self, name)
             if not len(split):
@@ -144,7 +146,10 @@ class Task:
     def _repr_html_(self) -> str:
         return describing.page(self)
 
-    def folds(self, count: int, *, seed: int = 0, groups: Any = None) -> "list[Task]":
+    @checked_arguments
+    def folds(
+        self, count: int, *, seed: Seed = 0, groups: Sequence[Any] | None = None
+    ) -> "list[Task]":
         """``count`` tasks over all pictures of this one, each picture tested once.
 
         Fold i tests on part i, selects on the next and trains on the rest; parts hold each class
@@ -157,8 +162,11 @@ class Task:
                 f"there are {len(groups)} groups for {len(everything)} pictures of task "
                 f"{self.name!r}; give one for each of train, val and test, in that order."
             )
-        if count < 3:
-            raise InputError(f"{count} folds were asked for; expected 3 or more, one to train on.")
+        if not 3 <= count <= len(everything):
+            raise InputError(
+                f"{count} folds of {len(everything)} pictures were asked for; expected 3 or more, "
+                "one to train on, and a picture each."
+            )
         parts = cut_folds(
             everything.labels,
             count,
@@ -182,7 +190,8 @@ class Task:
             provenance=f"{self.provenance}; {note}" if self.provenance else note,
         )
 
-    def augmented(self, transform: Any) -> "Task":
+    @checked_arguments
+    def augmented(self, transform: Callable[..., Any]) -> "Task":
         """The task whose training pictures pass ``transform``, drawn anew at every look."""
         return _reader("augmenting.augmented")(self, transform)
 
@@ -200,6 +209,7 @@ class Task:
             return self.preprocessing.replace(SQUASHED, str(transform))
         return f"{self.preprocessing}; {transform}"
 
+    @checked_arguments
     def resized(self, resize: str) -> "Task":
         """The same task with its pictures made images in another way than its own.
 
@@ -227,13 +237,14 @@ class Task:
         images together."""
         return self.train_and_val if self.pool is None else self.pool
 
+    @checked_arguments
     def subset(
         self,
         *,
         train: int | None = None,
         val: int | None = None,
         test: int | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> "Task":
         """The same task with fewer images: seeded, and as balanced over classes as the data allow.
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from aptheory.arguments import checked_arguments
 from aptheory.checked import json_table, read_text, safe_stem
 from aptheory.errors import InputError
 from aptheory.tasks.base import SPLITS, Task
@@ -50,6 +51,7 @@ class Checked:
         return "\n".join(_lines(self))
 
 
+@checked_arguments
 def check(source: Any, root: str | Path | None = None, *, progress: bool = True) -> Checked:
     """Verify a registry entry, or any other task name, place or data, and write its digest file.
 

@@ -33,8 +33,13 @@ def as_column(values: Any, where: str, *, named: bool = False) -> np.ndarray:
     ``named`` texts are names whatever they look like, as those of folders are: "1.5" is a class.
     Raises `InputError` naming ``where`` for anything that is no class.
     """
+    if getattr(values, "ndim", None) == 0 or not hasattr(values, "__iter__"):
+        raise InputError(f"{where}: {str(values)[:80]} is no list of labels, one an image.")
     if hasattr(values, "detach"):  # a tensor
-        values = values.detach().cpu().numpy()
+        try:
+            values = values.detach().cpu().numpy()
+        except (TypeError, NotImplementedError):
+            raise InputError(f"{where}: the tensor of labels holds no plain numbers.") from None
     elif hasattr(values, "to_numpy"):  # a column of a table
         values = values.to_numpy()
     array = values if isinstance(values, np.ndarray) else _array(list(values))

@@ -7,22 +7,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aptheory.arguments import Whole, checked_arguments
+from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.preprocessing import Size, height_and_width
 from aptheory.tasks.ahead import ahead_of
 from aptheory.tasks.pictures import with_channels
 from aptheory.tasks.resizing import view
-from aptheory.tasks.split import Indices, Split, is_random
+from aptheory.tasks.split import Indices, Split, as_indices, is_random
 from aptheory.tasks.views import ArraySplit
 
 
+@checked_arguments
 def loader(
     split: Split,
     net: Any,
     batch_size: int,
     indices: Indices | None = None,
     *,
-    ahead: int = 2,
+    ahead: Whole = 2,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches ``(x, y)`` for one network, in the order of ``indices`` (all, when ``None``).
 
@@ -34,7 +37,10 @@ def loader(
     """
     if batch_size < 1:
         raise InputError(f"batch size is {batch_size}; expected 1 or more.")
-    order = np.arange(len(split)) if indices is None else np.asarray(indices, dtype=np.int64)
+    if not hasattr(net, "input_shape"):
+        raise InputError(f"{shown(net)} is no network; expected one of aptheory.load.")
+    count = len(split)
+    order = np.arange(count) if indices is None else as_indices(indices, count)
     parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     return _batches(split, net, parts, view(split, net), ahead)
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from aptheory.arguments import checked_arguments
 from aptheory.errors import InputError
 from aptheory.preprocessing import Size, as_transform, fit_pixels
 from aptheory.tasks.resizing import resize_of
@@ -21,6 +22,7 @@ _log = logging.getLogger("aptheory")
 class Unlabelled(Steady):
     """Pictures without labels, for what needs none; ``labels`` are all 0."""
 
+    @checked_arguments
     def __init__(self, split: Split) -> None:
         self.split = split
         self.labels = np.zeros(len(split), dtype=np.int64)

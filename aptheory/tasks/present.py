@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from aptheory.arguments import checked_arguments
 from aptheory.errors import InputError
 from aptheory.tasks.base import SPLITS, Task
 from aptheory.tasks.cache import data_folder
@@ -96,6 +97,7 @@ def bring_command(entry: DataSet, root: Path) -> str:
     return f"by hand: {files} in {root / entry.name}, from {entry.source}"
 
 
+@checked_arguments
 def list_tasks(root: str | Path | None = None) -> pd.DataFrame:
     """Every task by name: the embedded ones, then the 29 data sets.
 

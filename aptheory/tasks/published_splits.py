@@ -13,10 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from aptheory.arguments import checked_arguments
+from aptheory.checked import read_text
 from aptheory.errors import InputError
 from aptheory.tasks.splits import stratified_cut
 
 SEED = 0
+_LARGEST = 2**28
 HEADER = "# aptheory published split"
 
 
@@ -107,6 +110,7 @@ PUBLISHED = {
 }
 
 
+@checked_arguments
 def published(name: str) -> PublishedSplit:
     """The published split of a data set, by its registry name."""
     if name not in PUBLISHED:
@@ -149,6 +153,7 @@ def hold_out(
     return kept, held, f"validation is {part} of train, cut class by class, seed {seed}"
 
 
+@checked_arguments
 def write_split(name: str, path: str | Path) -> None:
     """Write a published split as text: two comment lines, then one held-out position a line."""
     split = published(name)
@@ -158,13 +163,14 @@ def write_split(name: str, path: str | Path) -> None:
     Path(path).write_text(f"{head}# sha256 {split.checksum}\n{lines}", encoding="utf-8")
 
 
+@checked_arguments
 def read_split(path: str | Path) -> np.ndarray:
     """The held-out positions in a file of `write_split`.
 
     Raises `InputError` if the file is not one, or its checksum does not fit its lines.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = read_text(path, most=_LARGEST).splitlines()
         positions = np.array([int(line) for line in lines[2:]], dtype=np.int64)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a split ({error}); write it again") from error

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
+from aptheory.checked import shown
+from aptheory.errors import InputError
 from aptheory.preprocessing import Size
 
 Indices = Sequence[int | np.integer] | np.ndarray
@@ -30,6 +32,21 @@ class Split(Protocol):
         aspect ratio (bilinear, antialiased). Our own splits also take a `Transform` for it; one
         of somebody else's is asked for that only if it has an attribute ``resize`` (see `view`)."""
         ...
+
+
+def as_indices(indices: Indices, count: int) -> np.ndarray:
+    """Numbers of some of ``count`` images as int64; negative ones count from the end.
+
+    Raises:
+        InputError: what is no whole number, or no such image.
+    """
+    chosen = np.asarray(indices)
+    if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
+        raise InputError(f"indices are {shown(indices)}; expected a list of whole numbers.")
+    chosen = chosen.astype(np.int64)
+    if chosen.size and not -count <= chosen.min() <= chosen.max() < count:
+        raise InputError(f"indices go beyond the {count} images of the split.")
+    return chosen
 
 
 class Steady:

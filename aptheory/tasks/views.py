@@ -10,12 +10,14 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from aptheory.arguments import checked_arguments
+from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.preprocessing import Size, Transform, fit_pixels, height_and_width
 from aptheory.tasks.classes import as_column
 from aptheory.tasks.pictures import Scale
 from aptheory.tasks.resizing import checked_resize, resize_of
-from aptheory.tasks.split import Indices, Split, Steady, digest_of, is_random
+from aptheory.tasks.split import Indices, Split, Steady, as_indices, digest_of, is_random
 
 
 class ArraySplit(Steady):
@@ -26,16 +28,19 @@ class ArraySplit(Steady):
     bits, where they had more.
     """
 
+    @checked_arguments
     def __init__(self, pixels: np.ndarray, labels: Any, *, scale: Scale | None = None) -> None:
         if pixels.ndim != 4 or not pixels.shape[3] or pixels.dtype != np.uint8:
             raise InputError(
                 f"images have shape {pixels.shape} and type {pixels.dtype}; expected uint8 of "
                 "shape (images, height, width, channels); Task.from_arrays takes others."
             )
-        if len(pixels) != len(labels):
-            raise InputError(f"{len(pixels)} images but {len(labels)} labels; expected as many.")
         self.pixels = pixels
         self.labels = as_column(labels, "labels")
+        if len(pixels) != len(self.labels):
+            raise InputError(
+                f"{len(pixels)} images but {len(self.labels)} labels; expected as many."
+            )
         self.scale = scale
 
     def __len__(self) -> int:
@@ -67,8 +72,9 @@ class Selection(Steady):
     indices: np.ndarray
     labels: np.ndarray
 
+    @checked_arguments
     def __init__(self, split: Split, indices: Indices) -> None:
-        chosen = np.asarray(indices, dtype=np.int64)
+        chosen = as_indices(indices, len(split))
         if isinstance(split, Selection):  # one step to the pixels, however often it is narrowed
             chosen = split.indices[chosen]
             split = split.split
@@ -101,6 +107,8 @@ class Joined(Steady):
     """Several splits one after the other, as the VTAB protocol joins train and validation."""
 
     def __init__(self, *splits: Split) -> None:
+        if not splits or not all(isinstance(split, Split) for split in splits):
+            raise InputError(f"{shown(splits)} are joined; expected one split or more.")
         self.splits = splits
         self.labels = np.concatenate([split.labels for split in splits])
         self._starts = np.cumsum([0, *(len(split) for split in splits)])

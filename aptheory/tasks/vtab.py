@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from aptheory.arguments import Level, checked_arguments
 from aptheory.errors import InputError
 from aptheory.tasks.base import Task
 from aptheory.tasks.registry import VTAB_GROUPS
@@ -31,6 +32,7 @@ class VtabSplits:
     test: Split
 
 
+@checked_arguments
 def vtab_splits(task: Task, *, strict: bool = True) -> VtabSplits:
     """The protocol's four splits. With ``strict`` a task whose train and val are not 800 and 200
     images is refused; `Task.subset` makes one of a larger task."""
@@ -43,12 +45,13 @@ def vtab_splits(task: Task, *, strict: bool = True) -> VtabSplits:
     return VtabSplits(task.train, task.val, task.train_and_val, task.test)
 
 
+@checked_arguments
 def vtab_summary(
     table: pd.DataFrame,
     *,
     measure: str = "test_accuracy",
     groups: dict[str, Sequence[str]] | None = None,
-    confidence: float = 0.95,
+    confidence: Level = 0.95,
 ) -> pd.DataFrame:
     """Means over seeds, tasks and groups, each with a confidence interval.
 

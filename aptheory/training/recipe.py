@@ -125,10 +125,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
+            value = getattr(self, name)
+            if not any(type(value) is type(choice) and value == choice for choice in choices):
                 raise InputError(
-                    f"{name} must be one of {', '.join(map(str, choices))}; "
-                    f"got {shown(getattr(self, name))}."
+                    f"{name} must be one of {', '.join(map(str, choices))}; got {shown(value)}."
                 )
         for name in ("lr", "weight_decay", "momentum", "label_smoothing"):
             value = getattr(self, name)
@@ -211,9 +211,9 @@ class Recipe:
         """
         try:
             values = _NAMED[name]
-        except KeyError:
+        except (KeyError, TypeError):
             raise InputError(
-                f"There is no recipe {name!r}; choose one of {', '.join(_NAMED)}."
+                f"There is no recipe {shown(name)}; choose one of {', '.join(_NAMED)}."
             ) from None
         return cls(name=name, **values).but(**changes)
 

@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
+from aptheory.arguments import checked_arguments
+from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.preprocessing import Size, as_transform
 from aptheory.tasks.ahead import ahead_of
@@ -55,6 +57,7 @@ class Decoded(ArraySplit):
         return digest_of(self.split)
 
 
+@checked_arguments
 def decoded(
     split: Split,
     size: Size,
@@ -80,6 +83,8 @@ def decoded(
             "a split that draws its images anew cannot be decoded once; decode what it draws from."
         )
     to = as_transform(size)
+    if not all(0 < side <= 2**14 for side in to.size):
+        raise InputError(f"size is {shown(size)}; expected (height, width) from 1 to {2**14}.")
     shape = (len(split), *to.size, 3)  # of most sets; the file says how many channels it has
     how = "" if to.plain else f" {to.settings} {to.fill}"
     identity = hashlib.sha256(f"{digest_of(split)} {shape}{how}".encode()).hexdigest()[:32]
@@ -91,6 +96,7 @@ def decoded(
     return Decoded(split, _opened(file, shape), size)
 
 
+@checked_arguments
 def decoded_task(
     task: Task,
     size: Size,
