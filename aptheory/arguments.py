@@ -104,6 +104,8 @@ Level = Annotated[float, Between(0, 1, open=True)]
 LARGEST_SEED = 2**62
 Seed = Annotated[int, Between(0, LARGEST_SEED)]
 """Seeds are drawn from with 64 bits and counted up from."""
+LARGEST_SIDE = 2**14
+"""Of a picture, in pixels."""
 LARGEST_OPTION = 10**6
 """Of a model's classes or width: more would only fill the memory."""
 

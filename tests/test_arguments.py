@@ -15,6 +15,7 @@ import torch
 import aptheory as ap
 from aptheory.arguments import Between, Columns, Count, checked_arguments, fits, words
 from aptheory.networks.layer import Layer
+from aptheory.tasks import ArraySplit, Joined, Selection, decoded, loader, read_split
 
 NAN = float("nan")
 
@@ -92,6 +93,7 @@ WRONG = [
     ("cost", "methods", []),
     *(("attach", "classes", value) for value in (True, 2.5, "10", None)),
     *(("attach", "seed", value) for value in (-1, True, 1.5, "0", None, 2**70)),
+    *(("attach", "runs", value) for value in (0, 10**9, True)),
     *(("load", "std", value) for value in ([0, 0, 0], True, [1.0, 1.0])),
     *(("load", "name", value) for value in (5, "", [])),
     ("load", "blocks", []),
@@ -163,3 +165,43 @@ def test_what_fits_a_declared_type(hint, good, bad, said):
     assert all(fits(value, hint) for value in good)
     assert not any(fits(value, hint) for value in bad)
     assert words(hint) == said
+
+
+PIXELS = np.zeros((4, 8, 8, 3), np.uint8)
+SPLIT = ArraySplit(PIXELS, [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (lambda task: task.subset(train=True), "train"),
+        (lambda task: task.subset(train=10, seed=-1), "seed"),
+        (lambda task: task.folds(10**12), "folds"),
+        (lambda task: task.folds(3, groups=5), "groups"),
+        (lambda task: task.augmented(None), "transform"),
+        (lambda task: ArraySplit(PIXELS, 5), "labels"),
+        (lambda task: ArraySplit(PIXELS, torch.ones(4, device="meta")), "labels"),
+        (lambda task: Selection(SPLIT, [9]), "4 images"),
+        (lambda task: Selection(SPLIT, [0.5]), "indices"),
+        (lambda task: Selection(SPLIT, [True, False]), "indices"),
+        (lambda task: Joined(), "joined"),
+        (lambda task: list(loader(SPLIT, object(), 2)), "network"),
+        (lambda task: decoded(SPLIT, (0, 3), progress=False), "size"),
+        (lambda task: read_split("/dev/zero"), "larger than"),
+        (lambda task: ap.profile(ap.load("aptheory_vit_mini"), torch.tensor(1.0)), "images"),
+        (lambda task: ap.load("aptheory_vit_mini", input_shape=(3, 10**9, 10**9)), "input_shape"),
+    ],
+)
+def test_wrong_tasks_splits_and_their_parts(task, wrong, named):
+    with pytest.raises(ap.InputError, match=named) as refusal:
+        wrong(task)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "loss", [lambda z, y: None, lambda z, y: z.sum(), lambda z, y: z.detach()[:, 0]]
+)
+def test_a_loss_that_gives_no_loss_of_each_image(net, task, loss):
+    adapted = ap.LinearProbe().attach(net, classes=10)
+    with pytest.raises(ap.InputError, match="expected the loss of each"):
+        ap.fit(adapted, task, recipe=ap.Recipe(epochs=1), loss=loss)

@@ -12,13 +12,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from aptheory.arguments import Seed, check_fields, checked_arguments
+from aptheory.arguments import Between, Seed, check_fields, checked_arguments
 from aptheory.errors import InputError
 from aptheory.methods.head import Head, Summaries
 from aptheory.methods.per_run import PerRun, RunDropout, by_run
@@ -36,6 +36,9 @@ LARGEST_SIZE = 2**16
 """Of what makes a method larger or smaller: tokens, a rank, a bottleneck."""
 MOST_NUMBERS = 2**31
 """Of one learned tensor, all runs together; looked at before the memory is taken."""
+
+Runs = Annotated[int, Between(1, 10_000)]
+"""How many train as one stack."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ class Method:
 
     @checked_arguments
     def attach(
-        self, net: Network, *, classes: int, runs: int = 1, seed: Seed | Sequence[Seed] = 0
+        self, net: Network, *, classes: int, runs: Runs = 1, seed: Seed | Sequence[Seed] = 0
     ) -> Adapted:
         """This method on ``net`` with a fresh head of ``classes`` outputs; ``net`` stays as it was.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aptheory.arguments import checked_arguments
+from aptheory.arguments import LARGEST_SIDE, checked_arguments
 from aptheory.errors import InputError
 from aptheory.networks.configuration import configuration, transform_for
 from aptheory.networks.fitting import Fitted, check_unset, load_weights
@@ -65,7 +65,8 @@ def load(
     if granularity not in ("block", "stage"):
         raise InputError(f"granularity must be 'block' or 'stage', not {granularity!r}")
     if input_shape is not None and not (
-        len(input_shape) == 3 and all(isinstance(n, int) and n > 0 for n in input_shape)
+        len(input_shape) == 3
+        and all(isinstance(n, int) and 0 < n <= LARGEST_SIDE for n in input_shape)
     ):
         raise InputError(
             f"input_shape must be (channels, height, width) of the image, not {input_shape!r}"

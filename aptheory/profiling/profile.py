@@ -154,7 +154,7 @@ def profile(
     Raises:
         InputError: unknown measures or layers, no images, a network without what is measured.
     """
-    if not measures:
+    if not len(measures):
         raise InputError("measures is empty; name one, such as effective_rank.")
     images = open_images(images)
     chosen = net.places(layers)

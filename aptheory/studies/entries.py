@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aptheory.arguments import LARGEST_OPTION, LARGEST_SEED
+from aptheory.arguments import LARGEST_OPTION, LARGEST_SEED, LARGEST_SIDE
 from aptheory.checked import expanded, shown
 from aptheory.errors import InputError
 
@@ -50,7 +50,7 @@ NETWORK: dict[str, Check] = {
     "seed": _SEED,
     "granularity": (lambda v: v in ("block", "stage"), "'block' or 'stage'"),
     "input_shape": (
-        lambda v: _several(v, lambda n: _whole(n, 1, 2**14), (3,)),
+        lambda v: _several(v, lambda n: _whole(n, 1, LARGEST_SIDE), (3,)),
         "[channels, height, width]",
     ),
     "mean": (lambda v: _several(v, _number, range(1, 5)), "a list of one number a channel"),

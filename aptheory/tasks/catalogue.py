@@ -125,6 +125,11 @@ def open_images(images: Any) -> Any:
     """What can be looked through for images: a task of what `task` makes one of, and pictures as
     an `Unlabelled` split; a task, a split, a tensor and an iterable of batches stay as they are."""
     kind = type(images).__module__.partition(".")[0]
+    if hasattr(images, "is_meta") and (images.is_meta or images.is_sparse or not images.ndim):
+        raise InputError(
+            "the images are a tensor of one number, a sparse one, or one on meta; give an ordinary "
+            "one of shape (images, channels, height, width)."
+        )
     if isinstance(images, str | Path) or kind in ("pandas", "datasets"):
         return task(images)
     if hasattr(images, "getbands"):  # one picture of Pillow

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aptheory.arguments import Count, Precision, Seed, checked_arguments
+from aptheory.arguments import Between, Count, Precision, Seed, checked_arguments
 from aptheory.devices import autocast
 from aptheory.errors import InputError
 from aptheory.metrics.intervals import bootstrap
@@ -225,7 +225,7 @@ def cost(
     methods: Method | Sequence[Method],
     *,
     classes: Count = 100,
-    batch_size: Count = 32,
+    batch_size: Annotated[int, Between(1, 2**14)] = 32,
     images: Count = 1000,
     kept: Sequence[bool] = (False, True),
     precision: Precision = "float32",

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aptheory.checked import shown
 from aptheory.devices import autocast
 from aptheory.errors import InputError
 from aptheory.training.batchnorm import Fused
@@ -270,7 +271,7 @@ class Loop:
             y = labels.gather(1, part.to(labels.device) % labels.shape[1]).flatten()
             mix = self._mix(y)
             logits = self._logits("train", part, mix)
-            loss = self.loss(logits, y if mix is None else mix.targets).view(runs, -1)
+            loss = self._loss_of(logits, y if mix is None else mix.targets).view(runs, -1)
             if recipe.balance == "weights":
                 loss = loss * self._weights.gather(1, y.view(runs, -1))
             loss = loss.sum(1) / total
@@ -285,6 +286,16 @@ class Loop:
                 nn.utils.clip_grad_norm_(own, recipe.max_gradient_norm)
         self.optimizer.step()
         return torch.stack(losses).sum(0).double(), torch.stack(rights).sum(0).double()
+
+    def _loss_of(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each image, as the user's function may give it or not."""
+        loss = self.loss(logits, targets)
+        if not isinstance(loss, Tensor) or loss.shape != logits.shape[:1] or not loss.requires_grad:
+            raise InputError(
+                f"loss gave {shown(loss)}; expected the loss of each of the {len(logits)} images, "
+                "a tensor that follows from the logits."
+            )
+        return loss
 
     def _mix(self, labels: Int64[Tensor, " samples"]) -> Mix | None:
         """How the images of a batch are blended, if they are."""

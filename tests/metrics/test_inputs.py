@@ -114,3 +114,45 @@ def test_attention_is_what_comes_out_of_the_softmax():
         metrics.attention_entropy(scores)
     with pytest.raises(InputError, match="negative"):
         metrics.attention_distance(scores, metrics.grid_distances((1, 7), (4, 4)))
+
+
+X = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+GRAM = X @ X.T
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (lambda: metrics.cka(None, X), "x holds object"),
+        (lambda: metrics.effective_rank(X.to("meta")), "meta tensor"),
+        (lambda: metrics.effective_rank(X.to_sparse()), "sparse tensor"),
+        (lambda: metrics.cka_of_grams(GRAM[:4]), "expected .layers, images, images."),
+        (lambda: metrics.chance_level(GRAM, GRAM[:3, :3]), "with the 12 images of x"),
+        (lambda: metrics.moment_shift(X, X[:, :2]), "with the 4 channels of features"),
+        (lambda: metrics.cka_map([X, 5]), "features of cka_map"),
+        (lambda: metrics.cka_map([]), "Features of"),
+        (lambda: metrics.linear_gram([]), "there are no features"),
+        (lambda: metrics.procrustes(X, X, splits=10**12), "splits of procrustes"),
+        (lambda: metrics.probe_accuracy(X, np.arange(12) % 2, folds=1), "folds of"),
+        (lambda: metrics.probe_accuracy(X, np.arange(12) % 2, seed=2**40), "seed of"),
+        (lambda: metrics.grid_distances((9999, 9999), (1, 1)), "too many distances"),
+        (lambda: metrics.Rank(groups=0), "groups of Rank"),
+        (lambda: metrics.RunningMean().compute(level=2), "level of RunningMean.compute"),
+        (lambda: metrics.bootstrap(lambda i: "x", 5), "statistic gave no number"),
+        (lambda: metrics.group_jackknife(torch.ones(1), [torch.ones(2)] * 3, images=3), "shape"),
+        (
+            lambda: metrics.position_gradient(X[None], torch.ones(1, 3, 4, 4), position=0),
+            "requires gradients",
+        ),
+    ],
+)
+def test_an_argument_that_is_not_as_declared_is_refused(wrong, reason):
+    with pytest.raises(InputError, match=reason) as refusal:
+        wrong()
+    assert "\n" not in str(refusal.value)
+
+
+def test_lists_of_numbers_are_arrays_of_them():
+    assert metrics.effective_rank(X.tolist()) == pytest.approx(metrics.effective_rank(X), rel=1e-6)
+    labels = [0, 1] * 6
+    assert metrics.logme(X, labels) == metrics.logme(X, np.array(labels))

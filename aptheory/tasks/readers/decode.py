@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from aptheory.arguments import checked_arguments
+from aptheory.arguments import LARGEST_SIDE, checked_arguments
 from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.preprocessing import Size, as_transform
@@ -83,8 +83,10 @@ def decoded(
             "a split that draws its images anew cannot be decoded once; decode what it draws from."
         )
     to = as_transform(size)
-    if not all(0 < side <= 2**14 for side in to.size):
-        raise InputError(f"size is {shown(size)}; expected (height, width) from 1 to {2**14}.")
+    if not all(0 < side <= LARGEST_SIDE for side in to.size):
+        raise InputError(
+            f"size is {shown(size)}; expected (height, width) from 1 to {LARGEST_SIDE}."
+        )
     shape = (len(split), *to.size, 3)  # of most sets; the file says how many channels it has
     how = "" if to.plain else f" {to.settings} {to.fill}"
     identity = hashlib.sha256(f"{digest_of(split)} {shape}{how}".encode()).hexdigest()[:32]
