@@ -175,7 +175,7 @@ def profile_study(
                 "images": images,
                 "seed": seed,
             }
-            path = kept / f"{key_of(identity)}.csv"
+            path = kept / f"{key_of([identity, __version__])}.csv"
             if not _stands(path, path.with_suffix(".proof"), path.stem):
                 some = task
                 if len(task.train) > images:
@@ -210,7 +210,7 @@ def massive(opened: Opened, kept: Path, *, images: int = 32, seed: int = 0) -> d
             **view_identity(net, each.task),
             "massive": [images, seed],
         }
-        path = kept / f"{key_of(looked_at)}.csv"
+        path = kept / f"{key_of([looked_at, __version__])}.csv"
         proof = path.with_suffix(".proof")
         if not _stands(path, proof, path.stem):
             _keep(

@@ -11,7 +11,7 @@ import pytest
 from jaxtyping import TypeCheckError
 
 import aptheory as ap
-from aptheory.metrics.rank import singular_values
+from aptheory.findings.statistics import fisher_z
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,4 +94,13 @@ def test_no_module_hides_behind_a_function_of_its_name(file):
 
 def test_what_is_no_array_is_caught_at_run_time():
     with pytest.raises(TypeCheckError):
-        singular_values("x")
+        fisher_z("x")
+
+
+def test_a_bench_of_the_theory_is_there_when_it_is_asked_for():
+    files = {file.stem for file in (ROOT / "aptheory" / "theory").glob("*.py")} - {"__init__"}
+    assert set(ap.theory.__all__) == files
+    for name in files:
+        assert getattr(ap.theory, name).__name__ == f"aptheory.theory.{name}"
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = ap.theory.nothing

@@ -138,10 +138,18 @@ def execute_study(
     """
     plan = plan or planned(opened, store)
     frame = execute(plan, store, engine=engine, opened=opened, **options)
-    if not plan.waits:
-        return frame
-    further = planned(opened, store)
-    return execute(further, store, engine=engine, opened=opened, **options)
+    if plan.waits:
+        plan = planned(opened, store)
+        frame = execute(plan, store, engine=engine, opened=opened, **options)
+    asked = {key for job in plan.jobs for batch in job.batches for key in batch.run_keys}
+    if others := sum(path.stem not in asked for path in store.runs.glob("*.json")):
+        _log.info(
+            "%d other runs in %s are not asked for any more: they stay there, and no table or page "
+            "has them",
+            others,
+            store.folder,
+        )
+    return frame
 
 
 def execute(

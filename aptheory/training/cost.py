@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aptheory.arguments import Between, Count, Precision, Seed, checked_arguments
+from aptheory.arguments import LARGEST_OPTION, Between, Count, Precision, Seed, checked_arguments
 from aptheory.devices import autocast
 from aptheory.errors import InputError
 from aptheory.metrics.intervals import bootstrap
@@ -224,7 +224,7 @@ def cost(
     net: Network,
     methods: Method | Sequence[Method],
     *,
-    classes: Count = 100,
+    classes: Annotated[int, Between(1, LARGEST_OPTION)] = 100,
     batch_size: Annotated[int, Between(1, 2**14)] = 32,
     images: Count = 1000,
     kept: Sequence[bool] = (False, True),

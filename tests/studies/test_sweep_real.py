@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -227,6 +228,19 @@ def test_sweep_takes_a_file_and_returns_the_table(tmp_path):
     assert set(frame["measure"]) == {"train_accuracy", "val_accuracy", "test_accuracy", "val_loss"}
     read = pd.read_csv(tmp_path / "out" / "accuracy.csv", keep_default_na=False)
     pd.testing.assert_frame_equal(read, frame, check_dtype=False)
+
+
+def test_what_an_edited_study_no_longer_asks_for_is_said_and_enters_no_table(
+    tmp_path, caplog, finished
+):
+    shutil.copytree(finished, tmp_path / "edited")
+    with caplog.at_level("INFO", "aptheory"):
+        sweep(study(), tmp_path / "edited", engine="here", progress=False)
+        assert "not asked for any more" not in caplog.text
+        frame = sweep(study(layers=[6]), tmp_path / "edited", engine="here", progress=False)
+    # A prompt, its random control and the probe at layer 4, two seeds each.
+    assert "6 other runs in" in caplog.text
+    assert 4 not in set(frame["layer"])
 
 
 # ------------------------------------------------------------------------- hundreds of runs
