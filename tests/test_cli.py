@@ -92,6 +92,18 @@ def test_tasks_lists_the_data_sets():
     assert "eurosat" in result.stdout
 
 
+def test_two_layers_are_nothing_to_relate(finished, tmp_path):
+    out, _, _ = finished
+    for name in ("profile.csv", "accuracy.csv"):
+        table = pd.read_csv(out / name)
+        table[table["layer"].isin([0, 6])].to_csv(tmp_path / name, index=False)
+    result = call("relate", tmp_path)
+    assert result.exit_code == 2
+    assert "no network and task has four layers or more" in " ".join(result.stderr.split())
+    assert "DataFrame" not in result.output
+    assert not (tmp_path / "relation.csv").exists()
+
+
 def test_dry_run_trains_nothing(tmp_path):
     words = ["sweep", "-n", "aptheory_resnet_mini", "-t", "digits", "--layers", "11", "--dry-run"]
     result = call(*words, "--out", tmp_path / "none")

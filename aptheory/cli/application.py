@@ -15,6 +15,7 @@ import logging
 import os
 import sys
 import typing
+import warnings
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Annotated, Any, TextIO
@@ -216,7 +217,18 @@ def collect_rarely() -> None:
 def main() -> None:
     """Run the command line."""
     collect_rarely()
+    warnings.showwarning = say_warning
     app()
+
+
+def say_warning(message: Warning | str, *_: object) -> None:
+    """A warning is a line too, without the place in the code, and is said once."""
+    if str(message) not in _said:
+        _said.add(str(message))
+        _terminal.emit(logging.makeLogRecord({"msg": f"warning: {message}"}))
+
+
+_said: set[str] = set()
 
 
 @functools.cache

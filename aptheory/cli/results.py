@@ -32,6 +32,11 @@ def relate(folder: Path) -> None:
         if table.empty:
             raise InputError(f"{folder / name} is not there or holds no row; {made} writes it.")
     correlations = relations(tables.profile, tables.accuracy)
+    if correlations.empty:
+        raise InputError(
+            f"nothing in {folder} can be related: no network and task has four layers or more with "
+            "both a metric and an accuracy; profile and sweep the same ones at more layers."
+        )
     write_table(correlations, folder / "relation.csv")
     with pd.option_context("display.width", 160, "display.max_columns", None):
         text = correlations.to_string(index=False, float_format=lambda value: f"{value:.3f}")

@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import aptheory as ap
-from aptheory.cli import app, studies
+from aptheory.cli import app, application, studies
 
 NETWORK, TASK = "aptheory_resnet_mini", ["-t", "digits", "--subset", "40,20,40"]
 
@@ -349,3 +349,10 @@ def test_run_saves_the_winner_of_what_succeeded_before_it_says_what_failed(tmp_p
     result = call("run", NETWORK, *TASK, "-o", tmp_path, "--save", file)
     assert (result.exit_code, saved) == (1, [file])
     assert "1 of 4 runs failed." in result.stderr
+
+
+def test_a_warning_is_one_line_without_code_and_is_said_once(capsys, monkeypatch):
+    monkeypatch.setattr(application, "_said", set())
+    for _ in range(2):
+        application.say_warning(UserWarning("a run is left out"), UserWarning, "tables.py", 90)
+    assert capsys.readouterr().err == "warning: a run is left out\n"
