@@ -11,8 +11,8 @@ from figures.norm_and_prompt import METHODS, WHOLE
 NEEDS = "python -m analyses.norm_cost --assets DIR"
 SHOWN = {
     "parameters_without_head": "parameters without the head",
-    "measured_ratio": "time of a training step\n(share of visual prompting's)",
-    "memory_ratio": "memory of a training step\n(share of visual prompting's)",
+    "measured_ratio": "time of a training step\n(of visual prompting's; dotted: from images)",
+    "memory_ratio": "memory of a training step\n(of visual prompting's; dotted: from images)",
 }
 KINDS = {"cnn": "CNNs", "vit": "ViTs"}
 
