@@ -221,7 +221,7 @@ def main() -> None:
     app()
 
 
-def say_warning(message: Warning | str, *_: object) -> None:
+def say_warning(message: Warning | str, *_: object, **__: object) -> None:
     """A warning is a line too, without the place in the code, and is said once."""
     if str(message) not in _said:
         _said.add(str(message))
