@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -23,7 +24,7 @@ from aptheory.errors import InputError
 from aptheory.methods.head import Head, Summaries
 from aptheory.methods.per_run import PerRun, RunDropout, by_run
 from aptheory.methods.samples import AnyAxis, put_samples_first, sample_axes
-from aptheory.networks.fast_path import fast_path_off
+from aptheory.networks.fast_path import fast_path_off, has_fast_path
 from aptheory.networks.reading import Reading, check_pooling
 
 if TYPE_CHECKING:
@@ -208,6 +209,7 @@ class Adapted(nn.Module):
         self.edits = nn.ModuleDict()
         self.summaries = Summaries()
         felt = method.install(self)
+        self.has_fast_path = has_fast_path(self.net)
         if felt > self.exit:
             raise InputError(
                 f"{method.name} acts at place {felt} of {net.name} and its head reads at place "
@@ -291,7 +293,7 @@ class Adapted(nn.Module):
         given = self.summaries.given
         given.clear()
         z = z.to(self.net.dtype)  # what is kept of a network of float64 is float32
-        with fast_path_off():
+        with fast_path_off() if self.has_fast_path else nullcontext():
             features = self.reading.features(
                 self.net, z, start=self.first_layer, edits=tuple(self.places), edit=self.edited
             )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,7 @@ class Readings(nn.Module):
     def _read(self, z: Tensor) -> list[tuple[Adapted, Tensor]]:
         z = z[: len(z) // self.runs]
         stops, net, start = sorted({*self.places, *self.reads}), self.net, self.first_layer
-        with fast_path_off():
+        with fast_path_off() if self.whole.has_fast_path else nullcontext():
             walk = net.walk(z, start=start, stops=stops, edit=self.whole.edited)
             entering = {layer.index: (layer, x) for layer, x in walk if layer.index in self.reads}
         return [(one, one.reading.pooled(*entering[one.exit])) for one in self.readings]
