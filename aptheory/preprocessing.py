@@ -7,6 +7,7 @@ side and the centre is cut out of it. torchvision's and Hugging Face's are cases
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 RESIZES = ("center", "squash", "border")
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+
+LARGEST_SCALE = 1e4
+"""Of means and deviations of pixels from 0 to 1; beyond it float32 overflows in a network."""
 
 Sides = tuple[int, int]
 """(height, width) in pixels."""
@@ -133,6 +137,24 @@ class Transform:
     def fill(self) -> tuple[int, ...]:
         """The colour outside the picture, from 0 to 255."""
         return tuple(round(255 * m) if self.resize == "border" else 0 for m in self.mean)
+
+
+def check_scaling(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Refuse means and deviations that would leave no image a network could look at.
+
+    Raises:
+        InputError: one beyond `LARGEST_SCALE`, or a deviation below its inverse.
+    """
+    if not all(abs(n) <= LARGEST_SCALE for n in mean):
+        raise InputError(
+            f"mean is {list(mean)}; expected numbers from -{LARGEST_SCALE:g} to "
+            f"{LARGEST_SCALE:g}, for pixels from 0 to 1."
+        )
+    if not all(1 / LARGEST_SCALE <= n <= LARGEST_SCALE for n in std):
+        raise InputError(
+            f"std is {list(std)}; expected numbers from {1 / LARGEST_SCALE:g} to "
+            f"{LARGEST_SCALE:g}, for pixels from 0 to 1."
+        )
 
 
 SQUASHED = str(Transform(size=(1, 1), mean=(), std=()))

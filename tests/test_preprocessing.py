@@ -11,11 +11,13 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 
 import aptheory as ap
+from aptheory.errors import InputError
 from aptheory.preprocessing import (
     INTERPOLATIONS,
     SQUASHED,
     Transform,
     as_transform,
+    check_scaling,
     fit_picture,
     fit_pixels,
 )
@@ -266,3 +268,18 @@ class TestWhatIsSaid:
     def test_networks_of_other_channels_have_the_mean_of_the_values(self):
         net = ap.load("resnet10t", None, input_shape=(1, 32, 32))
         assert net.mean == pytest.approx((0.449,), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "words"),
+    [
+        ((0.5,) * 3, (1e-30, 1, 1), "std is"),
+        ((0.5,) * 3, (1, 1, 0), "std is"),
+        ((0.5,) * 3, (1, 1, float("nan")), "std is"),
+        ((1e30,) * 3, (1,) * 3, "mean is"),
+        ((float("nan"),) * 3, (1,) * 3, "mean is"),
+    ],
+)
+def test_scalings_that_no_network_could_bear_are_refused(mean, std, words):
+    with pytest.raises(InputError, match=words):
+        check_scaling(mean, std)

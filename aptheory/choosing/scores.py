@@ -202,6 +202,8 @@ class RidgeHead:
         left-out one among them, as they are in training.
         """
         x = features.double()
+        if not bool(torch.isfinite(x).all()):
+            raise InputError("features hold nan or inf: what makes them has diverged.")
         x = x - x.mean(0)
         scale = x.std(0, correction=0)
         scale = torch.where(scale > 1e-6 * scale.max(), scale, torch.inf)

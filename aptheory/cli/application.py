@@ -64,7 +64,8 @@ class Verbs(TyperGroup):
             verbs = context.command_path.removeprefix(root or "").split() if context else []
             path = " ".join(["aptheory", *verbs])
             _fail(f"{error.format_message().rstrip('.')}; `{path} --help` says what there is.")
-        except typer.Abort:
+        except typer.Abort:  # Ctrl-C before a verb is at work
+            print("\ninterrupted; the same command begins again", file=sys.stderr)
             sys.exit(130)
         sys.exit(code if isinstance(code, int) else 0)
 

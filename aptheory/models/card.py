@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from safetensors import SafetensorError, safe_open
 
+from aptheory.arguments import Between, Share, fits
 from aptheory.checked import shown
 from aptheory.errors import InputError
-from aptheory.preprocessing import Transform
+from aptheory.preprocessing import Transform, check_scaling
 from aptheory.studies import entries
 from aptheory.tasks.base import SPLITS
 from aptheory.tasks.pictures import Scale
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from aptheory.networks.network import Network
     from aptheory.tasks import Task
 
+_Images = Annotated[int, Between(0, 10**12)]
 ENTRY = "model"
 """The entry of the header that holds the card; the others are `aptheory.save`'s own."""
 
@@ -73,8 +74,7 @@ class Card:
                 raise ValueError(f"input_shape is {shown(values['input_shape'])}, not {expected}")
             _, height, width = values.pop("input_shape")
             mean, std = (tuple(map(float, values.pop(name))) for name in ("mean", "std"))
-            if not all(map(math.isfinite, (*mean, *std))) or min(std, default=0) <= 0:
-                raise ValueError(f"mean is {shown(mean)} and std {shown(std)}")
+            check_scaling(mean, std)
             return Transform(size=(int(height), int(width)), mean=mean, std=std, **values)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"the model's file has no usable transform ({error}).") from None
@@ -149,11 +149,15 @@ class Card:
             raise TypeError(f"classes are {shown(names)}")
         if len(set(names)) != len(names):
             raise ValueError("two of its classes have one name")
-        for word in ("scores", "task"):
-            for key, value in values.get(word, {}).items():
-                fraction = key.endswith("_accuracy") or key in SPLITS
-                if fraction and not _plausible(value, 1 if word == "scores" else math.inf):
-                    raise ValueError(f"its {key} is {shown(value)}")
+        for key, value in values.get("scores", {}).items():
+            if key.endswith("_accuracy") and not fits(value, Share):
+                raise ValueError(f"its {key} is {shown(value)}")
+        for split in SPLITS:
+            if split in values.get("task", {}) and not fits(values["task"][split], _Images):
+                raise ValueError(f"its number of {split} images is {shown(values['task'][split])}")
+        recipe = values.get("training", {}).get("recipe")
+        if recipe is not None and not isinstance(recipe, Mapping):
+            raise TypeError(f"its recipe is {shown(recipe)}")
         card = cls(**{**values, "classes": tuple(names)})
         _ = card.preprocessing, card.scale  # which raise where they make no sense
         return card
@@ -200,11 +204,6 @@ class Card:
                 f"{on}; accuracy: {', '.join(scores) or 'not known'}",
             ]
         )
-
-
-def _plausible(value: Any, most: float) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and 0 <= value <= most and math.isfinite(value)
 
 
 def _share(accuracy: float, images: int | None) -> str:

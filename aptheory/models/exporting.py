@@ -21,6 +21,7 @@ from torch import Tensor
 
 from aptheory.errors import InputError
 from aptheory.methods import fold
+from aptheory.models.model import check_answers
 from aptheory.writing import beside
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def _confirm(model: Model, ask: Callable[[Tensor], Tensor]) -> float:
     for batch in (1, 3):
         x = torch.randn(batch, *model.network.input_shape, generator=generator)
         expected = model.module(x.to(model.device, model.network.dtype)).float().cpu()
+        check_answers(expected)
         got = ask(x).float().cpu()
         worst = max(worst, float((got - expected).abs().max() / expected.abs().max()))
     if not worst <= TOLERANCE:

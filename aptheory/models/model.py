@@ -112,6 +112,7 @@ class Model:
         x = self.network.normalize(images.to(self.device, non_blocking=True))
         with autocast(self.device, self.precision):
             logits = self.module(x.to(self.network.dtype))
+        check_answers(logits)
         return logits.double().softmax(1).cpu().numpy()
 
     @checked_arguments
@@ -225,6 +226,15 @@ def load_model(
     if adapted.classes != len(card.classes):
         raise InputError(f"{path} names {len(card.classes)} classes for {adapted.classes} logits.")
     return Model(_moved(adapted, place), card, precision=precision)
+
+
+def check_answers(logits: Tensor) -> None:
+    """Refuse answers that say nothing: of the most probable of them, class 0 would be made."""
+    if not bool(torch.isfinite(logits).all()):
+        raise InputError(
+            "the model's answers are no numbers (nan or inf): what it learned, or its network's "
+            "weights, are damaged; fit again."
+        )
 
 
 def _moved(adapted: Adapted, device: torch.device) -> Adapted:

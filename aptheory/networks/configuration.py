@@ -13,7 +13,7 @@ from torch import nn
 
 from aptheory.checked import shown
 from aptheory.errors import InputError
-from aptheory.preprocessing import Transform
+from aptheory.preprocessing import Transform, check_scaling
 
 PREPROCESSOR = "preprocessor_config.json"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -51,8 +51,7 @@ def transform_for(
                 f"{name} is {shown(chosen[name])} for images of {shape[0]} channels; give one "
                 "number for each channel."
             )
-    if not min(values["std"]) > 0:
-        raise InputError(f"std is {shown(values['std'])}; expected numbers above 0.")
+    check_scaling(values["mean"], values["std"])
     return Transform(size=shape[1:], chosen=frozenset(chosen), **values)
 
 

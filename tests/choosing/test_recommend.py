@@ -147,6 +147,12 @@ def test_ridge_head_leaves_one_out_as_refitting_does():
         torch.testing.assert_close(head.left_out[i], design[i] @ solution, rtol=1e-6, atol=1e-8)
 
 
+def test_features_that_diverged_are_refused():
+    features = torch.full((6, 2), torch.inf)
+    with pytest.raises(InputError, match="nan or inf"):
+        RidgeHead.fit(features, torch.arange(6) % 2, 2)
+
+
 def test_ridge_head_survives_constant_features():
     features = torch.ones(20, 3)
     head = RidgeHead.fit(features, torch.arange(20) % 2, 2)

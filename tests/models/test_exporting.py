@@ -1,5 +1,6 @@
 """Exported files answer as the model does, in other programs and for any number of images."""
 
+import copy
 import json
 
 import numpy as np
@@ -96,3 +97,15 @@ def test_a_file_that_answers_otherwise_is_not_kept(model, tmp_path, monkeypatch)
         export(model, tmp_path / "model.pt2", to="torch")
     assert not (tmp_path / "model.pt2").exists()
     assert isinstance(model, Model)
+
+
+def test_answers_that_are_no_numbers_are_refused_everywhere(model, tmp_path):
+    head = copy.deepcopy(model)
+    with torch.no_grad():
+        for tensor in head.module.trainable:
+            tensor.fill_(3e38)
+    with pytest.raises(ap.InputError, match="answers are no numbers"):
+        head.predict(np.zeros((16, 16, 3), np.uint8))
+    with pytest.raises(ap.InputError, match="answers are no numbers"):
+        export(head, tmp_path / "one.pt2", to="torch")
+    assert not list(tmp_path.glob("*.pt2"))

@@ -317,6 +317,10 @@ def test_a_network_that_is_named_takes_the_place_of_the_file_s_own(
         {"scores": {"test_accuracy": math.nan}},
         {"scores": {"val_accuracy": 1e9}},
         {"task": {"test": -5}},
+        {"task": {"test": 20.5}},
+        {"task": {"train": 10**18}},
+        {"training": {"recipe": "x"}},
+        {"training": {"recipe": [1]}},
         {"task": {"deep": [0, 0, True]}},
         {"task": {"deep": [math.nan, 1, True]}},
         {"task": {"deep": [1e308, -1e308, True]}},
@@ -325,6 +329,7 @@ def test_a_network_that_is_named_takes_the_place_of_the_file_s_own(
         {"transform": lambda card: card["transform"] | {"input_shape": [3, 0, 0]}},
         {"transform": lambda card: card["transform"] | {"mean": [math.nan] * 3}},
         {"transform": lambda card: card["transform"] | {"std": [0, 0, 0]}},
+        {"transform": lambda card: card["transform"] | {"std": [1e-30] * 3}},
         {"transform": lambda card: card["transform"] | {"crop": -5}},
     ],
 )
