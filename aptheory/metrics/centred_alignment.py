@@ -105,6 +105,11 @@ def grams(
     """The Gram matrices of several layers' features of the same images, float64."""
     if kernel not in ("linear", "rbf"):
         raise InputError(f'kernel is {kernel!r}; it is "linear" or "rbf".')
+    for index, each in enumerate(features):
+        if not each.ndim:
+            raise InputError(
+                f"features[{index}] is a single number; expected an array (images, ...)."
+            )
     counts = {len(each) for each in features}
     if len(counts) != 1:
         raise InputError(

@@ -8,7 +8,7 @@ sentence, the same one everywhere.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -49,7 +49,7 @@ def arrays(function: Callable[..., Result]) -> Callable[..., Result]:
         hints, sizes = declared(function), dict[str, tuple[int, str]]()
         for name, value in bound.arguments.items():
             hint = hints.get(name)
-            value = bound.arguments[name] = _read(name, value, is_array(hint))
+            value = bound.arguments[name] = _read(name, value, hint)
             if is_array(hint):
                 _hold(name, value, hint, sizes)
         return checked(*bound.args, **bound.kwargs)
@@ -62,14 +62,17 @@ def is_array(hint: Any) -> bool:
     return isinstance(getattr(hint, "dim_str", None), str)
 
 
-def _read(name: str, value: Any, wanted: bool) -> Any:
-    if wanted and not isinstance(value, Tensor | np.ndarray):
+def _read(name: str, value: Any, hint: Any) -> Any:
+    if is_array(hint) and not isinstance(value, Tensor | np.ndarray):
         try:
             value = np.asarray(value)
         except (ValueError, TypeError, RuntimeError):
             raise InputError(f"{name} is no array of numbers, one row an image.") from None
     if isinstance(value, Tensor | np.ndarray):
-        return tensor(value, name)
+        value = tensor(value, name)
+        if hint != Sequence[Tensor]:
+            return value
+        value = list(value) if value.ndim else [value]
     if isinstance(value, list | tuple) and any(isinstance(v, Tensor | np.ndarray) for v in value):
         return [
             tensor(each, f"{name}[{index}]") if isinstance(each, Tensor | np.ndarray) else each
@@ -111,6 +114,8 @@ def tensor(values: Tensor | np.ndarray, name: str) -> Tensor:
         if values.dtype.kind == "f" and values.dtype.itemsize > 8:
             values = values.astype(np.float64)
         values = torch.as_tensor(np.ascontiguousarray(values).reshape(values.shape))
+    if values.is_nested:
+        raise InputError(f"{name} is a nested tensor; give a plain one, of rows of one length.")
     if values.is_complex():
         raise InputError(f"{name} holds complex numbers; give their parts, or their magnitude.")
     if values.is_meta or values.is_quantized or values.layout != torch.strided:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from aptheory.errors import InputError
 from aptheory.tasks.pictures import Scale
@@ -22,7 +23,7 @@ def to_pixels(
     of more than 8 bits are brought to 8 by the range of the whole set (or ``value_range``). One
     channel is repeated over three. Raises `InputError` naming ``where`` and the array.
     """
-    arrays = {name: _shaped(values, f"{where}: {name}") for name, values in images.items()}
+    arrays = {name: shaped(values, f"{where}: {name}") for name, values in images.items()}
     kinds = {name: "bytes" if a.dtype == np.uint8 else a.dtype.kind for name, a in arrays.items()}
     of_bytes = [array for name, array in arrays.items() if kinds[name] == "bytes"]
     if of_bytes and max(int(array.max(initial=0)) for array in of_bytes) == 1:  # drawn with 0 and 1
@@ -44,10 +45,14 @@ def to_pixels(
     return arrays, tuple(notes), scales
 
 
-def _shaped(images: Any, where: str) -> np.ndarray:
-    """Four axes, the channels last: a tensor's come first, as torch has them."""
+def shaped(images: Any, where: str) -> np.ndarray:
+    """Four axes, the channels last: a tensor's come first, as torch has them.
+
+    Raises:
+        InputError: no images, of no plain pixels, or with another number of axes.
+    """
     tensor = hasattr(images, "detach")
-    array = images.detach().cpu().numpy() if tensor else np.asarray(images)
+    array = _of_tensor(images, where) if tensor else _of_list(images, where)
     if array.ndim == 3:
         array = array[..., None]
     elif tensor and array.ndim == 4:
@@ -74,6 +79,28 @@ def _shaped(images: Any, where: str) -> np.ndarray:
             "channels seem to come first: transpose to (0, 2, 3, 1)."
         )
     return array
+
+
+def _of_tensor(images: Any, where: str) -> np.ndarray:
+    plain = images.layout == torch.strided and not images.is_nested
+    if not plain or images.is_meta or images.is_quantized:
+        kinds = ("nested", "meta", "quantized")
+        kind = next((k for k in kinds if getattr(images, f"is_{k}")), "sparse")
+        raise InputError(f"{where} is a {kind} tensor; give a plain one that holds its pixels.")
+    if images.is_complex():
+        raise InputError(f"{where} holds complex numbers; expected pixels.")
+    wide = images.is_floating_point() and images.element_size() < 4  # NumPy knows no bfloat16
+    return (images.float() if wide else images).detach().cpu().resolve_neg().numpy()
+
+
+def _of_list(images: Any, where: str) -> np.ndarray:
+    try:
+        return np.asarray(images)
+    except (ValueError, TypeError, RuntimeError):
+        raise InputError(
+            f"{where} is no array of images of one size; make them equally large, or give a data "
+            "set to Task.from_dataset."
+        ) from None
 
 
 def _to_bytes(

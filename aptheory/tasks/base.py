@@ -22,6 +22,7 @@ from aptheory.preprocessing import SQUASHED
 from aptheory.tasks import describing
 from aptheory.tasks.classes import as_column, number_classes
 from aptheory.tasks.copies import kinds, same_images
+from aptheory.tasks.guarding import checked_options, guarded
 from aptheory.tasks.own import Own
 from aptheory.tasks.resizing import transform_of
 from aptheory.tasks.split import Split, Steady, digest_of
@@ -110,6 +111,8 @@ class Task:
         """
         if not isinstance(images, Mapping):
             images, labels = {"": images}, {"": labels}
+        if not isinstance(labels, Mapping):
+            raise InputError("images are given by split and labels are not; give both by split.")
         from_splits = {_split_name(key): value for key, value in images.items()}
         columns = {_split_name(key): value for key, value in labels.items()}
         if set(from_splits) != set(columns):
@@ -117,7 +120,7 @@ class Task:
                 f"images are of the splits {', '.join(from_splits)} and labels of "
                 f"{', '.join(columns)}; give both for each."
             )
-        return _reader("readers.memory.array_task")(from_splits, columns, **options)
+        return _read("from_arrays", "readers.memory.array_task", from_splits, columns, **options)
 
     @staticmethod
     def from_dataset(data: Any, **options: Any) -> "Task":
@@ -126,19 +129,19 @@ class Task:
         ``image`` and ``label`` say where in a sample they are, ``together`` (a place, or a function
         of a sample) what is never torn apart by a cut.
         """
-        return _reader("readers.memory.dataset_task")(data, **options)
+        return _read("from_dataset", "readers.memory.dataset_task", data, **options)
 
     @staticmethod
     def from_frame(table: Any, **options: Any) -> "Task":
         """The task of a DataFrame with a row a picture: ``path``, ``label``, ``split`` and
         ``group`` name its columns, ``root`` the folder of relative paths."""
-        return _reader("readers.table.frame_task")(table, **options)
+        return _read("from_frame", "readers.table.frame_task", table, **options)
 
     @staticmethod
     def from_hub(data: Any, **options: Any) -> "Task":
         """The task of a Dataset or DatasetDict of Hugging Face: ``image``, ``label`` and ``group``
         name its columns."""
-        return _reader("readers.huggingface.hub_task")(data, **options)
+        return _read("from_hub", "readers.huggingface.hub_task", data, **options)
 
     def __repr__(self) -> str:
         return describing.text(self)
@@ -292,9 +295,16 @@ def _reader(path: str) -> Any:
     return getattr(import_module(f"aptheory.tasks.{module}"), name)
 
 
-def _split_name(key: str) -> str:
+def _read(maker: str, reader_path: str, /, *data: Any, **options: Any) -> Task:
+    """The task that a reader makes of data in memory, or one sentence."""
+    reader = _reader(reader_path)
+    plain = checked_options(reader, f"Task.{maker}", len(data), options)
+    return guarded(f"what Task.{maker} is given", lambda: reader(*data, **plain))
+
+
+def _split_name(key: Any) -> str:
     from aptheory.tasks.completing import ALIASES
 
-    if key and str(key).lower() not in ALIASES:
+    if key != "" and str(key).lower() not in ALIASES:
         raise InputError(f"a split is called {key!r}; expected train, val or test.")
     return ALIASES.get(str(key).lower(), "")

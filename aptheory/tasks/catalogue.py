@@ -15,6 +15,7 @@ from aptheory.checked import expanded
 from aptheory.errors import InputError
 from aptheory.tasks.base import Task
 from aptheory.tasks.embedded_tasks import EMBEDDED
+from aptheory.tasks.guarding import guarded, users
 from aptheory.tasks.split import Split
 
 READERS = {
@@ -108,6 +109,7 @@ def task(
 
 
 def _task(source: Any, seed: int, root: str | Path | None, group: Any) -> Task:
+    group = users(group, "group") if callable(group) else group
     if isinstance(source, Task):
         if group is not None:
             raise InputError(
@@ -118,7 +120,7 @@ def _task(source: Any, seed: int, root: str | Path | None, group: Any) -> Task:
         return _path(source, seed, group)
     if isinstance(source, str):
         return _named(source, seed, root, group)
-    return _guarded(f"a {type(source).__name__}", lambda: in_memory(source, seed, group))
+    return guarded(f"a {type(source).__name__}", lambda: in_memory(source, seed, group))
 
 
 def open_images(images: Any) -> Any:
@@ -136,7 +138,7 @@ def open_images(images: Any) -> Any:
         images = [images]
     first = images[0] if isinstance(images, list | tuple) and images else None
     if kind == "numpy" or hasattr(first, "getbands"):
-        return _guarded("the pictures", lambda: _function("readers.memory.unlabelled")(images))
+        return guarded("the pictures", lambda: _function("readers.memory.unlabelled")(images))
     if kind != "torch" and hasattr(images, "__getitem__") and hasattr(images, "__len__"):
         first = images[0] if len(images) and not isinstance(images, Mapping) else None
         sample = first[0] if isinstance(first, tuple | list) and first else first
@@ -219,7 +221,7 @@ def _named(name: str, seed: int, root: str | Path | None, group: Any) -> Task:
     if entry is not None:
         from aptheory.tasks.present import open_entry
 
-        return _guarded(name, lambda: open_entry(entry, root=root, seed=seed))
+        return guarded(name, lambda: open_entry(entry, root=root, seed=seed))
     if name and _is_there(name) and ("/" in name or Path(name).suffix):
         return _path(expanded(name), seed, group)
     names = [*EMBEDDED, *REGISTRY]
@@ -259,7 +261,7 @@ def _read(scheme: str, place: str, seed: int, root: str | Path | None, group: An
     if scheme == "npz" and "group" in options:  # whose own ``group`` is the suite of a task
         options["group_array"] = options.pop("group")
     source = place if scheme in NOT_PATHS else expanded(place)
-    return _guarded(f"{scheme}:{place}", lambda: reader(source, seed=seed, **options))
+    return guarded(f"{scheme}:{place}", lambda: reader(source, seed=seed, **options))
 
 
 def _grouped(scheme: str, reader: Callable[..., Task], group: Any) -> dict[str, Any]:
@@ -277,20 +279,6 @@ def _grouped(scheme: str, reader: Callable[..., Task], group: Any) -> dict[str, 
             f"{group!r}; or list the pictures in a csv:FILE with a column for them."
         )
     raise InputError(f"{scheme}: takes the name of a column as group; got {group!r}.")
-
-
-def _guarded(where: str, read: Callable[[], Any]) -> Any:
-    """What is read, or one sentence: damaged data may raise anything in whoever parses them."""
-    try:
-        return read()
-    except (InputError, KeyboardInterrupt, SystemExit):
-        raise
-    except Exception as error:
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise InputError(
-            f"{where} cannot be read ({type(error).__name__}: {reason}); is it whole, and of that "
-            "layout?"
-        ) from error
 
 
 @lru_cache(maxsize=16)

@@ -33,6 +33,8 @@ def as_column(values: Any, where: str, *, named: bool = False) -> np.ndarray:
     ``named`` texts are names whatever they look like, as those of folders are: "1.5" is a class.
     Raises `InputError` naming ``where`` for anything that is no class.
     """
+    if getattr(values, "is_nested", False):
+        raise InputError(f"{where}: the tensor of labels is nested; give one with a label a row.")
     if getattr(values, "ndim", None) == 0 or not hasattr(values, "__iter__"):
         raise InputError(f"{where}: {str(values)[:80]} is no list of labels, one an image.")
     if hasattr(values, "detach"):  # a tensor

@@ -72,6 +72,34 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(measure, features, rea
         measure(features)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested")
+@pytest.mark.parametrize(
+    ("measure", "reason"),
+    [
+        (lambda: metrics.effective_rank(nested()), "features is a nested tensor"),
+        (
+            lambda: metrics.cka_map([nested(), torch.ones(5, 2)]),
+            r"features\[0\] is a nested tensor",
+        ),
+        (lambda: metrics.probe_accuracy(torch.ones(5, 2), nested()), "labels is a nested tensor"),
+        (
+            lambda: metrics.cka_map([torch.tensor(1.0), torch.ones(5, 2)]),
+            r"features\[0\] is a single",
+        ),
+        (lambda: metrics.grams([torch.tensor(1.0)]), r"features\[0\] is a single"),
+        (lambda: metrics.grams(torch.tensor(1.0)), r"features\[0\] is a single"),
+        (lambda: metrics.grams(torch.ones(5)), r"features\[0\] is a single"),
+    ],
+)
+def test_nested_tensors_and_single_numbers_are_refused(measure, reason):
+    with pytest.raises(InputError, match=reason):
+        measure()
+
+
+def nested():
+    return torch.nested.nested_tensor([torch.ones(3), torch.ones(4)])
+
+
 def test_only_arrays_are_read():
     @arrays
     def kinds(first, labels, *, more=None):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from aptheory.arguments import Seed
 from aptheory.checked import expanded
 from aptheory.errors import InputError
 from aptheory.tasks.base import Task
@@ -74,7 +75,7 @@ def huggingface_task(
     streaming: bool | str = False,
     limit: int | str = 10_000,
     name: str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Task:
     """The task in a data set of the ``datasets`` package: a repository, a folder that
     ``save_to_disk`` wrote, or a folder of parquet files or images.
@@ -106,7 +107,7 @@ def hub_task(
     label: str | None = None,
     limit: int | None = None,
     name: str = "dataset",
-    seed: int = 0,
+    seed: Seed = 0,
     group: str | None = None,
     where: str = "the data set",
     source: str = "Hugging Face data set",
@@ -114,6 +115,12 @@ def hub_task(
     """The task in a Dataset or DatasetDict of the ``datasets`` package. ``limit`` takes so many
     pictures of each split of a stream; rows of one value in column ``group`` stay together."""
     opened = dict(data) if isinstance(data, Mapping) else {"train": data}
+    for rows in opened.values():
+        if not hasattr(rows, "features"):
+            raise InputError(
+                f"{where} is a {type(rows).__name__}; expected a Dataset or DatasetDict of the "
+                "datasets package, or for a name or folder hf:NAME as a task."
+            )
     single = len(opened) == 1
     left_out: dict[str, int] = {}
     chosen: dict[str, Any] = {}

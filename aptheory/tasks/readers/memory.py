@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aptheory.arguments import Seed
 from aptheory.errors import InputError
 from aptheory.preprocessing import SQUASHED, Size, fit_pixels
 from aptheory.tasks import pictures
-from aptheory.tasks.arrays import Range, to_pixels
+from aptheory.tasks.arrays import Range, shaped, to_pixels
 from aptheory.tasks.base import Task
 from aptheory.tasks.classes import as_column, number_classes, shown
 from aptheory.tasks.completing import ALIASES, complete
 from aptheory.tasks.copies import same_images, same_rows
+from aptheory.tasks.guarding import users
 from aptheory.tasks.own import Own, Unlabelled
 from aptheory.tasks.readers.folder import require_every_class
 from aptheory.tasks.split import Indices, Split
@@ -39,7 +41,7 @@ def array_task(
     name: str = "arrays",
     names: Sequence[str] | None = None,
     group: str = "user",
-    seed: int = 0,
+    seed: Seed = 0,
     value_range: Range | None = None,
     together: Mapping[str, Sequence[Hashable]] | None = None,
     every_class: bool = False,
@@ -56,6 +58,8 @@ def array_task(
         where,
         names=names,
     )
+    called = {split: f"x_{split}" if split else "x" for split in images}
+    images = {split: shaped(images[split], f"{where}: {called[split]}") for split in images}
     for split, values in columns.items():
         if len(images[split]) != len(values):
             raise InputError(
@@ -64,7 +68,6 @@ def array_task(
             )
         if every_class:
             require_every_class(values, classes, f"{where}: the {split} split")
-    called = {split: f"x_{split}" if split else "x" for split in images}
     made, notes, scales = to_pixels(
         {called[split]: images[split] for split in images}, where, value_range=value_range
     )
@@ -107,7 +110,7 @@ def dataset_task(
     label: Key | None = None,
     names: Sequence[str] | None = None,
     group: str = "user",
-    seed: int = 0,
+    seed: Seed = 0,
     together: Callable[[Any], Hashable] | Key | None = None,
 ) -> Task:
     """The task of a data set in memory, or of a mapping {split: data set}.
@@ -130,7 +133,9 @@ def dataset_task(
             if dropped:
                 left_out["sample that its DataLoader leaves out"] = dropped
         else:
-            left_out[f"data set {key!r}, which is no split"] = len(part)
+            left_out[f"data set {key!r}, which is no split"] = (
+                len(part) if hasattr(part, "__len__") else 1
+            )
     if not splits:
         raise InputError(f"the data sets are called {shown(list(sets))}; expected one train.")
     where = f"data set {type(next(iter(sets.values()))).__name__}"
@@ -237,8 +242,13 @@ class Samples:
         """The value of ``together`` for each sample, as text."""
         if together is None:
             return None
-        read = together if callable(together) else lambda sample: sample[together]
+        read = users(together, "together") if callable(together) else self._part(together)
         return [str(read(self.sample(row))) for row in range(self.size)]
+
+    def _part(self, key: Key) -> Callable[[Any], Any]:
+        if key not in (items := _items(self.sample(0), self.where)):
+            raise InputError(f"{self.where}: a sample has no {key!r}; it has {shown(list(items))}.")
+        return lambda sample: sample[key]
 
     def images(self, indices: Indices, size: Size) -> Tensor:
         """The pictures at ``indices``, resized; bytes, or floats as the data set gives them."""

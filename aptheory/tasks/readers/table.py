@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from aptheory.arguments import Seed
 from aptheory.checked import expanded
 from aptheory.errors import InputError
 from aptheory.tasks.base import Task
@@ -46,7 +47,7 @@ def csv_task(
     group: str | None = None,
     root: str | Path | None = None,
     name: str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Task:
     """The task in a CSV (or TSV, or Parquet) file of paths and labels.
 
@@ -82,11 +83,16 @@ def frame_task(
     group: str | None = None,
     root: str | Path | None = None,
     name: str = "table",
-    seed: int = 0,
+    seed: Seed = 0,
     where: str = "the table",
 ) -> Task:
     """The task in a table with a row a picture. Options as for `csv_task`; ``root`` is the folder
     that paths are relative to (default: the working directory)."""
+    if not isinstance(table, pd.DataFrame):
+        raise InputError(
+            f"{where} is a {type(table).__name__}; expected a DataFrame of pandas with a row a "
+            "picture, or for a file csv:FILE as a task."
+        )
     if not len(table):
         raise InputError(f"{where} has no rows; expected one a picture.")
     alike = table.columns[table.columns.duplicated()]
