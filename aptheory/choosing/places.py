@@ -138,7 +138,7 @@ def recommend_places(
     if judge not in (None, *JUDGES):
         raise InputError(f"judge must be one of {', '.join(JUDGES)}; got {judge!r}.")
     task, recipe, run = open_task(task), recipe or Recipe(), Run(seed=seed)
-    judge = judge or recipe.judge
+    net, judge = net.in_float32(), judge or recipe.judge
     chosen = cells(net, layers, reads)
     blind = replace(task, test=task.val)
     prices = Prices(piece_operations(net), len(task.train), len(task.val))

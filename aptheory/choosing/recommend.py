@@ -273,7 +273,7 @@ def recommend_layer(
         raise InputError(
             f"the budget is {budget}; expected a share of a full sweep's cost above 0, such as 0.1"
         )
-    task = open_task(task)
+    net, task = net.in_float32(), open_task(task)
     rule = rule or Rule.packaged()
     recipe = recipe or Recipe()
     operations = piece_operations(net)
@@ -326,7 +326,7 @@ def layer_by_rule(net: Network, task: Task, *, rule: Rule | None = None, seed: i
     Raises:
         InputError: too few labelled images or classes, for a rule that reads images.
     """
-    rule = rule or Rule.packaged()
+    net, rule = net.in_float32(), rule or Rule.packaged()
     scores = layer_scores(net, task, seed=seed) if rule.needs_images else _places(net)
     return int(_ranked(scores, rule, net, task, seed)["layer"].iloc[0])
 

@@ -248,7 +248,7 @@ def layer_map(
     if not seeds or len(set(seeds)) != len(seeds):
         raise InputError(f"seeds must be one or several different numbers; got {list(seeds)!r}.")
     task, recipe = open_task(task), recipe or Recipe()
-    judge = judge or recipe.judge
+    net, judge = net.in_float32(), judge or recipe.judge
     runs = [Run(seed=seed) for seed in seeds]
     chosen, end = cells(net, layers, reads), len(net.layers) - 1
     probes = [cell for cell in chosen if cell.is_probe]

@@ -76,7 +76,7 @@ def piece_operations(net: Network) -> Operations:
     device = net.device
     with torch.no_grad():
         for layer in net.layers:
-            z = torch.zeros(1, *layer.shape, device=device)
+            z = torch.zeros(1, *layer.shape, device=device, dtype=net.dtype)
             stop = layer.index + 1 if layer.index + 1 < len(net.layers) else None
             counts = _counted(partial(net.run, z, start=layer.index, stop=stop))
             forward.append(sum(counts.values()))
@@ -258,9 +258,10 @@ def cost(
     chosen = list(methods) if isinstance(methods, Sequence) else [methods]
     if not chosen or not kept:
         raise InputError("methods or kept of cost is empty; give at least one of each.")
-    device = net.device
+    net = net.in_float32()  # in which a method learns beside weights of half precision
+    device, like = net.device, {"device": net.device, "dtype": net.dtype}
     generator = torch.Generator().manual_seed(seed)
-    images_in = torch.randn(batch_size, *net.input_shape, generator=generator).to(device)
+    images_in = torch.randn(batch_size, *net.input_shape, generator=generator).to(**like)
     labels = torch.randint(classes, (batch_size,), generator=generator).to(device)
     operations = piece_operations(net)
     cases: list[_Case] = []
@@ -288,7 +289,7 @@ def cost(
             x = images_in
             if keep:
                 with torch.no_grad(), autocast(device, precision):
-                    x = net.run(images_in, stop=adapted.first_layer).float()
+                    x = net.run(images_in, stop=adapted.first_layer).to(net.dtype)
             step = _train_step(adapted, optimizer, x, labels, kept=keep, dtype=precision)
             cases.append(_Case(row, step, _inference(adapted, images_in, precision)))
     if measure:
