@@ -17,13 +17,14 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from numbers import Integral
-from typing import Any
+from typing import Any, Self
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from aptheory.checked import shown
+from aptheory.devices import device_of
 from aptheory.errors import InputError
 from aptheory.networks.copying import structural_copy
 from aptheory.networks.layer import Layer
@@ -150,6 +151,25 @@ class Network(nn.Module):
                 z = edit(layer, z)
             yield layer, z
 
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """As `torch.nn.Module.to`; "auto" is a GPU where there is one.
+
+        Raises:
+            InputError: a device that this machine lacks, or what is no device or type of numbers.
+        """
+        places: list[Any] = [
+            device_of(value) if isinstance(value, str) else value for value in args
+        ]
+        if isinstance(kwargs.get("device"), str):
+            kwargs["device"] = device_of(kwargs["device"])
+        try:
+            return super().to(*places, **kwargs)
+        except TypeError as error:
+            raise InputError(
+                f"{self.name} cannot go to {', '.join(map(shown, [*args, *kwargs.values()]))}; "
+                "give a device, or a floating-point type."
+            ) from error
+
     # ------------------------------------------------------------------------------- places
 
     @property
@@ -226,11 +246,21 @@ class Network(nn.Module):
                 f"not {tuple(x.shape)}; resize them, or load it with input_shape="
             )
 
-    def normalize(
-        self, images: UInt8[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
-        """Pixels of 0 to 255 as the network wants them: (pixel / 255 - mean) / std, in float32, or
-        in float64 for a network of that precision."""
+    def normalize(self, images: Any) -> Float[Tensor, "batch channels height width"]:
+        """Pixels of 0 to 255, (batch, channels, height, width), as the network wants them.
+
+        That is (pixel / 255 - mean) / std, in float32, or float64 for a network of that precision.
+
+        Raises:
+            InputError: anything but a tensor of as many channels as the network's images have.
+        """
+        channels = self.input_shape[0]
+        given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        if not isinstance(given, tuple) or given[1:2] != (channels,) or len(given) != 4:
+            raise InputError(
+                f"{self.name} normalises a tensor of (batch, {channels}, height, width), not "
+                f"{given}; make one of it first."
+            )
         mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
         found = (images.float() / 255 - mean) / std

@@ -229,7 +229,7 @@ def _try(retrace: Retrace, failures: dict[str, str], opened: set[str], name: str
         return None
 
 
-def reason_of(error: Exception, failed: str = "torch.fx cannot follow its forward") -> str:
+def reason_of(error: BaseException, failed: str = "torch.fx cannot follow its forward") -> str:
     """Why a trace failed, in words that go after "since": where it happened, and what."""
     if isinstance(error, SplitError):
         return str(error).rstrip(".")

@@ -91,7 +91,7 @@ def split(
         found = _describe(module, cuts, shape, overrides)
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a forward may end the program
         _try_forward(module, name, shape)
         raise InputError(f"{name} cannot be split into layers: {reason_of(error)}.") from error
     _verify(module, found, name, shape)
@@ -107,7 +107,7 @@ def _try_forward(module: nn.Module, name: str, shape: tuple[int, int, int]) -> N
             module(images)
     except InputError:
         raise
-    except Exception as error:  # whatever a forward may raise
+    except (Exception, SystemExit) as error:  # whatever a forward may raise
         reason = reason_of(error, f"its forward fails on three images of {shape}")
         raise InputError(
             f"{name} cannot be used: {reason}; give another input_shape=, or a module whose "
@@ -305,7 +305,7 @@ def _verify(module: nn.Module, found: Split, name: str, shape: tuple[int, int, i
         with torch.no_grad(), _nothing_drawn(name):
             returned = module(pair.clone())
             _note_output(found, returned)
-            _check_output(found.pick(returned)[-1], name)
+            _check_output(found.pick(returned), name)
             reason = (
                 _differs(module, found, pair, returned)
                 or _mixes(module, found, torch.cat([pair[:1], one]), torch.cat([like, one]))
@@ -313,7 +313,7 @@ def _verify(module: nn.Module, found: Split, name: str, shape: tuple[int, int, i
             )
     except InputError:
         raise
-    except Exception as error:  # whatever a forward may raise on so few images
+    except (Exception, SystemExit) as error:  # whatever it may raise on so few images
         reason = reason_of(error, "its forward fails on one image or two")
     if reason:
         raise InputError(f"{name} cannot be split into layers: {reason}.")
@@ -334,7 +334,13 @@ def _check_output(output: Tensor, name: str) -> None:
             f"{name} returns {str(output.dtype).removeprefix('torch.')} and no logits or features: "
             "give the module whose output they are."
         )
-    if not output.isfinite().all():
+    if not output.ndim or 0 in output.shape:
+        what = "a tensor without numbers" if output.ndim else "a single number"
+        raise InputError(
+            f"{name} returns {what}, of shape {tuple(output.shape)}, for two images: give a module "
+            "that returns logits or features, a row an image."
+        )
+    if not output[-1].isfinite().all():
         raise InputError(
             f"{name} gives numbers that are not finite for random images: its weights are "
             "unusable, load it with others."

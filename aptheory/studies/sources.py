@@ -80,10 +80,11 @@ def _call(factory: str, options: Mapping[str, Any], beside: Sequence[str | Path]
     try:
         with importable(*beside):  # it may import only when it is called
             made = function(**options)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
         raise InputError(
-            f"factory {factory!r} failed ({type(error).__name__}: {error}); call it by itself with "
-            f"{dict(options)} to see where."
+            f"factory {factory!r} failed ({reason}); call it by itself with {dict(options)} to see "
+            "where."
         ) from error
     if not isinstance(made, nn.Module):
         raise InputError(

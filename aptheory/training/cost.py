@@ -259,9 +259,9 @@ def cost(
     if not chosen or not kept:
         raise InputError("methods or kept of cost is empty; give at least one of each.")
     net = net.in_float32()  # in which a method learns beside weights of half precision
-    device, like = net.device, {"device": net.device, "dtype": net.dtype}
+    device = net.device
     generator = torch.Generator().manual_seed(seed)
-    images_in = torch.randn(batch_size, *net.input_shape, generator=generator).to(**like)
+    images_in = torch.randn(batch_size, *net.input_shape, generator=generator).to(device, net.dtype)
     labels = torch.randint(classes, (batch_size,), generator=generator).to(device)
     operations = piece_operations(net)
     cases: list[_Case] = []

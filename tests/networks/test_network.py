@@ -481,3 +481,52 @@ class TestTheResolver:
     def test_where_the_weights_are(self, vit):
         assert vit.device == torch.device("cpu")
         assert vit.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "given", [torch.zeros(2, 4, 8, 8), torch.zeros(3, 8, 8), torch.zeros(2, 3, 8, 8).numpy(), "x"]
+)
+def test_only_a_batch_of_its_channels_is_normalised(vit, given):
+    with pytest.raises(ap.InputError, match=r"\(batch, 3, height, width\), not"):
+        vit.normalize(given)
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [("foo", "device is 'foo'"), (torch.int64, "cannot go to torch.int64"), ([1], "cannot go to")],
+)
+def test_a_network_goes_to_devices_and_floats_alone(vit, place, reason):
+    with pytest.raises(ap.InputError, match=reason):
+        vit.to(place)
+    assert vit.to("cpu").to(device="cpu", dtype=torch.float32) is vit
+
+
+class Ends(Plain):
+    def forward(self, x):
+        sys.exit(3)
+
+
+class Sums(Plain):
+    def forward(self, x):
+        return super().forward(x).sum()
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (lambda: Ends(), "SystemExit: 3"),
+        (lambda: Sums(), "a single number, of shape"),
+        (lambda: Plain(classes=0), r"without numbers, of shape \(2, 0\)"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_what_gives_no_row_an_image_is_refused(module, reason):
+    with pytest.raises(ap.InputError, match=reason):
+        ap.load(module(), None, input_shape=(3, 32, 32))
+
+
+def test_a_factory_that_ends_the_program_is_refused():
+    from aptheory.studies.sources import load_network
+
+    with pytest.raises(ap.InputError, match="'sys:exit' failed .SystemExit.; call it"):
+        load_network({"factory": "sys:exit"})

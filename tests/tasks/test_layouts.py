@@ -264,8 +264,27 @@ def test_bombs_are_refused_at_once(tmp_path):
     np.lib.format.write_array_header_1_0(header, form)
     with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
         archive.writestr("x_train.npy", header.getvalue())
-    with pytest.raises(InputError, match="far more than the file can hold"):
+    with pytest.raises(InputError, match="promises 1,000,000,000,000 bytes of numbers, and"):
         ap.task(tmp_path / "d.npz")
+    np.savez_compressed(tmp_path / "e.npz", x=np.array([{}]), y=[0])
+    with pytest.raises(InputError, match="an array of Python objects"):
+        ap.task(tmp_path / "e.npz")
+
+
+def test_a_large_array_that_is_packed_very_small_is_refused_as_such(tmp_path, monkeypatch):
+    monkeypatch.setattr("aptheory.tasks.readers.npz.LARGE", 10**5)
+    black = {"x": np.zeros((60, 64, 64, 3), np.uint8), "y": np.arange(60) % 2}
+    np.savez_compressed(tmp_path / "black.npz", **black)
+    with pytest.raises(InputError, match="would take 1 MB unpacked, more than 200 times"):
+        ap.task(tmp_path / "black.npz")
+    np.savez(tmp_path / "black.npz", **black)
+    assert len(ap.task(tmp_path / "black.npz").classes) == 2
+
+
+def test_the_fault_of_a_users_function_is_not_one_of_the_pictures(tmp_path):
+    place = make.folder(tmp_path / "s", {"": {"a": 3, "b": 3}})
+    with pytest.raises(InputError, match="given as group raised ZeroDivisionError.*; mend it"):
+        ap.task(f"folder:{place}", group=lambda *path: 1 / 0)
 
 
 @pytest.mark.parametrize(

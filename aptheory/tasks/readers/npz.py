@@ -106,7 +106,6 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
     """Refuse an array whose header promises more than there is, before anything is allocated."""
-    large = info.file_size > LARGE and info.file_size > RATIO * max(1, info.compress_size)
     with archive.open(info) as member:
         try:
             version = np.lib.format.read_magic(member)
@@ -118,10 +117,21 @@ def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -
         except (ValueError, KeyError):
             return  # numpy says below what is wrong
     promised = math.prod(shape) * dtype.itemsize
-    if large or promised > info.file_size:
+    if dtype.hasobject:
         raise InputError(
-            f"{path}: {info.filename} would take {max(promised, info.file_size) / 1e6:.0f} MB, far "
-            "more than the file can hold; make it again."
+            f"{path}: {info.filename} is an array of Python objects, which are not unpickled; save "
+            "it with a type of numbers or texts."
+        )
+    if promised > info.file_size:
+        raise InputError(
+            f"{path}: {info.filename} is cut off: its head promises {promised:,} bytes of numbers, "
+            f"and {info.file_size:,} are there; make it again."
+        )
+    if info.file_size > LARGE and info.file_size > RATIO * max(1, info.compress_size):
+        raise InputError(
+            f"{path}: {info.filename} would take {info.file_size / 1e6:.0f} MB unpacked, more than "
+            f"{RATIO} times what it takes in the file, which is the limit above "
+            f"{LARGE / 1e6:.0f} MB; save it with numpy.savez, not compressed."
         )
 
 
