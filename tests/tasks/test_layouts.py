@@ -274,6 +274,7 @@ def test_bombs_are_refused_at_once(tmp_path):
 def test_a_large_array_that_is_packed_very_small_is_refused_as_such(tmp_path, monkeypatch):
     monkeypatch.setattr("aptheory.tasks.readers.npz.LARGE", 10**5)
     black = {"x": np.zeros((60, 64, 64, 3), np.uint8), "y": np.arange(60) % 2}
+    black["x"][:, 0, 0, 0] = range(60)
     np.savez_compressed(tmp_path / "black.npz", **black)
     with pytest.raises(InputError, match="would take 1 MB unpacked, more than 200 times"):
         ap.task(tmp_path / "black.npz")
