@@ -173,7 +173,7 @@ def _epochs(total: int, curve: list[dict[str, float]]) -> Callable[[dict[str, fl
 @verb
 def predict(
     file: ModelFile,
-    pictures: Annotated[list[Path], typer.Argument(help="pictures, or folders of them")],
+    pictures: Annotated[list[str], typer.Argument(help="pictures, or folders of them")],
     model_options: ModelOptions,
     on: DeviceOptions,
     workers: DecodingThreads = None,
@@ -186,16 +186,18 @@ def predict(
 
     Ends with exit code 1 where any was.
     """
+    from aptheory.models.pictures import place_of
     from aptheory.studies.files import write_atomically
     from aptheory.studies.tables import csv_text
     from aptheory.tasks.readers.suffixes import SUFFIXES, suffix_of
 
     if out is not None and suffix_of(out.name) in SUFFIXES:
         raise InputError(f"--out {out} is called as a picture is; name a file such as a.csv.")
-    with reserved(out, file, *pictures):
+    places = [place_of(picture) for picture in pictures]  # before a folder is made for --out
+    with reserved(out, file, *places):
         model = model_options.load(file, on)
         table = model.predict(
-            pictures, top=top, batch_size=batch_size, workers=workers, progress=True
+            places, top=top, batch_size=batch_size, workers=workers, progress=True
         )
         if out is not None:
             write_atomically(out, csv_text(table))

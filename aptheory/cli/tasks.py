@@ -4,10 +4,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
-from aptheory.cli.application import app
+from aptheory.cli.application import Verb, app
 
-tasks_app = typer.Typer(help="The data sets: which there are, and whether one is complete.")
+
+class VerbGroup(TyperGroup, Verb):
+    """Verbs below a verb, which takes its own options as any verb does."""
+
+
+tasks_app = typer.Typer(
+    cls=VerbGroup, help="The data sets: which there are, and whether one is complete."
+)
 app.add_typer(tasks_app, name="tasks", invoke_without_command=True)
 
 
@@ -23,7 +31,7 @@ def tasks(
         typer.echo(listing(root))
 
 
-@tasks_app.command()
+@tasks_app.command(cls=Verb)
 def check(
     name: Annotated[str, typer.Argument(help="a task's name or place, such as folder:PATH")],
     root: Annotated[Path | None, typer.Option(help="folder of the data sets")] = None,

@@ -47,7 +47,7 @@ def _pictures(source: Any) -> Iterator[Picture]:
     from PIL.Image import Image
 
     if isinstance(source, str | Path):
-        yield from _files(expanded(source))
+        yield from _files(place_of(source))
     elif isinstance(source, Image):
         yield _pillow(source, getattr(source, "filename", "") or "picture")
     elif isinstance(source, np.ndarray | Tensor):
@@ -62,6 +62,20 @@ def _pictures(source: Any) -> Iterator[Picture]:
         )
 
 
+def place_of(path: str | Path) -> Path:
+    """The path of a picture or a folder of them.
+
+    Raises:
+        InputError: it is empty, or nothing is there.
+    """
+    if not str(path):
+        raise InputError("the path of a picture is empty; give pictures or folders of pictures.")
+    place = expanded(path)
+    if not place.exists():
+        raise InputError(f"{place} does not exist; give pictures or folders of pictures.")
+    return place
+
+
 def _files(path: Path) -> Iterator[Picture]:
     if path.is_dir():
         store = FolderStore(path)
@@ -73,10 +87,8 @@ def _files(path: Path) -> Iterator[Picture]:
                 _log.warning("%s: left out %d × %s", path, number, what)
         for key in keys:
             yield Picture(spelt(str(path / key)), partial(store.read, key))
-    elif path.exists():
-        yield Picture(spelt(str(path)), partial(FolderStore(path.parent).read, path.name))
     else:
-        raise InputError(f"{path} does not exist; give pictures or folders of pictures.")
+        yield Picture(spelt(str(path)), partial(FolderStore(path.parent).read, path.name))
 
 
 def _arrays(array: np.ndarray | Tensor) -> Iterator[Picture]:

@@ -134,6 +134,9 @@ def test_an_interrupted_command_promises_what_it_keeps(verb, words):
 def test_predict_on_nothing_but_damage_fails(model, pictures):
     assert call("predict", model, pictures / "bad.png").exit_code == 1
     assert "does not exist" in refused("predict", model, pictures / "none.png")
+    assert "is empty" in refused("predict", model, "")
+    out = pictures / "none" / "a.csv"
+    assert "none does not exist" in refused("predict", model, out.parent, "--out", out)
     assert "no model file" in refused("predict", pictures / "none.safetensors", pictures)
 
 
