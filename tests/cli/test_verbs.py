@@ -41,7 +41,7 @@ def refused(*words: object) -> str:
 #: A command and the file that it writes, of which no two may be at work at once.
 WRITING = [
     (["fit", NETWORK, *TASK, "--out", "OUT/m.safetensors"], "m.safetensors"),
-    (["predict", "m", "pictures", "--out", "OUT/p.csv"], "p.csv"),
+    (["predict", "m", ".", "--out", "OUT/p.csv"], "p.csv"),
     (["evaluate", "m", *TASK, "--out", "OUT/e.html"], "e.html"),
     (["export", "m", "--to", "torch", "--out", "OUT/m.pt2"], "m.pt2"),
     (["extract", NETWORK, *TASK, "--out", "OUT"], "features.json"),
