@@ -100,8 +100,12 @@ class Verb(TyperCommand):
     """A verb; an option that takes one value and is given several is not half obeyed."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        values, _, given = self.make_parser(ctx).parse_args(args=list(args))
         for option in given:
+            value = values.get(option.name)
+            each = value if isinstance(value, list | tuple) else [value]
+            if option.param_type_name == "argument" and "" in each:
+                ctx.fail(f"{option.name.upper()} is empty; give it a value")
             flag = vars(option).get("is_flag", False)
             once = option.param_type_name == "option" and not (option.multiple or flag)
             if once and self._empty(args, option.opts):
