@@ -9,10 +9,11 @@ from figures import sheet as page
 from figures.norm_and_prompt import METHODS, WHOLE
 
 NEEDS = "python -m analyses.norm_cost --assets DIR"
+OF_IMAGES = "(share of visual prompting's;\ndotted: from images)"
 SHOWN = {
     "parameters_without_head": "parameters without the head",
-    "measured_ratio": "time of a training step\n(of visual prompting's; dotted: from images)",
-    "memory_ratio": "memory of a training step\n(of visual prompting's; dotted: from images)",
+    "measured_ratio": f"time of a training step\n{OF_IMAGES}",
+    "memory_ratio": f"memory of a training step\n{OF_IMAGES}",
 }
 KINDS = {"cnn": "CNNs", "vit": "ViTs"}
 

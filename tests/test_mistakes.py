@@ -139,7 +139,7 @@ COMMAND = [
     ("profile aptheory_resnet_mini -t digits", "--out"),
     ("cost aptheory_resnet_mini ap --batch-size 0", "--batch-size"),
     ("cost aptheory_resnet_mini ap --classes 0", "--classes"),
-    ("cost aptheory_resnet_mini ap --classes 1000000000", "at most"),
+    ("cost aptheory_resnet_mini ap --classes 1000000000", "to 1000000"),
     ("recommend aptheory_resnet_mini -t digits --images 1", "--images"),
     ("recommend aptheory_resnet_mini", "--task"),
     ("status nowhere", "holds no study"),

@@ -43,13 +43,13 @@ def position_gradient(
     ``image`` must require gradients and images must not depend on each other (BatchNorm in
     evaluation mode). The graph is kept, so that several outputs of one pass can be asked.
     """
+    if not 0 <= position < output.shape[1]:
+        raise InputError(f"Position {position} is not among the {output.shape[1]} of the output.")
     if not (image.requires_grad and output.requires_grad):
         raise InputError(
             "the output does not follow from an image that requires gradients; call "
             "image.requires_grad_() before the network, and detach nothing on the way."
         )
-    if not 0 <= position < output.shape[1]:
-        raise InputError(f"Position {position} is not among the {output.shape[1]} of the output.")
     generator = torch.Generator().manual_seed(seed)
     shape = (output.shape[0], output.shape[2])
     signs = torch.randint(0, 2, shape, generator=generator) * 2 - 1

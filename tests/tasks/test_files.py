@@ -245,7 +245,7 @@ def _spoil(data: dict[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
         ("label", "labels run from 1 to 4"),
         ("text", "is none of the classes"),
         ("class", "test split has no image of class 'bee', 'cow', 'dog'"),
-        ("object", "cannot be read as npz"),
+        ("object", "an array of Python objects"),
     ],
 )
 def test_npz_that_cannot_be_used(tmp_path, what, message):
