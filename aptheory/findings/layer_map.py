@@ -131,9 +131,9 @@ class LayerMap:
         """The best cell by the mean validation accuracy of it and those beside it.
 
         See `aptheory.choosing.cells.with_neighbours`. None where not every cell was trained to the
-        end, as halving leaves a map.
+        end, as halving leaves a map, and where the loss judges, of which nothing was measured.
         """
-        if not self.cells["finished"].all():
+        if self.judge != "accuracy" or not self.cells["finished"].all():
             return None
         scores = {
             Cell(int(row["layer"]), int(row["read"])): float(row["val_accuracy"])

@@ -112,6 +112,7 @@ def test_choices_are_made_on_validation_images(chart):
     assert steady[chart.best_with_neighbours] == max(steady.values())
     assert "best with its neighbours" in text
     by_loss = replace(chart, judge="loss")
+    assert by_loss.best_with_neighbours is None
     lowest = by_loss.cells.loc[by_loss.cells["val_loss"].idxmin()]
     assert by_loss.best == Cell(int(lowest["layer"]), int(lowest["read"]))
     title = ap.plots.layer_map(by_loss.cells).get_title(loc="left")
