@@ -232,8 +232,8 @@ def check_answers(logits: Tensor) -> None:
     """Refuse answers that say nothing: of the most probable of them, class 0 would be made."""
     if not bool(torch.isfinite(logits).all()):
         raise InputError(
-            "the model's answers are no numbers (nan or inf): its weights are damaged, or too large "
-            "for the precision; load it in float32, or fit again."
+            "the model's answers are no numbers (nan or inf): its weights are damaged, or too "
+            "large for the precision; load it in float32, or fit again."
         )
 
 
