@@ -21,7 +21,7 @@ from importlib import import_module, invalidate_caches
 from pathlib import Path
 from typing import Any
 
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
 
 MOST_BYTES = 64 * 2**20
 """Of a text that is read whole."""
@@ -162,7 +162,7 @@ def imported(factory: str, *, beside: Sequence[str | Path] = ()) -> Any:
     except (Exception, SystemExit) as error:
         place = getattr(sys.modules.get(module), "__file__", None)
         where = f" from {place}" if place else ""
-        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+        reason = f"{type(error).__name__}: {reason_of(error)}"
         raise InputError(
             f"{factory!r} cannot be imported{where} ({reason}); check the module's name, and that "
             "it lies in the working directory or beside the study."

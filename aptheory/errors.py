@@ -19,3 +19,13 @@ class InputError(ValueError):
         if text and not text.rstrip("\"')").endswith((".", "?", "!")):
             text += "."
         super().__init__(text)
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error of somebody else says, for the brackets of a sentence of ours: its first line,
+    with the second where the first only announces it; the error's kind where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    first = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return first.rstrip(".:")

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: A room may import itself and the rooms of the floors above it in this list, never a neighbour.
 FLOORS = (
     ("errors", "version"),
-    ("checked", "devices", "preprocessing", "writing"),
+    ("checked", "devices", "hub", "preprocessing", "writing"),
     ("arguments",),
     ("metrics", "theory", "networks", "tasks"),
     ("methods", "profiling"),

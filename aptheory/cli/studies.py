@@ -117,8 +117,8 @@ class SearchOptions:
         )
         if self.read != "end" and not self.full and self.layers is None:
             reads += " (there prompted halfway alone)"
-        if not parts:
-            return f"the full sweep; {reads}"
+        if self.full or not parts:
+            return f"the full sweep{', but ' if parts else ''}{', '.join(parts)}; {reads}"
         return f"a quick look: {', '.join(parts)}; --full is the whole sweep; {reads}"
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aptheory.arguments import Share
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
 from aptheory.methods.base import Adapted, Method
 from aptheory.methods.per_run import PerRun, RunDropout, uniform
 from aptheory.methods.registry import register
@@ -157,7 +157,7 @@ def let_prompts_pass(adapted: Adapted, blocks: list[Layer], tokens: int, method:
     except (RuntimeError, ValueError, AssertionError) as error:
         raise InputError(
             f"{method} cannot be used on {net.name}: its blocks take {count} tokens and no more "
-            f"({str(error).splitlines()[0]})"
+            f"({reason_of(error)})"
         ) from None
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
 from aptheory.methods import fold
 from aptheory.models.model import check_answers
 from aptheory.writing import beside
@@ -92,7 +92,7 @@ def _program(model: Model) -> Any:
                 model.module, (x,), dynamic_shapes=({0: batch},), strict=False
             )
     except Exception as error:  # torch.export raises its own kinds, and the network's
-        reason = str(error).strip().splitlines()[0]
+        reason = reason_of(error)
         raise InputError(
             f"{model.network.name} cannot be exported with a free batch size ({reason})."
         ) from error

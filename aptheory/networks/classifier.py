@@ -58,7 +58,7 @@ class Classifier:
     def position(self, root: nn.Module, traced: Trace) -> int | None:
         """Index of the first of its nodes; None where the output itself is the last place."""
         if self.chosen:
-            return _last_call(traced, self.names[0])
+            return _last_call(root, traced, self.names[0])
         walk = _Walk(root, traced, self.declared, set())
         try:
             walk.back(traced.result)
@@ -233,20 +233,26 @@ def chosen_classifier(root: nn.Module, name: str) -> Classifier:
         SplitError: there is no such module.
     """
     try:
-        root.get_submodule(name)
+        named = root.get_submodule(name)
     except AttributeError:
-        names = [n for n, m in root.named_modules() if is_linear(m)]
-        raise SplitError(
-            f"it has no module {name!r} to be its classifier; its last linear layers are "
-            f"{', '.join(names[-3:]) or 'none'}"
-        ) from None
+        named = root
+    if named is root:
+        raise SplitError(f"it has no module {name!r} to be its classifier; {last_linear(root)}")
     return Classifier((name,), True, _above([name]), chosen=True)
 
 
-def _last_call(traced: Trace, name: str) -> int:
+def last_linear(root: nn.Module) -> str:
+    """In words, what might be meant by its classifier."""
+    names = [name for name, module in root.named_modules() if is_linear(module)]
+    return f"its last linear layers are {', '.join(names[-3:]) or 'none'}"
+
+
+def _last_call(root: nn.Module, traced: Trace, name: str) -> int:
     calls = [
         i for i, n in enumerate(traced.nodes) if n.op == "call_module" and str(n.target) == name
     ]
-    if not calls:
-        raise SplitError(f"{name} never runs, and cannot be its classifier")
-    return calls[-1]
+    if calls:
+        return calls[-1]
+    inside = any(str(node.target).startswith(f"{name}.") for node in traced.nodes)
+    reason = "runs in parts" if inside else "never runs"
+    raise SplitError(f"{name!r} {reason}, and cannot be its classifier; {last_linear(root)}")

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
 from aptheory.networks.checkpoint import Checkpoint, read_checkpoint
 
 SHOWN, NEAREST = 4, 3
@@ -371,7 +371,7 @@ def _load_googles(module: nn.Module, checkpoint: Checkpoint, name: str) -> Fitte
         except Exception as error:  # it fails in any way on arrays of another network
             for key, value in module.named_parameters():
                 value.copy_(before[key])
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            reason = reason_of(error)
             raise InputError(
                 f"{checkpoint.path} holds Google's arrays of another network than {name} "
                 f"({reason}); give the file of {name}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aptheory.arguments import LARGEST_SIDE, checked_arguments
+from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.networks.configuration import configuration, transform_for
 from aptheory.networks.fitting import Fitted, check_unset, load_weights
@@ -69,7 +70,8 @@ def load(
         and all(isinstance(n, int) and 0 < n <= LARGEST_SIDE for n in input_shape)
     ):
         raise InputError(
-            f"input_shape must be (channels, height, width) of the image, not {input_shape!r}"
+            f"input_shape is {shown(input_shape)}; expected (channels, height, width) of the "
+            f"image, each from 1 to {LARGEST_SIDE}."
         )
     if not isinstance(name_or_module, str):
         module = unwrap(name_or_module)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from aptheory.checked import shown
 from aptheory.devices import device_of
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
 from aptheory.networks.copying import structural_copy
 from aptheory.networks.layer import Layer
 from aptheory.networks.outputs import Pick
@@ -113,10 +113,15 @@ class Network(nn.Module):
             raise InputError(f"cannot run backwards, from layer {start} to layer {stop}")
         if start == 0:
             self._check_image(x)
-        for piece in self.pieces[start:stop]:
-            if piece.writes_input:
-                x = x.clone()
-            x = piece(self.module, x)
+        given = x
+        try:
+            for piece in self.pieces[start:stop]:
+                if piece.writes_input:
+                    x = x.clone()
+                x = piece(self.module, x)
+        except RuntimeError as error:
+            self._explain(error, given, self.layers[start])
+            raise
         return x
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Tensor:
@@ -124,9 +129,14 @@ class Network(nn.Module):
         if self.is_cut:
             return self.run(x)
         self._check_image(x)
+        given = x
         if self.pieces[0].writes_input:
             x = x.clone()
-        y = self.pick(self.module(x))
+        try:
+            y = self.pick(self.module(x))
+        except RuntimeError as error:
+            self._explain(error, given, self.layers[0])
+            raise
         return y[None] if len(x) == 1 and y.shape[:1] != (1,) else y
 
     def walk(
@@ -157,11 +167,12 @@ class Network(nn.Module):
         Raises:
             InputError: a device that this machine lacks, or what is no device or type of numbers.
         """
+        named = str | torch.device
         places: list[Any] = [
-            device_of(value) if isinstance(value, str) else value for value in args
+            device_of(str(value)) if isinstance(value, named) else value for value in args
         ]
-        if isinstance(kwargs.get("device"), str):
-            kwargs["device"] = device_of(kwargs["device"])
+        if isinstance(kwargs.get("device"), named):
+            kwargs["device"] = device_of(str(kwargs["device"]))
         try:
             return super().to(*places, **kwargs)
         except TypeError as error:
@@ -169,6 +180,10 @@ class Network(nn.Module):
                 f"{self.name} cannot go to {', '.join(map(shown, [*args, *kwargs.values()]))}; "
                 "give a device, or a floating-point type."
             ) from error
+
+    def cuda(self, device: int | str | torch.device | None = None) -> Self:
+        """As `torch.nn.Module.cuda`; refuses a GPU that is not there, as `to` does."""
+        return self.to(f"cuda:{device}" if isinstance(device, int) else device or "cuda")
 
     # ------------------------------------------------------------------------------- places
 
@@ -246,6 +261,28 @@ class Network(nn.Module):
                 f"not {tuple(x.shape)}; resize them, or load it with input_shape="
             )
 
+    def _explain(self, error: RuntimeError, x: Tensor, layer: Layer) -> None:
+        """Refuse what entered a place, where torch stopped at it: by then it is known that the
+        network does not cast it, and that it is no prompt's longer sequence."""
+        fits = x.ndim == len(layer.shape) + 1 and layer.channels in x.shape[1:]
+        if not fits:
+            raise InputError(
+                f"place {layer.index} of {self.name} takes (batch, "
+                f"{', '.join(map(str, layer.shape))}), not {tuple(x.shape)}."
+            ) from error
+        if x.layout != torch.strided:
+            raise InputError(f"{self.name} takes dense tensors, not {x.layout}.") from error
+        if x.device.type != self.device.type:
+            raise InputError(
+                f"{self.name} is on {self.device} and was given a tensor on {x.device}; move one."
+            ) from error
+        if x.dtype != self.dtype and not torch.is_autocast_enabled(x.device.type):
+            given, own = (str(kind).removeprefix("torch.") for kind in (x.dtype, self.dtype))
+            raise InputError(
+                f"{self.name} has weights of {own} and was given {given}; cast one to the other "
+                "(x.to(net.dtype)), or run under torch.autocast."
+            ) from error
+
     def normalize(self, images: Any) -> Float[Tensor, "batch channels height width"]:
         """Pixels of 0 to 255, (batch, channels, height, width), as the network wants them.
 
@@ -255,7 +292,11 @@ class Network(nn.Module):
             InputError: anything but a tensor of as many channels as the network's images have.
         """
         channels = self.input_shape[0]
-        given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        numbers = isinstance(images, Tensor) and images.dtype != torch.bool
+        if numbers and not images.is_complex():
+            given = tuple(images.shape)
+        else:
+            given = getattr(images, "dtype", type(images).__name__)
         if not isinstance(given, tuple) or given[1:2] != (channels,) or len(given) != 4:
             raise InputError(
                 f"{self.name} normalises a tensor of (batch, {channels}, height, width), not "
@@ -313,7 +354,7 @@ class Network(nn.Module):
             with torch.no_grad():
                 twin.run(torch.zeros(1, *self.input_shape, device=self.device))
         except RuntimeError as error:
-            reason = str(error).splitlines()[0].rstrip(".")
+            reason = reason_of(error)
             raise InputError(
                 f"{self.name} has weights of {str(self.dtype).removeprefix('torch.')} and does not "
                 f"run when they are float32, in which what is learned beside them learns ({reason})"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from aptheory.networks.blocks import CONTAINERS, is_plain_list, listed_blocks, weights_in
 from aptheory.networks.chain import Chain, is_spatial
-from aptheory.networks.classifier import Classifier
+from aptheory.networks.classifier import Classifier, last_linear
 from aptheory.networks.outputs import tensors_of
 from aptheory.networks.trace import Trace
 from aptheory.networks.tracer import SplitError, where_raised
@@ -65,6 +65,11 @@ def find_chain(
 
 
 def _why_too_few(root: nn.Module, chain: Chain, failures: dict[str, str]) -> str:
+    head = chain.classifier
+    if head.chosen and (at := head.position(root, chain.trace)) is not None:
+        later = [n for n in chain.trace.nodes[at + 1 :] if n.op == "call_module"]
+        if any(weights_in(root.get_submodule(str(n.target))) for n in later):
+            return f"{head.names[0]!r} runs too early to be its classifier; {last_linear(root)}"
     for name, reason in failures.items():
         if weights_in(root.get_submodule(name)) > 1:
             return f"{name} cannot be opened, since {reason}"
@@ -109,10 +114,35 @@ def _named_chain(
     above = {
         ".".join(parts[:k]) for parts in (n.split(".") for n in names) for k in range(1, len(parts))
     }
-    chain = Chain(root, retrace(set(classifier.opened) | above), classifier, named=names)
+    traced = retrace(set(classifier.opened) | above)
+    _check_named(traced, names)
+    chain = Chain(root, traced, classifier, named=names)
     if not chain.blocks:
         raise TooFewLayers(f"the activation is never alone between the blocks {', '.join(blocks)}")
     return chain
+
+
+def _check_named(traced: Trace, names: Sequence[str]) -> None:
+    """Refuse blocks that are no list of what runs, each once and in order.
+
+    Raises:
+        TooFewLayers: one is named twice, lies within another, never runs, or runs before one that
+            is named earlier.
+    """
+    calls = [str(node.target) for node in traced.nodes if node.op == "call_module"]
+    before, at = "", -1
+    for name in names:
+        if name == before:
+            raise TooFewLayers(f"{name!r} is named twice among its blocks; name it once")
+        outer = next((other for other in names if name.startswith(f"{other}.")), None)
+        if outer is not None:
+            raise TooFewLayers(f"its block {name!r} lies within its block {outer!r}; name one")
+        first = next((i for i, call in enumerate(calls) if f"{call}.".startswith(f"{name}.")), None)
+        if first is None:
+            raise TooFewLayers(f"its block {name!r} never runs; leave it out")
+        if first < at:
+            raise TooFewLayers(f"its block {name!r} runs before {before!r}; name them in order")
+        before, at = name, first
 
 
 def _open(

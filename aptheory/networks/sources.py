@@ -25,9 +25,9 @@ from torch import nn
 
 from aptheory.arguments import LARGEST_OPTION, Whole, fits
 from aptheory.checked import shown
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
+from aptheory.hub import cache_alone_if_offline, hub_reachable, reachable
 from aptheory.networks.configuration import torchvisions
-from aptheory.networks.hub import cache_alone_if_offline, hub_reachable, reachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -413,7 +413,7 @@ def _sentences(
     except InputError:
         raise
     except Exception as error:  # each package raises kinds of its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = reason_of(error)
         # The arguments are at fault, whether or not there is a connection.
         odd = isinstance(error, (TypeError, AssertionError, MemoryError, OverflowError))
         odd |= any(word in str(error) for word in ("state_dict", "allocate", "negative dimension"))

@@ -342,8 +342,8 @@ def _check_output(output: Tensor, name: str) -> None:
         )
     if not output[-1].isfinite().all():
         raise InputError(
-            f"{name} gives numbers that are not finite for random images: its weights are "
-            "unusable, load it with others."
+            f"{name} gives numbers that are not finite for random images: mend its "
+            "forward, or load it with other weights."
         )
 
 

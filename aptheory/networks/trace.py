@@ -233,7 +233,7 @@ def compare(traced: Trace, other: Trace) -> None:
             return {key: joined(value, b[key]) for key, value in a.items()}
         if isinstance(a, slice) and isinstance(b, slice):
             return slice(*(joined(getattr(a, k), getattr(b, k)) for k in ("start", "stop", "step")))
-        if isinstance(a, fx.Node) or a == b:
+        if isinstance(a, fx.Node) or a == b or (a != a and b != b):  # nan twice is no change
             return a
         if isinstance(a, int) and a % samples == 0 and a // samples * more == b:
             return multiple(a // samples)

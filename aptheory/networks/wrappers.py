@@ -94,9 +94,10 @@ def _check(module: nn.Module) -> None:
         )
     words = inspect.signature(module.forward).parameters.values()
     needed = [word.name for word in words if word.default is word.empty and word.kind not in _ANY]
-    if any(word.kind == word.KEYWORD_ONLY and word.name in needed for word in words):
+    named = [word.name for word in words if word.kind == word.KEYWORD_ONLY and word.name in needed]
+    if named:
         raise InputError(
-            f"the forward of this {kind} takes {' and '.join(needed)} by keyword: wrap it in a "
+            f"the forward of this {kind} needs {' and '.join(named)} by keyword: wrap it in a "
             "module whose forward takes the images alone."
         )
     if len(needed) > 1:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
 
 _TICK_SECONDS = 0.5
 
@@ -219,7 +219,7 @@ class Cluster:
                     except ray.exceptions.RayTaskError as error:
                         raise error.cause if error.cause is not None else error from None
                     except ray.exceptions.RayError as error:
-                        event = Died(job, f"{type(error).__name__}: {str(error).splitlines()[0]}")
+                        event = Died(job, f"{type(error).__name__}: {reason_of(error)}")
                     yield event
         finally:
             for reference in busy:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aptheory.checked import json_table, plain_cell, read_text, safe_cell
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
 from aptheory.studies.files import write_atomically
 from aptheory.studies.records import Record
 from aptheory.studies.store import Store
@@ -235,7 +235,7 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     except pd.errors.EmptyDataError:  # too few layers to relate leave a table without rows
         return pd.DataFrame()
     except (pd.errors.ParserError, ValueError, OverflowError, MemoryError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = reason_of(error)
         raise InputError(f"{path} is not a readable table ({reason}): write it again.") from error
     return _texts(frame, plain_cell)
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
 from aptheory.preprocessing import Size, as_transform, fit_pixels
 from aptheory.tasks.base import Task
 from aptheory.tasks.resizing import resize_of
@@ -80,7 +80,7 @@ class Augmented(Steady):
         try:
             out = self.transform(_pillow(image) if self._takes_pillow else image.clone())
         except Exception as error:
-            reason = str(error).split("\n")[0] or type(error).__name__
+            reason = reason_of(error)
             raise InputError(
                 f"augment cannot be applied to a picture ({type(error).__name__}: {reason}); "
                 "expected a callable of an image."

@@ -306,6 +306,8 @@ def test_run_is_a_quick_look_unless_told_otherwise():
         None,
     )
     assert whole.left_out().startswith("the full sweep; prompts are read at the network's end and")
+    few = SearchOptions(full=True, layers="1,2").left_out()
+    assert few.startswith("the full sweep, but layers 1,2 instead of all; prompts are read")
     some = SearchOptions(layers="all", seeds=3, epochs=5, read="end")
     assert some.left_out() == (
         "a quick look: 5 epochs instead of 20; --full is the whole sweep; prompts are read at the "

@@ -340,10 +340,14 @@ class TestOverrides:
         net = load(vit(), classifier="blocks.3.mlp.fc2")
         assert net.layers[-1].name == "blocks.3.mlp.fc2"
         assert load(Tokens(), classifier="none").layers[-1].name == "output"
-        with pytest.raises(ap.InputError, match="projector never runs"):
+        with pytest.raises(ap.InputError, match="'projector' never runs"):
             load(Tokens(), classifier="projector")
         with pytest.raises(ap.InputError, match="no module 'heed'.* head"):
             load(Tokens(), classifier="heed")
+        with pytest.raises(ap.InputError, match="'backbone.encoder.layers' runs in parts, and"):
+            load(Tokens(), classifier="backbone.encoder.layers")
+        with pytest.raises(ap.InputError, match="layers.0' runs too early to be its classifier"):
+            load(Tokens(), classifier="backbone.encoder.layers.0")
 
     def test_the_blocks(self):
         net = load(Tokens(), blocks="backbone.encoder.layers")
@@ -352,6 +356,22 @@ class TestOverrides:
         assert len(some.block_layers) < len(net.block_layers)
         with pytest.raises(ap.InputError, match="its lists are backbone"):
             load(Tokens(), blocks="backbone.blocks")
+
+    @pytest.mark.parametrize(
+        ("blocks", "reason"),
+        [
+            (["1", "1"], "layers.1' is named twice"),
+            (["1", "2", "1"], "layers.1' runs before '.*layers.2'; name them in order"),
+            (["1", "1.outer"], "layers.1.outer' lies within its block '.*layers.1'; name one"),
+        ],
+    )
+    def test_the_blocks_are_named_once_and_in_order(self, blocks, reason):
+        with pytest.raises(ap.InputError, match=reason):
+            load(Tokens(), blocks=[f"backbone.encoder.layers.{name}" for name in blocks])
+
+    def test_a_block_that_never_runs(self):
+        with pytest.raises(ap.InputError, match="'projector' never runs; leave it out"):
+            load(Tokens(), blocks=["backbone.encoder.layers.1", "projector"])
 
     def test_the_output(self):
         net = load(Tokens(brought.returns_two), output=1)

@@ -484,7 +484,11 @@ class TestTheResolver:
 
 
 @pytest.mark.parametrize(
-    "given", [torch.zeros(2, 4, 8, 8), torch.zeros(3, 8, 8), torch.zeros(2, 3, 8, 8).numpy(), "x"]
+    "given",
+    [
+        *(torch.zeros(2, 4, 8, 8), torch.zeros(3, 8, 8), torch.zeros(2, 3, 8, 8).numpy(), "x"),
+        *(torch.zeros(2, 3, 8, 8).cfloat(), torch.zeros(2, 3, 8, 8).bool()),
+    ],
 )
 def test_only_a_batch_of_its_channels_is_normalised(vit, given):
     with pytest.raises(ap.InputError, match=r"\(batch, 3, height, width\), not"):
@@ -493,7 +497,12 @@ def test_only_a_batch_of_its_channels_is_normalised(vit, given):
 
 @pytest.mark.parametrize(
     ("place", "reason"),
-    [("foo", "device is 'foo'"), (torch.int64, "cannot go to torch.int64"), ([1], "cannot go to")],
+    [
+        ("foo", "device is 'foo'"),
+        (torch.device("meta"), "device is 'meta'"),
+        (torch.int64, "cannot go to torch.int64"),
+        ([1], "cannot go to"),
+    ],
 )
 def test_a_network_goes_to_devices_and_floats_alone(vit, place, reason):
     with pytest.raises(ap.InputError, match=reason):
@@ -501,9 +510,62 @@ def test_a_network_goes_to_devices_and_floats_alone(vit, place, reason):
     assert vit.to("cpu").to(device="cpu", dtype=torch.float32) is vit
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    "go",
+    [
+        *(lambda net: net.cuda(), lambda net: net.cuda(1), lambda net: net.to("cuda")),
+        *(
+            lambda net: net.to(torch.device("cuda")),
+            lambda net: net.to(device=torch.device("cuda")),
+        ),
+    ],
+)
+def test_a_network_goes_to_no_gpu_that_is_not_there(vit, go):
+    with pytest.raises(ap.InputError, match="there is no such GPU"):
+        go(vit)
+
+
+@pytest.mark.parametrize(
+    ("start", "given", "reason"),
+    [
+        (0, torch.zeros(1, 3, 32, 32).half(), "weights of float32 and was given float16"),
+        (0, torch.zeros(1, 3, 32, 32).double(), "weights of float32 and was given float64"),
+        (0, torch.zeros(1, 3, 32, 32).to_sparse(), "takes dense tensors, not torch.sparse"),
+        (0, torch.zeros(1, 3, 32, 32, device="meta"), "is on cpu and was given a tensor on meta"),
+        (2, torch.zeros(1, 3, 32, 32), r"place 2 of Plain takes \(batch, 6, 32, 32\), not"),
+        (2, torch.zeros(1, 6, 32, 32).double(), "weights of float32 and was given float64"),
+    ],
+)
+def test_what_the_network_does_not_take_is_refused(start, given, reason):
+    net = ap.load(Plain(), None, input_shape=(3, 32, 32))
+    with pytest.raises(ap.InputError, match=reason):
+        net.run(given, start=start)
+    if not start:
+        with pytest.raises(ap.InputError, match=reason):
+            net(given)
+
+
+def test_a_fault_of_the_network_itself_stays_torchs():
+    net = ap.load(Plain(), None, input_shape=(3, 32, 32))
+    net.module.blocks[2].conv2 = nn.Conv2d(5, 6, 3)
+    with pytest.raises(RuntimeError, match="expected input"):
+        net.run(torch.zeros(1, 3, 32, 32))
+
+
 class Ends(Plain):
     def forward(self, x):
         sys.exit(3)
+
+
+class Endless(Plain):
+    def forward(self, x):
+        return super().forward(x) * float("nan")
+
+
+class Asks(Plain):
+    def forward(self, x, *, mask):
+        return super().forward(x)
 
 
 class Sums(Plain):
@@ -516,6 +578,8 @@ class Sums(Plain):
     [
         (lambda: Ends(), "SystemExit: 3"),
         (lambda: Sums(), "a single number, of shape"),
+        (lambda: Endless(), "not finite for random images: mend its forward, or"),
+        (lambda: Asks(), "this Asks needs mask by keyword"),
         (lambda: Plain(classes=0), r"without numbers, of shape \(2, 0\)"),
     ],
 )

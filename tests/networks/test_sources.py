@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 import aptheory as ap
+from aptheory import hub
 from aptheory.errors import InputError
-from aptheory.networks import hub
 from aptheory.networks.configuration import (
     _crop,
     _from_preprocessor,

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 import aptheory as ap
+from aptheory import hub as connection
 from aptheory.errors import InputError
 from aptheory.tasks.readers.torchvision_sets import BUILDERS, torchvision_task
 from tests.tasks import tasks_fixtures as make
@@ -385,6 +387,27 @@ def test_huggingface_parquet(tmp_path, monkeypatch, streaming):
         assert other.digest != task.digest
 
 
+@pytest.mark.parametrize("name", ["beans", "nobody/nothing", "file.csv", "beans?streaming=1"])
+def test_huggingface_asks_once_and_only_where_it_can(monkeypatch, name):
+    asked = []
+    pytest.importorskip("datasets")
+    monkeypatch.setattr(connection, "reachable", lambda url: bool(asked.append(url)))
+    start = time.monotonic()
+    with pytest.raises(InputError, match="and no connection to the hub"):
+        ap.task(f"hf:{name}")
+    # A second on a quiet machine; with the package's own retries it takes 25.
+    assert time.monotonic() - start < 15
+    assert set(asked) == {"https://huggingface.co"}
+
+
+@pytest.mark.parametrize("name", ["../nowhere", "a b", "x/y/z", "./x"])
+def test_huggingface_names_that_nobody_can_have_ask_nobody(monkeypatch, name):
+    pytest.importorskip("datasets")
+    monkeypatch.setattr(connection, "reachable", lambda url: pytest.fail("asked"))
+    with pytest.raises(InputError, match="there is no such folder, and a repository"):
+        ap.task(f"hf:{name}")
+
+
 def test_huggingface_data_that_cannot_be_used(tmp_path):
     import datasets
 
@@ -395,12 +418,15 @@ def test_huggingface_data_that_cannot_be_used(tmp_path):
         f"hf:{tmp_path / 'plain'}": "no image column",
         f"hf:{tmp_path / 'pets'}?label=nothing": "has no column 'nothing'",
         f"hf:{tmp_path / 'pets'}?colour=1": "no option 'colour'",
-        f"hf:{tmp_path / 'nowhere'}": "cannot be opened",
+        f"hf:{tmp_path / 'nowhere'}": "there is no such folder",
         f"hf:{tmp_path / 'pets'}": "needs at least 3",
     }.items():
         with pytest.raises(InputError, match=message) as error:
             ap.task(uri)
         assert "\n" not in str(error.value)
+    (tmp_path / "pets.parquet").write_bytes(b"")
+    with pytest.raises(InputError, match="pets.parquet is a file; name the folder"):
+        ap.task(f"hf:{tmp_path / 'pets.parquet'}")
     broken = datasets.Dataset.from_dict(
         {"img": [{"bytes": b"no %d" % n, "path": None} for n in range(30)], "kind": [0, 1] * 15},
         features=hub(2).features,

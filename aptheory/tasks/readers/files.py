@@ -15,7 +15,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
 from aptheory.preprocessing import Size, fit_picture, height_and_width
 from aptheory.tasks import pictures
 from aptheory.tasks.cache import remember, remembered
@@ -56,7 +56,7 @@ def decode_image(
     except Exception as error:  # Pillow raises nearly anything on bytes that are not an image
         if isinstance(error, InputError):
             raise
-        reason = str(error).split("\n")[0] or type(error).__name__
+        reason = reason_of(error)
         if "cannot identify" in reason:
             reason = "not an image format that Pillow knows"
         raise InputError(

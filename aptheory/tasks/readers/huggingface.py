@@ -5,6 +5,7 @@ hf:REPOSITORY?streaming=1&limit=2000     the first pictures of a shuffled stream
 """
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import numpy as np
 
 from aptheory.arguments import Seed
 from aptheory.checked import expanded
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
+from aptheory.hub import cache_alone_if_offline, hub_reachable
 from aptheory.tasks.base import Task
 from aptheory.tasks.classes import LARGEST, number_classes, shown
 from aptheory.tasks.completing import ALIASES, complete
@@ -25,6 +27,7 @@ from aptheory.tasks.readers.stores import file_stamp
 BUFFER = 10_000  # samples that a stream is shuffled in
 IMAGES = ("image", "img", "picture", "photo")
 LABELS = ("label", "labels", "fine_label", "class", "target")
+REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 class ColumnStore:
@@ -232,14 +235,30 @@ def _open(path: str, config: str | None, stream: bool) -> dict[str, Any]:
         raise InputError(
             f"hf:{path} needs the datasets package; pip install 'aptheory[datasets]'"
         ) from error
+    folder = expanded(path)
+    if not folder.exists() and not REPOSITORY.fullmatch(path):
+        raise InputError(
+            f"hf:{path}: there is no such folder, and a repository of the hub is called NAME or "
+            "OWNER/NAME; name one of the two."
+        )
+    if folder.is_file():
+        raise InputError(
+            f"hf:{path}: {folder.name} is a file; name the folder that it lies in, or a repository "
+            "of the hub."
+        )
     try:
-        folder = expanded(path)
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             loaded: Any = datasets.load_from_disk(str(folder))
         else:
-            loaded = datasets.load_dataset(path, name=config, streaming=stream)
+            with cache_alone_if_offline():
+                loaded = datasets.load_dataset(path, name=config, streaming=stream)
     except Exception as error:  # the package raises many kinds, some of its dependencies
-        reason = str(error).split("\n")[0] or type(error).__name__
+        if not folder.exists() and not hub_reachable() and isinstance(error, OSError):
+            raise InputError(
+                f"hf:{path}: there is no such folder, no data set of this name in the cache, and "
+                "no connection to the hub; name a folder, or fetch the data set where there is one."
+            ) from error
+        reason = reason_of(error)
         raise InputError(
             f"the data set {path!r} cannot be opened ({reason}); expected a repository name or a "
             "folder of the datasets package"
@@ -292,7 +311,7 @@ def _rows(rows: Any, image: str, limit: int | None, seed: int, where: str) -> An
     except InputError:
         raise
     except Exception as error:  # the package raises many kinds
-        reason = str(error).split("\n")[0] or type(error).__name__
+        reason = reason_of(error)
         raise InputError(f"{where} cannot be read ({reason}); fetch it again.") from error
 
 

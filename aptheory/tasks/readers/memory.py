@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from aptheory.arguments import Seed
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
 from aptheory.preprocessing import SQUASHED, Size, fit_pixels
 from aptheory.tasks import pictures
 from aptheory.tasks.arrays import Range, shaped, to_pixels
@@ -208,7 +208,7 @@ class Samples:
         except InputError:
             raise
         except Exception as error:
-            reason = str(error).split("\n")[0] or type(error).__name__
+            reason = reason_of(error)
             raise InputError(
                 f"{self.where}: sample {row} cannot be read ({reason}); repair it or take it out."
             ) from error

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
 from aptheory.tasks.base import Task
 from aptheory.tasks.classes import as_column, shown
 from aptheory.tasks.completing import ALIASES
@@ -96,7 +96,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     except InputError:
         raise
     except Exception as error:  # also zlib's and struct's errors, and MemoryError
-        reason = str(error).split("\n")[0] or type(error).__name__
+        reason = reason_of(error)
         raise InputError(f"{path} cannot be read as npz ({reason}); make it again.") from error
     other = [key for key, value in arrays.items() if not isinstance(value, np.ndarray)]
     if other:  # members that are no .npy come as bytes

@@ -17,7 +17,7 @@ import pandas as pd
 
 from aptheory.arguments import Seed
 from aptheory.checked import expanded
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
 from aptheory.tasks.base import Task
 from aptheory.tasks.classes import as_column, number_classes, shown
 from aptheory.tasks.completing import ALIASES, complete
@@ -191,7 +191,7 @@ def _read(file: Path) -> pd.DataFrame:
             f"{file} needs pyarrow; pip install 'aptheory[parquet]', or save it as CSV."
         ) from error
     except Exception as error:  # pandas and pyarrow raise many kinds
-        reason = str(error).split("\n")[0] or type(error).__name__
+        reason = reason_of(error)
         how = " as UTF-8" if isinstance(error, UnicodeError) else ""
         raise InputError(
             f"{file} cannot be read as a table ({reason}); save it again{how}."

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
 from aptheory.preprocessing import Size, fit_picture
 from aptheory.tasks.base import Task
 from aptheory.tasks.cache import data_folder
@@ -144,7 +144,7 @@ def _open(builder: str, root: Path, options: dict[str, Any]) -> Any:
     try:
         return getattr(datasets, builder)(str(root), download=False, **options)
     except (RuntimeError, OSError) as error:
-        reason = str(error).split("\n")[0]
+        reason = reason_of(error)
         raise InputError(
             f"torchvision's {builder} is not whole in {root} ({reason}); fetch it with: "
             f"{download_command(builder, root)}"

@@ -1,12 +1,15 @@
-"""Weights from the internet, asked for once: without a connection the answer comes at once."""
+"""Weights and data sets from the internet, asked for once: without a connection the answer comes
+at once."""
 
 from __future__ import annotations
 
 import socket
+import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 from urllib.parse import urlsplit
 
 SECONDS = 2.0
@@ -41,9 +44,15 @@ def cache_alone_if_offline() -> Iterator[None]:
     instead of trying again and again for the better part of a minute."""
     from huggingface_hub import constants
 
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not hub_reachable()
+    holders: list[Any] = [constants]
+    if "datasets" in sys.modules:  # it keeps a copy of the switch from the moment of its import
+        holders.append(sys.modules["datasets"].config)
+    before = [holder.HF_HUB_OFFLINE for holder in holders]
+    offline = not hub_reachable()
     try:
+        for holder, was in zip(holders, before, strict=True):
+            holder.HF_HUB_OFFLINE = was or offline
         yield
     finally:
-        constants.HF_HUB_OFFLINE = before
+        for holder, was in zip(holders, before, strict=True):
+            holder.HF_HUB_OFFLINE = was

@@ -1,0 +1,21 @@
+"""What an error of somebody else says, within a sentence of ours."""
+
+import pytest
+
+from aptheory.errors import reason_of
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("it is odd."), "it is odd"),
+        (RuntimeError("Error in loading:\n\tsize mismatch for head.\n\tmore"),
+         "Error in loading: size mismatch for head"),
+        (OSError("\n\n first\nsecond"), "first"),
+        (RuntimeError("announced:"), "announced"),
+        (AssertionError(), "AssertionError"),
+        (KeyError("\n"), "'\\n'"),
+    ],
+)  # fmt: skip
+def test_a_reason_is_one_line_that_says_something(error, reason):
+    assert reason_of(error) == reason
