@@ -222,10 +222,27 @@ def load_model(
     card = Card.read(path)
     place = device_of(device)
     net = _network(card, network, weights, path)
+    _check_scaling(card, net, path)
     adapted = attach_saved(net, path)
     if adapted.classes != len(card.classes):
         raise InputError(f"{path} names {len(card.classes)} classes for {adapted.classes} logits.")
     return Model(_moved(adapted, place), card, precision=precision)
+
+
+def _check_scaling(card: Card, net: Network, path: str | Path) -> None:
+    """Refuse a network that takes its images otherwise than the one that was trained on."""
+    expected = card.preprocessing
+    _, *size = net.input_shape
+    for what, trained, own in (
+        ("mean", expected.mean, net.mean),
+        ("std", expected.std, net.std),
+        ("size", expected.size, tuple(size)),
+    ):
+        if len(trained) != len(own) or not np.allclose(trained, own, rtol=1e-6, atol=0):
+            raise InputError(
+                f"{path} was trained on images of {what} {shown(trained)}, and {net.name} takes "
+                f"{shown(own)}: give the network as it was, or fit again."
+            )
 
 
 def check_answers(logits: Tensor) -> None:
@@ -246,8 +263,9 @@ def _network(card: Card, network: Any, weights: str | Path | None, path: str | P
     if isinstance(network, Network):
         return network
     if isinstance(network, nn.Module):
-        shape = tuple(card.transform["input_shape"])
-        return load(network, None, input_shape=shape, name=card.name)
+        shape, expected = tuple(card.transform["input_shape"]), card.preprocessing
+        scaling = {"mean": expected.mean, "std": expected.std}
+        return load(network, None, input_shape=shape, name=card.name, **scaling)
     spec = dict(card.network)
     if network is None:
         _trust(spec, path)

@@ -339,6 +339,33 @@ def test_a_card_that_makes_no_sense_is_refused(net, file, tmp_path, changes):
 
 
 @pytest.mark.parametrize(
+    ("words", "changed"),
+    [
+        ("mean", {"mean": [0.1, 0.2, 0.3]}),
+        ("std", {"std": [0.1, 0.2, 0.3]}),
+        ("size", {"input_shape": [3, 24, 24]}),
+        ("mean", {"mean": [0.5], "std": [0.5]}),
+    ],
+)
+def test_images_of_another_scaling_or_size_are_refused(net, file, tmp_path, words, changed):
+    path = rewritten(file, tmp_path, transform=lambda card: card["transform"] | changed)
+    with pytest.raises(ap.InputError, match=f"was trained on images of {words} .* takes"):
+        ap.load_model(path, network=net)
+
+
+def test_a_plain_module_takes_its_images_as_it_did(tmp_path):
+    scaling = {"mean": (0.1, 0.2, 0.3), "std": (0.3, 0.2, 0.1)}
+    made = small_cnn().module
+    before = ap.load(made, None, input_shape=(3, 16, 16), name="mine", **scaling)
+    model = ap.fit_model(before, small_task(), method="ap:shape=channel", layer=2, recipe=RECIPE)
+    model.save(tmp_path / "mine.safetensors")
+    again = ap.load_model(tmp_path / "mine.safetensors", network=made)
+    assert (again.network.mean, again.network.std) == (scaling["mean"], scaling["std"])
+    pixels = small_task().test.pixels
+    assert again.predict(pixels).equals(model.predict(pixels))
+
+
+@pytest.mark.parametrize(
     "network",
     [
         {"name": "resnet10t", "options": 5},
