@@ -18,6 +18,7 @@ from aptheory.errors import InputError
 from aptheory.preprocessing import Transform, check_scaling
 from aptheory.studies import entries
 from aptheory.tasks.base import SPLITS
+from aptheory.tasks.classes import check_names
 from aptheory.tasks.pictures import Scale
 from aptheory.tasks.readers.files import scale_of
 from aptheory.tasks.resizing import transform_of
@@ -149,6 +150,7 @@ class Card:
             raise TypeError(f"classes are {shown(names)}")
         if len(set(names)) != len(names):
             raise ValueError("two of its classes have one name")
+        check_names(names, "its classes")
         for key, value in values.get("scores", {}).items():
             if key.endswith("_accuracy") and not fits(value, Share):
                 raise ValueError(f"its {key} is {shown(value)}")

@@ -20,7 +20,7 @@ from aptheory.checked import spelt
 from aptheory.errors import InputError
 from aptheory.preprocessing import SQUASHED
 from aptheory.tasks import describing
-from aptheory.tasks.classes import as_column, number_classes
+from aptheory.tasks.classes import as_column, check_names, number_classes
 from aptheory.tasks.copies import kinds, same_images
 from aptheory.tasks.guarding import checked_options, guarded
 from aptheory.tasks.own import Own
@@ -80,6 +80,7 @@ class Task:
 
     def __post_init__(self) -> None:
         check_fields(self, "a task")
+        check_names(self.classes, f"task {self.name[:80]!r}")
         for name in SPLITS:
             split = getattr(self, name)
             if not len(split):

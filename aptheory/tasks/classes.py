@@ -18,6 +18,8 @@ from aptheory.errors import InputError
 _log = logging.getLogger("aptheory")
 
 LARGEST = 10**9  # an id from here on is a hash, a time or a damaged file
+LONGEST = 1000
+"""Letters of a class's name: tables, pages and terminals show it again and again."""
 SHOWN = 5
 MISSING = ("", "nan", "<na>")  # as tables write an empty cell
 
@@ -116,6 +118,16 @@ def require_classes(
             f"{where}: {split} has images of class {shown([classes[i] for i in lacking])}, of "
             "which train has none; write the classes alike in every split, add training images, "
             "or take them out."
+        )
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """`InputError` for a class whose name is a text rather than a name."""
+    longest = max(names, key=len, default="")
+    if len(longest) > LONGEST:
+        raise InputError(
+            f"{where}: the name of class {longest[:40]!r}... has {len(longest):,} letters; "
+            f"expected at most {LONGEST:,}."
         )
 
 

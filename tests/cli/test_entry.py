@@ -1,5 +1,9 @@
 """The command as a process starts it."""
 
+import os
+import signal
+import time
+
 import pytest
 from typer.testing import CliRunner
 
@@ -7,9 +11,18 @@ from aptheory import __main__ as command
 from aptheory.cli import app
 
 
-def test_an_interrupt_while_it_imports_is_a_line_and_130(monkeypatch, capsys):
+@pytest.fixture(autouse=True)
+def _signals():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_it_imports_is_a_line_and_130(monkeypatch, capsys, number):
     def interrupted():
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), number)
+        time.sleep(60)
 
     monkeypatch.setattr("aptheory.cli.main", interrupted)
     with pytest.raises(SystemExit) as end:

@@ -186,3 +186,12 @@ def test_a_task_refuses_an_empty_split_and_labels_out_of_range():
         tasks.Task("made", ("a", "b"), task.train, task.val, task.test)
     with pytest.raises(InputError, match="expected uint8"):
         tasks.ArraySplit(task.train.pixels.astype(np.float32), task.train.labels)
+
+
+def test_a_class_is_called_by_a_name_and_no_text():
+    pixels, labels = np.zeros((30, 4, 4, 3), np.uint8), np.arange(30) % 2
+    pixels[:] = np.arange(30, dtype=np.uint8)[:, None, None, None]
+    task = ap.Task.from_arrays(pixels, labels, names=["a", "b" * 1000])
+    assert len(task.classes[1]) == 1000
+    with pytest.raises(ap.InputError, match="'b+'... has 1,001 letters; expected at most 1,000"):
+        ap.Task.from_arrays(pixels, labels, names=["a", "b" * 1001])
