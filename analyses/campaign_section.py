@@ -104,10 +104,11 @@ def _taken_apart(results: Results) -> list[str]:
     parts = results.table("evidence/parts")
     backwards = results.table("evidence/backwards")
     chosen = parts[parts["chosen"]]
-    pairs = chosen[["network", "task"]].drop_duplicates()
+    full, channel = (chosen[chosen["shape"] == shape] for shape in ("full", "channel"))
     return [
-        f"**Exploratory: the prompts taken apart at the next norm.** On {len(pairs)} pairs of "
-        f"{pairs['network'].nunique()} networks the full and the channel prompt were trained again "
+        f"**Exploratory: the prompts taken apart at the next norm.** On {len(full)} pairs of "
+        f"{full['network'].nunique()} networks the full prompt, and on {len(channel)} pairs of "
+        f"{channel['network'].nunique()} of them the channel prompt, were trained again "
         "at the place that validation chose and at the journal's rate (400 pictures, 30 epochs, "
         "one seed, float32, `python -m analyses.norm_and_prompt --assets DIR`), and what γ and β "
         "of the next norm can imitate of each was fitted on the training pictures and put in its "

@@ -1,13 +1,15 @@
 """How much of the campaign's prompts is a shift of the next norm, place by place?
 
     python -m analyses.norm_and_prompt --assets DIR [--out results/evidence] [--seconds 3000]
-        [--network NAME ...] [--task NAME ...] [--chosen]
+        [--network NAME ...] [--task NAME ...] [--chosen] [--sweeps]
 
 For every pair of the question `norm`: the full and the channel prompt at the place that validation
 pictures chose, and then at two more, are trained again, at the rates that the journal chose, on the
 same pictures and seed, and taken apart at the next norm (`aptheory.findings.prompt_parts`); gamma
-and beta there are read backwards, as a prompt at the next place. A row a prompt goes to
-OUT/parts.csv, a row a place to OUT/backwards.csv; it goes on where it stopped. The tables of
+and beta there are read backwards, as a prompt at the next place. With --sweeps the pairs that only
+the question `sweep` has come after them, with what it trained: the full prompt at its chosen place.
+A row a prompt goes to OUT/parts.csv, a row a place to OUT/backwards.csv; it goes on where it
+stopped. The tables of
 `python -m analyses.campaign_tables` judge them. A user asks the same of his own network with
 `aptheory compare-norm NETWORK --task T`.
 """
@@ -51,6 +53,8 @@ def units(runs: pd.DataFrame, networks: Sequence[str]) -> Iterator[tuple[str, st
     for (name, task), pair in runs.groupby(["network", "task"]):
         if name in networks:
             place, places = places_of(pair[pair["method"] == "ap"])
+            if "gamma_beta" not in set(pair["method"]):  # a sweep knows the full prompt alone
+                places = [place]
             found += [(str(name), str(task), layer, layer == place) for layer in places]
     yield from sorted(found, key=lambda unit: (not unit[3], CHEAPEST_FIRST.index(unit[0])))
 
@@ -75,6 +79,8 @@ def taken_apart(
     """The full and the channel prompt at a place, a row each."""
     there = runs[(runs["layer"] == layer) & (runs["place"].isna())].set_index("method")
     for method, shape in (("ap", "full"), ("ap_channel", "channel")):
+        if method not in there.index:
+            continue
         prompt = ap.ActivationPrompt(layer=layer, shape=shape)
         outcome, came_to = trained(prompt, net, task, float(there.loc[method, "lr"]))
         assert outcome.adapted is not None
@@ -99,6 +105,17 @@ def read_backwards(
         yield {"norm_at": start, **came_to, "full": full, "channel": channel}
 
 
+def of_sweeps(journal: pd.DataFrame, besides: pd.DataFrame) -> pd.DataFrame:
+    """The prompts read at the end of the pairs of `sweep` that are not among ``besides``, at each
+    place but the last, behind which no norm follows."""
+    prompts = journal[(journal["question"] == "sweep") & (journal["method"] == "ap")]
+    last = prompts["places"] - 1
+    prompts = prompts[(prompts["read"] == last) & (prompts["layer"] < last)]
+    known = set(besides[["network", "task"]].itertuples(index=False, name=None))
+    pairs = prompts[["network", "task"]].itertuples(index=False, name=None)
+    return prompts[[pair not in known for pair in pairs]]
+
+
 def append(rows: list[dict[str, Any]], path: Path) -> None:
     """Add rows to a table, with a header where it is new."""
     pd.DataFrame(rows).round(6).to_csv(path, mode="a", header=not path.is_file(), index=False)
@@ -112,6 +129,7 @@ def main() -> None:
     parser.add_argument("--network", action="append", choices=CHEAPEST_FIRST)
     parser.add_argument("--task", action="append")
     parser.add_argument("--chosen", action="store_true", help="at the chosen places alone")
+    parser.add_argument("--sweeps", action="store_true", help="also the pairs of the sweep alone")
     parser.add_argument("--seconds", type=float, default=float("inf"))
     asked = parser.parse_args()
     if asked.assets is None:
@@ -122,7 +140,11 @@ def main() -> None:
     done = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=keys)
     finished = set(done[keys].itertuples(index=False, name=None))
     journal = read_journal(asked.out)
-    runs = best_rates(journal[(journal["question"] == "norm") & (journal["seed"] == 0)])
+    journal = journal[journal["seed"] == 0]
+    trained_there = journal[journal["question"] == "norm"]
+    if asked.sweeps:
+        trained_there = pd.concat([trained_there, of_sweeps(journal, besides=trained_there)])
+    runs = best_rates(trained_there)
     for name, task, layer, is_chosen in units(runs, asked.network or CHEAPEST_FIRST):
         unwanted = (asked.task and task not in asked.task) or (asked.chosen and not is_chosen)
         if unwanted or (name, task, layer) in finished:
@@ -136,7 +158,8 @@ def main() -> None:
         about |= {"depth": depth, "chosen": is_chosen}
         parts = [about | row for row in taken_apart(net, images, pair, layer)]
         backwards = [about | row for row in read_backwards(net, images, pair, layer)]
-        append(backwards, asked.out / "backwards.csv")
+        if backwards:
+            append(backwards, asked.out / "backwards.csv")
         append(parts, path)
         told = "; ".join(f"{row['shape']} {row['more']:+.1f}" for row in parts)
         print(f"{name}, {task}, place {layer}: {told}", flush=True)
