@@ -28,13 +28,16 @@ CIFAR_FIRST = (
 
 
 def arguments(description: str) -> argparse.Namespace:
-    """``--assets``, ``--out`` and ``--seconds``; without assets what is there is judged anew."""
+    """``--assets``, ``--out``, ``--seconds`` and which pairs; without assets what is there is
+    judged anew."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--assets", type=Path, default=os.environ.get("APTHEORY_ASSETS"))
     parser.add_argument("--out", type=Path, default=Path("results/evidence"))
     parser.add_argument(
         "--seconds", type=float, default=float("inf"), help="then stop; go on later"
     )
+    parser.add_argument("--network", action="append", choices=CIFAR_FIRST, help="these alone")
+    parser.add_argument("--task", action="append", help="these alone")
     return parser.parse_args()
 
 
@@ -52,7 +55,8 @@ def extend(
     done = _read(path)
     finished = set(zip(done["network"], done["task"], strict=True))
     for name, task in _in_turn():
-        if (name, task) in finished:
+        unwanted = name not in (asked.network or CIFAR_FIRST) or task not in (asked.task or [task])
+        if unwanted or (name, task) in finished:
             continue
         if time.monotonic() > end:
             break
