@@ -263,9 +263,15 @@ def _network(card: Card, network: Any, weights: str | Path | None, path: str | P
     if isinstance(network, Network):
         return network
     if isinstance(network, nn.Module):
-        shape, expected = tuple(card.transform["input_shape"]), card.preprocessing
-        scaling = {"mean": expected.mean, "std": expected.std}
-        return load(network, None, input_shape=shape, name=card.name, **scaling)
+        shape, scaling = tuple(card.transform["input_shape"]), card.preprocessing
+        return load(
+            network,
+            None,
+            input_shape=shape,
+            name=card.name,
+            mean=scaling.mean,
+            std=scaling.std,
+        )
     spec = dict(card.network)
     if network is None:
         _trust(spec, path)

@@ -15,7 +15,6 @@ import copy
 import difflib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from html import escape
 from numbers import Integral
 from typing import Any, Self
 
@@ -27,6 +26,8 @@ from aptheory.checked import shown
 from aptheory.devices import device_of
 from aptheory.errors import InputError, reason_of
 from aptheory.networks.copying import structural_copy
+from aptheory.networks.display import as_html, as_text, table
+from aptheory.networks.doors import check_image, check_pixels, explain
 from aptheory.networks.layer import Layer
 from aptheory.networks.outputs import Pick
 from aptheory.networks.pieces import Piece
@@ -112,7 +113,7 @@ class Network(nn.Module):
         if start > stop:
             raise InputError(f"cannot run backwards, from layer {start} to layer {stop}")
         if start == 0:
-            self._check_image(x)
+            check_image(x, self.name, self.input_shape)
         given = x
         try:
             for piece in self.pieces[start:stop]:
@@ -120,7 +121,7 @@ class Network(nn.Module):
                     x = x.clone()
                 x = piece(self.module, x)
         except RuntimeError as error:
-            self._explain(error, given, self.layers[start])
+            explain(error, given, self.layers[start], self.name, self._like)
             raise
         return x
 
@@ -128,14 +129,14 @@ class Network(nn.Module):
         """What the model's own forward gives, bit for bit; always with the batch axis."""
         if self.is_cut:
             return self.run(x)
-        self._check_image(x)
+        check_image(x, self.name, self.input_shape)
         given = x
         if self.pieces[0].writes_input:
             x = x.clone()
         try:
             y = self.pick(self.module(x))
         except RuntimeError as error:
-            self._explain(error, given, self.layers[0])
+            explain(error, given, self.layers[0], self.name, self._like)
             raise
         return y[None] if len(x) == 1 and y.shape[:1] != (1,) else y
 
@@ -249,40 +250,6 @@ class Network(nn.Module):
             raise InputError(f'no place of {self.name} is given: name some, or "all" or "blocks".')
         return tuple(self.layers[index] for index in sorted({layer.index for layer in several}))
 
-    def _check_image(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            raise InputError(
-                f"{self.name} takes images as a floating-point tensor; `normalize` makes one of "
-                "bytes."
-            )
-        if x.ndim != 4 or tuple(x.shape[1:]) != self.input_shape:
-            raise InputError(
-                f"{self.name} takes images of (batch, {', '.join(map(str, self.input_shape))}), "
-                f"not {tuple(x.shape)}; resize them, or load it with input_shape="
-            )
-
-    def _explain(self, error: RuntimeError, x: Tensor, layer: Layer) -> None:
-        """Refuse what entered a place, where torch stopped at it: by then it is known that the
-        network does not cast it, and that it is no prompt's longer sequence."""
-        fits = x.ndim == len(layer.shape) + 1 and layer.channels in x.shape[1:]
-        if not fits:
-            raise InputError(
-                f"place {layer.index} of {self.name} takes (batch, "
-                f"{', '.join(map(str, layer.shape))}), not {tuple(x.shape)}."
-            ) from error
-        if x.layout != torch.strided:
-            raise InputError(f"{self.name} takes dense tensors, not {x.layout}.") from error
-        if x.device.type != self.device.type:
-            raise InputError(
-                f"{self.name} is on {self.device} and was given a tensor on {x.device}; move one."
-            ) from error
-        if x.dtype != self.dtype and not torch.is_autocast_enabled(x.device.type):
-            given, own = (str(kind).removeprefix("torch.") for kind in (x.dtype, self.dtype))
-            raise InputError(
-                f"{self.name} has weights of {own} and was given {given}; cast one to the other "
-                "(x.to(net.dtype)), or run under torch.autocast."
-            ) from error
-
     def normalize(self, images: Any) -> Float[Tensor, "batch channels height width"]:
         """Pixels of 0 to 255, (batch, channels, height, width), as the network wants them.
 
@@ -291,17 +258,7 @@ class Network(nn.Module):
         Raises:
             InputError: anything but a tensor of as many channels as the network's images have.
         """
-        channels = self.input_shape[0]
-        numbers = isinstance(images, Tensor) and images.dtype != torch.bool
-        if numbers and not images.is_complex():
-            given = tuple(images.shape)
-        else:
-            given = getattr(images, "dtype", type(images).__name__)
-        if not isinstance(given, tuple) or given[1:2] != (channels,) or len(given) != 4:
-            raise InputError(
-                f"{self.name} normalises a tensor of (batch, {channels}, height, width), not "
-                f"{given}; make one of it first."
-            )
+        check_pixels(images, self.name, self.input_shape[0])
         mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
         found = (images.float() / 255 - mean) / std
@@ -460,21 +417,10 @@ class Network(nn.Module):
     # ----------------------------------------------------------------------------- printing
 
     def __repr__(self) -> str:
-        rows = self.table()
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
-        title = f"{self.name}: {len(self.layers)} layers"
-        return "\n".join([title, *(s.rstrip() for s in lines), *self._remarks()])
+        return as_text(self.name, self.table(), self._remarks())
 
     def _repr_html_(self) -> str:
-        head, *rows = self.table()
-        top = "".join(f"<th>{escape(c)}</th>" for c in head)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows
-        )
-        return f"<b>{escape(self.name)}</b><table><tr>{top}</tr>{body}</table>" + "".join(
-            f"<p>{escape(note)}</p>" for note in self._remarks()
-        )
+        return as_html(self.name, self.table(), self._remarks())
 
     def _remarks(self) -> tuple[str, ...]:
         """What images it expects, and the notes."""
@@ -482,33 +428,10 @@ class Network(nn.Module):
 
     def table(self) -> list[tuple[str, ...]]:
         """One row a layer, below a row of titles."""
-        rows: list[tuple[str, ...]] = [
-            ("layer", "name", "shape", "layout", "prefix", "grid", "parameters")
-        ]
         sizes = dict(self.module.named_parameters(remove_duplicate=False))
-        for layer in self.layers:
-            stop = layer.index + 1 if layer.index + 1 < len(self.layers) else None
-            used = {id(sizes[n]): sizes[n] for n in self.parameters_between(layer.index, stop)}
-            rows.append(
-                (
-                    str(layer.index),
-                    layer.name,
-                    " x ".join(map(str, layer.shape)),
-                    layer.layout,
-                    _prefix_of(layer),
-                    " x ".join(map(str, layer.grid)) if layer.grid else _no_grid(layer),
-                    f"{sum(p.numel() for p in used.values()):,}",
-                )
-            )
-        return rows
-
-
-def _prefix_of(layer: Layer) -> str:
-    """Tokens in front, and behind where there are any, as a table shows them."""
-    if layer.layout != "tokens":
-        return ""
-    return f"{layer.prefix}+{layer.suffix}" if layer.suffix else str(layer.prefix)
-
-
-def _no_grid(layer: Layer) -> str:
-    return "" if layer.layout == "vector" else "unknown"
+        counts = []
+        for index in range(len(self.layers)):
+            stop = index + 1 if index + 1 < len(self.layers) else None
+            used = {id(sizes[n]): sizes[n] for n in self.parameters_between(index, stop)}
+            counts.append(sum(parameter.numel() for parameter in used.values()))
+        return table(self.layers, counts)
