@@ -146,7 +146,8 @@ def _frame(results: pd.DataFrame | str | Path, *, pictures: bool = False) -> pd.
     if isinstance(results, str | Path):
         from aptheory.studies.tables import records, table, with_pictures
 
-        measures = ("val_accuracy", "test_accuracy", "parameters_without_head")
+        # val_loss breaks the ties between layers, as wherever a layer is chosen
+        measures = ("val_accuracy", "val_loss", "test_accuracy", "parameters_without_head")
         frame = table(results, measures=measures)
         return with_pictures(frame, records(results)) if pictures else frame
     if not RESULTS.holds(results):

@@ -207,24 +207,18 @@ def near(word: Any, known: Sequence[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(known)}."
 
 
-def rebased(item: Any, base: Path) -> Any:
-    """The same entry with its file names made relative to ``base`` instead of to nothing."""
-    if isinstance(item, str):
-        kind, _, rest = item.partition(":")
-        if rest and kind in ("folder", "npz", "vtab", "fgvc", "tfds", "webdataset"):
-            return f"{kind}:{_path(rest, base)}"
+def rebased(item: Any, word: str, base: Path) -> Any:
+    """The same entry of ``networks`` or ``tasks`` (``word``) with its file names made relative to
+    ``base`` instead of to nothing."""
+    if word == "tasks":
+        from aptheory.tasks.catalogue import rebased as task_rebased
+
+        if isinstance(item, str):
+            return task_rebased(item, base)
+        if isinstance(item, Mapping) and isinstance(item.get("name"), str):
+            return {**item, "name": task_rebased(item["name"], base)}
         return item
-    if not isinstance(item, Mapping):
-        return item
-    item = dict(item)
-    if isinstance(item.get("name"), str):
-        item["name"] = rebased(item["name"], base)
-    weights = item.get("weights")
+    weights = item.get("weights") if isinstance(item, Mapping) else None
     if isinstance(weights, str) and weights not in ("", "pretrained", "random"):
-        item["weights"] = _path(weights, base)
+        return {**item, "weights": str(base / expanded(weights))}
     return item
-
-
-def _path(text: str, base: Path) -> str:
-    path = expanded(text)
-    return str(path if path.is_absolute() else base / path)

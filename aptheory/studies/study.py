@@ -173,7 +173,7 @@ class Study:
         if base is not None:
             for word in ("networks", "tasks"):
                 listed = values[word] if isinstance(values[word], list | tuple) else [values[word]]
-                values[word] = [entries.rebased(item, base) for item in listed]
+                values[word] = [entries.rebased(item, word, base) for item in listed]
         of_runtime_only = {word: values.pop(word) for word in of_runtime if word in values}
         check_runtime(of_runtime_only)
         return cls(**_checked(values), runtime=Runtime(**of_runtime_only), base=base)

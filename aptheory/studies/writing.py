@@ -27,7 +27,8 @@ def study_text(study: Study) -> str:
     default = {f.name: f.default for f in fields(Study)}
     values: dict[str, Any] = {"name": study.name}
     for word in ("networks", "tasks"):
-        values[word] = [entries.rebased(_named(e, word), folder) for e in getattr(study, word)]
+        named = [_named(entry, word) for entry in getattr(study, word)]
+        values[word] = [entries.rebased(entry, word, folder) for entry in named]
     for word in ("methods", "recipes"):
         values[word] = [e.settings() if hasattr(e, "settings") else e for e in getattr(study, word)]
     values["layers"] = study.layers

@@ -234,6 +234,22 @@ def _named(name: str, seed: int, root: str | Path | None, group: Any) -> Task:
     )
 
 
+def rebased(name: str, base: Path) -> str:
+    """The same task, its file or folder relative to ``base`` instead of to the working directory.
+
+    A repository of the hub and a folder may be called alike: hf:NAME is the folder where there is
+    one.
+    """
+    scheme, colon, place = name.partition(":")
+    if colon and scheme in readers():
+        if not place or (scheme in NOT_PATHS and not _is_there(str(base / place.split("?")[0]))):
+            return name  # a name of somebody's catalogue
+        return f"{scheme}:{base / expanded(place)}"
+    if not colon and ("/" in name or Path(name).suffix.lower() in SUFFIXES):
+        return str(base / expanded(name))
+    return name
+
+
 def _is_there(place: str) -> bool:
     """Whether a path exists; what no file can be called does not."""
     return os.path.exists(expanded(place))

@@ -165,3 +165,22 @@ def test_sized_comes_as_near_as_the_size_allows():
     ]
     best = min(counts, key=lambda count: abs(count - 20_000))
     assert adapter.attach(net, classes=3).count(head=False) == best
+
+
+def test_a_folder_breaks_ties_between_layers_as_its_table_does(monkeypatch):
+    tied = frame({("ap", 2): ([0.8, 0.8], [0.7, 0.8]), ("ap", 5): ([0.8, 0.8], [0.6, 0.9])})
+    losses = tied[tied["measure"] == "val_accuracy"].assign(measure="val_loss")
+    losses["value"] = losses["layer"].map({2: 0.4, 5: 0.5})
+    whole = pd.concat([tied, losses], ignore_index=True)
+    monkeypatch.setattr(
+        "aptheory.studies.tables.table",
+        lambda folder, measures: whole[whole["measure"].isin(measures)],
+    )
+    assert compare("folder")["layer"].tolist() == compare(whole)["layer"].tolist() == [2]
+    flipped = whole.assign(value=whole["value"].where(whole["measure"] != "val_loss", 1))
+    flipped.loc[(flipped["measure"] == "val_loss") & (flipped["layer"] == 5), "value"] = 0.1
+    monkeypatch.setattr(
+        "aptheory.studies.tables.table",
+        lambda folder, measures: flipped[flipped["measure"].isin(measures)],
+    )
+    assert compare("folder")["layer"].tolist() == [5]

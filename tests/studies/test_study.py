@@ -73,6 +73,29 @@ def test_paths_are_relative_to_the_study_file(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("csv:a/t.csv?label=kind", "csv:{}/a/t.csv?label=kind"),
+        ("parquet:t.parquet", "parquet:{}/t.parquet"),
+        ("zip:../a.zip", "zip:{}/../a.zip"),
+        ("pets/all", "{}/pets/all"),
+        ("pets.npz", "{}/pets.npz"),
+        ("/data/pets.npz", "/data/pets.npz"),
+        ("hf:pets", "hf:{}/pets"),
+        ("hf:owner/name", "hf:owner/name"),
+        ("torchvision:CIFAR10", "torchvision:CIFAR10"),
+        ("cifar100", "cifar100"),
+        ("nobody:knows", "nobody:knows"),
+    ],
+)
+def test_every_kind_of_place_is_relative_to_the_study_file(tmp_path, given, read):
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "study.toml").write_text(f"networks = ['a']\ntasks = ['{given}']\n")
+    (task,) = Study.from_toml(tmp_path / "study.toml").tasks
+    assert task["name"] == read.format(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("netwroks = ['a']\ntasks = ['b']", "did you mean networks"),
