@@ -81,6 +81,11 @@ class Verbs(TyperGroup):
             _fail(str(error))
         except OSError as error:
             _fail_to_write(error)
+        except SystemExit as error:  # verbs leave by typer.Exit
+            _fail(
+                "a function or class of yours that this command called ended the program "
+                f"(sys.exit, {error.code!r}); let it raise an error instead."
+            )
         except (RuntimeError, MemoryError) as error:
             from aptheory.training.memory import out_of_memory
 

@@ -39,11 +39,17 @@ class ModelOptions:
         Path | None, typer.Option(help="the network's weights, if their file has moved")
     ] = None
 
+    method: Annotated[
+        str | None,
+        typer.Option(help="module:Class of your own method, where the model has one; is imported"),
+    ] = None
+
     def load(self, path: Path, on: DeviceOptions) -> Any:
         """The model in a file."""
         from aptheory.models.model import load_model
 
-        model = load_model(path, network=self.network, weights=self.weights, device=on.device)
+        named = {"network": self.network, "weights": self.weights, "method": self.method}
+        model = load_model(path, **named, device=on.device)
         model.precision = on.measured(model.network).precision
         return model
 

@@ -93,7 +93,8 @@ def class_of(
     if not code:
         raise InputError(
             f"the method {shown(name)} of {factory} is not loaded, and a file of data never "
-            "imports code; import its module first."
+            "imports code; if you trust that code, import its module first (on the command line "
+            "--method module:Class)."
         )
     found = imported(factory, beside=beside)
     if not (isinstance(found, type) and issubclass(found, Method)):

@@ -94,12 +94,16 @@ def attach_saved(net: Network, path: str | Path, *, imports: bool = False) -> Ad
         settings = json_table(note["method"], name="its method")
         classes = int(note["classes"])
         seed, network, digest = int(note["seed"]), note["network"], note["digest"]
-        method = from_settings(settings, code=imports)
     except (KeyError, TypeError, ValueError) as error:
         told = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         raise InputError(
-            f"{path} does not say what it holds ({told}): save the adapted network again"
+            f"{path} does not say what it holds ({told.rstrip('.')}): save the adapted network "
+            "again"
         ) from error
+    try:
+        method = from_settings(settings, code=imports)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     if digest != net.digest:
         raise InputError(
             f"{path} was learned on {network} with other weights than this {net.name}: "

@@ -16,8 +16,8 @@ from aptheory.arguments import Seed, checked_arguments
 from aptheory.choosing.places import recommend_places
 from aptheory.choosing.recommend import layer_by_rule
 from aptheory.errors import InputError
-from aptheory.methods import METHODS, from_settings
-from aptheory.methods.registry import settings_of
+from aptheory.methods import from_settings
+from aptheory.methods.registry import class_of, settings_of
 from aptheory.models.card import Card, deep_range, preprocessing_of
 from aptheory.models.model import Model
 from aptheory.tasks.catalogue import task as open_task
@@ -115,7 +115,7 @@ def choose_method(
     if read is not None:
         settings["read"] = net.place(read).index
     name = settings.get("method")
-    known = [f.name for f in fields(METHODS[name])] if name in METHODS else []
+    known = [field.name for field in fields(class_of(settings))]
     if "layer" not in known or "layer" in settings:
         if layer is not None:
             has = "says its layer already" if "layer" in settings else "has no layer"

@@ -27,6 +27,7 @@ from aptheory.arguments import Count, Precision, checked_arguments
 from aptheory.checked import shown
 from aptheory.devices import autocast, device_of
 from aptheory.errors import InputError
+from aptheory.methods.registry import class_of
 from aptheory.methods.saving import attach_saved, save
 from aptheory.models.card import Card
 from aptheory.models.pictures import Picture, pictures
@@ -201,6 +202,7 @@ def load_model(
     *,
     network: Network | nn.Module | Mapping[str, Any] | str | None = None,
     weights: str | Path | None = None,
+    method: str | None = None,
     device: str = "auto",
     precision: Precision = "float32",
 ) -> Model:
@@ -212,6 +214,8 @@ def load_model(
             you want to share one: a `Network`, a module, a name, ``module:function`` or an
             entry of ``Study.networks``.
         weights: the network's weights, where the file that was used has moved.
+        method: ``module:Class`` of a method of your own, which is imported; a file's word alone
+            imports nothing.
         device: "auto" (a GPU where there is one), "cpu", "cuda", "mps".
         precision: of the forward pass: "float32", "bfloat16" or "float16".
 
@@ -221,6 +225,8 @@ def load_model(
     """
     card = Card.read(path)
     place = device_of(device)
+    if method is not None:
+        class_of({"method": method})
     net = _network(card, network, weights, path)
     _check_scaling(card, net, path)
     adapted = attach_saved(net, path)

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
 import aptheory as ap
+from aptheory.cli import app
 from aptheory.errors import InputError
 from aptheory.methods import METHODS, from_settings, parse
 from aptheory.reporting.report import report
@@ -118,11 +121,52 @@ def test_a_saved_prompt_imports_nothing_by_itself(place, tmp_path, monkeypatch):
     monkeypatch.delitem(METHODS, "my_prompt")
     monkeypatch.delitem(sys.modules, "mine_of_mine", raising=False)
     monkeypatch.chdir(place)
-    with pytest.raises(InputError, match="never imports code; import its module first"):
+    with pytest.raises(InputError, match="never imports code; if you trust that code, import"):
         ap.attach_saved(net, tmp_path / "one.safetensors")
     assert "mine_of_mine" not in sys.modules
     loaded = ap.attach_saved(net, tmp_path / "one.safetensors", imports=True)
     assert loaded.method.settings() == method.settings()
+
+
+def test_a_model_with_it_is_fitted_and_asked_on_the_command_line(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.delitem(METHODS, "my_prompt", raising=False)
+    monkeypatch.delitem(sys.modules, "mine_of_mine", raising=False)
+    model = tmp_path / "model.safetensors"
+    fit = [
+        "fit",
+        "aptheory_resnet_mini",
+        "--task",
+        "digits",
+        "--subset",
+        "30,20,20",
+        "--layer",
+        "4",
+    ]
+    fit += ["--method", "mine_of_mine:MyPrompt:gain=2", "--epochs", "1", "--out", model]
+    done = CliRunner().invoke(app, [str(word) for word in fit])
+    assert done.exit_code == 0, done.output
+    assert "my_prompt at layer 4" in done.output
+    Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
+    ask = ["predict", str(model), str(tmp_path / "one.png")]
+    monkeypatch.delitem(METHODS, "my_prompt")
+    refused = CliRunner().invoke(app, ask)
+    assert refused.exit_code == 2
+    assert "on the command line --method module:Class" in refused.output
+    answered = CliRunner().invoke(app, [*ask, "--method", "mine_of_mine:MyPrompt"])
+    assert answered.exit_code == 0, answered.output
+
+
+def test_one_that_ends_the_program_is_told(tmp_path, monkeypatch):
+    ending = MODULE.replace("my_prompt", "ending")
+    ending += "\n    def attach(self, *args, **options):\n        raise SystemExit(0)\n"
+    (tmp_path / "ends_of_mine.py").write_text(ending)
+    monkeypatch.chdir(tmp_path)
+    words = ["cost", "aptheory_resnet_mini", "ends_of_mine:MyPrompt"]
+    done = CliRunner().invoke(app, words)
+    METHODS.pop("ending", None)
+    assert done.exit_code == 2
+    assert "a function or class of yours that this command called ended the program" in done.output
 
 
 @pytest.mark.slow
