@@ -30,7 +30,7 @@ import aptheory as ap
 from analyses.campaign_ends import CHEAPEST_FIRST
 from analyses.campaign_plan import RECIPE, load_network, load_task
 from analyses.campaign_tables import best_rates, chosen, read_journal
-from aptheory.findings.prompt_parts import read_as_prompt, take_apart
+from aptheory.findings.prompt_parts import next_norm, read_as_prompt, take_apart
 from aptheory.training.convergence import accuracy_flat
 
 BESIDE = (0.3, 0.7)
@@ -105,12 +105,27 @@ def read_backwards(
         yield {"norm_at": start, **came_to, "full": full, "channel": channel}
 
 
-def of_sweeps(journal: pd.DataFrame, besides: pd.DataFrame) -> pd.DataFrame:
+def has_norm_behind(net: ap.Network, place: int) -> bool:
+    """Whether a prompt at a place can be taken apart at the next norm."""
+    try:
+        next_norm(net, place)
+    except ap.InputError:
+        return False
+    return True
+
+
+def of_sweeps(journal: pd.DataFrame, besides: pd.DataFrame, assets: Path) -> pd.DataFrame:
     """The prompts read at the end of the pairs of `sweep` that are not among ``besides``, at each
-    place but the last, behind which no norm follows."""
+    place that a norm follows."""
     prompts = journal[(journal["question"] == "sweep") & (journal["method"] == "ap")]
-    last = prompts["places"] - 1
-    prompts = prompts[(prompts["read"] == last) & (prompts["layer"] < last)]
+    prompts = prompts[prompts["read"] == prompts["places"] - 1]
+    able = set()
+    for name, of_network in prompts.groupby("network"):
+        net = load_network(str(name), assets)
+        places = of_network["layer"].astype(int).unique()
+        able |= {(name, place) for place in places if has_norm_behind(net, place)}
+    at = prompts[["network", "layer"]].itertuples(index=False, name=None)
+    prompts = prompts[[pair in able for pair in at]]
     known = set(besides[["network", "task"]].itertuples(index=False, name=None))
     pairs = prompts[["network", "task"]].itertuples(index=False, name=None)
     return prompts[[pair not in known for pair in pairs]]
@@ -143,7 +158,7 @@ def main() -> None:
     journal = journal[journal["seed"] == 0]
     trained_there = journal[journal["question"] == "norm"]
     if asked.sweeps:
-        trained_there = pd.concat([trained_there, of_sweeps(journal, besides=trained_there)])
+        trained_there = pd.concat([trained_there, of_sweeps(journal, trained_there, assets)])
     runs = best_rates(trained_there)
     for name, task, layer, is_chosen in units(runs, asked.network or CHEAPEST_FIRST):
         unwanted = (asked.task and task not in asked.task) or (asked.chosen and not is_chosen)

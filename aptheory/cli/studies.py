@@ -144,6 +144,8 @@ class StudyFileOptions:
         if self.dry_run:
             plan = plan_of(planned)
             typer.echo(plan.table().to_string(index=False))
+            for sentence in plan.not_applicable:
+                typer.echo(f"left out: {sentence}")
             typer.echo(f"{len(plan)} runs, about {duration(plan.seconds)} on one core")
             if plan.waits:
                 typer.echo(f"Then {WAITING}.")

@@ -29,13 +29,15 @@ class Entry:
 
     ``swept``: it is run at every layer of the study. ``reads_best``: its head reads at the place
     whose own probe is best on validation images, which ``method`` does not know yet. ``halfway``:
-    of the layers it is run at the one halfway to that place alone.
+    of the layers it is run at the one halfway to that place alone. ``number``: which of the
+    study's methods it is; None of one that ``all`` brought.
     """
 
     method: Method
     swept: bool
     reads_best: bool
     halfway: bool = False
+    number: int | None = None
 
     @property
     def label(self) -> str:
@@ -73,12 +75,15 @@ class Choice:
     The first entry of a study that names a method has that name as its label; further ones with
     other settings carry those, ``ap:shape=channel``. ``follows`` is the prompt whose learned norm
     a control takes. ``reads_best``: the place that it reads was found by the study's probes.
+    ``number``: which of the study's methods asked for it. ``again``: an earlier one did already.
     """
 
     method: Method
     label: str
     follows: Method | None = None
     reads_best: bool = False
+    number: int | None = None
+    again: bool = False
 
 
 def methods_of(
@@ -103,7 +108,7 @@ def methods_of(
     names = {LayerProbe.name}  # as the controls are called
     swept_prompt = False
     target: int | None = None
-    for number, entry in enumerate(_entries(study, net)):
+    for position, entry in enumerate(_entries(study, net)):
         label = entry.label if entry.reads_best or entry.method.name in names else entry.method.name
         names.add(label)
         if entry.reads_best:
@@ -118,18 +123,20 @@ def methods_of(
             swept_prompt = True
             if template.read is None:
                 chosen = sorted({*(p for p in chosen if p is not None), last})
-        if study.equal and number == 0:
+        if study.equal and position == 0:
             target = _target(template, places, entry.swept, attach)
         for place in chosen:
             method = template if place is None else _at(template, place)
-            if study.equal and number and target is not None:
+            if study.equal and position and target is not None:
                 from aptheory.methods.sizing import sized
 
                 method = sized(method, net, classes=classes, parameters=target)
-            if key_of(method.settings()) in seen:
-                continue
+            again = key_of(method.settings()) in seen
             seen.add(key_of(method.settings()))
-            yield Choice(method, label, reads_best=entry.reads_best)
+            about = {"reads_best": entry.reads_best, "number": entry.number, "again": again}
+            yield Choice(method, label, **about)
+            if again:
+                continue
             control = _control(method, attach) if prompts else None
             if control is not None:
                 whose = f":{label}" if further or ":" in label else ""
@@ -170,7 +177,7 @@ def _entries(study: Study, net: Network) -> Iterator[Entry]:
     from aptheory.methods.registry import class_of, settings_of
 
     beside = study.beside
-    for entry in study.methods:
+    for number, entry in enumerate(study.methods):
         if entry == "all":
             for method in applicable(net):
                 if method.role != "control":  # the prompt that is swept brings it
@@ -179,7 +186,7 @@ def _entries(study: Study, net: Network) -> Iterator[Entry]:
         if isinstance(entry, Method):
             found = entry.read == BEST
             method = replace(entry, read=None) if found else entry
-            yield Entry(method, swept=False, reads_best=found)
+            yield Entry(method, swept=False, reads_best=found, number=number)
             continue
         if isinstance(entry, Mapping):
             values = {"method" if key == "name" else key: item for key, item in entry.items()}
@@ -195,15 +202,16 @@ def _entries(study: Study, net: Network) -> Iterator[Entry]:
             _has_layer(class_of(values, beside=beside)) and "layer" not in values
         )
         method = from_settings({**values, "layer": 0} if swept else values, beside=beside)
-        yield Entry(method, swept, found, halfway)
+        yield Entry(method, swept, found, halfway, number)
 
 
 def finds_reading(study: Study) -> bool:
     """Whether a method of the study reads at the place whose own probe is best."""
-    return any(_asks(entry) for entry in study.methods)
+    return any(reads_best(entry) for entry in study.methods)
 
 
-def _asks(entry: Any) -> bool:
+def reads_best(entry: Any) -> bool:
+    """Whether a method of a study reads at the place whose own probe is best."""
     if isinstance(entry, str):
         return f"read={BEST}" in entry.replace(" ", "").partition(":")[2].split(",")
     read = entry.get("read") if isinstance(entry, Mapping) else getattr(entry, "read", None)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aptheory.checked import shown
 from aptheory.errors import InputError
-from aptheory.studies.expansion import Choice, finds_reading, methods_of, unusual
+from aptheory.studies.expansion import Choice, finds_reading, methods_of, reads_best, unusual
 from aptheory.studies.plan import Batch, Job, Plan
 from aptheory.studies.records import key_of
 from aptheory.studies.sources import view_identity
@@ -47,14 +47,16 @@ def make_plan(study: Study | Opened, reads: Mapping[tuple[str, str], int] | None
     jobs: list[Job] = []
     refused: dict[str, None] = {}
     waits = False
+    fitting: set[int | None] = set()
     for network in opened.networks:
         for task in opened.tasks:
             pair = _Pair(study, network, task, refused)
             read = (reads or {}).get((network.net.name, task.task.name))
             waits |= read is None and finds_reading(study)
             for choice in methods_of(study, network.net, pair.classes, pair.attach, read):
-                for recipe in recipes:
-                    pair.lay_out(choice, recipe)
+                laid = choice.again or all([pair.lay_out(choice, recipe) for recipe in recipes])
+                if laid:
+                    fitting.add(choice.number)
             for part in _cut(pair.batches, study.runtime.layers_together):
                 jobs.append(
                     Job(
@@ -71,7 +73,28 @@ def make_plan(study: Study | Opened, reads: Mapping[tuple[str, str], int] | None
             "no run of this study makes sense: "
             + ("; ".join(refused) or "it has no method that fits its networks")
         )
+    _check_methods(study, fitting, waits, refused)
     return Plan(study.name, tuple(jobs), tuple(refused), describe(study), waits)
+
+
+def _check_methods(
+    study: Study, fitting: Container[int | None], waits: bool, refused: Iterable[str]
+) -> None:
+    """Refuse a method of the study that is run nowhere.
+
+    Raises:
+        InputError: there is one, for the reasons that were ``refused``, or since all layers of the
+            study lie behind the place that it reads.
+    """
+    for number, entry in enumerate(study.methods):
+        if entry == "all" or number in fitting or (waits and reads_best(entry)):
+            continue
+        told = entry.settings() if hasattr(entry, "settings") else entry
+        raise InputError(
+            f"the study's method {shown(told)} is run nowhere: "
+            + ("; ".join(refused) or "every layer of the study lies behind the place that it reads")
+            + "; mend it or take it out."
+        )
 
 
 def describe(study: Study) -> dict[str, Any]:
@@ -137,16 +160,17 @@ class _Pair:
     def batches(self) -> list[Batch]:
         return list(self._batches.values())
 
-    def lay_out(self, choice: Choice, recipe: Recipe) -> None:
-        """Add the batches of one method with one recipe, or a line in ``refused``."""
+    def lay_out(self, choice: Choice, recipe: Recipe) -> bool:
+        """Add the batches of one method with one recipe, or a line in ``refused``; whether it
+        fits."""
         method, predictor = choice.method, self.network.predictor
         if type(method).__module__ == "__main__":
             self.unreachable[type(method)] = None
         try:
             extent = predictor.extent(method, self.classes, self.attach)
         except InputError as error:
-            self.refused[f"{self.net.name}, {method.name}: {error}"] = None
-            return
+            self.refused[f"{self.net.name}, {method.name}: {str(error).rstrip('.')}"] = None
+            return False
         same = self._identity(method, recipe, self.net.layers[extent.place])
         leaders: list[Batch] = []
         if choice.follows is not None:
@@ -190,6 +214,7 @@ class _Pair:
             )
         self._leaders[key_of([method.settings(), recipe.settings()])] = batches
         self._batches |= {batch.key: batch for batch in batches}
+        return True
 
     def _identity(self, method: Method, recipe: Recipe, layer: Layer) -> dict[str, Any]:
         """What the runs of a method with a recipe share; the seed makes them different."""

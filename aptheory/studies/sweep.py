@@ -126,7 +126,11 @@ def planned(opened: Opened, store: Store) -> Plan:
     found = reading_places(plan, store) if plan.waits else {}
     for place in found.values():
         _log.info("%s", place)
-    return make_plan(opened, {k: place.index for k, place in found.items()}) if found else plan
+    if found:
+        plan = make_plan(opened, {k: place.index for k, place in found.items()})
+    for sentence in plan.not_applicable:
+        _log.warning("left out: %s", sentence)
+    return plan
 
 
 def execute_study(
