@@ -106,6 +106,8 @@ Seed = Annotated[int, Between(0, LARGEST_SEED)]
 """Seeds are drawn from with 64 bits and counted up from."""
 LARGEST_SIDE = 2**14
 """Of a picture, in pixels."""
+LARGEST_COUNT = 10**9
+"""Of epochs, images in a batch, and their like: more is a mistake."""
 LARGEST_OPTION = 10**6
 """Of a model's classes or width: more would only fill the memory."""
 

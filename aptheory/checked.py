@@ -159,10 +159,12 @@ def imported(factory: str, *, beside: Sequence[str | Path] = ()) -> Any:
             found = import_module(module)
             for part in name.split("."):
                 found = getattr(found, part)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a module of the user's may raise
         place = getattr(sys.modules.get(module), "__file__", None)
         where = f" from {place}" if place else ""
-        reason = f"{type(error).__name__}: {reason_of(error)}"
+        reason = reason_of(error, kind=True)
         raise InputError(
             f"{factory!r} cannot be imported{where} ({reason}); check the module's name, and that "
             "it lies in the working directory or beside the study."

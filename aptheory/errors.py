@@ -21,11 +21,16 @@ class InputError(ValueError):
         super().__init__(text)
 
 
-def reason_of(error: BaseException) -> str:
+def reason_of(error: BaseException, *, kind: bool = False) -> str:
     """What an error of somebody else says, for the brackets of a sentence of ours: its first line,
-    with the second where the first only announces it; the error's kind where it says nothing."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    with the second where the first only announces it; the error's kind where it says nothing, or
+    in front where ``kind`` asks for it."""
+    name = type(error).__name__
+    try:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    except Exception:  # a class of the user's that cannot even say what it is
+        lines = []
     if not lines:
-        return type(error).__name__
+        return name
     first = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    return first.rstrip(".:")
+    return f"{name}: {first.rstrip('.:')}" if kind else first.rstrip(".:")

@@ -19,3 +19,14 @@ from aptheory.errors import reason_of
 )  # fmt: skip
 def test_a_reason_is_one_line_that_says_something(error, reason):
     assert reason_of(error) == reason
+
+
+class Silent(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+def test_a_reason_may_tell_its_kind():
+    assert reason_of(KeyError("a"), kind=True) == "KeyError: 'a'"
+    assert reason_of(SystemExit(), kind=True) == "SystemExit"
+    assert reason_of(Silent(), kind=True) == "Silent"

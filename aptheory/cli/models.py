@@ -48,8 +48,13 @@ class ModelOptions:
         """The model in a file."""
         from aptheory.models.model import load_model
 
-        named = {"network": self.network, "weights": self.weights, "method": self.method}
-        model = load_model(path, **named, device=on.device)
+        model = load_model(
+            path,
+            network=self.network,
+            weights=self.weights,
+            method=self.method,
+            device=on.device,
+        )
         model.precision = on.measured(model.network).precision
         return model
 

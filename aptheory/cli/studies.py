@@ -298,7 +298,8 @@ def _explore(planned: Any, out: Path, *, measures: str | None = None, **options:
 
 
 def exit_if_runs_failed(out: Path) -> None:
-    """End with exit code 1 when runs failed: how many, why, and how to try them again."""
+    """End with exit code 1 when runs failed: how many, why, and how to try them again; and when a
+    method that was asked for has no run, since it fits none of the networks."""
     from aptheory.studies.status import status
 
     standing = status(out)
@@ -306,4 +307,9 @@ def exit_if_runs_failed(out: Path) -> None:
         typer.echo(f"{len(standing.failed)} of {standing.total} runs failed.", err=True)
         for sentence in standing.failures:
             typer.echo(f"  {sentence}", err=True)
+    if standing.unused:
+        typer.echo(f"no run of {', '.join(standing.unused)}, which fits no network:", err=True)
+        for sentence in standing.not_applicable:
+            typer.echo(f"  {sentence}", err=True)
+    if standing.failed or standing.unused:
         raise typer.Exit(1)

@@ -21,7 +21,7 @@ from aptheory.methods.attention_updates import UpdatedAttention
 from aptheory.methods.base import Adapted, Method, look_like
 from aptheory.methods.registry import register
 from aptheory.methods.samples import sample_axes
-from aptheory.methods.spans import modules_at
+from aptheory.methods.spans import blocks_before, modules_at
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Network
@@ -70,7 +70,8 @@ class LoRA(Method):
 
     def modules(self, net: Network) -> list[str]:
         """Names of the modules that get an update."""
-        blocks = net.modules_between(net.block_layers[0], net.block_layers[-1] + 1)
+        places = blocks_before(net, self.name)
+        blocks = net.modules_between(places[0], places[-1] + 1)
         inside = [name for name in modules_at(net, self.layer) if name in blocks]
         names = [name for name in inside if name in sample_axes(net)]
         able = [name for name in names if _fits(net.module.get_submodule(name))]

@@ -22,6 +22,7 @@ from aptheory.errors import InputError, reason_of
 from aptheory.methods.base import Adapted, Method
 from aptheory.methods.per_run import PerRun, RunDropout, uniform
 from aptheory.methods.registry import register
+from aptheory.methods.spans import blocks_before
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Layer, Network
@@ -33,7 +34,7 @@ def token_blocks(net: Network, method: str, *, each: bool = True) -> list[Layer]
     Raises InputError for a network without such blocks, because extra tokens have no place in it,
     and, with ``each``, where several blocks lie between two places.
     """
-    blocks = [net.layers[index] for index in net.block_layers]
+    blocks = [net.layers[index] for index in blocks_before(net, method)]
     if {layer.layout for layer in blocks} != {"tokens"}:
         raise InputError(
             f"{method} makes no sense on {net.name}: it adds tokens to a sequence, and the blocks "

@@ -41,6 +41,21 @@ def spans(net: Network, layer: Span) -> Iterator[tuple[int, int]]:
         yield start, stop
 
 
+def blocks_before(net: Network, method: str) -> tuple[int, ...]:
+    """The places that enter a block, in front of the head of a method.
+
+    Raises:
+        InputError: there is none: the head reads in front of the first block.
+    """
+    if not net.block_layers:
+        last = net.layers[-1]
+        raise InputError(
+            f"{method} changes blocks, and none of {net.name} runs before place {last.index} "
+            f"({last.name}), which its head reads; read at a later place."
+        )
+    return net.block_layers
+
+
 def modules_at(net: Network, layer: Span) -> list[str]:
     """Names of the modules that run there, in order: see `Network.modules_between`."""
     return [name for start, stop in spans(net, layer) for name in net.modules_between(start, stop)]

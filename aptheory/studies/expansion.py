@@ -133,8 +133,9 @@ def methods_of(
                 method = sized(method, net, classes=classes, parameters=target)
             again = key_of(method.settings()) in seen
             seen.add(key_of(method.settings()))
-            about = {"reads_best": entry.reads_best, "number": entry.number, "again": again}
-            yield Choice(method, label, **about)
+            yield Choice(
+                method, label, reads_best=entry.reads_best, number=entry.number, again=again
+            )
             if again:
                 continue
             control = _control(method, attach) if prompts else None

@@ -95,7 +95,8 @@ class Job:
 class Plan:
     """Every run of a study, and the combinations that make no sense with the reason why.
 
-    ``waits``: further runs follow, once its probes have found the place that they read.
+    ``waits``: further runs follow, once its probes have found the place that they read. ``unused``
+    are the methods of the study that fit none of its networks.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Plan:
     not_applicable: tuple[str, ...] = ()
     study: dict[str, Any] = field(default_factory=dict)
     waits: bool = False
+    unused: tuple[str, ...] = ()
 
     @property
     def batches(self) -> Iterator[Batch]:
@@ -141,6 +143,7 @@ class Plan:
             "study": self.study,
             "batches": batches,
             "not_applicable": list(self.not_applicable),
+            "unused": list(self.unused),
         }
 
     def table(self) -> Any:

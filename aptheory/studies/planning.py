@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from aptheory.studies.study import Opened, OpenNetwork, OpenTask, Study
 if TYPE_CHECKING:
     from aptheory.methods import Adapted, Method
     from aptheory.networks.layer import Layer
+    from aptheory.networks.network import Network
     from aptheory.training.recipe import Recipe
 
 IDENTITY_FORMAT = 1
@@ -48,14 +49,16 @@ def make_plan(study: Study | Opened, reads: Mapping[tuple[str, str], int] | None
     refused: dict[str, None] = {}
     waits = False
     fitting: set[int | None] = set()
+    astray: dict[int | None, str] = {}
     for network in opened.networks:
         for task in opened.tasks:
             pair = _Pair(study, network, task, refused)
             read = (reads or {}).get((network.net.name, task.task.name))
             waits |= read is None and finds_reading(study)
             for choice in methods_of(study, network.net, pair.classes, pair.attach, read):
-                laid = choice.again or all([pair.lay_out(choice, recipe) for recipe in recipes])
-                if laid:
+                astray[choice.number] = _astray(network.net, choice.method)
+                laid = [choice.again or pair.lay_out(choice, recipe) for recipe in recipes]
+                if all(laid):
                     fitting.add(choice.number)
             for part in _cut(pair.batches, study.runtime.layers_together):
                 jobs.append(
@@ -73,28 +76,39 @@ def make_plan(study: Study | Opened, reads: Mapping[tuple[str, str], int] | None
             "no run of this study makes sense: "
             + ("; ".join(refused) or "it has no method that fits its networks")
         )
-    _check_methods(study, fitting, waits, refused)
-    return Plan(study.name, tuple(jobs), tuple(refused), describe(study), waits)
+    unused = tuple(_unused(study, fitting, astray, waits))
+    return Plan(study.name, tuple(jobs), tuple(refused), describe(study), waits, unused)
 
 
-def _check_methods(
-    study: Study, fitting: Container[int | None], waits: bool, refused: Iterable[str]
-) -> None:
-    """Refuse a method of the study that is run nowhere.
+def _unused(
+    study: Study, fitting: Container[int | None], astray: Mapping[int | None, str], waits: bool
+) -> Iterator[str]:
+    """The methods of the study that fit none of its networks.
 
     Raises:
-        InputError: there is one, for the reasons that were ``refused``, or since all layers of the
-            study lie behind the place that it reads.
+        InputError: one is run nowhere by mistake: ``astray`` says that a network lacks the place
+            that it names, or says nothing, since all layers lie behind the place that it reads.
     """
     for number, entry in enumerate(study.methods):
         if entry == "all" or number in fitting or (waits and reads_best(entry)):
             continue
-        told = entry.settings() if hasattr(entry, "settings") else entry
-        raise InputError(
-            f"the study's method {shown(told)} is run nowhere: "
-            + ("; ".join(refused) or "every layer of the study lies behind the place that it reads")
-            + "; mend it or take it out."
-        )
+        told = shown(entry.settings() if hasattr(entry, "settings") else entry)
+        behind = "every layer of the study lies behind the place that it reads; name others."
+        if astray.get(number, behind):
+            raise InputError(f"{told} is run nowhere: {astray.get(number, behind)}")
+        yield told
+
+
+def _astray(net: Network, method: Method) -> str:
+    """In words, that a network lacks a place that a method names; nothing where it has all."""
+    try:
+        for word in ("read", "layer"):
+            place = getattr(method, word, None)
+            if place is not None and not (isinstance(place, str) and ".." in place):
+                net.places(place)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def describe(study: Study) -> dict[str, Any]:

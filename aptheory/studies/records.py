@@ -7,9 +7,11 @@ is noticed when it is read and treated as absent.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,6 +135,20 @@ def _check(body: Mapping[str, Any], name: str) -> None:
     for field, kind in _KINDS.items():
         if field not in body or not isinstance(body[field], kind):
             raise DamagedError(f"{name} holds no {field} as an outcome has it")
+    correct = body["outcome"].get("correct")
+    if correct is not None and not _is_packed(correct):
+        raise DamagedError(f"{name} does not say which test pictures its run knew")
+
+
+def _is_packed(correct: Any) -> bool:
+    """Whether it is what `training.outcome.packed` makes of a bool array."""
+    length, _, encoded = correct.partition(":") if isinstance(correct, str) else ("", "", "")
+    if not re.fullmatch("[0-9]{1,9}", length):
+        return False
+    try:
+        return len(base64.b64decode(encoded, validate=True)) == -(-int(length) // 8)
+    except ValueError:
+        return False
 
 
 def checksum(body: Mapping[str, Any]) -> str:

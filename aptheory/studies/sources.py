@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aptheory.checked import expanded, importable, imported
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
 from aptheory.studies import entries
 
 if TYPE_CHECKING:
@@ -80,8 +80,10 @@ def _call(factory: str, options: Mapping[str, Any], beside: Sequence[str | Path]
     try:
         with importable(*beside):  # it may import only when it is called
             made = function(**options)
-    except (Exception, SystemExit) as error:
-        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever code of the user's may raise
+        reason = reason_of(error, kind=True)
         raise InputError(
             f"factory {factory!r} failed ({reason}); call it by itself with {dict(options)} to see "
             "where."

@@ -34,7 +34,7 @@ class Status:
     """How far a study is: counts of runs, the reasons of failures, and an estimate.
 
     ``failed`` are reasons by run, ``machine`` the runs among them whose failure is the machine's;
-    ``now`` is what is being done.
+    ``unused`` are methods that fit none of the study's networks, ``now`` is what is being done.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Status:
     seconds_left: float | None = None
     damaged: Sequence[str] = ()
     not_applicable: Sequence[str] = ()
+    unused: Sequence[str] = ()
     now: Sequence[str] = ()
 
     @property
@@ -85,6 +86,7 @@ class Status:
         lines += [f"  {sentence}" for sentence in self.failures]
         lines += [f"  not believed, will run again: {sentence}" for sentence in self.damaged]
         lines += [f"  does not apply: {sentence}" for sentence in self.not_applicable]
+        lines += [f"  fits no network: {method}" for method in self.unused]
         return "\n".join(lines)
 
     def html(self) -> str:
@@ -145,6 +147,7 @@ def status(folder: str | Path) -> Status:
         seconds_left=_seconds_left(store, batches, of_key, held, plan.get("workers", 1)),
         damaged=damaged,
         not_applicable=plan["not_applicable"],
+        unused=plan.get("unused", []),
         now=[*(["profiling"] if "profile" in claims else []), *_now(store, batches, held)],
     )
 

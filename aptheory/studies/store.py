@@ -66,6 +66,13 @@ class Store:
             raise storage_error(self.folder, error) from error
         finally:
             probe.unlink(missing_ok=True)
+        for folder in (self.runs, self.journal):
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.endswith(".json") and entry.is_dir():
+                        raise InputError(
+                            f"{entry.path} is a folder where a run's outcome belongs; remove it."
+                        )
         for folder in (self.folder, self.runs, self.journal, self.claims):
             sweep_up(folder, older_than=now - _ABANDONED_SECONDS)
         return self

@@ -248,8 +248,8 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "controls": _one_of("controls", lambda v: isinstance(v, bool), "true or false"),
     "name": _one_of(
         "name",
-        lambda v: isinstance(v, str) and bool(_NAME.fullmatch(v)),
-        "letters, digits, spaces, '-', '_' and '.'",
+        lambda v: isinstance(v, str) and bool(_NAME.fullmatch(v)) and bool(v.strip(". ")),
+        "letters, digits, spaces, '-', '_' and '.', not dots alone",
     ),
 }
 """What becomes of each word of a study: the value as it is kept, or a sentence."""

@@ -55,6 +55,7 @@ def _is_plan(plan: Mapping[str, Any]) -> bool:
     return (
         isinstance(plan.get("name"), str)
         and isinstance(plan.get("not_applicable"), list)
+        and isinstance(plan.get("unused", []), list)
         and isinstance(plan.get("workers", 1), int)
         and isinstance(batches, dict)
         and all(

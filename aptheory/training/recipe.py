@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any
 
-from aptheory.arguments import Amount, Between, Seed, Share, check_fields
+from aptheory.arguments import LARGEST_COUNT, Amount, Between, Seed, Share, check_fields
 from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.training.judging import JUDGES
@@ -219,8 +219,10 @@ class Recipe:
 
 
 def _whole(name: str, value: Any, *, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} must be a whole number >= {least}; got {shown(value)}.")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LARGEST_COUNT:
+        raise InputError(
+            f"{name} must be a whole number from {least} to {LARGEST_COUNT}; got {shown(value)}."
+        )
 
 
 _VPT: dict[str, Any] = {

@@ -33,6 +33,20 @@ def test_identity_hash_does_not_depend_on_order_or_container():
     assert key_of({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad808"
 
 
+@pytest.mark.parametrize("odd", ["xxx", ":", "3:", "10000000000:AAAA", "100:AAAA", "3:!!", 7, [1]])
+def test_what_no_packed_array_says_is_not_believed(store, odd):
+    store.write_batch("batch", [record(correct=odd), record(1, correct="3:oA==")])
+    with pytest.raises(DamagedError, match="which test pictures its run knew"):
+        store.read(record().key)
+    assert store.read(record(1).key).outcome["correct"] == "3:oA=="
+
+
+def test_a_folder_in_the_place_of_an_outcome_is_refused_at_once(store):
+    store.path(record().key).mkdir()
+    with pytest.raises(InputError, match="is a folder where a run's outcome belongs; remove it"):
+        store.create()
+
+
 def test_numbers_that_json_lacks_become_null():
     assert canonical({"x": float("nan"), "y": np.float32(0.5)}) == '{"x":null,"y":0.5}'
     with pytest.raises(TypeError, match="object"):

@@ -100,6 +100,8 @@ def test_every_kind_of_place_is_relative_to_the_study_file(tmp_path, given, read
     [
         ("netwroks = ['a']\ntasks = ['b']", "did you mean networks"),
         ("tasks = ['b']", "no networks"),
+        ("name = '..'\nnetworks = ['a']\ntasks = ['b']", "not dots alone"),
+        ("name = ' . '\nnetworks = ['a']\ntasks = ['b']", "not dots alone"),
         ("networks = []\ntasks = ['b']", "no networks"),
         ("network = 'a'\nnetworks = ['a']\ntasks = ['b']", "both network and networks"),
         ("networks = ['a'\n", "not valid TOML"),
@@ -197,8 +199,37 @@ def test_objects_in_place_of_names():
 def test_method_that_does_not_fit_is_named_with_its_reason():
     plan = dry_run(study(networks=[RESNET], methods=["ap", "norm_tuning", "vpt"]))
     assert any("vpt" in sentence for sentence in plan.not_applicable)
+    assert plan.unused == ("'vpt'",)
+    both = dry_run(study(networks=[RESNET, "aptheory_vit_mini"], methods=["ap", "vpt"]))
+    assert both.not_applicable
+    assert both.unused == ()
     with pytest.raises(InputError, match="no run of this study makes sense"):
         dry_run(study(networks=[RESNET], methods=["vpt"]))
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ("ap:read=99", "'ap:read=99' is run nowhere: .* has no place 99"),
+        ("ap:layer=99", "'ap:layer=99' is run nowhere: .* has no place 99"),
+        ("norm_tuning:layer=somewhere", "is run nowhere: .* has no place 'somewhere'"),
+        ("ap:read=1", "is run nowhere: every layer of the study lies behind the place"),
+    ],
+)
+def test_a_method_that_is_run_nowhere_by_mistake_is_refused(method, reason):
+    with pytest.raises(InputError, match=reason):
+        dry_run(study(methods=["linear_probe", method], layers=[2]))
+
+
+@pytest.mark.parametrize("method", ["vpt:read=1", "vapt:read=0", "lora:read=1"])
+def test_methods_of_blocks_need_one_in_front_of_the_head(method):
+    plan = dry_run(study(networks=["aptheory_vit_mini"], methods=["ap", method]))
+    assert "changes blocks, and none of aptheory_vit_mini runs before" in plan.not_applicable[0]
+
+
+def test_an_entry_that_says_the_same_again_is_no_mistake():
+    plan = dry_run(study(methods=["ap:layer=2", "ap:layer=2", "linear_probe"]))
+    assert plan.unused == ()
 
 
 def test_identity_follows_what_decides_a_result_and_nothing_else():
