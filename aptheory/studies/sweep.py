@@ -185,6 +185,7 @@ def execute(
         write_plan(plan, store, engine)
         store.recover()
         _drive(plan, store, engine, trainer, token, retry_failed, progress, tracker)
+        store.recover()  # what a killed command's last worker held when this one began
     result = table(store.folder)
     if len(result):
         save_table(result, store.folder / "accuracy.csv")
