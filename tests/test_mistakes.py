@@ -92,6 +92,7 @@ STUDY = [
     ("recipe = 5", "expected a name"),
     ("recipe = { name = 'quick', epoch = 3 }", "epoch"),
     ("recipe = { name = 'quick', epochs = -1 }", "epochs"),
+    ("recipe = { name = 'quick', batch_size = 99999999999999999999 }", "from 1 to 1000000000"),
     ("seeds = []", "give at least one"),
     ("seeds = [-1]", "from 0 up"),
     ("seeds = [0.5]", "from 0 up"),

@@ -594,3 +594,15 @@ def test_a_factory_that_ends_the_program_is_refused():
 
     with pytest.raises(ap.InputError, match="'sys:exit' failed .SystemExit.; call it"):
         load_network({"factory": "sys:exit"})
+
+
+def test_a_factory_that_raises_something_odd_is_refused(tmp_path, monkeypatch):
+    from aptheory.studies.sources import load_network
+
+    (tmp_path / "odd_of_mine.py").write_text(
+        "class Odd(BaseException):\n    def __str__(self):\n        raise RuntimeError\n\n"
+        "def network():\n    raise Odd\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ap.InputError, match="'odd_of_mine:network' failed .Odd.; call it"):
+        load_network({"factory": "odd_of_mine:network"})
