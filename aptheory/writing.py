@@ -53,7 +53,8 @@ def beside(path: Path) -> Iterator[Path]:
         _force(part)
         os.replace(part, path)
     except BaseException as error:
-        if isinstance(error, OSError) and Path(error.filename or path).parent == path.parent:
+        named = Path(getattr(error, "filename", None) or path)
+        if isinstance(error, OSError) and named.absolute().parent == path.absolute().parent:
             error.filename = str(path)  # the name that a user knows, not a part's
         with contextlib.suppress(OSError):  # what went wrong first is what is told
             part.unlink(missing_ok=True)

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,17 @@ def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypat
     monkeypatch.setattr(fcntl, "flock", refuse)
     with only_writer(tmp_path / "a"):
         assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_goes_away_is_told_by_the_name_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("out").mkdir()
+
+    def use():
+        with beside(Path("out/table.npz")):
+            shutil.rmtree("out")
+            tempfile.TemporaryFile(dir="out")
+
+    with pytest.raises(FileNotFoundError) as error:
+        use()
+    assert error.value.filename == "out/table.npz"
