@@ -104,7 +104,8 @@ def test_a_folder_that_goes_away_is_told_by_the_name_of_the_file(tmp_path, monke
     def use():
         with beside(Path("out/table.npz")):
             shutil.rmtree("out")
-            tempfile.TemporaryFile(dir="out")
+            with tempfile.TemporaryFile(dir="out"):
+                pass
 
     with pytest.raises(FileNotFoundError) as error:
         use()
