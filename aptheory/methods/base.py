@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aptheory.arguments import Between, Seed, check_fields, checked_arguments
+from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.methods.head import Head, Summaries
 from aptheory.methods.per_run import PerRun, RunDropout, by_run
@@ -208,8 +209,14 @@ class Adapted(nn.Module):
         self.like = next(iter(self.net.parameters())).detach()
         self.edits = nn.ModuleDict()
         self.summaries = Summaries()
-        felt = method.install(self)
+        given: Any = method.install(self)
         self.has_fast_path = has_fast_path(self.net)
+        if not hasattr(given, "__index__"):
+            raise InputError(
+                f"install of {type(method).__name__} returned {shown(given)}; expected the index "
+                "of the first place that feels the method."
+            )
+        felt = int(given)
         if felt > self.exit:
             raise InputError(
                 f"{method.name} acts at place {felt} of {net.name} and its head reads at place "

@@ -36,8 +36,17 @@ def save(adapted: Adapted, path: str | Path, *, header: Mapping[str, str] | None
     """One run's learned tensors as safetensors; the header names method, network and classes.
 
     ``header`` adds entries to it. The file appears whole or not at all.
+
+    Raises:
+        InputError: what was learned is not finite, or the file cannot be written.
     """
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in adapted.state().items()}
+    broken = next((name for name, value in tensors.items() if not _readable(name, value)), None)
+    if broken is not None:
+        raise InputError(
+            f"{broken} holds values that are not finite; no file with them would be read again: "
+            "train it again."
+        )
     note = {
         **(header or {}),
         "format": FORMAT,

@@ -148,8 +148,6 @@ class Card:
         names = values["classes"]
         if not names or not all(isinstance(name, str) for name in names):
             raise TypeError(f"classes are {shown(names)}")
-        if len(set(names)) != len(names):
-            raise ValueError("two of its classes have one name")
         check_names(names, "its classes")
         for key, value in values.get("scores", {}).items():
             if key.endswith("_accuracy") and not fits(value, Share):

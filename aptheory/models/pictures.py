@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from aptheory.checked import expanded, spelt
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
 from aptheory.tasks.readers.stores import FolderStore
 from aptheory.tasks.readers.suffixes import pictures_among
 
@@ -100,7 +100,7 @@ def _arrays(array: np.ndarray | Tensor) -> Iterator[Picture]:
         array = array.detach().cpu().movedim(-3, -1).numpy() if array.ndim > 2 else array.numpy()
     single = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 3, 4))
     batch = array.ndim == 4 and array.shape[-1] in (1, 3, 4)
-    if array.dtype != np.uint8 or not (single or batch):
+    if array.dtype != np.uint8 or not (single or batch) or not array.size:
         raise InputError(
             f"an array has shape {array.shape} and type {array.dtype}; expected uint8 of shape "
             "(height, width), (height, width, 3) or (pictures, height, width, 3)."
@@ -116,8 +116,13 @@ def _pillow(picture: Image, name: str) -> Picture:
     def read() -> bytes:
         file = io.BytesIO()
         known = picture.mode in ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
-        plain = picture if known else picture.convert("RGB")
-        plain.save(file, "PNG", compress_level=1, exif=picture.getexif())
+        try:
+            plain = picture if known else picture.convert("RGB")
+            plain.save(file, "PNG", compress_level=1, exif=picture.getexif())
+        except (ValueError, OSError) as error:  # closed, cut off, or without a pixel
+            raise InputError(
+                f"{name} cannot be read ({reason_of(error)}); give it open and whole."
+            ) from error
         return file.getvalue()
 
     return Picture(name, read)

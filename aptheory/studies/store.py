@@ -106,10 +106,19 @@ class Store:
             return None
 
     def read_all(self) -> tuple[list[Record], list[str]]:
-        """Every outcome that checks, sorted by key, and a sentence for every file that does not."""
+        """Every outcome that checks, sorted by key, and a sentence for every file that does not.
+
+        Raises:
+            InputError: the folder of the outcomes cannot be read.
+        """
         records, damaged = [], []
-        names = self.runs.glob("*.json") if os.path.isdir(self.runs) else ()
-        for path in sorted(names):
+        try:
+            names = os.listdir(self.runs) if os.path.isdir(self.runs) else []
+        except OSError as error:
+            raise InputError(
+                f"{self.runs} cannot be read ({error.strerror}); let yourself read it."
+            ) from error
+        for path in sorted(self.runs / name for name in names if name.endswith(".json")):
             try:
                 record = self.read(path.stem)
             except DamagedError as error:

@@ -8,6 +8,7 @@ not shift the labels of another.
 import logging
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -122,7 +123,10 @@ def require_classes(
 
 
 def check_names(names: Sequence[str], where: str) -> None:
-    """`InputError` for a class whose name is a text rather than a name."""
+    """`InputError` for two classes of one name, and one whose name is a text rather than a name."""
+    twice = next((name for name, times in Counter(names).items() if times > 1), None)
+    if twice is not None:
+        raise InputError(f"{where}: two classes are called {twice[:80]!r}; give each its own name.")
     longest = max(names, key=len, default="")
     if len(longest) > LONGEST:
         raise InputError(

@@ -1,5 +1,6 @@
 """Which of the registry's data sets are on this machine, and how the rest gets here."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from aptheory.tasks.embedded_tasks import EMBEDDED_FACTS
 from aptheory.tasks.registry import REGISTRY, SEE, DataSet
 from aptheory.tasks.resizing import resize_of
 
+_log = logging.getLogger("aptheory")
 BELOW = ("", "vtab-1k", "vtab", "fgvc", "tfds")  # folders of the data folder that are looked into
 #: What torchvision leaves behind when it has fetched a data set.
 _TORCHVISION_MARKS = {
@@ -33,7 +35,21 @@ class Found:
 
 
 def locate(entry: DataSet, root: Path) -> Found | None:
-    """The first place below ``root`` that looks like the data set, or None."""
+    """The first place below ``root`` that looks like the data set, or None.
+
+    Raises:
+        InputError: what lies there cannot be looked at.
+    """
+    try:
+        return _found(entry, root)
+    except PermissionError as error:
+        raise InputError(
+            f"{root} cannot be read ({error.strerror}); let yourself read it, or name another "
+            "folder of data sets with the variable APTHEORY_DATA."
+        ) from error
+
+
+def _found(entry: DataSet, root: Path) -> Found | None:
     if entry.torchvision and (root / _TORCHVISION_MARKS[entry.torchvision]).exists():
         return Found("torchvision", root)
     for below in BELOW:
@@ -106,6 +122,7 @@ def list_tasks(root: str | Path | None = None) -> pd.DataFrame:
     (what brings it; "" if it is here).
     """
     folder = data_folder(root)
+    readable = True
     rows: list[dict[str, str | int]] = []
     for name, (group, classes, sizes) in EMBEDDED_FACTS.items():
         rows.append(
@@ -127,7 +144,12 @@ def list_tasks(root: str | Path | None = None) -> pd.DataFrame:
             }
         )
     for entry in REGISTRY.values():
-        location = locate(entry, folder)
+        location = None
+        try:
+            location = locate(entry, folder) if readable else None
+        except InputError as error:  # the list is worth having without it
+            readable = False
+            _log.warning("%s", error)
         rows.append(
             {
                 "name": entry.name,

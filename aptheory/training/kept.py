@@ -26,6 +26,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from aptheory.devices import DTYPES, autocast
+from aptheory.errors import InputError
 from aptheory.networks.reading import Reading
 from aptheory.tasks.pictures import with_channels
 from aptheory.tasks.resizing import view
@@ -161,12 +162,19 @@ class Kept:
             store = self._stores[split]
             if store.layer > first:
                 store = self._images[split]
-            self._features[key] = torch.cat(
+            found = torch.cat(
                 [
                     self._through(self._read(store, rows, first), first, reading)
                     for rows in torch.arange(self._images[split].rows).split(self.chunk)
                 ]
             )
+            if not bool(torch.isfinite(found).all()):
+                raise InputError(
+                    f"the features of {self.net.name} are no numbers (nan or inf) for images of "
+                    f"{split}: its weights are damaged, or too large for the precision; load it "
+                    "anew, or train in float32."
+                )
+            self._features[key] = found
         return self._features[key]
 
     def _read(

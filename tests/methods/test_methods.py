@@ -1,6 +1,8 @@
 """What every method promises, looped over all methods on a ViT and a CNN."""
 
 import copy
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -419,3 +421,17 @@ def test_lora_leaves_dilated_convolutions_as_they_are():
     adapted = methods.LoRA(rank=2).attach(net, classes=4)
     assert adapted(torch.randn(2, 3, 8, 8)).shape == (2, 4)
     assert methods.LoRA(rank=2).modules(net) == [f"blocks.{n}.0" for n in (1, 2)]
+
+
+@pytest.mark.parametrize("given", [None, "x", 1.5])
+def test_an_install_that_names_no_place_is_refused(given):
+    @dataclass(frozen=True)
+    class Odd(ap.Method):
+        name: ClassVar[str] = "odd"
+
+        def install(self, adapted):
+            return given
+
+    net = ap.load("aptheory_vit_mini", weights=None)
+    with pytest.raises(ap.InputError, match="install of Odd returned .*; expected the index"):
+        Odd().attach(net, classes=2)

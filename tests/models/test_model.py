@@ -1,5 +1,6 @@
 """A model as something to use: kept in one file, brought back, asked about pictures."""
 
+import copy
 import io
 import json
 import math
@@ -179,11 +180,20 @@ def test_damaged_pictures_are_named_and_passed_over(model, pixels, tmp_path, cap
         ([], "no picture"),
         (np.zeros((4, 4, 3), np.float32), "expected uint8"),
         (np.zeros((2, 2, 2, 2, 3), np.uint8), "expected uint8"),
+        (np.zeros((0, 0, 3), np.uint8), "expected uint8"),
     ],
 )
 def test_what_is_no_picture_is_refused(model, source, reason):
     with pytest.raises(ap.InputError, match=reason):
         model.predict(source)
+
+
+def test_a_closed_picture_is_damaged(model, pixels, caplog):
+    closed = Image.fromarray(pixels[0])
+    closed.close()
+    table = model.predict([closed, Image.fromarray(pixels[1])])
+    assert len(table) == 1
+    assert "give it open and whole" in caplog.text
 
 
 def test_what_a_folder_holds_that_is_not_there_is_said(model, pixels, tmp_path, caplog):
@@ -335,7 +345,9 @@ def test_a_network_that_is_named_takes_the_place_of_the_file_s_own(
     ],
 )
 def test_a_card_that_makes_no_sense_is_refused(net, file, tmp_path, changes):
-    with pytest.raises(ap.InputError, match=r"not say|usable transform|deep pictures|letters"):
+    with pytest.raises(
+        ap.InputError, match=r"not say|usable transform|deep pictures|letters|called"
+    ):
         ap.load_model(rewritten(file, tmp_path, **changes), network=net)
 
 
@@ -352,6 +364,24 @@ def test_images_of_another_scaling_or_size_are_refused(net, file, tmp_path, word
     path = rewritten(file, tmp_path, transform=lambda card: card["transform"] | changed)
     with pytest.raises(ap.InputError, match=f"was trained on images of {words} .* takes"):
         ap.load_model(path, network=net)
+
+
+def test_what_is_no_number_is_not_saved(net, tmp_path):
+    model = ap.fit_model(net, small_task(), method="ap:shape=channel", layer=2, recipe=RECIPE)
+    with torch.no_grad():
+        model.adapted.head.bias.values[0].fill_(math.nan)
+    with pytest.raises(ap.InputError, match="head.bias holds values that are not finite"):
+        model.save(tmp_path / "broken.safetensors")
+    assert not os.listdir(tmp_path)
+
+
+def test_a_network_whose_weights_are_no_numbers_is_refused(net):
+    broken = net.share()
+    broken.module = copy.deepcopy(net.module)
+    with torch.no_grad():
+        next(broken.module.parameters()).view(-1)[0] = math.nan
+    with pytest.raises(ap.InputError, match="the features of .* are no numbers .nan or inf. for"):
+        ap.fit_model(broken, small_task(), method="ap:shape=channel", layer=2, recipe=RECIPE)
 
 
 def test_a_plain_module_takes_its_images_as_it_did(tmp_path):

@@ -41,6 +41,15 @@ def test_what_no_packed_array_says_is_not_believed(store, odd):
     assert store.read(record(1).key).outcome["correct"] == "3:oA=="
 
 
+def test_outcomes_that_cannot_be_read_are_not_none(store, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(InputError, match="runs cannot be read .Permission denied.; let yourself"):
+        store.read_all()
+
+
 def test_a_folder_in_the_place_of_an_outcome_is_refused_at_once(store):
     store.path(record().key).mkdir()
     with pytest.raises(InputError, match="is a folder where a run's outcome belongs; remove it"):

@@ -375,7 +375,8 @@ def test_huggingface_parquet(tmp_path, monkeypatch, streaming):
     hub(30).to_parquet(str(data / "train-00000-of-00001.parquet"))
     hub(6).to_parquet(str(data / "validation-00000-of-00001.parquet"))
     hub(8).to_parquet(str(data / "test-00000-of-00001.parquet"))
-    task = ap.task(f"hf:{tmp_path / 'set'}?streaming={streaming}&limit=20")
+    limit = "&limit=20" if streaming else ""
+    task = ap.task(f"hf:{tmp_path / 'set'}?streaming={streaming}{limit}")
     assert sizes(task) == ([20, 6, 8] if streaming else [30, 6, 8])
     rows = {tuple(row) for row in (task.test.images(range(8), (12, 9)).flatten(1).tolist())}
     real = [make.picture(n).transpose(2, 0, 1).reshape(-1).tolist() for n in range(8)]
@@ -418,6 +419,9 @@ def test_huggingface_data_that_cannot_be_used(tmp_path):
         f"hf:{tmp_path / 'plain'}": "no image column",
         f"hf:{tmp_path / 'pets'}?label=nothing": "has no column 'nothing'",
         f"hf:{tmp_path / 'pets'}?colour=1": "no option 'colour'",
+        f"hf:{tmp_path / 'pets'}?limit=2": "give streaming=1 with it",
+        f"hf:{tmp_path / 'pets'}?streaming=x": "streaming is 'x'; give 1 or 0",
+        f"hf:{tmp_path / 'pets'}?config=a": "give no config",
         f"hf:{tmp_path / 'nowhere'}": "there is no such folder",
         f"hf:{tmp_path / 'pets'}": "needs at least 3",
     }.items():

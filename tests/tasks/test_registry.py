@@ -1,5 +1,6 @@
 """The 29 data sets: facts, finding, checking, label rules, published splits."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -257,3 +258,17 @@ def test_facts_of_the_embedded_tasks(name):
     task = ap.task(name)
     sizes = (len(task.train), len(task.val), len(task.test))
     assert EMBEDDED_FACTS[name] == (task.group, len(task.classes), sizes)
+
+
+def test_a_folder_of_data_that_cannot_be_read_is_said_and_the_list_is_there(
+    tmp_path, monkeypatch, caplog
+):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    table = tasks.list_tasks(tmp_path).set_index("name")
+    assert len(table) > 29
+    assert caplog.text.count("cannot be read (Permission denied)") == 1
+    with pytest.raises(InputError, match="let yourself read it, or name another"):
+        ap.task("cifar100", root=tmp_path)

@@ -193,5 +193,7 @@ def test_a_class_is_called_by_a_name_and_no_text():
     pixels[:] = np.arange(30, dtype=np.uint8)[:, None, None, None]
     task = ap.Task.from_arrays(pixels, labels, names=["a", "b" * 1000])
     assert len(task.classes[1]) == 1000
+    with pytest.raises(ap.InputError, match="two classes are called 'a'; give each its own name"):
+        ap.Task("twins", ("a", "a"), task.train, task.val, task.test)
     with pytest.raises(ap.InputError, match="'b+'... has 1,001 letters; expected at most 1,000"):
         ap.Task.from_arrays(pixels, labels, names=["a", "b" * 1001])

@@ -25,6 +25,8 @@ from aptheory.tasks.readers.folder import pick
 from aptheory.tasks.readers.stores import file_stamp
 
 BUFFER = 10_000  # samples that a stream is shuffled in
+LIMIT = 10_000  # samples of a split that are taken of a stream
+_YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
 IMAGES = ("image", "img", "picture", "photo")
 LABELS = ("label", "labels", "fine_label", "class", "target")
 REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -76,7 +78,7 @@ def huggingface_task(
     label: str | None = None,
     group: str | None = None,
     streaming: bool | str = False,
-    limit: int | str = 10_000,
+    limit: int | str | None = None,
     name: str | None = None,
     seed: Seed = 0,
 ) -> Task:
@@ -84,17 +86,24 @@ def huggingface_task(
     ``save_to_disk`` wrote, or a folder of parquet files or images.
 
     Splits are recognised by name (train, validation or val, test); what is missing is cut by
-    ``seed``, and ``provenance`` says so. With ``streaming`` at most ``limit`` pictures a split are
-    taken from a stream shuffled by ``seed``, and nothing is written to disk. The columns are
-    found by type and name if they are not given. Raises `InputError` if the package, the
-    data set or a column is not there.
+    ``seed``, and ``provenance`` says so. With ``streaming`` at most ``limit`` pictures a split
+    (default 10,000) are taken from a stream shuffled by ``seed``, and nothing is written to disk.
+    The columns are found by type and name if they are not given. Raises `InputError` if the
+    package, the data set or a column is not there.
     """
-    stream = str(streaming).lower() in ("1", "true", "yes")
+    if str(streaming).lower() not in (*_YES, *_NO):
+        raise InputError(f"streaming is {streaming!r}; give 1 or 0.")
+    stream = str(streaming).lower() in _YES
+    if limit is not None and not stream:
+        raise InputError(
+            "limit= counts the pictures of a stream; give streaming=1 with it, or take a part of "
+            "the task (--subset, Task.subset)."
+        )
     return hub_task(
         _open(str(path), config, stream),
         image=image,
         label=label,
-        limit=_whole(limit) if stream else None,
+        limit=_whole(LIMIT if limit is None else limit) if stream else None,
         name=name or Path(path).name,
         seed=seed,
         group=group,
@@ -170,6 +179,8 @@ def hub_task(
         {split: labels[origin][rows] for split, origin, rows in parts.items()},
     )
     how = f", streamed (at most {limit} a split, shuffled by seed {seed})" if limit else ""
+    if single and isinstance(data, Mapping):
+        how += f", the one split {next(iter(opened))!r}"
     return Task(
         name=name,
         classes=classes,
@@ -248,10 +259,14 @@ def _open(path: str, config: str | None, stream: bool) -> dict[str, Any]:
         )
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            if config is not None:
+                raise InputError(f"hf:{path} was saved as one data set; give no config.")
             loaded: Any = datasets.load_from_disk(str(folder))
         else:
             with cache_alone_if_offline():
                 loaded = datasets.load_dataset(path, name=config, streaming=stream)
+    except InputError:
+        raise
     except Exception as error:  # the package raises many kinds, some of its dependencies
         if not folder.exists() and not hub_reachable() and isinstance(error, OSError):
             raise InputError(
