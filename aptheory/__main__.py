@@ -12,6 +12,8 @@ def main() -> None:
     A SIGTERM, with which queues and containers end what they run, is an interruption like Ctrl-C.
     """
     try:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in the background
+            signal.signal(signal.SIGINT, _interrupt)
         signal.signal(signal.SIGTERM, _interrupt)
         from aptheory.cli import main as run
 
@@ -22,7 +24,16 @@ def main() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
+    """As Python does, but leave at once in the middle of an import: compiled libraries end the
+    process with a page of their own where Python code that they call is interrupted."""
+    if number == signal.SIGTERM:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            message = "\ninterrupted; what is finished is kept: give the same command again\n"
+            os.write(2, message.encode())
+            os._exit(130)
+        frame = frame.f_back
     raise KeyboardInterrupt
 
 

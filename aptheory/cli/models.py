@@ -20,7 +20,7 @@ from aptheory.cli.options import (
     Tracker,
     reserved,
 )
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="a file that fit wrote")]
 
@@ -155,7 +155,10 @@ def fit(
         )
         model.save(out)
         if track is not None:
-            track(model.card.record(curve))
+            try:
+                track(model.card.record(curve))
+            except Exception as error:  # whatever a tracker raises: the model is finished
+                _log.warning("%s was not told (%s); the model is kept", tracker, reason_of(error))
         if stopped := model.card.training["stopped"]:
             _log.info("stopped early: %s", stopped)
         typer.echo(f"{model}\n{out}")

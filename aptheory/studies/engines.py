@@ -17,7 +17,8 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -88,6 +89,7 @@ class Processes:
 
         # loky starts a worker anew when its memory has grown; no job is lost and nobody need know.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
+        _start_trackers()
         executors: dict[int, Any] = {}  # started when they are first needed
         idle = deque(range(self.workers))
         busy: dict[Future[Any], tuple[int, Any]] = {}
@@ -97,7 +99,8 @@ class Processes:
                     slot, job = idle.popleft(), queue.popleft()
                     if slot not in executors:
                         executors[slot] = self._executor(slot)
-                    busy[executors[slot].submit(function, job)] = (slot, job)
+                    with _uninterrupted():  # which the worker that it starts inherits
+                        busy[executors[slot].submit(function, job)] = (slot, job)
                 done, _ = wait(busy, timeout=_TICK_SECONDS, return_when=FIRST_COMPLETED)
                 if not done:
                     yield Tick()
@@ -126,6 +129,38 @@ class Processes:
         return ProcessPoolExecutor(
             max_workers=1, initializer=_stay_with, initargs=(os.getpid(),), env=environment
         )
+
+
+def _start_trackers() -> None:
+    """Start what clears up after killed processes, joblib's and Python's own: once, before a worker
+    does it, and without their warning that they had something to clear up."""
+    from multiprocessing import resource_tracker
+
+    from joblib.externals.loky.backend import resource_tracker as lokys
+
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, "ignore:resource_tracker"]))
+    try:
+        lokys.ensure_running()
+        resource_tracker.ensure_running()  # which lets Ctrl-C through, if it was kept waiting
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Keep Ctrl-C waiting, here and in the processes that are started meanwhile."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _stay_with(parent: int) -> None:

@@ -44,7 +44,9 @@ def test_a_table_of_pairs_grows_by_what_it_lacks(tmp_path, monkeypatch):
         seen.append((net, task))
         return pd.DataFrame({"layer": [0, 1], "value": [0.5, 1.0]})
 
-    asked = argparse.Namespace(assets=tmp_path, out=tmp_path, seconds=float("inf"))
+    asked = argparse.Namespace(
+        assets=tmp_path, out=tmp_path, seconds=float("inf"), network=None, task=None
+    )
     path = tmp_path / "table.csv"
     no_time = argparse.Namespace(**{**vars(asked), "seconds": -1})
     assert campaign_pairs.extend(path, compute, no_time).empty

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
 
 Tracker = Callable[[dict[str, Any]], None]
 NAMES = ("tensorboard", "mlflow", "wandb")
@@ -26,7 +26,7 @@ def named(text: str) -> Tracker:
     project of Weights & Biases (default "aptheory").
 
     Raises:
-        InputError: there is no such tracker, or its package is not installed.
+        InputError: there is no such tracker, its package is not installed, or it refuses.
     """
     name, _, place = text.partition(":")
     if name not in NAMES:
@@ -39,6 +39,11 @@ def named(text: str) -> Tracker:
             f"The tracker {name} needs a package that is not installed: pip install "
             f"'aptheory[{name}]'."
         ) from None
+    except Exception as error:  # each package raises kinds of its own
+        advice = getattr(module, "ADVICE", "leave it out, or give it another place")
+        raise InputError(
+            f"The tracker {text} cannot be used ({reason_of(error)}); {advice}."
+        ) from error
     return tracker
 
 

@@ -6,6 +6,11 @@ from typing import Any
 
 from aptheory.studies.trackers import Tracker, curve, scores, settings
 
+ADVICE = (
+    "name a server or a database with the variable MLFLOW_TRACKING_URI (a database needs the "
+    "package mlflow, the slim mlflow-skinny has none)"
+)
+
 
 def tracker(experiment: str = "aptheory", *, uri: str | None = None) -> Tracker:
     """A tracker that writes to ``experiment``; ``uri`` is MLflow's tracking URI, or its own.
