@@ -18,6 +18,7 @@ from aptheory.cli.options import (
     TrainingOptions,
     places,
     reserved,
+    sources,
 )
 
 
@@ -92,7 +93,7 @@ def map(
     from aptheory.findings.layer_map import layer_map
     from aptheory.studies.sources import load_network, load_task
 
-    with reserved(out and out / "map.csv"):
+    with reserved(out and out / "map.csv", *sources(task)):
         net = load_network(options.spec(network)).to(device_of(on.device))
         images = load_task(images_of.spec(task))
         chart = layer_map(
@@ -145,7 +146,9 @@ def compare_norm(
     from aptheory.findings.norm_and_prompt import RATES, compare_norm
     from aptheory.studies.sources import load_network, load_task
 
-    with reserved(out and out / "table.csv"):
+    names = ("table", "parts", "backwards")
+    tables = [] if out is None else [out / f"{name}.csv" for name in names]
+    with reserved(tables[0] if tables else None, *sources(task), also=tables):
         changes = {} if training.epochs is None else {"epochs": training.epochs}
         comparison = compare_norm(
             load_network(options.spec(network)).to(device_of(on.device)),
@@ -155,7 +158,6 @@ def compare_norm(
             lrs=training.lr or RATES,
             seed=seed,
         )
-        if out is not None:
-            for name in ("table", "parts", "backwards"):
-                write_table(getattr(comparison, name), out / f"{name}.csv")
+        for name, path in zip(names, tables, strict=False):
+            write_table(getattr(comparison, name), path)
         typer.echo(comparison)

@@ -15,6 +15,7 @@ from aptheory.cli.options import (
     TaskOptions,
     places,
     reserved,
+    sources,
 )
 
 
@@ -38,7 +39,9 @@ def extract(
     from aptheory.studies.sources import load_network, load_task
 
     how: Any = None if pooled == "none" else pooled
-    with reserved(out / "features.json"):
+    splits = SPLITS if split == "all" else (split,)
+    files = [out / f"{name}.{form}" for name in splits]
+    with reserved(out / "features.json", *sources(task), also=files):
         net = load_network(network_options.spec(network)).to(device_of(on.device))
         with autocast(net.device, on.measured(net).precision):
             files = extract_to(
@@ -46,7 +49,7 @@ def extract(
                 load_task(images_of.spec(task)),
                 out,
                 layers=places(layers),
-                splits=SPLITS if split == "all" else (split,),
+                splits=splits,
                 pooled=how,
                 form=form,
                 batch_size=batch_size,

@@ -19,6 +19,7 @@ from aptheory.cli.options import (
     TaskOptions,
     Tracker,
     reserved,
+    sources,
 )
 from aptheory.errors import InputError, reason_of
 
@@ -135,7 +136,7 @@ def fit(
     from aptheory.studies.sources import load_network, load_task
     from aptheory.studies.trackers import named
 
-    with reserved(out, Path(network_options.weights)):
+    with reserved(out, Path(network_options.weights), *sources(task)):
         track = named(tracker) if tracker else None
         place = device_of(on.device)
         net = load_network(network_options.spec(network)).to(place)
@@ -249,13 +250,14 @@ def evaluate(
     from aptheory.studies.sources import load_task
     from aptheory.studies.tables import csv_text
 
-    with reserved(out, file):
+    scores, classes = (out.with_suffix(f".{name}.csv") for name in ("scores", "classes"))
+    with reserved(out, file, *sources(task), also=(scores, classes)):
         model = model_options.load(file, on)
         images = load_task(images_of.spec(task))
         evaluation = judge(model, images, split=split)
         page = evaluation_page(evaluation, getattr(images, split), command=command())
-        write_atomically(out.with_suffix(".scores.csv"), csv_text(evaluation.scores))
-        write_atomically(out.with_suffix(".classes.csv"), csv_text(evaluation.by_class))
+        write_atomically(scores, csv_text(evaluation.scores))
+        write_atomically(classes, csv_text(evaluation.by_class))
         write_atomically(out, page)
         typer.echo(f"{evaluation}\n\nThe page: {out.resolve()}")
 

@@ -19,6 +19,7 @@ from aptheory.cli.options import (
     TaskOptions,
     Tasks,
     reserved,
+    sources,
     study,
 )
 
@@ -47,7 +48,7 @@ def profile(
     from aptheory.devices import autocast, device_of
     from aptheory.exploration import MEASURES, profile_study
 
-    with reserved(out / "profile.csv"):
+    with reserved(out / "profile.csv", *sources(*task)):
         wanted = tuple(measures.split(",")) if measures else MEASURES
         on = on.measured_on(options.spec(networks[0]))
         planned = study(networks, task, options, images_of, on)
@@ -77,7 +78,7 @@ def shift(
     from aptheory.profiling.profile import profile
     from aptheory.studies.sources import load_network, load_task
 
-    with reserved(out and out / "shift.csv"):
+    with reserved(out and out / "shift.csv", *sources(task)):
         net = load_network(options.spec(network)).to(device_of(on.device))
         pictures = load_task(images_of.spec(task))
         with autocast(net.device, on.precision):

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -294,21 +294,47 @@ def places(text: str) -> Any:
     return text if "," not in text else [part.strip() for part in text.split(",")]
 
 
-@contextlib.contextmanager
-def reserved(path: Path | None, *reads: Path) -> Iterator[None]:
-    """Keep the place of a file for this command, before anything is spent on what goes there.
+def sources(*tasks: str) -> list[Path]:
+    """The files and folders that these tasks are read from."""
+    from aptheory.tasks.catalogue import source_of
+
+    return [path for path in map(source_of, tasks) if path is not None]
+
+
+def spare(path: Path, reads: Iterable[Path], option: str = "--out") -> None:
+    """Refuse to write over what is read.
 
     Raises:
-        InputError: it is one of the files that are read, cannot be written, or another command is
-            writing it.
+        InputError: the file is one of ``reads``, or a picture in a folder among them.
+    """
+    place = os.path.realpath(path)
+    for read in map(os.path.realpath, map(expanded, reads)):
+        within = os.path.isdir(read) and place.startswith(os.path.join(read, ""))
+        if place == read or (within and os.path.exists(place) and _is_picture(place)):
+            raise InputError(
+                f"{option} {path} is a file that this command reads; name another file."
+            )
+
+
+def _is_picture(place: str) -> bool:
+    from aptheory.tasks.readers.suffixes import SUFFIXES, suffix_of
+
+    return suffix_of(place) in SUFFIXES
+
+
+@contextlib.contextmanager
+def reserved(path: Path | None, *reads: Path, also: Iterable[Path] = ()) -> Iterator[None]:
+    """Keep the place of a file for this command, before anything is spent on what goes there.
+
+    ``also`` are written beside it.
+
+    Raises:
+        InputError: one is among what is read, cannot be written, or another command is writing it.
     """
     with contextlib.ExitStack() as stack:
         if path is not None:
-            place = os.path.realpath(path)
-            if any(place == os.path.realpath(expanded(read)) for read in reads):
-                raise InputError(
-                    f"--out {path} is a file that this command reads; name another file."
-                )
+            for target in (path, *also):
+                spare(target, reads)
             refuse_no_file(path)
             try:
                 path.absolute().parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Verbs that train many runs: sweep, run (the whole job) and demo."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,8 @@ from aptheory.cli.options import (
     Redraw,
     TaskOptions,
     TrainingOptions,
+    sources,
+    spare,
     study,
 )
 from aptheory.cli.results import print_findings
@@ -131,14 +134,15 @@ class StudyFileOptions:
         None
     )
 
-    def enough(self, planned: Any) -> bool:
-        """Write and print what was asked for; whether that was all."""
+    def enough(self, planned: Any, file: str | Path | None = None) -> bool:
+        """Write and print what was asked for; whether that was all. ``file`` is the study's own."""
         from aptheory.studies.files import write_atomically
         from aptheory.studies.status import duration
         from aptheory.studies.sweep import dry_run as plan_of
         from aptheory.studies.writing import study_text
 
         if self.save_study is not None:
+            spare(self.save_study, _reads(planned, file), "--save-study")
             write_atomically(self.save_study, study_text(planned))
             _log.info("the study is in %s", self.save_study)
         if self.dry_run:
@@ -150,6 +154,12 @@ class StudyFileOptions:
             if plan.waits:
                 typer.echo(f"Then {WAITING}.")
         return self.dry_run
+
+
+def _reads(planned: Any, file: str | Path | None) -> list[Path]:
+    """The files and folders that a study is read from, and its own file where it has one."""
+    named = [task["name"] for task in planned.tasks if isinstance(task, Mapping)]
+    return [*([] if file is None else [Path(file)]), *sources(*named)]
 
 
 def _alone(file: str | Path, given: dict[str, Any], *groups: Any) -> None:
@@ -199,7 +209,7 @@ def sweep(
         planned = study(network, task, networks, images_of, on, training, method)
     else:
         raise InputError("nothing to sweep: give a study file, or --network and --task.")
-    if keeping.enough(planned):
+    if keeping.enough(planned, file):
         return
     if out is None:
         out = Path("runs") / planned.name
@@ -252,9 +262,18 @@ def run(
         training = search.training()
         methods = search.methods(method)
         planned = study(networks, task, network_options, images_of, on, training, methods)
+    elif any(name.endswith(".toml") for name in networks):
+        raise InputError("a study file says its networks itself; give it alone.")
     else:
         raise InputError("nothing to run on: give --task, or a study file.")
-    if keeping.enough(planned):
+    if measures is not None:
+        from aptheory.profiling.watchers import check_measures
+
+        check_measures(measures.split(","))
+    own = networks[0] if not task else None
+    if save is not None:
+        spare(save, _reads(planned, own), "--save")
+    if keeping.enough(planned, own):
         return
     _log.info("%s", search.left_out() if task else "the study of the file")
     out = out if out is not None else Path("runs") / planned.name

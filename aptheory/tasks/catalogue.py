@@ -234,6 +234,15 @@ def _named(name: str, seed: int, root: str | Path | None, group: Any) -> Task:
     )
 
 
+def source_of(name: str) -> Path | None:
+    """The file or folder that the name of a task points at; None of a catalogue's name."""
+    scheme, colon, place = name.partition(":")
+    if colon and scheme in readers():
+        there = place if _is_there(place) else place.partition("?")[0]
+        return expanded(there) if scheme not in NOT_PATHS or _is_there(there) else None
+    return expanded(name) if "/" in name or Path(name).suffix.lower() in SUFFIXES else None
+
+
 def rebased(name: str, base: Path) -> str:
     """The same task, its file or folder relative to ``base`` instead of to the working directory.
 

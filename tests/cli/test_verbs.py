@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -361,3 +362,37 @@ def test_a_warning_is_one_line_without_code_and_is_said_once(capsys, monkeypatch
     for _ in range(2):
         application.say_warning(UserWarning("a run is left out"), UserWarning, "tables.py", 90)
     assert capsys.readouterr().err == "warning: a run is left out\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "written"),
+    [
+        ("run s.toml --save s.toml", "s.toml"),
+        ("run s.toml --save-study s.toml --dry-run", "s.toml"),
+        ("sweep s.toml --save-study s.toml --dry-run", "s.toml"),
+        (f"fit {NETWORK} -t csv:t.csv?label=kind -o t.csv", "t.csv"),
+        (f"fit {NETWORK} -t ./imgs -o imgs/a/0.png", "imgs/a/0.png"),
+        (f"fit {NETWORK} -t zip:z.zip -o z.zip", "z.zip"),
+        ("evaluate m.safetensors -t csv:t.scores.csv -o t.html", "t.scores.csv"),
+        (f"extract {NETWORK} -t npz:train.npz -o .", "train.npz"),
+        (f"profile {NETWORK} -t csv:profile.csv -o .", "profile.csv"),
+        (f"compare-norm {NETWORK} -t csv:parts.csv -o .", "parts.csv"),
+        (f"map {NETWORK} -t csv:map.csv -o .", "map.csv"),
+    ],
+)
+def test_no_command_writes_over_what_it_reads(tmp_path, monkeypatch, words, written):
+    monkeypatch.chdir(tmp_path)
+    Path("imgs/a").mkdir(parents=True)
+    study = f'networks = ["{NETWORK}"]\ntasks = ["digits"]\n'
+    Path(written).write_text(study if written == "s.toml" else "precious")
+    before = Path(written).read_text()
+    assert "a file that this command reads; name another file" in refused(*words.split())
+    assert Path(written).read_text() == before
+
+
+def test_a_study_file_beside_a_network_is_refused_with_the_reason():
+    assert "says its networks itself; give it alone" in refused("run", "s.toml", NETWORK)
+
+
+def test_measures_are_looked_at_before_a_dry_run():
+    assert "nothing" in refused("run", NETWORK, *TASK, "--measures", "nothing", "--dry-run")

@@ -91,3 +91,12 @@ def test_wandb_gets_each_run(tmp_path, monkeypatch):
     assert len(runs) == 4
     assert {run.ended for run in runs} == {0}
     assert all(0 <= run.summary["test_accuracy"] <= 1 for run in runs)
+
+
+def test_a_tracker_that_refuses_is_told_before_anything_is_trained(monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("no such store:\nsqlite")
+
+    monkeypatch.setattr("aptheory.studies.trackers.tensorboard.tracker", refuse)
+    with pytest.raises(InputError, match="tensorboard:x cannot be used .no such store: sqlite.;"):
+        trackers.named("tensorboard:x")
