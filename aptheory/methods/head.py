@@ -32,6 +32,7 @@ class Head(nn.Module):
     def forward(self, features: Float[Tensor, "samples width"]) -> Float[Tensor, "samples classes"]:
         each = by_run(features, self.runs)
         standard = (each - self.shift.unsqueeze(1)) / self.scale.unsqueeze(1)
+        standard = standard.to(self.shift.dtype)  # of a network of two kinds of numbers
         logits = torch.baddbmm(self.bias().unsqueeze(1), standard, self.weight().transpose(1, 2))
         return merged(logits)
 

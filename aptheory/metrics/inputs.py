@@ -57,6 +57,10 @@ def arrays(function: Callable[..., Result]) -> Callable[..., Result]:
     return measured
 
 
+LARGEST = 1e70
+"""Of a feature: its fourth power, summed over images, is still a number in float64."""
+
+
 def is_array(hint: Any) -> bool:
     """Whether a declared type is one of jaxtyping's, of a tensor with named dimensions."""
     return isinstance(getattr(hint, "dim_str", None), str)
@@ -104,15 +108,19 @@ def tensor(values: Tensor | np.ndarray, name: str) -> Tensor:
     """``values`` as a tensor: floating point as it is, whole numbers as float64, but for labels.
 
     Raises:
-        InputError: no numbers, complex ones, images of width 0, or a tensor without plain values.
+        InputError: no numbers, complex, masked or too large ones, images of width 0, or a tensor
+            without plain values.
     """
     if isinstance(values, np.ndarray):
+        if np.ma.is_masked(values):
+            raise InputError(f"{name} has masked entries; leave these images out, or fill them.")
         if values.dtype.kind not in "fiub":
             raise InputError(
                 f"{name} holds {values.dtype}; expected an array of numbers, one row an image."
             )
         if values.dtype.kind == "f" and values.dtype.itemsize > 8:
             values = values.astype(np.float64)
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)  # of old files
         values = torch.as_tensor(np.ascontiguousarray(values).reshape(values.shape))
     if values.is_nested:
         raise InputError(f"{name} is a nested tensor; give a plain one, of rows of one length.")
@@ -128,4 +136,9 @@ def tensor(values: Tensor | np.ndarray, name: str) -> Tensor:
             f"{name} has shape {tuple(values.shape)}: its images hold no numbers at all; expected "
             "(images, ...) with a width of at least 1."
         )
+    if values.dtype == torch.float64 and values.numel() and bool(values.abs().max() > LARGEST):
+        if bool(values.isfinite().all()):  # of others each measure says what it makes of them
+            raise InputError(
+                f"{name} holds numbers beyond {LARGEST:.0e}, whose products overflow; divide them."
+            )
     return values if values.is_floating_point() else values.to(torch.float64)

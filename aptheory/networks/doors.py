@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aptheory.errors import InputError
 from aptheory.networks.layer import Layer
@@ -22,6 +22,16 @@ def check_image(x: Any, name: str, shape: Sequence[int]) -> None:
         raise InputError(
             f"{name} takes images of (batch, {', '.join(map(str, shape))}), not "
             f"{tuple(x.shape)}; resize them, or load it with input_shape="
+        )
+
+
+def check_evaluating(module: nn.Module, name: str) -> None:
+    """Refuse a network in training mode: its BatchNorm statistics would move with every image, for
+    good, and its dropout would be drawn."""
+    if any(part.training for part in module.modules()):
+        raise InputError(
+            f"{name} is in training mode, in which BatchNorm moves and dropout is drawn; call "
+            "net.eval() first (what training changed before, loading it anew brings back)."
         )
 
 

@@ -73,6 +73,10 @@ def load(
             f"input_shape is {shown(input_shape)}; expected (channels, height, width) of the "
             f"image, each from 1 to {LARGEST_SIDE}."
         )
+    if isinstance(name_or_module, Network):
+        raise InputError(
+            f"{name_or_module.name} is loaded already; use it as it is, or load its .module anew."
+        )
     if not isinstance(name_or_module, str):
         module = unwrap(name_or_module)
         name = name or type(module).__name__

@@ -21,6 +21,7 @@ from aptheory.arguments import Count, Level, Seed, checked_arguments
 from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.networks.attention import attention_layers
+from aptheory.networks.doors import check_evaluating
 from aptheory.networks.network import Network, Places
 from aptheory.profiling import watchers
 from aptheory.tasks import Unlabelled, loader, open_images
@@ -54,6 +55,7 @@ def batches(
     """
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
+    check_evaluating(net.module, net.name)
     images = open_images(images)
     if isinstance(images, Tensor):
         stop = len(images) if limit is None else min(limit, len(images))
@@ -88,6 +90,22 @@ def batches(
         seen += len(x)
         if limit is not None and seen >= limit:
             return
+
+
+def again_and_again(images: Any, limit: int | None = None) -> Any:
+    """What `batches` gives alike each time: an iterable of batches, which may be one that ends or
+    shuffles, becomes the list of as many of them as hold ``limit`` images."""
+    whole = isinstance(images, Tensor | list | tuple) or hasattr(images, "images")
+    if whole or hasattr(images, "train") or not isinstance(images, Iterable):
+        return images
+    held, seen = [], 0
+    for batch in images:
+        held.append(batch)
+        x = batch[0] if isinstance(batch, tuple | list) and len(batch) == 2 else batch
+        seen += len(x) if isinstance(x, Tensor) else 0
+        if limit is not None and seen >= limit:
+            break
+    return held
 
 
 def _ready(net: Network, x: Tensor) -> Tensor:
@@ -251,7 +269,8 @@ def _table(net: Network, images: Any, split: str, rows: list[dict[str, Any]]) ->
     table = pd.DataFrame(rows)
     if "other_layer" in table:
         table["other_layer"] = table["other_layer"].astype("Int64")  # layers, absent elsewhere
-    return table.reindex(columns=[name for name in COLUMNS if name in table.columns])
+    always = COLUMNS if table.empty else table.columns  # a table without rows has all columns
+    return table.reindex(columns=[name for name in COLUMNS if name in always])
 
 
 @checked_arguments
@@ -300,7 +319,7 @@ def extract(
 def _count(images: Any, split: str, limit: int | None) -> int:
     if hasattr(images, "train") and hasattr(images, "classes"):
         images = getattr(images, split)
-    if not hasattr(images, "__len__") or isinstance(images, list | tuple):
+    if not isinstance(images, Tensor) and not hasattr(images, "images"):
         raise InputError(
             "extract must know the number of images before it starts: give a tensor, a split or a "
             "task, not an iterable of batches."

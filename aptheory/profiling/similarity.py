@@ -17,7 +17,7 @@ from aptheory import metrics
 from aptheory.arguments import Count, Level, Seed, checked_arguments
 from aptheory.errors import InputError
 from aptheory.networks.network import Layer, Network, Places
-from aptheory.profiling.profile import SplitName, batches
+from aptheory.profiling.profile import SplitName, again_and_again, batches
 from aptheory.profiling.watchers import Sight
 from aptheory.profiling.watchers.base import warn_undefined
 from aptheory.tasks import open_images
@@ -61,6 +61,8 @@ def similarity(
         high, images. Intervals (jackknife over batches) exist for the streaming form only.
     """
     images = open_images(images)
+    if other is not None:  # both must see the same
+        images = again_and_again(images, limit)
     networks = [net] if other is None else [net, other]
     chosen = [net.places(layers)]
     if other is not None:

@@ -275,7 +275,7 @@ class Loop:
             if recipe.balance == "weights":
                 loss = loss * self._weights.gather(1, y.view(runs, -1))
             loss = loss.sum(1) / total
-            loss.sum().backward()
+            self._backward(loss.sum())
             if self.epoch == 0:
                 self._say_unreached()
             losses.append(loss.detach())
@@ -286,6 +286,18 @@ class Loop:
                 nn.utils.clip_grad_norm_(own, recipe.max_gradient_norm)
         self.optimizer.step()
         return torch.stack(losses).sum(0).double(), torch.stack(rights).sum(0).double()
+
+    def _backward(self, loss: Tensor) -> None:
+        try:
+            loss.backward()
+        except RuntimeError as error:
+            if "inplace operation" not in str(error):
+                raise
+            raise InputError(
+                f"no gradient passes through {self.adapted.source.name}: its forward changes in "
+                "place a tensor that the gradient needs; let it make a new one there, or choose a "
+                "later layer."
+            ) from error
 
     def _loss_of(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of each image, as the user's function may give it or not."""

@@ -35,6 +35,10 @@ def test_whole_numbers_are_measured_as_the_numbers_they_are():
         assert measure(numbers) == measure(numbers.astype(float))
         assert measure(torch.as_tensor(numbers).to(torch.uint8)) == measure(numbers)
     assert metrics.cka(numbers, numbers**2) == metrics.cka(numbers * 1.0, numbers**2 * 1.0)
+    swapped = numbers.astype(">f4")  # as old files hold them
+    assert metrics.effective_rank(swapped) == metrics.effective_rank(numbers.astype("<f4"))
+    whole = np.ma.masked_array(numbers, np.zeros_like(numbers))
+    assert metrics.effective_rank(whole) == metrics.effective_rank(numbers)
     ranks = metrics.Rank()
     ranks.update(numbers)
     assert float(ranks.compute(("stable_rank",))["stable_rank"].value) == pytest.approx(
@@ -52,6 +56,8 @@ def test_whole_numbers_are_measured_as_the_numbers_they_are():
         (np.array([["a"], ["b"]]), "expected an array of numbers"),
         (np.ones((5, 2), dtype=complex), "expected an array of numbers"),
         (torch.ones(5, 2, dtype=torch.complex64), "complex numbers"),
+        (np.full((5, 2), 1e200), r"beyond 1e\+70, whose products overflow"),
+        (np.ma.masked_array(np.ones((5, 2)), np.eye(5, 2)), "has masked entries"),
     ],
 )
 @pytest.mark.parametrize(

@@ -478,3 +478,51 @@ def test_a_half_network_fits():
     outcome = ap.fit(adapted, small_task(), recipe=RECIPE, seed=0)
     assert outcome.test_accuracy > 0.3
     assert net.dtype == torch.bfloat16
+
+
+class TwoKinds(nn.Module):
+    """Convolutions in float32, and a classifier in float64 behind them."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.blocks = nn.Sequential(*(nn.Conv2d(8, 8, 3, 1, 1) for _ in range(4)))
+        self.head = nn.Linear(8, 4).double()
+
+    def forward(self, x):
+        return self.head(self.blocks(self.stem(x)).mean((2, 3)).double())
+
+
+class Wipes(TwoKinds):
+    """Its forward wipes what the gradient needs."""
+
+    def forward(self, x):
+        x = self.blocks(self.stem(x))
+        y = x * x
+        x.zero_()
+        return self.head(y.mean((2, 3)).double())
+
+
+def test_a_network_of_two_kinds_of_numbers_fits():
+    from tests.quarters import RECIPE, small_task
+
+    torch.manual_seed(0)
+    net = ap.load(TwoKinds(), None, input_shape=(3, 16, 16))
+    for method in (ap.ActivationPrompt(layer=2), ap.LinearProbe()):
+        adapted = method.attach(net, classes=4)
+        assert not ap.fit(adapted, small_task(), recipe=RECIPE).failed
+
+
+def test_a_forward_that_wipes_what_the_gradient_needs_is_refused():
+    from tests.quarters import RECIPE, small_task
+
+    net = ap.load(Wipes(), None, input_shape=(3, 16, 16))
+    adapted = ap.ActivationPrompt(layer=2).attach(net, classes=4)
+    with pytest.raises(ap.InputError, match="changes in place a tensor that the gradient needs"):
+        ap.fit(adapted, small_task(), recipe=RECIPE)
+
+
+def test_a_loaded_network_is_not_loaded_again():
+    net = ap.load("aptheory_vit_mini", weights=None)
+    with pytest.raises(ap.InputError, match="aptheory_vit_mini is loaded already"):
+        ap.load(net)

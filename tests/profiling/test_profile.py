@@ -1,5 +1,6 @@
 """Profiles: every measure equals the plain function on extracted activations; nothing is lost."""
 
+import itertools
 import warnings
 import weakref
 
@@ -8,12 +9,13 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 import aptheory as ap
 from aptheory import metrics
 from aptheory.errors import InputError
 from aptheory.profiling import watchers
-from aptheory.profiling.profile import batches, extract, profile
+from aptheory.profiling.profile import COLUMNS, batches, extract, profile
 from aptheory.profiling.similarity import similarity
 from aptheory.profiling.watchers import UndefinedWarning
 
@@ -394,6 +396,46 @@ def test_similarity_of_two_networks(vit, resnet):
     row = one(table, layer=4, other_layer=5)
     assert row["value"] == pytest.approx(float(stream.compute().value[0, 1]), abs=1e-5)
     assert (row["network"], row["other_network"]) == (vit.name, resnet.name)
+
+
+def test_similarity_of_two_networks_sees_the_same_batches_in_both(vit):
+    x = vit.normalize(Labelled(32).pixels)
+    options = {"layers": [2], "other_layers": [2]}
+    expected = similarity(vit, vit, images=list(x.split(8)), **options)["value"].item()
+    assert expected == pytest.approx(1)
+    shuffled = DataLoader(TensorDataset(x), batch_size=8, shuffle=True, collate_fn=stacked)
+    for images in (iter(x.split(8)), shuffled):
+        found = similarity(vit, vit, images=images, **options)
+        assert found["value"].item() == pytest.approx(1, abs=1e-5)
+        assert found["images"].item() == 32
+    endless = similarity(vit, vit, images=itertools.cycle(x.split(8)), limit=16, **options)
+    assert endless["images"].item() == 16
+
+
+def stacked(samples):
+    return torch.stack([image for (image,) in samples])
+
+
+def test_a_network_in_training_mode_is_refused(resnet, images):
+    resnet.module.train()
+    try:
+        for look in (lambda: extract(resnet, images), lambda: profile(resnet, images)):
+            with pytest.raises(InputError, match="is in training mode, .* call net.eval.. first"):
+                look()
+    finally:
+        resnet.eval()
+
+
+def test_extract_refuses_what_does_not_know_its_images(vit, images):
+    with pytest.raises(InputError, match="must know the number of images before it starts"):
+        extract(vit, DataLoader(TensorDataset(images), batch_size=7))
+
+
+def test_a_table_without_rows_has_its_columns(vit):
+    with pytest.warns(UndefinedWarning):
+        table = profile(vit, Labelled(1), measures=("logme",), layers=[2])
+    assert table.empty
+    assert list(table.columns) == list(COLUMNS)
 
 
 def test_similarity_exactly(resnet, images):
