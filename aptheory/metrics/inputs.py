@@ -57,8 +57,8 @@ def arrays(function: Callable[..., Result]) -> Callable[..., Result]:
     return measured
 
 
-LARGEST = 1e70
-"""Of a feature: its fourth power, summed over images, is still a number in float64."""
+LARGEST = 1e140
+"""Of a feature whose squares are summed: what is larger overflows float64."""
 
 
 def is_array(hint: Any) -> bool:
@@ -108,8 +108,8 @@ def tensor(values: Tensor | np.ndarray, name: str) -> Tensor:
     """``values`` as a tensor: floating point as it is, whole numbers as float64, but for labels.
 
     Raises:
-        InputError: no numbers, complex, masked or too large ones, images of width 0, or a tensor
-            without plain values.
+        InputError: no numbers, complex or masked ones, images of width 0, or a tensor without
+            plain values.
     """
     if isinstance(values, np.ndarray):
         if np.ma.is_masked(values):
@@ -136,9 +136,4 @@ def tensor(values: Tensor | np.ndarray, name: str) -> Tensor:
             f"{name} has shape {tuple(values.shape)}: its images hold no numbers at all; expected "
             "(images, ...) with a width of at least 1."
         )
-    if values.dtype == torch.float64 and values.numel() and bool(values.abs().max() > LARGEST):
-        if bool(values.isfinite().all()):  # of others each measure says what it makes of them
-            raise InputError(
-                f"{name} holds numbers beyond {LARGEST:.0e}, whose products overflow; divide them."
-            )
     return values if values.is_floating_point() else values.to(torch.float64)

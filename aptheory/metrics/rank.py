@@ -27,7 +27,7 @@ from torch import Tensor
 from aptheory.arguments import Level, Whole
 from aptheory.errors import InputError
 from aptheory.metrics.gram import rows
-from aptheory.metrics.inputs import Groups, arrays
+from aptheory.metrics.inputs import LARGEST, Groups, arrays
 from aptheory.metrics.intervals import Estimate, deal, group_jackknife, merged
 from aptheory.metrics.registry import FREE, INFINITE, TURNED, measure
 
@@ -84,6 +84,10 @@ def _roots(product: Tensor, rank: int) -> Tensor:
 def _finite(matrix: Tensor) -> Tensor:
     if not bool(matrix.isfinite().all()):
         raise InputError("Features hold NaN or infinity, so they have no rank.")
+    if matrix.numel() and bool(matrix.abs().max() > LARGEST):
+        raise InputError(
+            f"Features hold numbers beyond {LARGEST:.0e}, whose squares overflow; divide them."
+        )
     return matrix
 
 

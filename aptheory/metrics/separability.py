@@ -15,7 +15,7 @@ from torch import Tensor
 from aptheory.arguments import Between, Count, Level, Positive, Whole
 from aptheory.errors import InputError
 from aptheory.metrics.gram import rows
-from aptheory.metrics.inputs import Groups, arrays
+from aptheory.metrics.inputs import LARGEST, Groups, arrays
 from aptheory.metrics.intervals import Estimate, deal, group_jackknife, merged
 from aptheory.metrics.registry import FREE, INFINITE, TURNED, measure
 
@@ -29,6 +29,10 @@ def _labelled(features: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]
         )
     if not np.isfinite(matrix).all():
         raise InputError("Features hold NaN or infinity, so nothing can be read off them.")
+    if matrix.size and np.abs(matrix).max() > LARGEST:
+        raise InputError(
+            f"Features hold numbers beyond {LARGEST:.0e}, whose squares overflow; divide them."
+        )
     if len(np.unique(classes)) < 2:
         raise InputError("All images have one label: separability needs at least two classes.")
     return matrix, classes

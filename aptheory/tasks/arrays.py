@@ -73,10 +73,15 @@ def shaped(images: Any, where: str) -> np.ndarray:
             f"{where} is {array.dtype}; expected uint8, whole numbers, or floats from 0 to 1."
         )
     first, last = array.shape[1], array.shape[3]
-    if last > MOST_CHANNELS or (first in (1, 3, 4) and last > 4 and last == array.shape[2] != 1):
+    if first in (1, 3, 4) and last > 4 and (last == array.shape[2] != 1 or last > MOST_CHANNELS):
         raise InputError(
             f"{where} has shape {array.shape}; expected (images, height, width, channels); the "
             "channels seem to come first: transpose to (0, 2, 3, 1)."
+        )
+    if last > MOST_CHANNELS:
+        raise InputError(
+            f"{where} has {last} channels; expected (images, height, width, channels) with at most "
+            f"{MOST_CHANNELS}."
         )
     return array
 
