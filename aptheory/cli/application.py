@@ -257,8 +257,18 @@ def _fail_to_write(error: OSError) -> None:
     _fail(f"{place}: {error.strerror}; check the path and the disk.")
 
 
+def shown_plainly(text: str, *, lines: bool = False) -> str:
+    """A text whose letters a terminal shows, and none that it would obey: names of files and
+    classes may hold such. With ``lines`` it keeps its lines."""
+    kept = "\n" if lines else ""
+    return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in text)
+
+
+def echo(text: object, *, err: bool = False) -> None:
+    """Print lines as `shown_plainly` gives them."""
+    typer.echo(shown_plainly(str(text), lines=True), err=err)
+
+
 def _fail(sentence: str) -> None:
-    # The name of a file may hold what a terminal would obey, or begin a line with.
-    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in sentence)
-    print(f"aptheory: {plain}", file=sys.stderr)
+    print(f"aptheory: {shown_plainly(sentence)}", file=sys.stderr)
     sys.exit(2)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from aptheory.cli.application import verb
+from aptheory.cli.application import echo, verb
 
 SHOWN = 40
 
@@ -23,20 +23,20 @@ def networks(
     table = list_networks(pattern or None)
     packaged = table["source"] == "aptheory"
     for name in table["name"][packaged]:
-        typer.echo(f"{name}: packaged with its weights, small")
+        echo(f"{name}: packaged with its weights, small")
     others = table[~packaged]
     if pattern:
         for row in others.itertuples():
             weights = "pretrained" if row.pretrained else "no weights"
-            typer.echo(f"{row.name}: {row.source}, {weights}")
+            echo(f"{row.name}: {row.source}, {weights}")
     else:
         counts = others.groupby("source", sort=False).size()
-        typer.echo(
+        echo(
             f"and {', '.join(f'{count:,} of {source}' for source, count in counts.items())}: give "
             "a pattern such as resnet*, or torchvision:"
         )
     if table.empty:
-        typer.echo(f"no network matches {pattern!r}; `aptheory networks` says which there are")
+        echo(f"no network matches {pattern!r}; `aptheory networks` says which there are")
         raise typer.Exit(1)
 
 
@@ -50,7 +50,7 @@ def methods() -> None:
     for name, method in METHODS.items():
         summary = (method.__doc__ or "").strip().split("\n")[0].rstrip(".")
         settings = ", ".join(field.name for field in fields(method))
-        typer.echo(f"{name}: {summary}" + (f" ({settings})" if settings else ""))
+        echo(f"{name}: {summary}" + (f" ({settings})" if settings else ""))
 
 
 @verb
@@ -60,7 +60,7 @@ def recipes() -> None:
 
     for name in recipe_names():
         recipe = Recipe.named(name)
-        typer.echo(
+        echo(
             f"{name}: {recipe.optimizer}, lr {recipe.lr:g}, {recipe.epochs} epochs, batches of "
             f"{recipe.batch_size}, {recipe.schedule}, weight decay {recipe.weight_decay:g}"
         )
@@ -74,11 +74,11 @@ def measures() -> None:
 
     for name in known_measures():
         if name not in MEASURES:
-            typer.echo(name)
+            echo(name)
             continue
         measure = MEASURES[name]
         unit = f" ({measure.unit})" if measure.unit else ""
-        typer.echo(f"{name}{unit}: greater means {measure.greater_means}; {measure.source}")
+        echo(f"{name}{unit}: greater means {measure.greater_means}; {measure.source}")
 
 
 @verb
@@ -92,13 +92,13 @@ def env() -> None:
     from aptheory.tasks.cache import cache_folder, data_folder
     from aptheory.version import __version__
 
-    typer.echo(f"aptheory {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    echo(f"aptheory {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for package in ("torch", "torchvision", "timm", "numpy", "scikit-learn", "pandas"):
         try:
-            typer.echo(f"{package} {version(package)}")
+            echo(f"{package} {version(package)}")
         except PackageNotFoundError:
-            typer.echo(f"{package} is not installed")
-    typer.echo(f"device: {device_name(device_of('auto'))} ({torch.cuda.device_count()} GPUs)")
-    typer.echo(f"threads: {torch.get_num_threads()} of {os.cpu_count()} cores")
-    typer.echo(f"data sets: {data_folder()}")
-    typer.echo(f"cache: {cache_folder()}")
+            echo(f"{package} is not installed")
+    echo(f"device: {device_name(device_of('auto'))} ({torch.cuda.device_count()} GPUs)")
+    echo(f"threads: {torch.get_num_threads()} of {os.cpu_count()} cores")
+    echo(f"data sets: {data_folder()}")
+    echo(f"cache: {cache_folder()}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from aptheory.cli.application import verb
+from aptheory.cli.application import echo, verb
 from aptheory.cli.options import (
     DeviceOptions,
     Layers,
@@ -51,10 +51,10 @@ def recommend(
     net = load_network(options.spec(network)).to(device_of(on.device))
     opened = load_task(images_of.spec(task))
     recipe = on.recipe()
-    typer.echo(recommend_layer(net, opened, images=images, budget=budget, recipe=recipe, seed=seed))
+    echo(recommend_layer(net, opened, images=images, budget=budget, recipe=recipe, seed=seed))
     if read:
         places_to_use = recommend_places(net, opened, recipe=recipe, seed=seed)
-        typer.echo(f"\nPrompt here and read there:\n{places_to_use}")
+        echo(f"\nPrompt here and read there:\n{places_to_use}")
 
 
 @dataclass(kw_only=True)
@@ -106,11 +106,11 @@ def map(
             halving=halving,
             judge=judge,
         )
-        typer.echo(chart)
+        echo(chart)
         if out is not None:
             from aptheory.exploration import write_map
 
-            typer.echo(f"\n{write_map(chart, images, out)}")
+            echo(f"\n{write_map(chart, images, out)}")
 
 
 @dataclass(kw_only=True)
@@ -160,4 +160,4 @@ def compare_norm(
         )
         for name, path in zip(names, tables, strict=False):
             write_table(getattr(comparison, name), path)
-        typer.echo(comparison)
+        echo(comparison)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from aptheory.cli.application import verb
+from aptheory.cli.application import echo, verb
 from aptheory.cli.options import (
     DeviceOptions,
     Layers,
@@ -56,4 +56,4 @@ def extract(
                 progress=True,
             )
         for file in files:
-            typer.echo(file)
+            echo(file)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from aptheory.cli.application import verb
+from aptheory.cli.application import echo, verb
 from aptheory.cli.options import (
     DecodingThreads,
     DeviceOptions,
@@ -162,7 +162,7 @@ def fit(
                 _log.warning("%s was not told (%s); the model is kept", tracker, reason_of(error))
         if stopped := model.card.training["stopped"]:
             _log.info("stopped early: %s", stopped)
-        typer.echo(f"{model}\n{out}")
+        echo(f"{model}\n{out}")
         if "test_accuracy" not in model.card.scores:
             raise typer.Exit(1)
 
@@ -217,11 +217,11 @@ def predict(
         if out is not None:
             write_atomically(out, csv_text(table))
     if out is not None:
-        typer.echo(f"{len(table)} pictures in {out}")
+        echo(f"{len(table)} pictures in {out}")
     elif csv:
         typer.echo(csv_text(table), nl=False)
     elif len(table):
-        typer.echo(table.to_string(index=False, float_format=lambda share: f"{share:.3f}"))
+        echo(table.to_string(index=False, float_format=lambda share: f"{share:.3f}"))
     if passed_over := table.attrs["passed_over"]:
         _log.warning(
             "%d of %d pictures passed over", len(passed_over), len(passed_over) + len(table)
@@ -259,7 +259,7 @@ def evaluate(
         write_atomically(scores, csv_text(evaluation.scores))
         write_atomically(classes, csv_text(evaluation.by_class))
         write_atomically(out, page)
-        typer.echo(f"{evaluation}\n\nThe page: {out.resolve()}")
+        echo(f"{evaluation}\n\nThe page: {out.resolve()}")
 
 
 @verb
@@ -278,7 +278,7 @@ def export(
     out = out or file.with_suffix(suffix)
     with reserved(out, file):
         error = write(model_options.load(file, DeviceOptions(device="cpu")), out, to=to)
-    typer.echo(
+    echo(
         f"{out}: on four random images the logits differ from the model's by at most {error:.1e} "
         "of the largest"
     )

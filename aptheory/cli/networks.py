@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from aptheory.cli.application import verb
+from aptheory.cli.application import echo, verb
 from aptheory.cli.options import (
     DeviceOptions,
     Images,
@@ -29,7 +29,7 @@ def layers(network: Network, options: NetworkOptions) -> None:
     """Print a network as the list of its layers."""
     from aptheory.studies.sources import load_network
 
-    typer.echo(load_network(options.spec(network)))
+    echo(load_network(options.spec(network)))
 
 
 @verb
@@ -54,7 +54,7 @@ def profile(
         planned = study(networks, task, options, images_of, on)
         with autocast(device_of(on.device), on.precision):
             table = profile_study(planned, out, measures=wanted, images=images, seed=seed)
-        typer.echo(f"{len(table)} values in {out / 'profile.csv'}")
+        echo(f"{len(table)} values in {out / 'profile.csv'}")
 
 
 @verb
@@ -94,7 +94,7 @@ def shift(
             write_table(table, out / "shift.csv")
     shown = table[["layer", "layer_name", "depth", "value", "low", "high"]]
     origin = "BatchNorm's running moments" if reference is None else f"the images of {reference}"
-    typer.echo(
+    echo(
         f"{net.name} on {task}: shift of each channel from {origin}, in standard deviations there "
         f"(0: the same mean and spread), of {min(images, len(pictures.train))} training images; "
         "low and high: 95 %\n"
@@ -132,4 +132,4 @@ def cost(
         )
         if out is not None:
             write_table(table, out / "cost.csv")
-        typer.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+        echo(table.to_string(index=False, float_format=lambda value: f"{value:.4g}"))

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import typer
-
-from aptheory.cli.application import verb
+from aptheory.cli.application import echo, verb
 from aptheory.errors import InputError
 
 
@@ -13,7 +11,7 @@ def status(folder: Path) -> None:
     """Say how far a sweep is: done, running, failed and left, with the time to go."""
     from aptheory.studies.status import status as look
 
-    typer.echo(look(folder).text())
+    echo(look(folder).text())
 
 
 @verb
@@ -40,7 +38,7 @@ def relate(folder: Path) -> None:
     write_table(correlations, folder / "relation.csv")
     with pd.option_context("display.width", 160, "display.max_columns", None):
         text = correlations.to_string(index=False, float_format=lambda value: f"{value:.3f}")
-    typer.echo(text)
+    echo(text)
 
 
 @verb
@@ -56,8 +54,8 @@ def print_findings(folder: Path, page: Path | None = None) -> None:
     from aptheory.reporting.report import findings
     from aptheory.reporting.run_folder import Tables
 
-    typer.echo("")
+    echo("")
     for sentence in findings(Tables.read(folder)):
-        typer.echo(f"- {sentence}")
+        echo(f"- {sentence}")
     if page is not None:
-        typer.echo(f"\nThe page: {page.resolve()}")
+        echo(f"\nThe page: {page.resolve()}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from aptheory.cli.application import verb
+from aptheory.cli.application import echo, verb
 from aptheory.cli.options import (
     DeviceOptions,
     EngineOptions,
@@ -147,12 +147,12 @@ class StudyFileOptions:
             _log.info("the study is in %s", self.save_study)
         if self.dry_run:
             plan = plan_of(planned)
-            typer.echo(plan.table().to_string(index=False))
+            echo(plan.table().to_string(index=False))
             for sentence in plan.not_applicable:
-                typer.echo(f"left out: {sentence}")
-            typer.echo(f"{len(plan)} runs, about {duration(plan.seconds)} on one core")
+                echo(f"left out: {sentence}")
+            echo(f"{len(plan)} runs, about {duration(plan.seconds)} on one core")
             if plan.waits:
-                typer.echo(f"Then {WAITING}.")
+                echo(f"Then {WAITING}.")
         return self.dry_run
 
 
@@ -216,9 +216,9 @@ def sweep(
     if not train(planned, out, **engine.settings()).empty:
         comparison = compare(out, pictures=True)
         write_table(comparison, out / "comparison.csv")
-        typer.echo(method_table(comparison).to_string(index=False))
+        echo(method_table(comparison).to_string(index=False))
         print_findings(out)
-        typer.echo(f"\nThe table: {out / 'accuracy.csv'}")
+        echo(f"\nThe table: {out / 'accuracy.csv'}")
     exit_if_runs_failed(out)
 
 
@@ -296,7 +296,7 @@ def _save_winners(planned: Any, out: Path, to: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         model = winner(out, net, task)
         model.save(path)
-        typer.echo(f"{model}\n{path}")
+        echo(f"{model}\n{path}")
 
 
 @verb
@@ -323,12 +323,12 @@ def exit_if_runs_failed(out: Path) -> None:
 
     standing = status(out)
     if standing.failed:
-        typer.echo(f"{len(standing.failed)} of {standing.total} runs failed.", err=True)
+        echo(f"{len(standing.failed)} of {standing.total} runs failed.", err=True)
         for sentence in standing.failures:
-            typer.echo(f"  {sentence}", err=True)
+            echo(f"  {sentence}", err=True)
     if standing.unused:
-        typer.echo(f"no run of {', '.join(standing.unused)}, which fits no network:", err=True)
+        echo(f"no run of {', '.join(standing.unused)}, which fits no network:", err=True)
         for sentence in standing.not_applicable:
-            typer.echo(f"  {sentence}", err=True)
+            echo(f"  {sentence}", err=True)
     if standing.failed or standing.unused:
         raise typer.Exit(1)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from aptheory.cli.application import Verb, app
+from aptheory.cli.application import Verb, app, echo
 
 
 class VerbGroup(TyperGroup, Verb):
@@ -28,7 +28,7 @@ def tasks(
     if context.invoked_subcommand is None:
         from aptheory.tasks.present import listing
 
-        typer.echo(listing(root))
+        echo(listing(root))
 
 
 @tasks_app.command(cls=Verb)
@@ -44,8 +44,8 @@ def check(
     from aptheory.tasks.sheets import write_sheets
 
     checked = verify(name, root)
-    typer.echo(checked)
+    echo(checked)
     if sheet is not None:
-        typer.echo(f"{len(write_sheets(checked.task, sheet))} contact sheets in {sheet}")
+        echo(f"{len(write_sheets(checked.task, sheet))} contact sheets in {sheet}")
     if not checked.ok:
         raise typer.Exit(2)

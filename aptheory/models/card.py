@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from safetensors import SafetensorError, safe_open
 
 from aptheory.arguments import Between, Share, fits
-from aptheory.checked import shown
+from aptheory.checked import shown, spelt
 from aptheory.errors import InputError
 from aptheory.preprocessing import Transform, check_scaling
 from aptheory.studies import entries
@@ -158,7 +158,7 @@ class Card:
         recipe = values.get("training", {}).get("recipe")
         if recipe is not None and not isinstance(recipe, Mapping):
             raise TypeError(f"its recipe is {shown(recipe)}")
-        card = cls(**{**values, "classes": tuple(names)})
+        card = cls(**{**values, "classes": tuple(map(spelt, names))})
         _ = card.preprocessing, card.scale  # which raise where they make no sense
         return card
 

@@ -416,6 +416,7 @@ def _sentences(
         reason = reason_of(error)
         # The arguments are at fault, whether or not there is a connection.
         odd = isinstance(error, (TypeError, AssertionError, MemoryError, OverflowError))
+        odd |= bool(kwargs) and not isinstance(error, OSError)  # as a missing file or connection is
         odd |= any(word in str(error) for word in ("state_dict", "allocate", "negative dimension"))
         if fetches and not odd:
             reason = reason if online else "there is no connection, and they are not in the cache"

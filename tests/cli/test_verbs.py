@@ -396,3 +396,8 @@ def test_a_study_file_beside_a_network_is_refused_with_the_reason():
 
 def test_measures_are_looked_at_before_a_dry_run():
     assert "nothing" in refused("run", NETWORK, *TASK, "--measures", "nothing", "--dry-run")
+
+
+def test_a_terminal_obeys_no_name(capsys):
+    application.echo("a\x1b[2Jb\nc\x07 \u00e9 \u2212")
+    assert capsys.readouterr().out == "a\\x1b[2Jb\nc\\x07 \u00e9 \u2212\n"

@@ -488,3 +488,10 @@ def test_exif_orientation_is_the_same_from_a_file_and_from_pillow(model, tmp_pat
     from_file = model.predict(tmp_path / "turned.png", top=4).drop(columns="path")
     with Image.open(tmp_path / "turned.png") as opened:
         assert model.predict(opened, top=4).drop(columns="path").equals(from_file)
+
+
+def test_a_class_called_by_half_a_letter_can_be_written(net, file, tmp_path, pixels):
+    odd = rewritten(file, tmp_path, classes=lambda card: ["\ud800", *card["classes"][1:]])
+    model = ap.load_model(odd, network=net)
+    assert model.classes[0] == "\\ud800"
+    model.predict(pixels, top=4).to_csv(tmp_path / "table.csv")

@@ -234,3 +234,9 @@ def test_networks_are_listed():
     assert set(list_networks("torchvision:")["source"]) == {"torchvision"}
     assert "torchvision:resnet18" in set(list_networks("resnet1?")["name"])
     assert len(list_networks("no such network")) == 0
+
+
+@pytest.mark.parametrize("options", [{"depth": -1}, {"embed_dim": 0}])
+def test_options_at_fault_are_not_the_connections(offline, options):
+    with pytest.raises(ap.InputError, match="change these arguments"):
+        build("aptheory_vit_mini", "pretrained", None, options)
