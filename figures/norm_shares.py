@@ -22,8 +22,9 @@ def draw(results: Results) -> Figure:
     table = results.table("evidence/parts")
     table = table[table["chosen"]]
     order = sorted(table["network"].unique(), key=lambda n: (NETWORKS[n].kind, n))
-    rows = [(name, shape) for name in order for shape in ("full", "channel")]
     means = table.groupby(["network", "shape"])[[*SHARES]].mean()
+    both = [(name, shape) for name in order for shape in ("full", "channel")]
+    rows = [row for row in both if row in means.index]
     sheet, (shares, points) = page.panels(2, columns=2, height=0.9 + 0.3 * len(rows))
     with plots.style():
         for height, (name, shape) in enumerate(reversed(rows)):
