@@ -129,7 +129,8 @@ def fit(
 ) -> None:
     """Train one method on one task, keep the best on validation, and write one file.
 
-    Ends with exit code 1 where the test pictures could not be read in the end.
+    Ends with exit code 1 where the test pictures could not be read, or the tracker not told, in
+    the end.
     """
     from aptheory.devices import device_of
     from aptheory.models.fitting import fit_model
@@ -137,6 +138,7 @@ def fit(
     from aptheory.studies.trackers import named
 
     with reserved(out, Path(network_options.weights), *sources(task)):
+        place_of_model = out.absolute()  # a function that makes the network may go elsewhere
         track = named(tracker) if tracker else None
         place = device_of(on.device)
         net = load_network(network_options.spec(network)).to(place)
@@ -154,16 +156,18 @@ def fit(
             seed=seed,
             on_epoch=_epochs(recipe.epochs, curve),
         )
-        model.save(out)
+        model.save(place_of_model)
+        told = True
         if track is not None:
             try:
                 track(model.card.record(curve))
             except Exception as error:  # whatever a tracker raises: the model is finished
                 _log.warning("%s was not told (%s); the model is kept", tracker, reason_of(error))
+                told = False
         if stopped := model.card.training["stopped"]:
             _log.info("stopped early: %s", stopped)
         echo(f"{model}\n{out}")
-        if "test_accuracy" not in model.card.scores:
+        if "test_accuracy" not in model.card.scores or not told:
             raise typer.Exit(1)
 
 

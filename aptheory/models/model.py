@@ -36,6 +36,7 @@ from aptheory.networks.network import Network
 from aptheory.studies import entries
 from aptheory.studies.sources import load_network, maker
 from aptheory.tasks.ahead import ahead_of
+from aptheory.tasks.pictures import with_channels
 from aptheory.tasks.readers.files import decode_image
 
 if TYPE_CHECKING:
@@ -96,7 +97,13 @@ class Model:
         if len(named) != 1:
             raise InputError(f"transform takes one picture, got {len(named)}: use predict.")
         image = torch.from_numpy(self._decode(named[0]).copy()).permute(2, 0, 1)
-        return self.network.normalize(image[None].to(self.device))[0]
+        return self.network.normalize(self._with_channels(image[None]).to(self.device))[0]
+
+    def _with_channels(
+        self, images: UInt8[Tensor, "batch channels height width"]
+    ) -> UInt8[Tensor, "batch wanted height width"]:
+        """Grey and coloured pictures as the network takes them, as in training."""
+        return with_channels(images, self.network.input_shape[0], f"network {self.network.name!r}")
 
     def _decode(self, picture: Picture) -> UInt8[np.ndarray, "height width 3"]:
         scale = self.card.scale
@@ -110,6 +117,7 @@ class Model:
         self, images: UInt8[Tensor, "batch channels height width"]
     ) -> Float[np.ndarray, "batch classes"]:
         """Of each class, float64, for images of the network's size as bytes."""
+        images = self._with_channels(images)
         x = self.network.normalize(images.to(self.device, non_blocking=True))
         with autocast(self.device, self.precision):
             logits = self.module(x.to(self.network.dtype))

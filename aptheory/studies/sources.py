@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,12 @@ def load_network(spec: Any, *, beside: Sequence[str | Path] = ()) -> Network:
     label = values.pop("label", None)
     factory = values.pop("factory", None)
     name = values.pop("name", None)
+    taken = sorted(options.keys() & inspect.signature(load).parameters.keys())
+    if taken and factory is None:
+        raise InputError(
+            f"{taken[0]!r} is no option of the network itself but of its loading; give it by its "
+            "own name, not among the options."
+        )
     if values.get("weights") == "random":
         values["weights"] = None
     if "input_shape" in values:

@@ -401,3 +401,32 @@ def test_measures_are_looked_at_before_a_dry_run():
 def test_a_terminal_obeys_no_name(capsys):
     application.echo("a\x1b[2Jb\nc\x07 \u00e9 \u2212")
     assert capsys.readouterr().out == "a\\x1b[2Jb\nc\\x07 \u00e9 \u2212\n"
+
+
+@pytest.mark.parametrize("option", ["name=x", "weights=x", "granularity=stage"])
+def test_what_loading_takes_is_no_option_of_the_network(option):
+    sentence = refused("layers", NETWORK, "--option", option)
+    assert f"{option.partition('=')[0]!r} is no option of the network itself" in sentence
+
+
+def test_a_model_of_grey_images_is_asked_about_coloured_ones(tmp_path, pictures):
+    model = tmp_path / "grey.safetensors"
+    grey = ["--layer", "2", "--epochs", "1", "--input-shape", "1,32,32"]
+    scores = done("fit", NETWORK, *TASK, *grey, "--out", model)
+    test = re.search(r"test ([\d.]+) %", scores).group(1)
+    assert done("predict", model, pictures / "0.png")
+    evaluation = done("evaluate", model, *TASK, "--out", tmp_path / "grey.html")
+    assert f"accuracy: {float(test) / 100:.3f}" in evaluation
+
+
+def test_a_model_whose_tracker_fails_is_kept_and_told(tmp_path, monkeypatch):
+    def track(record):
+        raise OSError("no disk")
+
+    monkeypatch.setattr("aptheory.studies.trackers.named", lambda text: track)
+    model = tmp_path / "model.safetensors"
+    words = ["--layer", "2", "--epochs", "1", "--tracker", "mine", "--out", model]
+    result = call("fit", NETWORK, *TASK, *words)
+    assert result.exit_code == 1
+    assert "mine was not told (no disk); the model is kept" in result.output + result.stderr
+    assert model.is_file()
