@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
+from aptheory.checked import json_table, read_text
 from aptheory.errors import InputError
 from aptheory.networks.network import Network, Places
 from aptheory.profiling.profile import batches
@@ -69,6 +70,15 @@ def extract_to(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror}); name another.") from error
+    about = {
+        "network": net.name,
+        "digest": net.digest,
+        "task": task.name,
+        "classes": list(task.classes),
+        "pooled": pooled,
+    }
+    told = {**about, "layers": [layer.name for layer in chosen]}
+    _check_beside(folder, [f"{split}.{form}" for split in splits], told)
     written = []
     shapes: dict[str, list[int]] = {}
     for split in splits:
@@ -91,19 +101,31 @@ def extract_to(
                 bar.update(len(x))
             writer.finish()
         written.append(path)
-    about = {
-        "network": net.name,
-        "digest": net.digest,
-        "task": task.name,
-        "classes": list(task.classes),
-        "pooled": pooled,
-        "layers": {
-            layer.name: {"index": layer.index, "shape": shapes[layer.name]} for layer in chosen
-        },
-    }
+    shaped = {layer.name: {"index": layer.index, "shape": shapes[layer.name]} for layer in chosen}
     with beside(folder / "features.json") as part:
-        part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        part.write_text(json.dumps({**about, "layers": shaped}, indent=2) + "\n", encoding="utf-8")
     return [*written, folder / "features.json"]
+
+
+def _check_beside(folder: Path, files: Sequence[str], about: Mapping[str, Any]) -> None:
+    """Refuse a folder in which files of other features would stay beside the ones to be written.
+
+    Raises:
+        InputError: it has such files, and says that they are of something else.
+    """
+    try:
+        known = json_table(read_text(folder / "features.json"), name="features.json")
+    except (FileNotFoundError, InputError):
+        return
+    own = [f"{split}.{form}" for split in SPLITS for form in FORMATS]
+    others = [name for name in own if name not in files and (folder / name).exists()]
+    known["layers"] = list(known.get("layers", ()))
+    differ = next((word for word in about if known.get(word) != about[word]), None)
+    if others and differ is not None:
+        raise InputError(
+            f"{folder} holds {' and '.join(others)} of other features (of another {differ}); name "
+            "another folder, or remove them."
+        )
 
 
 class Writer(Protocol):

@@ -430,3 +430,14 @@ def test_a_model_whose_tracker_fails_is_kept_and_told(tmp_path, monkeypatch):
     assert result.exit_code == 1
     assert "mine was not told (no disk); the model is kept" in result.output + result.stderr
     assert model.is_file()
+
+
+def test_features_of_two_kinds_do_not_lie_in_one_folder(tmp_path):
+    whole = ["extract", NETWORK, *TASK, "--layers", "2", "--out", tmp_path / "features"]
+    done(*whole)
+    done(*whole, "--split", "val")  # the same features
+    other = ["extract", NETWORK, *TASK, "--layers", "3", "--out", tmp_path / "features"]
+    sentence = refused(*other, "--split", "train")
+    assert "holds val.npz and test.npz of other features (of another layers)" in sentence
+    assert "train.npz" in refused(*other, "--format", "parquet")
+    done(*other)
