@@ -30,7 +30,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            message = "\ninterrupted; what is finished is kept: give the same command again\n"
+            message = "\ninterrupted; give the same command again\n"
             os.write(2, message.encode())
             os._exit(130)
         frame = frame.f_back

@@ -67,11 +67,15 @@ class Columns(tuple[str, ...]):
         return super().__new__(cls, names)
 
     def holds(self, table: Any) -> bool:
-        """Whether a table has them."""
-        return all(name in table for name in self)
+        """Whether a table has them, and numbers in those that hold any."""
+        if not all(name in table for name in self):
+            return False
+        numbers = [table[name] for name in ("value",) if name in self and len(table)]
+        return all(getattr(column.dtype, "kind", "O") in "fiub" for column in numbers)
 
     def __str__(self) -> str:
-        return f"with the columns {', '.join(self)}"
+        numbers = "; value holds numbers" if "value" in self else ""
+        return f"with the columns {', '.join(self)}{numbers}"
 
 
 class Among(tuple[str, ...]):

@@ -205,3 +205,15 @@ def test_a_loss_that_gives_no_loss_of_each_image(net, task, loss):
     adapted = ap.LinearProbe().attach(net, classes=10)
     with pytest.raises(ap.InputError, match="expected the loss of each"):
         ap.fit(adapted, task, recipe=ap.Recipe(epochs=1), loss=loss)
+
+
+@pytest.mark.parametrize("name", ["profile", "accuracy"])
+def test_a_table_of_texts_is_no_table_of_numbers(name):
+    rows = {"network": ["n"], "task": ["t"], "layer": [0], "measure": ["m"], "value": [0.5]}
+    tables = {
+        "profile": pd.DataFrame(rows),
+        "accuracy": pd.DataFrame({**rows, "method": ["ap"], "seed": [0]}),
+    }
+    tables[name]["value"] = "high"
+    with pytest.raises(ap.InputError, match=f"{name} of relate .*; value holds numbers"):
+        ap.relate(**tables)

@@ -1,6 +1,7 @@
 """Verbs of one model: fit it, ask it, judge it, export it."""
 
 import logging
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,8 +130,8 @@ def fit(
 ) -> None:
     """Train one method on one task, keep the best on validation, and write one file.
 
-    Ends with exit code 1 where the test pictures could not be read, or the tracker not told, in
-    the end.
+    Ends with exit code 1 where in the end the test pictures could not be read, the tracker not
+    told, or the model not written where it should be: it is kept among the temporary files.
     """
     from aptheory.devices import device_of
     from aptheory.models.fitting import fit_model
@@ -156,8 +157,7 @@ def fit(
             seed=seed,
             on_epoch=_epochs(recipe.epochs, curve),
         )
-        model.save(place_of_model)
-        told = True
+        told = _saved(model, place_of_model)
         if track is not None:
             try:
                 track(model.card.record(curve))
@@ -169,6 +169,19 @@ def fit(
         echo(f"{model}\n{out}")
         if "test_accuracy" not in model.card.scores or not told:
             raise typer.Exit(1)
+
+
+def _saved(model: Any, place: Path) -> bool:
+    """Save a model; where its place has become one that cannot be written, among the temporary
+    files, which is said. Whether it is where it should be."""
+    try:
+        model.save(place)
+    except (InputError, OSError) as error:
+        rescued = Path(tempfile.mkdtemp(prefix="aptheory-")) / place.name
+        model.save(rescued)  # what it raises is told, as there is no other place
+        _log.warning("%s The model is kept in %s.", error, rescued)
+        return False
+    return True
 
 
 def _epochs(total: int, curve: list[dict[str, float]]) -> Callable[[dict[str, float]], None]:

@@ -117,8 +117,11 @@ def _pillow(picture: Image, name: str) -> Picture:
         file = io.BytesIO()
         known = picture.mode in ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
         try:
-            plain = picture if known else picture.convert("RGB")
-            plain.save(file, "PNG", compress_level=1, exif=picture.getexif())
+            if picture.mode == "F":  # numbers of any size, which PNG cannot hold
+                picture.save(file, "TIFF")
+            else:
+                plain = picture if known else picture.convert("RGB")
+                plain.save(file, "PNG", compress_level=1, exif=picture.getexif())
         except (ValueError, OSError) as error:  # closed, cut off, or without a pixel
             raise InputError(
                 f"{name} cannot be read ({reason_of(error)}); give it open and whole."

@@ -50,6 +50,21 @@ class Fitted:
     unset: tuple[str, ...] = ()
 
 
+MOST_COPIES = 16
+"""Of a network's weights in one file: averages, an optimiser's moments, and room beside them."""
+
+
+def _check_size(module: nn.Module, path: Path, name: str) -> None:
+    """Refuse a file that is far too large to be the network's, before it takes that memory."""
+    own = 4 * sum(value.numel() for value in module.state_dict().values())
+    size = path.stat().st_size if path.is_file() else 0
+    if size > MOST_COPIES * own + 2**28:
+        raise InputError(
+            f"{path} has {size / 1e6:,.0f} MB and the weights of {name} {own / 1e6:,.0f}: it is no "
+            f"file of its weights; give the file of {name}."
+        )
+
+
 def load_weights(module: nn.Module, path: str | Path, name: str) -> Fitted:
     """Fill ``module`` with the weights in a file.
 
@@ -57,6 +72,7 @@ def load_weights(module: nn.Module, path: str | Path, name: str) -> Fitted:
         InputError: keys that are missing, unexpected, of another shape or not finite, by name; in
             one sentence where the file is plainly of another model.
     """
+    _check_size(module, Path(path), name)
     checkpoint = read_checkpoint(path)
     broken = [
         key

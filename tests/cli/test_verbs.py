@@ -441,3 +441,39 @@ def test_features_of_two_kinds_do_not_lie_in_one_folder(tmp_path):
     assert "holds val.npz and test.npz of other features (of another layers)" in sentence
     assert "train.npz" in refused(*other, "--format", "parquet")
     done(*other)
+
+
+def test_a_model_that_cannot_be_written_in_the_end_is_kept_elsewhere(tmp_path, monkeypatch):
+    from aptheory.models.model import Model
+
+    save, tried = Model.save, []
+
+    def full_at_first(self, path):
+        tried.append(path)
+        if len(tried) == 1:
+            raise ap.InputError(f"{path} cannot be written (No space left on device).")
+        save(self, path)
+
+    monkeypatch.setattr(Model, "save", full_at_first)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    result = call(
+        *("fit", NETWORK, *TASK, "--layer", "2", "--epochs", "1"),
+        "--out",
+        tmp_path / "m.safetensors",
+    )
+    assert result.exit_code == 1
+    assert f"The model is kept in {tried[1]}" in result.output + result.stderr
+    assert ap.load_model(tried[1]).classes[0] == "0"
+
+
+def test_a_sweep_whose_tracker_fails_ends_with_1(tmp_path, monkeypatch):
+    def track(record):
+        raise OSError("no disk")
+
+    monkeypatch.setattr("aptheory.studies.trackers.named", lambda text: track)
+    words = ["--layers", "2", "--seeds", "1", "--epochs", "1", "--engine", "here"]
+    with pytest.warns(UserWarning, match="no disk"):
+        result = call("sweep", "-n", NETWORK, *TASK, *words, "--tracker", "x", "--out", tmp_path)
+    assert result.exit_code == 1
+    assert re.search(r"x was not told of \d+ runs; the results are kept", result.stderr)
+    assert (tmp_path / "accuracy.csv").is_file()

@@ -495,3 +495,12 @@ def test_a_class_called_by_half_a_letter_can_be_written(net, file, tmp_path, pix
     model = ap.load_model(odd, network=net)
     assert model.classes[0] == "\\ud800"
     model.predict(pixels, top=4).to_csv(tmp_path / "table.csv")
+
+
+def test_a_picture_of_floats_is_the_same_from_a_file_and_from_pillow(model, tmp_path):
+    values = np.random.default_rng(0).random((20, 20), np.float32)
+    picture = Image.fromarray(values)
+    assert picture.mode == "F"
+    picture.save(tmp_path / "floats.tiff")
+    columns = ["class", "probability"]
+    assert model.predict(picture)[columns].equals(model.predict(tmp_path / "floats.tiff")[columns])

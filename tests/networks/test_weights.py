@@ -368,3 +368,11 @@ def test_real_weights_without_their_classifier(assets):
     module = timm.create_model("mobilenetv2_035", num_classes=0)
     load_weights(module, assets / "mobilenetv2_035.safetensors", "mobilenetv2_035")
     assert torch.equal(module.bn2.weight, net.module.bn2.weight)
+
+
+def test_a_file_that_is_far_too_large_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "sparse.safetensors"
+    with open(path, "wb") as file:
+        file.truncate(2**31)
+    with pytest.raises(ap.InputError, match="has 2,147 MB and the weights of aptheory_vit_mini"):
+        ap.load("aptheory_vit_mini", path)
