@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -251,11 +251,33 @@ class EngineOptions:
     ] = False
     tracker: Tracker = None
 
+    def __post_init__(self) -> None:
+        self._untold: list[str] = []
+
     def settings(self) -> dict[str, Any]:
         """The options as `sweep` takes them; refuses a tracker that is not there."""
         from aptheory.studies.trackers import named
 
-        return {**vars(self), "tracker": named(self.tracker) if self.tracker else None}
+        chosen = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.tracker is None:
+            return chosen
+        tell = named(self.tracker)
+
+        def told(record: dict[str, Any]) -> None:
+            try:
+                tell(record)
+            except Exception:  # becomes a warning, and decides how the command ends
+                self._untold.append(record["key"])
+                raise
+
+        return {**chosen, "tracker": told}
+
+    def exit_if_untold(self) -> None:
+        """End with exit code 1 where the tracker was not told of every run."""
+        if self._untold:
+            runs = f"{len(self._untold)} run{'s' if len(self._untold) > 1 else ''}"
+            _log.warning("%s was not told of %s; the results are kept", self.tracker, runs)
+            raise typer.Exit(1)
 
 
 def study(

@@ -220,6 +220,7 @@ def sweep(
         print_findings(out)
         echo(f"\nThe table: {out / 'accuracy.csv'}")
     exit_if_runs_failed(out)
+    engine.exit_if_untold()
 
 
 @verb
@@ -282,6 +283,7 @@ def run(
     if save is not None:  # of the runs that succeeded, if some failed
         _save_winners(planned, out, save)
     exit_if_runs_failed(out)
+    engine.exit_if_untold()
 
 
 def _save_winners(planned: Any, out: Path, to: Path) -> None:
