@@ -57,8 +57,8 @@ def draw(results: Results) -> Figure:
     return page.title(
         sheet,
         f"γ and β of the next norm miss {full.min():.0%} to {full.max():.0%} of a full prompt, and "
-        f"{channel.min():.0%} to {channel.max():.0%} of one with a value a channel ({len(full)} and "
-        f"{len(channel)} networks, at the chosen places; exploratory)",
+        f"{channel.min():.0%} to {channel.max():.0%} of one with a value a channel "
+        f"({len(full)} and {len(channel)} networks, at the chosen places; exploratory)",
     )
 
 

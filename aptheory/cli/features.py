@@ -17,6 +17,7 @@ from aptheory.cli.options import (
     reserved,
     sources,
 )
+from aptheory.errors import InputError
 
 
 @verb
@@ -38,6 +39,8 @@ def extract(
     from aptheory.profiling.extraction import SPLITS, extract_to
     from aptheory.studies.sources import load_network, load_task
 
+    if split not in (*SPLITS, "all"):
+        raise InputError(f"--split is {split!r}; expected one of {', '.join(SPLITS)}, all.")
     how: Any = None if pooled == "none" else pooled
     splits = SPLITS if split == "all" else (split,)
     files = [out / f"{name}.{form}" for name in splits]

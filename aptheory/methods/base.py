@@ -211,7 +211,7 @@ class Adapted(nn.Module):
         self.summaries = Summaries()
         given: Any = method.install(self)
         self.has_fast_path = has_fast_path(self.net)
-        if not hasattr(given, "__index__"):
+        if not hasattr(given, "__index__") or not 0 <= int(given) < len(net.layers):
             raise InputError(
                 f"install of {type(method).__name__} returned {shown(given)}; expected the index "
                 "of the first place that feels the method."
@@ -263,7 +263,16 @@ class Adapted(nn.Module):
             )
 
     def edit(self, place: int, module: nn.Module) -> None:
-        """Apply ``module`` to the activation that enters ``place``."""
+        """Apply ``module`` to the activation that enters ``place``.
+
+        Raises:
+            InputError: it is no module.
+        """
+        if not isinstance(module, nn.Module):
+            raise InputError(
+                f"an edit at place {place} is {shown(module)}; expected a torch module of what "
+                "enters there."
+            )
         if str(place) not in self.edits:
             self.edits[str(place)] = nn.ModuleList()
         self.edits_at(place).append(module)

@@ -423,7 +423,7 @@ def test_lora_leaves_dilated_convolutions_as_they_are():
     assert methods.LoRA(rank=2).modules(net) == [f"blocks.{n}.0" for n in (1, 2)]
 
 
-@pytest.mark.parametrize("given", [None, "x", 1.5])
+@pytest.mark.parametrize("given", [None, "x", 1.5, -3, 99])
 def test_an_install_that_names_no_place_is_refused(given):
     @dataclass(frozen=True)
     class Odd(ap.Method):
@@ -435,3 +435,11 @@ def test_an_install_that_names_no_place_is_refused(given):
     net = ap.load("aptheory_vit_mini", weights=None)
     with pytest.raises(ap.InputError, match="install of Odd returned .*; expected the index"):
         Odd().attach(net, classes=2)
+
+
+@pytest.mark.parametrize("edit", [None, abs])
+def test_an_edit_that_is_no_module_is_refused(edit):
+    net = ap.load("aptheory_vit_mini", weights=None)
+    adapted = ap.LinearProbe().attach(net, classes=2)
+    with pytest.raises(ap.InputError, match="an edit at place 2 is .*; expected a torch module"):
+        adapted.edit(2, edit)
