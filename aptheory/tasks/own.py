@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from aptheory.arguments import checked_arguments
-from aptheory.errors import InputError
+from aptheory.errors import InputError, reason_of
 from aptheory.preprocessing import Size, as_transform, fit_pixels
 from aptheory.tasks.resizing import resize_of
 from aptheory.tasks.split import Indices, Split, Steady, digest_of
@@ -111,8 +111,17 @@ class Own(Steady):
         return digest_of(self.split)
 
     def _raw(self, indices: Indices, size: Size) -> Tensor:
-        images = self.split.images(indices, size)
-        images = images if isinstance(images, Tensor) else torch.as_tensor(np.asarray(images))
+        try:
+            images: Any = self.split.images(indices, size)
+            if not isinstance(images, Tensor):
+                images = torch.as_tensor(np.asarray(images))
+        except InputError:
+            raise
+        except Exception as error:  # whatever code of the user's may raise
+            raise InputError(
+                f"{self.where}: its images cannot be read ({reason_of(error, kind=True)}); "
+                "expected an array of (images, channels, height, width)."
+            ) from error
         if images.ndim != 4 or len(images) != len(indices):
             raise InputError(
                 f"{self.where}: {len(indices)} images were asked for and an array of shape "

@@ -197,3 +197,29 @@ def test_a_class_is_called_by_a_name_and_no_text():
         ap.Task("twins", ("a", "a"), task.train, task.val, task.test)
     with pytest.raises(ap.InputError, match="'b+'... has 1,001 letters; expected at most 1,000"):
         ap.Task.from_arrays(pixels, labels, names=["a", "b" * 1001])
+
+
+class Missing:
+    """A split of the user's own that forgets to return its images."""
+
+    labels = np.arange(20) % 2
+
+    def __len__(self):
+        return 20
+
+    def images(self, indices, size):
+        return None
+
+
+class Failing(Missing):
+    def images(self, indices, size):
+        raise KeyError("no such file")
+
+
+@pytest.mark.parametrize(("split", "reason"), [(Missing(), "TypeError"), (Failing(), "KeyError")])
+def test_a_split_that_gives_no_images_is_refused(split, reason):
+    task = ap.Task("mine", ("a", "b"), split, split, split)
+    with pytest.raises(
+        InputError, match=f"its images cannot be read .{reason}: .*expected an array"
+    ):
+        task.train.images([0, 1], (8, 8))
