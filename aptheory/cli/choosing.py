@@ -93,7 +93,8 @@ def map(
     from aptheory.findings.layer_map import layer_map
     from aptheory.studies.sources import load_network, load_task
 
-    with reserved(out and out / "map.csv", *sources(task)):
+    runs = [] if out is None else [out / "map_runs.csv"]
+    with reserved(out and out / "map.csv", *sources(task), also=runs):
         net = load_network(options.spec(network)).to(device_of(on.device))
         images = load_task(images_of.spec(task))
         chart = layer_map(

@@ -162,6 +162,19 @@ def _reads(planned: Any, file: str | Path | None) -> list[Path]:
     return [*([] if file is None else [Path(file)]), *sources(*named)]
 
 
+WRITTEN = (
+    *("accuracy.csv", "comparison.csv", "profile.csv", "relation.csv"),
+    *("plan.json", "settings.json", "report.html"),
+)
+"""The files of a results folder that a user might have named himself."""
+
+
+def _spare_inputs(out: Path, reads: list[Path]) -> None:
+    """Refuse a results folder whose files would take the place of what the study is read from."""
+    for name in WRITTEN:
+        spare(out / name, reads)
+
+
 def _alone(file: str | Path, given: dict[str, Any], *groups: Any) -> None:
     """Refuse options beside a study's file which says those things: they would change nothing.
 
@@ -213,6 +226,7 @@ def sweep(
         return
     if out is None:
         out = Path("runs") / planned.name
+    _spare_inputs(out, _reads(planned, file))
     if not train(planned, out, **engine.settings()).empty:
         comparison = compare(out, pictures=True)
         write_table(comparison, out / "comparison.csv")
@@ -278,6 +292,7 @@ def run(
         return
     _log.info("%s", search.left_out() if task else "the study of the file")
     out = out if out is not None else Path("runs") / planned.name
+    _spare_inputs(out, _reads(planned, own))
     kept = {"save_models": save is not None}
     _explore(planned, out, measures=measures, images=images, **engine.settings(), **kept)
     if save is not None:  # of the runs that succeeded, if some failed

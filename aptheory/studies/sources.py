@@ -28,9 +28,11 @@ def load_network(spec: Any, *, beside: Sequence[str | Path] = ()) -> Network:
     import torch
 
     from aptheory.networks.loading import load
+    from aptheory.networks.doors import check_evaluating
     from aptheory.networks.network import Network
 
     if isinstance(spec, Network):
+        check_evaluating(spec.module, spec.name)
         return spec
     values = entries.source(spec, "network", entries.NETWORK)
     source = _located(values)

@@ -378,6 +378,9 @@ def test_a_warning_is_one_line_without_code_and_is_said_once(capsys, monkeypatch
         (f"profile {NETWORK} -t csv:profile.csv -o .", "profile.csv"),
         (f"compare-norm {NETWORK} -t csv:parts.csv -o .", "parts.csv"),
         (f"map {NETWORK} -t csv:map.csv -o .", "map.csv"),
+        (f"map {NETWORK} -t csv:map_runs.csv -o .", "map_runs.csv"),
+        (f"sweep -n {NETWORK} -t csv:accuracy.csv?label=kind -o .", "accuracy.csv"),
+        (f"run {NETWORK} -t csv:relation.csv -o .", "relation.csv"),
     ],
 )
 def test_no_command_writes_over_what_it_reads(tmp_path, monkeypatch, words, written):

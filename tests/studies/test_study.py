@@ -290,3 +290,10 @@ def test_dry_run_predicts_more_for_more_work():
     table = short.table()
     prompts = table[table["method"] == "ap"].groupby("layer")["operations"].first()
     assert prompts.is_monotonic_decreasing  # a deeper prompt has less to run through
+
+
+def test_a_network_in_training_mode_is_refused_before_anything_is_planned():
+    net = ap.load("aptheory_resnet_mini", weights=None)
+    net.module.train()
+    with pytest.raises(InputError, match="is in training mode"):
+        dry_run(study(networks=[net]))
