@@ -27,8 +27,8 @@ def load_network(spec: Any, *, beside: Sequence[str | Path] = ()) -> Network:
     """
     import torch
 
-    from aptheory.networks.loading import load
     from aptheory.networks.doors import check_evaluating
+    from aptheory.networks.loading import load
     from aptheory.networks.network import Network
 
     if isinstance(spec, Network):
