@@ -1,11 +1,13 @@
 """Run the evidence campaign: every unit of `analyses.campaign_plan`, in processes, resumably.
 
     python -m analyses.campaign --assets DIR [--out results/evidence] [--device cuda]
-        [--workers 14] [--seconds 560] [--question sweep] [--network vit_tiny] [--task gtsrb32]
+        [--precision bfloat16] [--workers 14] [--seconds 560]
+        [--question sweep] [--network vit_tiny] [--task gtsrb32]
 
 A unit is one network on one draw of one task, for one question. What it found is appended to
 OUT/runs.jsonl.gz in one piece when it is done, a run a line; a unit that stands there is passed
-over, so the command may be killed and called again, also on another machine.
+over, so the command may be killed and called again, also on another machine. A GPU trains in
+bfloat16, a processor in float32 unless --precision says otherwise.
 `analyses.campaign_tables` turns the journal into tables.
 """
 
@@ -47,13 +49,13 @@ def read(out: Path) -> Iterator[dict[str, Any]]:
             return  # a kill cut the last piece short
 
 
-def run_unit(job: tuple[Unit, Path, str]) -> tuple[Unit, list[dict[str, Any]], float, str]:
+def run_unit(job: tuple[Unit, Path, str, str]) -> tuple[Unit, list[dict[str, Any]], float, str]:
     """(unit, its runs, seconds, why it failed or nothing)."""
-    unit, assets, device = job
+    unit, assets, device, precision = job
     torch.set_num_threads(1)
     start = time.perf_counter()
     try:
-        rows = list(campaign_questions.QUESTIONS[unit.question](unit, assets, device))
+        rows = list(campaign_questions.QUESTIONS[unit.question](unit, assets, device, precision))
     except (ap.InputError, RuntimeError) as error:
         return unit, [], time.perf_counter() - start, f"{type(error).__name__}: {error}"
     return unit, rows, time.perf_counter() - start, ""
@@ -76,6 +78,7 @@ def run(
     out: Path,
     *,
     device: str,
+    precision: str,
     workers: int,
     seconds: float,
     log: Callable[[str], None] = print,
@@ -89,7 +92,7 @@ def run(
     left = len(todo)
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers, maxtasksperchild=8) as pool:
-        jobs = [(unit, assets, device) for unit in todo]
+        jobs = [(unit, assets, device, precision) for unit in todo]
         results: Iterator[Any] = pool.imap_unordered(run_unit, jobs)
         while left and (rest := end - time.monotonic()) > 0:
             try:
@@ -112,6 +115,7 @@ def main() -> None:
     parser.add_argument("--assets", type=Path, default=os.environ.get("APTHEORY_ASSETS"))
     parser.add_argument("--out", type=Path, default=Path("results/evidence"))
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"])
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--question", action="append", choices=[*campaign_questions.QUESTIONS])
@@ -133,6 +137,7 @@ def main() -> None:
         asked.assets,
         asked.out,
         device=asked.device,
+        precision=asked.precision or ("bfloat16" if asked.device == "cuda" else "float32"),
         workers=asked.workers,
         seconds=seconds,
     )

@@ -38,12 +38,12 @@ class Bench:
         *,
         seed: int,
         device: str,
+        precision: str,
         recipe: ap.Recipe = RECIPE,
     ) -> None:
         self.net = net.to(device)
         self.task, self.seed = task, seed
-        half = "bfloat16" if device == "cuda" else "float32"
-        self.recipe = recipe.but(precision=half)
+        self.recipe = recipe.but(precision=precision)
         self.kept = kept_for(self.net, task, self.recipe)
 
     def train(
@@ -82,6 +82,7 @@ class Bench:
                 "lr": outcome.lr,
                 "parameters": outcome.parameters_without_head,
                 "epochs": outcome.epochs,
+                "precision": self.recipe.precision,
                 "converged": outcome.converged,
                 "train_accuracy": _rounded(outcome.train_accuracy),
                 "val_loss": _rounded(outcome.val_loss),
@@ -110,9 +111,9 @@ def best(outcomes: Sequence[ap.Outcome]) -> ap.Outcome:
     return min(outcomes, key=lambda outcome: outcome.score.cost("accuracy"))
 
 
-def _bench(unit: Unit, assets: Path, device: str) -> Bench:
-    net = load_network(unit.network, assets)
-    return Bench(net, load_task(unit.task, unit.seed, assets), seed=unit.seed, device=device)
+def _bench(unit: Unit, assets: Path, device: str, precision: str) -> Bench:
+    net, task = load_network(unit.network, assets), load_task(unit.task, unit.seed, assets)
+    return Bench(net, task, seed=unit.seed, device=device, precision=precision)
 
 
 def probes(bench: Bench) -> tuple[list[Row], int]:
@@ -126,9 +127,9 @@ def probes(bench: Bench) -> tuple[list[Row], int]:
     return rows, min(costs, key=lambda place: costs[place])
 
 
-def sweep(unit: Unit, assets: Path, device: str) -> Iterator[Row]:
+def sweep(unit: Unit, assets: Path, device: str, precision: str) -> Iterator[Row]:
     """AP at each place, read at the end and at the best probe's place, with every control."""
-    bench = _bench(unit, assets, device)
+    bench = _bench(unit, assets, device, precision)
     last = len(bench.net.layers) - 1
     rows, reading = probes(bench)
     yield from rows
@@ -157,9 +158,9 @@ def _prompt_and_control(bench: Bench, place: int, read: int | None) -> Iterator[
         yield from bench.rows("random", control)
 
 
-def norm(unit: Unit, assets: Path, device: str) -> Iterator[Row]:
+def norm(unit: Unit, assets: Path, device: str, precision: str) -> Iterator[Row]:
     """AP against normalisation at the same place: full, channel, beta, gamma and beta."""
-    bench = _bench(unit, assets, device)
+    bench = _bench(unit, assets, device, precision)
     yield from bench.rows("linear_probe", ap.LinearProbe())
     spans: list[tuple[int, Span]] = places_with_norms(bench.net)
     for place, span in spans:
@@ -186,9 +187,9 @@ def places_with_norms(net: Network) -> list[tuple[int, Span]]:
     return found
 
 
-def layer_map(unit: Unit, assets: Path, device: str) -> Iterator[Row]:
+def layer_map(unit: Unit, assets: Path, device: str, precision: str) -> Iterator[Row]:
     """Accuracy over (l, k): a prompt at every place, read at every later one."""
-    bench = _bench(unit, assets, device)
+    bench = _bench(unit, assets, device, precision)
     last = len(bench.net.layers) - 1
     places = swept(bench.net, MAP_PLACES)
     for read in [*places, last]:
@@ -208,9 +209,9 @@ METHODS: tuple[str, ...] = (
 )
 
 
-def compare(unit: Unit, assets: Path, device: str) -> Iterator[Row]:
+def compare(unit: Unit, assets: Path, device: str, precision: str) -> Iterator[Row]:
     """Every method at its own best rate of four; AP at every place, at the end and read earlier."""
-    bench = _bench(unit, assets, device)
+    bench = _bench(unit, assets, device, precision)
     last = len(bench.net.layers) - 1
     rows, reading = probes(bench)
     yield from rows
@@ -276,6 +277,7 @@ def planted(
     unit: Unit,
     assets: Path,
     device: str,
+    precision: str,
     *,
     sizes: Sequence[float] = PLANTED_SIZES,
     rates: Sequence[float] = PLANTED_RATES,
@@ -288,7 +290,9 @@ def planted(
     for where in (places[2], places[-3]):
         for size in sizes:
             net = plant(clean.to(device), where, size, unit.seed)
-            bench = Bench(net, task, seed=unit.seed, device=device, recipe=recipe)
+            bench = Bench(
+                net, task, seed=unit.seed, device=device, precision=precision, recipe=recipe
+            )
             told = {"planted_at": where, "planted_size": size}
             yield from bench.rows("linear_probe", ap.LinearProbe(), **told)
             for place in places:
@@ -297,10 +301,10 @@ def planted(
             bench.kept.close()
 
 
-def planted_large(unit: Unit, assets: Path, device: str) -> Iterator[Row]:
+def planted_large(unit: Unit, assets: Path, device: str, precision: str) -> Iterator[Row]:
     """The same with one tensor of four times the RMS, and a rate that can undo it; looked at after
     the smaller ones had hardly been noticed by the probe."""
-    return planted(unit, assets, device, sizes=(4.0,), rates=(1e-1, 3e-2))
+    return planted(unit, assets, device, precision, sizes=(4.0,), rates=(1e-1, 3e-2))
 
 
 DIALS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {}
@@ -355,7 +359,7 @@ def dialled(task: ap.Task, size: tuple[int, int], dial: str, level: float) -> ap
     return ap.Task(f"{task.name}+{dial}{level:g}", task.classes, *splits)
 
 
-def dial(unit: Unit, assets: Path, device: str) -> Iterator[Row]:
+def dial(unit: Unit, assets: Path, device: str, precision: str) -> Iterator[Row]:
     """The same images, shifted in steps: where does the prompt help, where does reading earlier?"""
     task = load_task(unit.task, unit.seed, assets)
     net = load_network(unit.network, assets)
@@ -364,7 +368,7 @@ def dial(unit: Unit, assets: Path, device: str) -> Iterator[Row]:
     for name, levels in LEVELS.items():
         for level in levels:
             shifted = dialled(task, size, name, level)
-            bench = Bench(net, shifted, seed=unit.seed, device=device)
+            bench = Bench(net, shifted, seed=unit.seed, device=device, precision=precision)
             told = {"dial": name, "level": level}
             rows, reading = probes(bench)
             yield from ({**row, **told} for row in rows)
@@ -378,7 +382,7 @@ def dial(unit: Unit, assets: Path, device: str) -> Iterator[Row]:
             bench.kept.close()
 
 
-QUESTIONS: dict[str, Callable[[Unit, Path, str], Iterator[Row]]] = {
+QUESTIONS: dict[str, Callable[[Unit, Path, str, str], Iterator[Row]]] = {
     "sweep": sweep,
     "norm": norm,
     "map": layer_map,
