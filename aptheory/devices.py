@@ -58,7 +58,7 @@ def _autocast_on_cpu(dtype: torch.dtype) -> Iterator[None]:
 
     The fused attention that torch takes on a CPU makes no use of the processor's half-precision
     products: forward and backward of 37 tokens took seven times as long with it, of 197 two and a
-    half times (``benchmarks/half_attention.py``). In exchange the probabilities of every head are held.
+    half times (``benchmarks/half_attention.py``). In exchange every head's probabilities are held.
     """
     reduced = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
     # In spite of its name the setting counts on every device; without it the products are float32.

@@ -31,16 +31,21 @@ def test_half_attention_is_the_attention_to_three_digits():
         assert (found.double() - wanted).norm() < 0.01 * wanted.norm()
 
 
+def _fail_in_half_precision():
+    with autocast(CPU, "bfloat16"):
+        assert products_may_be_half()
+        assert torch.is_autocast_enabled("cpu")
+        assert not torch.backends.cuda.flash_sdp_enabled()
+        raise ZeroDivisionError
+
+
 @pytest.mark.parametrize("before", [False, True])
 def test_torchs_settings_are_given_back(before):
     found = products_may_be_half()
     try:
         torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
-        with pytest.raises(ZeroDivisionError), autocast(CPU, "bfloat16"):
-            assert products_may_be_half()
-            assert torch.is_autocast_enabled("cpu")
-            assert not torch.backends.cuda.flash_sdp_enabled()
-            1 / 0  # noqa: B018
+        with pytest.raises(ZeroDivisionError):
+            _fail_in_half_precision()
         assert products_may_be_half() is before
         assert torch.backends.cuda.flash_sdp_enabled()
         assert not torch.is_autocast_enabled("cpu")
