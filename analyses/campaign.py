@@ -2,7 +2,7 @@
 
     python -m analyses.campaign --assets DIR [--out results/evidence] [--device cuda]
         [--precision bfloat16] [--workers 14] [--seconds 560]
-        [--question sweep] [--network vit_tiny] [--task gtsrb32]
+        [--question sweep] [--network vit_tiny] [--task gtsrb32] [--seed 0]
 
 A unit is one network on one draw of one task, for one question. What it found is appended to
 OUT/runs.jsonl.gz in one piece when it is done, a run a line; a unit that stands there is passed
@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--question", action="append", choices=[*campaign_questions.QUESTIONS])
     parser.add_argument("--network", action="append", choices=[*NETWORKS])
     parser.add_argument("--task", action="append")
+    parser.add_argument("--seed", action="append", type=int)
     asked = parser.parse_args()
     if asked.assets is None:
         parser.error("name the folder of weights and images with --assets or APTHEORY_ASSETS")
@@ -130,6 +131,7 @@ def main() -> None:
         if (asked.question is None or unit.question in asked.question)
         and (asked.network is None or unit.network in asked.network)
         and (asked.task is None or unit.task in asked.task)
+        and (asked.seed is None or unit.seed in asked.seed)
     ]
     seconds = min(asked.seconds, 1e9)
     left = run(
