@@ -140,9 +140,10 @@ def section(results: Results) -> str:
     pairs = results.table("evidence/predicted_pairs")
     choice = results.table("evidence/predicted_choice")
     asked = len(results.table("evidence/pairs"))
+    share = f"all {asked}" if len(pairs) == asked else f"{len(pairs)} of {asked}"
     parts_of_page = [
         "## Predicted against measured",
-        f"On {len(pairs)} of the campaign's {asked} pairs, {pairs['network'].nunique()} networks: "
+        f"On {share} pairs of the campaign, {pairs['network'].nunique()} networks: "
         "the gain of a prompt at each swept place over the head alone, predicted from "
         f"{PICTURES} of the campaign's training pictures by training head and prompt together to "
         "first order (`theory/joint.py`, from one forward and one backward pass a class), on the "
