@@ -32,7 +32,7 @@ from typing import (
 
 import numpy as np
 
-from aptheory.checked import shown
+from aptheory.checked import LARGEST_INTEGER, shown
 from aptheory.errors import InputError
 
 P = ParamSpec("P")
@@ -186,7 +186,10 @@ def _checked(name: str, value: Any, hint: Any, of: str) -> Any:
     if not fits(value, hint):
         columns = getattr(value, "columns", None)
         given = shown(value) if columns is None else f"a table with the columns {shown([*columns])}"
-        raise InputError(f"{name} of {of} is {given}; expected {words(hint)}.")
+        size = ""
+        if isinstance(value, Integral) and abs(int(value)) > LARGEST_INTEGER:
+            size = f", and none beyond {LARGEST_INTEGER:.2g}"
+        raise InputError(f"{name} of {of} is {given}; expected {words(hint)}{size}.")
     return value
 
 
@@ -209,12 +212,22 @@ def fits(value: Any, hint: Any) -> bool:
     if kind is Callable:
         return callable(value)
     if kind in (int, float):
-        numbers = Integral if kind is int else Real
-        plain = isinstance(value, numbers) and not isinstance(value, bool | np.bool_)
-        return plain and math.isfinite(value)
+        return is_number(value, whole=kind is int)
     if kind is Path:
         return isinstance(value, os.PathLike)
     return value is None if kind in (None, NoneType) else _is_one(value, kind)
+
+
+def is_number(value: Any, *, whole: bool = False) -> bool:
+    """Whether it is a finite number that 64 bits can hold; True and False are none."""
+    if not isinstance(value, Integral if whole else Real) or isinstance(value, bool | np.bool_):
+        return False
+    if isinstance(value, Integral):
+        return abs(int(value)) <= LARGEST_INTEGER
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a fraction
+        return False
 
 
 def _is_list(value: Any) -> bool:

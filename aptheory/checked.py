@@ -8,6 +8,7 @@ line, in a study file, in Python. What a *data* file names is never imported.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import reprlib
@@ -27,6 +28,8 @@ MOST_BYTES = 64 * 2**20
 """Of a text that is read whole."""
 DEEPEST = 64
 """Lists and tables within one another."""
+LARGEST_INTEGER = 2**64 - 1
+"""In size, of a whole number in a file: larger ones turn into no float and no array."""
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -66,13 +69,14 @@ def json_value(text: str, *, name: str, finite: bool = True) -> Any:
     """What a JSON text says; ``name`` is where it comes from, for messages.
 
     Raises:
-        InputError: not JSON, not ``finite`` where it must be, or nested deeper than `DEEPEST`.
+        InputError: not JSON, not ``finite`` where it must be, nested deeper than `DEEPEST`, or a
+            whole number beyond `LARGEST_INTEGER`.
     """
     try:
         value = json.loads(text, parse_constant=_no_number if finite else float)
     except (ValueError, RecursionError, MemoryError) as error:
         raise InputError(f"{name} is not JSON ({_reason(error)}); write it again.") from None
-    _shallow(value, name)
+    _plain(value, name, finite=finite)
     if "\\ud" in text.lower():  # the escape of half a character, unless the other half follows
         try:
             json.dumps(value, ensure_ascii=False).encode()
@@ -95,13 +99,14 @@ def toml_table(text: str, *, name: str) -> dict[str, Any]:
     """What a TOML text says.
 
     Raises:
-        InputError: not TOML, or nested deeper than `DEEPEST`.
+        InputError: not TOML, nested deeper than `DEEPEST`, or a whole number beyond
+            `LARGEST_INTEGER`.
     """
     try:
         value = tomllib.loads(text)
     except (ValueError, RecursionError, MemoryError) as error:
         raise InputError(f"{name} is not valid TOML: {_reason(error)}.") from None
-    _shallow(value, name)
+    _plain(value, name, finite=False)
     return value
 
 
@@ -121,10 +126,13 @@ def _no_number(text: str) -> float:
 def _reason(error: BaseException) -> str:
     if isinstance(error, RecursionError | MemoryError):
         return "it is nested too deeply"
+    if "set_int_max_str_digits" in str(error):
+        return "it holds a number of thousands of digits"
     return str(error).rstrip(".") or type(error).__name__
 
 
-def _shallow(value: Any, name: str) -> Any:
+def _plain(value: Any, name: str, *, finite: bool = True) -> Any:
+    """``value``, held to `DEEPEST` levels and to numbers that other programs can hold, too."""
     level = [value]
     for _ in range(DEEPEST):
         below: list[Any] = []
@@ -133,6 +141,13 @@ def _shallow(value: Any, name: str) -> Any:
                 below += item.values()
             elif isinstance(item, list):
                 below += item
+            elif isinstance(item, int) and abs(item) > LARGEST_INTEGER:
+                raise InputError(
+                    f"{name} holds a whole number of {len(f'{abs(item):x}')} hexadecimal digits; "
+                    "expected at most 16. Write it again."
+                )
+            elif finite and isinstance(item, float) and math.isinf(item):  # "1e999" is JSON
+                raise InputError(f"{name} holds a number beyond all bounds; write it again.")
         if not below:
             return value
         level = below

@@ -7,7 +7,7 @@ side and the centre is cut out of it. torchvision's and Hugging Face's are cases
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Real, UInt8
 from torch import Tensor
 
+from aptheory.arguments import LARGEST_SIDE, is_number
+from aptheory.checked import shown
 from aptheory.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,6 +61,11 @@ class Transform:
     chosen: frozenset[str] = field(default=frozenset(), compare=False)
 
     def __post_init__(self) -> None:
+        whole = all(is_number(side, whole=True) for side in self.size)
+        if len(self.size) != 2 or not (whole and all(0 < n <= LARGEST_SIDE for n in self.size)):
+            raise InputError(
+                f"size is {shown(self.size)}; expected (height, width) from 1 to {LARGEST_SIDE}."
+            )
         for name, known in (("resize", RESIZES), ("interpolation", INTERPOLATIONS)):
             value = getattr(self, name)
             if value not in known:
@@ -166,11 +173,15 @@ Size = Sides | Transform
 
 
 def as_transform(size: Size) -> Transform:
-    """``size`` itself, or the plain transform to that size."""
+    """``size`` itself, or the plain transform to that size.
+
+    Raises:
+        InputError: it is neither a transform nor (height, width) in pixels.
+    """
     if isinstance(size, Transform):
         return size
-    height, width = size
-    return Transform(size=(height, width), mean=(), std=())
+    sides: Any = tuple(size) if isinstance(size, Iterable) else (size,)
+    return Transform(size=sides, mean=(), std=())  # which holds them to what a size is
 
 
 def height_and_width(size: Size) -> Sides:

@@ -11,8 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 #: A room may import itself and the rooms of the floors above it in this list, never a neighbour.
 FLOORS = (
     ("errors", "version"),
-    ("checked", "devices", "hub", "preprocessing", "writing"),
+    ("checked", "devices", "hub", "writing"),
     ("arguments",),
+    ("preprocessing",),
     ("metrics", "theory", "networks", "tasks"),
     ("methods", "profiling"),
     ("training",),

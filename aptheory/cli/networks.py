@@ -47,13 +47,15 @@ def profile(
     """Measure every metric at every layer, in one pass over the images."""
     from aptheory.devices import autocast, device_of
     from aptheory.exploration import MEASURES, profile_study
+    from aptheory.studies.settings import check_belongs
 
     with reserved(out / "profile.csv", *sources(*task)):
         wanted = tuple(measures.split(",")) if measures else MEASURES
         on = on.measured_on(options.spec(networks[0]))
-        planned = study(networks, task, options, images_of, on)
+        opened = study(networks, task, options, images_of, on).open()
+        check_belongs(out, opened)
         with autocast(device_of(on.device), on.precision):
-            table = profile_study(planned, out, measures=wanted, images=images, seed=seed)
+            table = profile_study(opened, out, measures=wanted, images=images, seed=seed)
         echo(f"{len(table)} values in {out / 'profile.csv'}")
 
 

@@ -215,6 +215,8 @@ def sweep(
     from aptheory.studies.sweep import sweep as train
 
     if file is not None:
+        if not Path(file).exists():
+            raise InputError(f"there is no study file {file}; networks are named with --network.")
         given = {"--network": network, "--task": task, "--method": method != ["ap"]}
         _alone(file, given, networks, images_of, on, training)
         planned = on.placed(Study.from_toml(file))

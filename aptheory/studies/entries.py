@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aptheory.arguments import LARGEST_OPTION, LARGEST_SEED, LARGEST_SIDE
+from aptheory.arguments import LARGEST_OPTION, LARGEST_SEED, LARGEST_SIDE, is_number
 from aptheory.checked import expanded, shown
 from aptheory.errors import InputError
 
@@ -28,8 +28,7 @@ def _whole(value: Any, least: int, most: int) -> bool:
 
 
 def _number(value: Any, least: float = -math.inf) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and abs(value) < 1e300 and math.isfinite(value) and value >= least
+    return is_number(value) and least <= value < 1e300
 
 
 def _several(value: Any, check: Callable[[Any], bool], counts: Sequence[int]) -> bool:

@@ -238,7 +238,12 @@ def _methods(batch: Batch, lead: Sequence[Record], beside: Sequence[str]) -> lis
     for position, identity in enumerate(batch.identities):
         settings = dict(identity["method"])
         if lead and "norm" in settings:
-            settings["norm"] = lead[position].outcome["prompt_norm"]
+            settings["norm"] = lead[position].outcome.get("prompt_norm")
+            if settings["norm"] is None:
+                raise InputError(
+                    f"the outcome {lead[position].key} of the prompt that this control takes its "
+                    "norm from does not state one; delete that file and run the study again."
+                )
         methods.append(from_settings(settings, beside=beside))
     return methods
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aptheory.checked import json_value
+from aptheory.checked import json_value, shown
 from aptheory.errors import InputError
 
 FORMAT = 1
@@ -135,9 +135,33 @@ def _check(body: Mapping[str, Any], name: str) -> None:
     for field, kind in _KINDS.items():
         if field not in body or not isinstance(body[field], kind):
             raise DamagedError(f"{name} holds no {field} as an outcome has it")
+    odd = _odd_number(body["outcome"], body["made_by"])
+    if odd:
+        raise DamagedError(f"{name} holds {odd}")
     correct = body["outcome"].get("correct")
     if correct is not None and not _is_packed(correct):
         raise DamagedError(f"{name} does not say which test pictures its run knew")
+
+
+_SHARES = ("train_accuracy", "val_accuracy", "test_accuracy")
+_AMOUNTS = ("train_loss", "val_loss", "test_loss", "prompt_norm", "lr", "weight_decay")
+_COSTS = ("seconds", "batch_seconds", "peak_memory")
+
+
+def _odd_number(outcome: Mapping[str, Any], made_by: Mapping[str, Any]) -> str:
+    """What a number is that no run ends with, or nothing. None stands for what was not measured."""
+    for values, names, most in (
+        (outcome, _SHARES, 1.0),
+        (outcome, _AMOUNTS, math.inf),
+        (made_by, _COSTS, math.inf),
+    ):
+        for name in names:
+            value = values.get(name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and 0 <= value <= most):
+                wanted = f"a number of 0 to {most:g}" if most == 1 else "a number of at least 0"
+                return f"{name} {shown(value)}, which is not {wanted}"
+    return ""
 
 
 def _is_packed(correct: Any) -> bool:

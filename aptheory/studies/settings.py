@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aptheory.checked import json_table, read_text
+from aptheory.errors import InputError
 from aptheory.studies.files import write_atomically
 from aptheory.tasks.base import SPLITS
 from aptheory.tasks.copies import across_splits
@@ -71,6 +73,31 @@ def write_settings(
     }
     text = json.dumps(settings, indent=2, default=str) + "\n"
     write_atomically(Path(folder) / "settings.json", text)
+
+
+def check_belongs(folder: str | Path, opened: Opened) -> None:
+    """Refuse networks and tasks that FOLDER's results know by the same names as others.
+
+    Raises:
+        InputError: FOLDER/settings.json names one of them with another digest.
+    """
+    path = Path(folder) / "settings.json"
+    if not path.is_file():
+        return
+    known = json_table(read_text(path), name=str(path))
+    for kind, given in (
+        ("networks", [each.net for each in opened.networks]),
+        ("tasks", [each.task for each in opened.tasks]),
+    ):
+        digests = known.get(kind)
+        for one in given:
+            digest = digests.get(one.name) if isinstance(digests, dict) else None
+            if digest not in (None, one.digest):
+                raise InputError(
+                    f"{folder} holds results of another {one.name} than this one (other "
+                    f"{'pictures' if kind == 'tasks' else 'weights'}), and its tables would mix "
+                    "the two; give the same as there, or another folder with --out."
+                )
 
 
 def command() -> str:

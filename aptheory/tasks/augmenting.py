@@ -19,7 +19,7 @@ from aptheory.errors import InputError, reason_of
 from aptheory.preprocessing import Size, as_transform, fit_pixels
 from aptheory.tasks.base import Task
 from aptheory.tasks.resizing import resize_of
-from aptheory.tasks.split import Indices, Split, Steady, digest_of
+from aptheory.tasks.split import Indices, Split, Steady, as_indices, digest_of
 
 Transform = Callable[[Any], Any]
 
@@ -62,7 +62,7 @@ class Augmented(Steady):
     def images(
         self, indices: Indices, size: Size, *, generator: torch.Generator | None = None
     ) -> UInt8[Tensor, "n channels height width"]:
-        images = self.clean.images(indices, size)
+        images = self.clean.images(as_indices(indices, len(self)), size)
         seed = int(torch.randint(2**31, (1,), generator=generator))
         with seeded(seed):
             drawn = [self._drawn(image)[None] for image in images]

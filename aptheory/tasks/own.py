@@ -31,7 +31,7 @@ class Unlabelled(Steady):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
+    def _images(self, indices: np.ndarray, size: Size) -> UInt8[Tensor, "n channels height width"]:
         return self.split.images(indices, size)
 
 
@@ -58,7 +58,7 @@ class Own(Steady):
             raise AttributeError(name)
         return getattr(self.split, name)
 
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
+    def _images(self, indices: np.ndarray, size: Size) -> UInt8[Tensor, "n channels height width"]:
         images = self._raw(indices, size)
         if images.dtype != torch.uint8:
             images = self._bytes(images)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from aptheory.checked import shown
 from aptheory.errors import InputError
-from aptheory.preprocessing import Size
+from aptheory.preprocessing import Size, as_transform
 
 Indices = Sequence[int | np.integer] | np.ndarray
 
@@ -46,19 +46,39 @@ def as_indices(indices: Indices, count: int) -> np.ndarray:
     chosen = chosen.astype(np.int64)
     if chosen.size and not -count <= chosen.min() <= chosen.max() < count:
         raise InputError(f"indices go beyond the {count} images of the split.")
-    return chosen
+    return np.where(chosen < 0, chosen + count, chosen)
 
 
 class Steady:
     """What our own splits are: bytes, of the size asked for, and the same at every look.
 
     A split that is not one is wrapped by its task (see `aptheory.tasks.own`), which looks what it
-    gives. ``random`` is true of a split that draws its images anew: nothing keeps them.
+    gives. ``random`` is true of a split that draws its images anew: nothing keeps them. Each gives
+    ``_images`` for places and a size that have been looked at here.
     """
 
     @property
     def random(self) -> bool:
         return False
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
+        """The images at ``indices``, made ``size`` (height, width); negative ones count from the
+        end.
+
+        Raises:
+            InputError: what is no whole number, no such image, no size, or an image that cannot
+                be read.
+        """
+        as_transform(size)
+        return self._images(as_indices(indices, len(self)), size)
+
+    def _images(
+        self, indices: Int64[np.ndarray, " n"], size: Size
+    ) -> UInt8[Tensor, "n channels height width"]:
+        raise NotImplementedError
 
 
 def is_random(split: Split) -> bool:

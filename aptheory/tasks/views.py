@@ -30,7 +30,7 @@ class ArraySplit(Steady):
 
     @checked_arguments
     def __init__(self, pixels: np.ndarray, labels: Any, *, scale: Scale | None = None) -> None:
-        if pixels.ndim != 4 or not pixels.shape[3] or pixels.dtype != np.uint8:
+        if pixels.ndim != 4 or not all(pixels.shape[1:]) or pixels.dtype != np.uint8:
             raise InputError(
                 f"images have shape {pixels.shape} and type {pixels.dtype}; expected uint8 of "
                 "shape (images, height, width, channels); Task.from_arrays takes others."
@@ -52,8 +52,8 @@ class ArraySplit(Steady):
             return self
         return ArraySplit(self.pixels[rows], self.labels[rows], scale=self.scale)
 
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
-        chosen = np.ascontiguousarray(self.pixels[np.asarray(indices, dtype=np.int64)])
+    def _images(self, indices: np.ndarray, size: Size) -> UInt8[Tensor, "n channels height width"]:
+        chosen = np.ascontiguousarray(self.pixels[indices])
         return fit_pixels(torch.from_numpy(chosen).permute(0, 3, 1, 2).contiguous(), size)
 
     @cached_property
@@ -93,8 +93,8 @@ class Selection(Steady):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
-        return self.split.images(self.indices[np.asarray(indices, dtype=np.int64)], size)
+    def _images(self, indices: np.ndarray, size: Size) -> UInt8[Tensor, "n channels height width"]:
+        return self.split.images(self.indices[indices], size)
 
     @cached_property
     def digest(self) -> str:
@@ -125,19 +125,17 @@ class Joined(Steady):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
-        wanted = np.asarray(indices, dtype=np.int64)
-        wanted = np.where(wanted < 0, wanted + len(self), wanted)
-        owner = np.searchsorted(self._starts, wanted, side="right") - 1
+    def _images(self, indices: np.ndarray, size: Size) -> UInt8[Tensor, "n channels height width"]:
+        owner = np.searchsorted(self._starts, indices, side="right") - 1
         out: Tensor | None = None
         for number, split in enumerate(self.splits):
             rows = np.flatnonzero(owner == number)
             if len(rows):
-                part = split.images(wanted[rows] - self._starts[number], size)
+                part = split.images(indices[rows] - self._starts[number], size)
                 if out is None:
-                    out = part.new_empty((len(wanted), *part.shape[1:]))
+                    out = part.new_empty((len(indices), *part.shape[1:]))
                 out[torch.from_numpy(rows)] = part
-        return self.splits[0].images(wanted, size) if out is None else out
+        return self.splits[0].images(indices, size) if out is None else out
 
     @cached_property
     def digest(self) -> str:
@@ -171,7 +169,7 @@ class CentreCropped(_Whole):
         self.enlarge = enlarge
         self.labels = split.labels
 
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
+    def _images(self, indices: np.ndarray, size: Size) -> UInt8[Tensor, "n channels height width"]:
         height, width = height_and_width(size)
         large = (round(height * self.enlarge), round(width * self.enlarge))
         top, left = (large[0] - height) // 2, (large[1] - width) // 2
@@ -193,7 +191,7 @@ class Resized(_Whole):
         self.resize = checked_resize(resize)
         self.labels = split.labels
 
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
+    def _images(self, indices: np.ndarray, size: Size) -> UInt8[Tensor, "n channels height width"]:
         return self.split.images(indices, size)
 
     @property

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any
 
-from aptheory.arguments import LARGEST_COUNT, Amount, Between, Seed, Share, check_fields
+from aptheory.arguments import LARGEST_COUNT, Amount, Between, Seed, Share, check_fields, is_number
 from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.training.judging import JUDGES
@@ -132,7 +132,7 @@ class Recipe:
                 )
         for name in ("lr", "weight_decay", "momentum", "label_smoothing"):
             value = getattr(self, name)
-            if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+            if not (is_number(value) and value >= 0):
                 raise InputError(f"{name} must be a finite number >= 0; got {shown(value)}.")
         for name in ("epochs", "batch_size", "accumulate", "eval_batch_size"):
             _whole(name, getattr(self, name), least=1)

@@ -15,15 +15,14 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from aptheory.arguments import LARGEST_SIDE, checked_arguments
-from aptheory.checked import shown
+from aptheory.arguments import checked_arguments
 from aptheory.errors import InputError
 from aptheory.preprocessing import Size, as_transform
 from aptheory.tasks.ahead import ahead_of
 from aptheory.tasks.base import SPLITS, Task
 from aptheory.tasks.cache import cache_folder
 from aptheory.tasks.resizing import resize_of
-from aptheory.tasks.split import Indices, Split, digest_of, is_random
+from aptheory.tasks.split import Split, digest_of, is_random
 from aptheory.tasks.views import ArraySplit
 from aptheory.writing import NoLocksError, lock
 
@@ -47,9 +46,9 @@ class Decoded(ArraySplit):
     def resize(self) -> str:
         return resize_of(self.split)
 
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
+    def _images(self, indices: np.ndarray, size: Size) -> UInt8[Tensor, "n channels height width"]:
         if as_transform(size).same_pixels(self.decoded):
-            return super().images(indices, self.decoded.size)
+            return super()._images(indices, self.decoded.size)
         return self.split.images(indices, size)
 
     @property
@@ -83,10 +82,6 @@ def decoded(
             "a split that draws its images anew cannot be decoded once; decode what it draws from."
         )
     to = as_transform(size)
-    if not all(0 < side <= LARGEST_SIDE for side in to.size):
-        raise InputError(
-            f"size is {shown(size)}; expected (height, width) from 1 to {LARGEST_SIDE}."
-        )
     shape = (len(split), *to.size, 3)  # of most sets; the file says how many channels it has
     how = "" if to.plain else f" {to.settings} {to.fill}"
     identity = hashlib.sha256(f"{digest_of(split)} {shape}{how}".encode()).hexdigest()[:32]

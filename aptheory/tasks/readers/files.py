@@ -101,14 +101,11 @@ class FileSplit(Steady):
         """The image's name for a message."""
         return f"{self.store.place}: {self.keys[index]}"
 
-    def images(
-        self, indices: Sequence[int | np.integer] | np.ndarray, size: Size
-    ) -> UInt8[Tensor, "n 3 height width"]:
-        wanted = np.asarray(indices, dtype=np.int64)
-        out = np.empty((len(wanted), *height_and_width(size), 3), dtype=np.uint8)
+    def _images(self, indices: np.ndarray, size: Size) -> UInt8[Tensor, "n 3 height width"]:
+        out = np.empty((len(indices), *height_and_width(size), 3), dtype=np.uint8)
 
         def fill(row: int) -> None:
-            index = int(wanted[row])
+            index = int(indices[row])
             data = self.store.read(self.keys[index])
             out[row] = decode_image(data, self.where(index), size, gain=self.gain, scale=self.scale)
             if not self._warned and out[row].min() == out[row].max():
@@ -118,12 +115,12 @@ class FileSplit(Steady):
                     self.where(index),
                 )
 
-        workers = min(self.workers or os.cpu_count() or 1, len(wanted), 16)
+        workers = min(self.workers or os.cpu_count() or 1, len(indices), 16)
         if workers > 1:
             with ThreadPoolExecutor(workers, thread_name_prefix="aptheory-decode") as pool:
-                list(pool.map(fill, range(len(wanted))))
+                list(pool.map(fill, range(len(indices))))
         else:
-            for row in range(len(wanted)):
+            for row in range(len(indices)):
                 fill(row)
         return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
 

@@ -20,7 +20,7 @@ from aptheory.tasks.classes import as_column
 from aptheory.tasks.completing import complete
 from aptheory.tasks.copies import hash_of, kinds, same_bytes, same_rows
 from aptheory.tasks.readers.stores import FolderStore
-from aptheory.tasks.split import Indices, Split, Steady
+from aptheory.tasks.split import Split, Steady
 from aptheory.tasks.views import ArraySplit, Selection
 
 _FLAG = {"train": {"train": True}, "test": {"train": False}}
@@ -78,10 +78,9 @@ class IndexedSplit(Steady):
                 "fetch the data set again"
             ) from error
 
-    def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
-        wanted = [int(index) for index in indices]
+    def _images(self, indices: np.ndarray, size: Size) -> UInt8[Tensor, "n channels height width"]:
         with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
-            made = list(pool.map(lambda index: self.pixels(index, size), wanted))
+            made = list(pool.map(lambda index: self.pixels(index, size), indices.tolist()))
         return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).contiguous()
 
     @cached_property
