@@ -115,8 +115,9 @@ def attach_saved(net: Network, path: str | Path, *, imports: bool = False) -> Ad
         raise InputError(f"{path}: {error}") from error
     if digest != net.digest:
         raise InputError(
-            f"{path} was learned on {network} with other weights than this {net.name}: "
-            f"load the network with digest {digest[:12]}..., this one has {net.digest[:12]}..."
+            f"{path} was learned on {network}"
+            + (f", not on {net.name}" if network != net.name else " with other weights than these")
+            + f": load the network with digest {digest[:12]}..., this one has {net.digest[:12]}..."
         )
     bias = tensors.get("head.bias")
     if bias is None or tuple(bias.shape) != (classes,):  # before a head of that size is made

@@ -43,8 +43,9 @@ def load(
     Args:
         name_or_module: a name (see `aptheory.networks.sources`), or a module. Its ``weights`` are
             kept unless a file is given.
-        weights: ``"pretrained"`` (the published ones), ``None`` (random) or a file, read without
-            executing anything (see `aptheory.networks.fitting`).
+        weights: ``"pretrained"`` (the published ones), ``"random"`` or ``None`` (drawn by torch's
+            generator), or a file, read without executing anything (see
+            `aptheory.networks.fitting`).
         granularity: ``"block"``: every residual or transformer block is a layer; ``"stage"``:
             blocks that keep the activation's shape are merged.
         input_shape: (channels, height, width) of the image, where it is not the model's own.
@@ -63,6 +64,9 @@ def load(
     )
     if name == "" or (not isinstance(blocks, str | None) and not len(blocks)):
         raise InputError("name and blocks must not be empty; leave out what is found by itself.")
+    if weights == "":
+        raise InputError("weights is ''; expected 'pretrained', 'random' or a file.")
+    weights = None if weights == "random" else weights
     if granularity not in ("block", "stage"):
         raise InputError(f"granularity must be 'block' or 'stage', not {granularity!r}")
     if input_shape is not None and not (

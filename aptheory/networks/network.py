@@ -22,12 +22,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from aptheory.arguments import checked_arguments
 from aptheory.checked import shown
 from aptheory.devices import device_of
 from aptheory.errors import InputError, reason_of
 from aptheory.networks.copying import structural_copy
 from aptheory.networks.display import as_html, as_text, table
-from aptheory.networks.doors import check_image, check_pixels, explain
+from aptheory.networks.doors import check_evaluating, check_image, check_pixels, explain
 from aptheory.networks.layer import Layer
 from aptheory.networks.outputs import Pick
 from aptheory.networks.pieces import Piece
@@ -356,11 +357,36 @@ class Network(nn.Module):
         self._digest = None
         return old
 
+    def check_ready(self) -> None:
+        """Refuse a network that has been changed since it was loaded so that results were wrong.
+
+        Raises:
+            InputError: it is in training mode, or a hook was put on a module whose parts run here
+                one by one, so that the hook would not be called.
+        """
+        check_evaluating(self.module, self.name)
+        hooked = {
+            name
+            for name, part in self.module.named_modules()
+            if part._forward_hooks or part._forward_pre_hooks
+        }
+        if hooked:
+            hooked -= {name for piece in self.pieces for name in self._executed(piece)}
+        if hooked:
+            name = min(hooked) or "the network itself"
+            raise InputError(
+                f"a hook was put on {name} of {self.name} after it was loaded, where its parts run "
+                "one by one and the hook would not be called; remove it, or put it on such a part."
+            )
+
     def _module(self, name: str) -> nn.Module:
+        if not name:
+            some = next((name for name, _ in self.module.named_modules() if name), "fc")
+            raise InputError(f"'' names no module of {self.name}; give one such as {some}.")
         try:
             return self.module.get_submodule(name)
         except AttributeError:
-            names = [n for n, _ in self.module.named_modules()]
+            names = [n for n, _ in self.module.named_modules() if n]
             near = difflib.get_close_matches(name, names, n=3)
             hint = f"; near ones are {', '.join(near)}" if near else ""
             raise InputError(f"{self.name} has no module {name}{hint}") from None
@@ -394,6 +420,7 @@ class Network(nn.Module):
                 found += [name for name in known if name.startswith(leaf + ".")]
         return tuple(dict.fromkeys(found))
 
+    @checked_arguments
     def layer_of(self, module_name: str) -> int:
         """The largest place after which the whole module runs."""
         self._module(module_name)
@@ -402,6 +429,7 @@ class Network(nn.Module):
             raise InputError(f"{module_name} of {self.name} never runs on the way to its output")
         return found
 
+    @checked_arguments
     def reaches_output(self, module_name: str) -> bool:
         """Whether the module runs, and the output feels what it gives."""
         return self._first_piece(module_name) is not None

@@ -21,7 +21,6 @@ from aptheory.arguments import Count, Level, Seed, checked_arguments
 from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.networks.attention import attention_layers
-from aptheory.networks.doors import check_evaluating
 from aptheory.networks.network import Network, Places
 from aptheory.profiling import watchers
 from aptheory.tasks import Unlabelled, loader, open_images
@@ -55,7 +54,7 @@ def batches(
     """
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
-    check_evaluating(net.module, net.name)
+    net.check_ready()
     images = open_images(images)
     if isinstance(images, Tensor):
         stop = len(images) if limit is None else min(limit, len(images))

@@ -46,8 +46,6 @@ def load_network(spec: Any, *, beside: Sequence[str | Path] = ()) -> Network:
             f"{taken[0]!r} is no option of the network itself but of its loading; give it by its "
             "own name, not among the options."
         )
-    if values.get("weights") == "random":
-        values["weights"] = None
     if "input_shape" in values:
         values["input_shape"] = tuple(values["input_shape"])
     # Random weights must be the same in every process that loads them.

@@ -15,7 +15,7 @@ from aptheory.checked import expanded
 from aptheory.errors import InputError
 from aptheory.tasks.base import Task
 from aptheory.tasks.embedded_tasks import EMBEDDED
-from aptheory.tasks.guarding import guarded, users
+from aptheory.tasks.guarding import grouping, guarded
 from aptheory.tasks.split import Split
 
 READERS = {
@@ -109,7 +109,7 @@ def task(
 
 
 def _task(source: Any, seed: int, root: str | Path | None, group: Any) -> Task:
-    group = users(group, "group") if callable(group) else group
+    group = grouping(group) if callable(group) else group
     if isinstance(source, Task):
         if group is not None:
             raise InputError(

@@ -348,6 +348,8 @@ def _number_ids(
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     if names is not None or total is not None:
         classes = tuple(str(name) for name in (names if names is not None else range(total or 0)))
+        if not classes:
+            raise InputError(f"{where}: there are no classes; give the name of each.")
         for split, column in columns.items():
             if len(column) and column.max() >= len(classes):
                 raise InputError(

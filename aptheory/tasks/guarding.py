@@ -1,22 +1,17 @@
 """What comes from outside is read as it is meant, or refused in one sentence."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
 from aptheory.arguments import checked_values
-from aptheory.errors import InputError
+from aptheory.checked import shown
+from aptheory.errors import InputError, reason_of
 
 Result = TypeVar("Result")
 OWN = ("where", "source", "left_out", "every_class")
 """Options by which one reader calls another; no caller of `aptheory` gives them."""
-
-
-def reason_of(error: BaseException) -> str:
-    """The kind of an error, and its first line."""
-    lines = str(error).strip().splitlines()
-    return type(error).__name__ + (f": {lines[0].rstrip('.')}" if lines else "")
 
 
 def guarded(where: str, read: Callable[[], Result]) -> Result:
@@ -26,8 +21,9 @@ def guarded(where: str, read: Callable[[], Result]) -> Result:
     except InputError:
         raise
     except Exception as error:
+        reason = reason_of(error, kind=True)
         raise InputError(
-            f"{where} cannot be read ({reason_of(error)}); is it whole, and of that layout?"
+            f"{where} cannot be read ({reason}); is it whole, and of that layout?"
         ) from error
 
 
@@ -60,9 +56,31 @@ def users(function: Callable[..., Result], called: str) -> Callable[..., Result]
         except InputError:
             raise
         except Exception as error:
+            reason = reason_of(error, kind=True)
             raise InputError(
-                f"the function that is given as {called} raised {reason_of(error)}; mend it, or "
-                "leave it out."
+                f"the function that is given as {called} raised {reason}; mend it, or leave it out."
             ) from error
+
+    return call
+
+
+def grouping(function: Callable[..., Any]) -> Callable[..., Hashable]:
+    """A user's function that says which pictures belong together.
+
+    Raises:
+        InputError: in a call, whatever the function raises, or a value that cannot be compared.
+    """
+    read = users(function, "group")
+
+    def call(*args: Any, **options: Any) -> Hashable:
+        value = read(*args, **options)
+        try:
+            hash(value)
+        except TypeError:
+            raise InputError(
+                f"the function that is given as group returned {shown(value)}; expected a text or "
+                "a number, equal for pictures that belong together."
+            ) from None
+        return value
 
     return call

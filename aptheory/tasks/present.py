@@ -173,6 +173,8 @@ def listing(root: str | Path | None = None) -> str:
     """`list_tasks` for a terminal of 80 columns: what is here, then how to bring the rest."""
     import textwrap
 
+    if root is not None and not data_folder(root).is_dir():
+        raise InputError(f"there is no folder {root}; --root names the one of the data sets.")
     table = list_tasks(root)
     width = max(len(name) for name in table["name"])
     lines = [f"{'name':<{width}}  classes   train     val    test  layout"]

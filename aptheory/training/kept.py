@@ -27,7 +27,6 @@ from torch import Tensor
 
 from aptheory.devices import DTYPES, autocast
 from aptheory.errors import InputError
-from aptheory.networks.doors import check_evaluating
 from aptheory.networks.reading import Reading
 from aptheory.tasks.pictures import with_channels
 from aptheory.tasks.resizing import view
@@ -68,7 +67,7 @@ class Kept:
         layer: Place = 0,
         log: Callable[[str], None] | None = None,
     ) -> None:
-        check_evaluating(net.module, net.name)
+        net.check_ready()
         self.net, self.task, self.policy = net, task, policy or KeepPolicy()
         self.dtype = DTYPES[self.policy.keep_dtype]
         self.random = is_random(task.train)

@@ -273,7 +273,8 @@ def _open(path: str, config: str | None, stream: bool) -> dict[str, Any]:
                 f"hf:{path}: there is no such folder, no data set of this name in the cache, and "
                 "no connection to the hub; name a folder, or fetch the data set where there is one."
             ) from error
-        reason = reason_of(error)
+        # "An error occurred while generating the dataset": what it was stands in its cause.
+        reason = reason_of(error.__cause__ or error)
         raise InputError(
             f"the data set {path!r} cannot be opened ({reason}); expected a repository name or a "
             "folder of the datasets package"
