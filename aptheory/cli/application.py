@@ -7,6 +7,7 @@ sentence; 130 interrupted; 141 whoever read the output left before its end.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import inspect
@@ -16,7 +17,7 @@ import os
 import sys
 import typing
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Annotated, Any, TextIO
 
@@ -44,8 +45,7 @@ class Verbs(TyperGroup):
         options: dict[str, Any] = {**extra, "standalone_mode": False}
         if not standalone_mode:
             return super().main(*args, **options)
-        if sys.stderr is None:  # closed by the caller: print would turn to the standard output
-            sys.stderr = _nowhere()
+        sys.stderr = lasting(sys.stderr)
         if sys.stdout is None:
             _fail("the standard output is closed, and the answer goes there; open it.")
         if isinstance(sys.stdout, io.TextIOWrapper):  # what it cannot say is spelt out
@@ -244,6 +244,41 @@ _said: set[str] = set()
 @functools.cache
 def _nowhere() -> TextIO:
     return open(os.devnull, "w")  # until the process ends
+
+
+class _Lasting:
+    """An error stream whose writing may fail, on a full disk, without ending the work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
+def lasting(stream: TextIO | None) -> TextIO:
+    """An error stream for the whole command: one that the caller closed leads nowhere, here and in
+    the worker processes, and one that cannot be written is written no more."""
+    if stream is None:
+        try:
+            os.fstat(2)
+        except OSError:  # print would turn to the standard output, and a worker would not start
+            os.dup2(_nowhere().fileno(), 2)
+        return _nowhere()
+    return stream if isinstance(stream, _Lasting) else typing.cast("TextIO", _Lasting(stream))
 
 
 def _fail_to_write(error: OSError) -> None:

@@ -157,7 +157,8 @@ def fit(
             seed=seed,
             on_epoch=_epochs(recipe.epochs, curve),
         )
-        told = _saved(model, place_of_model)
+        kept_in = _saved(model, place_of_model)
+        told = kept_in is None
         if track is not None:
             try:
                 track(model.card.record(curve))
@@ -166,22 +167,22 @@ def fit(
                 told = False
         if stopped := model.card.training["stopped"]:
             _log.info("stopped early: %s", stopped)
-        echo(f"{model}\n{out}")
+        echo(f"{model}\n{kept_in or out}")
         if "test_accuracy" not in model.card.scores or not told:
             raise typer.Exit(1)
 
 
-def _saved(model: Any, place: Path) -> bool:
+def _saved(model: Any, place: Path) -> Path | None:
     """Save a model; where its place has become one that cannot be written, among the temporary
-    files, which is said. Whether it is where it should be."""
+    files: then that is said, and the path there is given."""
     try:
         model.save(place)
     except (InputError, OSError) as error:
         rescued = Path(tempfile.mkdtemp(prefix="aptheory-")) / place.name
         model.save(rescued)  # what it raises is told, as there is no other place
         _log.warning("%s The model is kept in %s.", error, rescued)
-        return False
-    return True
+        return rescued
+    return None
 
 
 def _epochs(total: int, curve: list[dict[str, float]]) -> Callable[[dict[str, float]], None]:

@@ -208,8 +208,8 @@ def _bring_timm(name: str) -> str:
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise InputError(
-            f"timm has no pretrained weights of {name}: give a file with weights=PATH, or "
-            "weights=None for random ones"
+            f"timm has no pretrained weights of {name}: give a file as weights, or take "
+            "random ones (weights 'random')"
         )
     if config.hf_hub_id:
         repository = config.hf_hub_id
@@ -243,7 +243,7 @@ def _torchvision(
     if pretrained and "image_size" in kwargs:
         raise InputError(
             f"torchvision's pretrained weights of {name} fit its own image size alone: leave "
-            "input_shape out, or give a file with weights=PATH"
+            "input_shape out, or give a file as weights"
         )
     bring = published.url
     with _sentences("torchvision", name, pretrained, kwargs, bring, address=published.url):
@@ -267,7 +267,7 @@ def _open_clip(
     if (pretrained or tag) and (tag or "any") not in ([*tags, "any"] if tags else tags):
         raise InputError(
             f"open_clip has no pretrained weights {tag!r} of {name}: it has "
-            f"{', '.join(tags) or 'none'}; give a file with weights=PATH, or weights=None"
+            f"{', '.join(tags) or 'none'}; give a file as weights, or 'random'"
         )
     if shape is not None:
         kwargs["force_image_size"] = tuple(shape[1:])
@@ -423,7 +423,7 @@ def _sentences(
             how = f": fetch it where there is one ({bring}) and" if bring else ":"
             raise InputError(
                 f"the published files of {name} of {source} cannot be had ({reason}){how} give the "
-                "weights with weights=PATH, or weights=None for random ones"
+                "weights as a file, or take random ones (weights 'random')"
             ) from error
         raise InputError(
             f"{source} cannot build {name} with {kwargs or 'its own settings'} ({reason}): "

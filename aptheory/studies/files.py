@@ -37,6 +37,5 @@ def storage_error(folder: Path, error: OSError) -> StorageError:
     else:
         advice = "check the folder and run the same command again"
     return StorageError(
-        f"cannot write to {folder}: {error.strerror or error}; {advice} "
-        "(what is finished stays finished)"
+        f"cannot write to {folder}: {error.strerror or error}; {advice}."
     )
