@@ -41,7 +41,7 @@ def save(adapted: Adapted, path: str | Path, *, header: Mapping[str, str] | None
         InputError: what was learned is not finite, or the file cannot be written.
     """
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in adapted.state().items()}
-    broken = next((name for name, value in tensors.items() if not _readable(name, value)), None)
+    broken = _broken(tensors, adapted)
     if broken is not None:
         raise InputError(
             f"{broken} holds values that are not finite; no file with them would be read again: "
@@ -139,17 +139,22 @@ def attach_saved(net: Network, path: str | Path, *, imports: bool = False) -> Ad
     if strange:
         kind, expected = tensors[strange[0]].dtype, own[strange[0]].dtype
         raise InputError(f"{path} holds {strange[0]} as {kind}, not as {expected}: save it again.")
-    broken = [name for name, value in tensors.items() if not _readable(name, value)]
-    if broken:
-        raise InputError(f"{path} holds values that are not finite, in {broken[0]}: train it again")
+    broken = _broken(tensors, adapted)
+    if broken is not None:
+        raise InputError(f"{path} holds values that are not finite, in {broken}: train it again")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
     return adapted.eval()
 
 
-def _readable(name: str, value: Tensor) -> bool:
-    """Finite; a head divides features that it does not read by infinity."""
-    if name == "head.scale":
-        value = value[~value.isposinf()]
-    return bool(value.float().isfinite().all())
+def _broken(tensors: Mapping[str, Tensor], adapted: Adapted) -> str | None:
+    """The name of a tensor that is not finite; a head that selects features divides the others by
+    infinity, though not all."""
+    selects = adapted.reading.select is not None
+    for name, value in tensors.items():
+        if name == "head.scale" and selects and not bool(value.isposinf().all()):
+            value = value[~value.isposinf()]
+        if not bool(value.float().isfinite().all()):
+            return name
+    return None

@@ -10,6 +10,7 @@ for instead of made.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -240,6 +241,12 @@ def load_model(
     adapted = attach_saved(net, path)
     if adapted.classes != len(card.classes):
         raise InputError(f"{path} names {len(card.classes)} classes for {adapted.classes} logits.")
+    trained = json.loads(json.dumps(adapted.method.settings()))
+    if card.method != trained or card.digest != adapted.source.digest:
+        raise InputError(
+            f"what {path} says of its method and network ({shown(card.method)}) is not what it "
+            f"holds ({shown(trained)}): it was changed after it was written; fit again."
+        )
     return Model(_moved(adapted, place), card, precision=precision)
 
 

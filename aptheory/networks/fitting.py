@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -57,7 +58,7 @@ MOST_COPIES = 16
 def _check_size(module: nn.Module, path: Path, name: str) -> None:
     """Refuse a file that is far too large to be the network's, before it takes that memory."""
     own = 4 * sum(value.numel() for value in module.state_dict().values())
-    size = path.stat().st_size if path.is_file() else 0
+    size = path.stat().st_size if os.path.isfile(path) else 0
     if size > MOST_COPIES * own + 2**28:
         raise InputError(
             f"{path} has {size / 1e6:,.0f} MB and the weights of {name} {own / 1e6:,.0f}: it is no "
