@@ -13,7 +13,7 @@ import functools
 import inspect
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set, Sized
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from pathlib import Path
@@ -67,15 +67,35 @@ class Columns(tuple[str, ...]):
         return super().__new__(cls, names)
 
     def holds(self, table: Any) -> bool:
-        """Whether a table has them, and numbers in those that hold any."""
+        """Whether a table has them, and in each what belongs there."""
         if not all(name in table for name in self):
             return False
-        numbers = [table[name] for name in ("value",) if name in self and len(table)]
-        return all(getattr(column.dtype, "kind", "O") in "fiub" for column in numbers)
+        return not len(table) or all(_COLUMN_HOLDS.get(name, _labels)(table[name]) for name in self)
 
     def __str__(self) -> str:
-        numbers = "; value holds numbers" if "value" in self else ""
-        return f"with the columns {', '.join(self)}{numbers}"
+        whole = [name for name in ("layer", "seed", "read") if name in self]
+        held = [f"{' and '.join(whole)} whole numbers"] if whole else []
+        held += ["value holds numbers"] if "value" in self else []
+        return f"with the columns {', '.join(self)}" + "".join(f"; {words}" for words in held)
+
+
+def _numbers(column: Any) -> bool:
+    return getattr(column.dtype, "kind", "O") in "fiub"
+
+
+def _whole_numbers(column: Any) -> bool:
+    return _numbers(column) and bool((np.asarray(column) == np.floor(np.asarray(column))).all())
+
+
+def _labels(column: Any) -> bool:
+    """Whether rows can be told apart and gathered by its values."""
+    return getattr(column.dtype, "kind", "O") != "O" or all(isinstance(v, Hashable) for v in column)
+
+
+_COLUMN_HOLDS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("value", "low", "high"), _numbers),
+    **dict.fromkeys(("layer", "seed", "read"), _whole_numbers),
+}
 
 
 class Among(tuple[str, ...]):

@@ -18,6 +18,7 @@ from aptheory.findings.chosen import chosen_layer, tested
 from aptheory.findings.gaps import mean_share, share_gap
 from aptheory.findings.statistics import mean_interval
 from aptheory.methods import role_of
+from aptheory.studies.tables import check_once
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,6 +153,7 @@ def _frame(results: pd.DataFrame | str | Path, *, pictures: bool = False) -> pd.
         return with_pictures(frame, records(results)) if pictures else frame
     if not RESULTS.holds(results):
         raise InputError(f"the results to compare are no table {RESULTS}.")
+    check_once(results, "the results to compare")
     return results
 
 

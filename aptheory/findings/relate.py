@@ -39,6 +39,7 @@ from aptheory.findings.statistics import (
     mean_correlation,
     mean_p,
 )
+from aptheory.studies.tables import check_once
 
 TARGETS = ("ap", "ap - linear_probe", "ap - layer_probe")
 """What a metric may explain: AP's accuracy, or its gain over one of the two probes."""
@@ -92,6 +93,8 @@ def relate(
     Raises:
         InputError: no (network, task) has four layers or more in both tables.
     """
+    check_once(profile, "the profile")
+    check_once(accuracy, "the accuracies")
     rows = []
     for network, task, x_of, y, layers in _pairs(profile, accuracy, measures, target, on):
         for measure, x in x_of.items():

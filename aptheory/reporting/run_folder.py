@@ -11,7 +11,7 @@ import pandas as pd
 from aptheory.checked import json_table, read_text
 from aptheory.errors import InputError
 from aptheory.studies.status import status
-from aptheory.studies.tables import read_csv, records, with_pictures, with_roles
+from aptheory.studies.tables import check_once, read_csv, records, with_pictures, with_roles
 
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "profile": ("network", "task", "measure", "layer", "value"),
@@ -74,6 +74,8 @@ class Tables:
             if name == "profile" and "measure" in table and (table["measure"] == "cka").any():
                 wanted = (*wanted, "other_layer")
             found[name] = _checked(table, wanted, path) if len(table) else table
+            if name in ("profile", "accuracy"):
+                check_once(found[name], str(path))
         if all(found[name].empty for name in ("profile", "accuracy", "map")):
             raise InputError(
                 f"{folder} holds neither profile.csv nor accuracy.csv nor map.csv: run `aptheory "

@@ -36,6 +36,4 @@ def storage_error(folder: Path, error: OSError) -> StorageError:
         advice = "choose a folder that you may write to"
     else:
         advice = "check the folder and run the same command again"
-    return StorageError(
-        f"cannot write to {folder}: {error.strerror or error}; {advice}."
-    )
+    return StorageError(f"cannot write to {folder}: {error.strerror or error}; {advice}.")

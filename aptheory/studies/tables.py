@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +145,30 @@ def table(
             if isinstance(value, int | float):
                 rows.append({**about, "measure": measure, "value": float(value)})
     return pd.DataFrame(rows, columns=[*KEYS, "measure", "value"])
+
+
+def check_once(frame: pd.DataFrame, name: str) -> None:
+    """Refuse a table in which a run or a value stands twice: it would count as more evidence.
+
+    Raises:
+        InputError: two rows of the table called ``name`` differ in their value at most.
+    """
+    known = [
+        column
+        for column in frame
+        if column not in _MEASURED and all(isinstance(v, Hashable) for v in frame[column])
+    ]
+    twice = frame.duplicated(known)
+    if bool(twice.any()):
+        row = frame[twice].iloc[0]
+        told = ", ".join(f"{key} {row[key]}" for key in (*KEYS, "measure") if key in known)
+        raise InputError(
+            f"{name} holds {int(twice.sum())} rows twice, {told} first; each counts once: take out "
+            "the copies, and tell apart what are different runs."
+        )
+
+
+_MEASURED = ("value", "low", "high", "correct")
 
 
 def with_roles(frame: pd.DataFrame) -> pd.DataFrame:
