@@ -18,6 +18,10 @@ def main() -> None:
         from aptheory.cli import main as run
 
         run()
+    except SystemExit:  # all is said and written: Python's own end is not to be interrupted
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        raise
     except KeyboardInterrupt:
         print("\ninterrupted; the same command begins again", file=sys.stderr)
         sys.exit(130)

@@ -80,7 +80,9 @@ class Columns(tuple[str, ...]):
 
 
 def _numbers(column: Any) -> bool:
-    return getattr(column.dtype, "kind", "O") in "fiub"
+    """Numbers, nan where there is none."""
+    kind = getattr(column.dtype, "kind", "O")
+    return kind in "iub" or (kind == "f" and not bool(np.isinf(np.asarray(column)).any()))
 
 
 def _whole_numbers(column: Any) -> bool:

@@ -192,8 +192,26 @@ def profile_study(
             "that they have, such as cka,effective_rank."
         )
     together = pd.concat(tables, ignore_index=True)
+    _say_what_goes(folder / "profile.csv", together)
     write_table(together, folder / "profile.csv")
     return together
+
+
+def _say_what_goes(path: Path, table: pd.DataFrame) -> None:
+    """Say which networks and tasks a table held that the one in its place will not hold."""
+    pair = ["network", "task"]
+    try:
+        before = read_csv(path)[pair].drop_duplicates()
+    except (OSError, InputError, KeyError):  # none, or no table of ours
+        return
+    kept = set(table[pair].itertuples(index=False, name=None))
+    gone = [f"{n} on {t}" for n, t in before.itertuples(index=False) if (n, t) not in kept]
+    if gone:
+        log.warning(
+            "%s held %s too, which this call does not ask for: ask for all at once to have them "
+            "in one table (what was measured is kept)",
+            *(path, ", ".join(gone)),
+        )
 
 
 def massive(opened: Opened, kept: Path, *, images: int = 32, seed: int = 0) -> dict[str, str]:

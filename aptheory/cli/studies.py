@@ -275,12 +275,12 @@ def run(
         given = {"--task": task, "--method": method != ["ap"]}
         _alone(networks[0], given, network_options, images_of, on, search)
         planned = on.placed(Study.from_toml(networks[0]))
+    elif any(name.endswith(".toml") for name in networks):
+        raise InputError("a study file says its networks itself; give it alone.")
     elif task:
         training = search.training()
         methods = search.methods(method)
         planned = study(networks, task, network_options, images_of, on, training, methods)
-    elif any(name.endswith(".toml") for name in networks):
-        raise InputError("a study file says its networks itself; give it alone.")
     else:
         raise InputError("nothing to run on: give --task, or a study file.")
     if measures is not None:

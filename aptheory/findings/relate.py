@@ -93,6 +93,8 @@ def relate(
     Raises:
         InputError: no (network, task) has four layers or more in both tables.
     """
+    if measures is not None and not len(measures):
+        raise InputError("measures is empty; name some, or leave it out for all of the profile.")
     check_once(profile, "the profile")
     check_once(accuracy, "the accuracies")
     rows = []

@@ -117,7 +117,16 @@ class Model:
     def probabilities(
         self, images: UInt8[Tensor, "batch channels height width"]
     ) -> Float[np.ndarray, "batch classes"]:
-        """Of each class, float64, for images of the network's size as bytes."""
+        """Of each class, float64, for images of the network's size as bytes.
+
+        Raises:
+            InputError: what is no such tensor, or answers that are no numbers.
+        """
+        if not isinstance(images, Tensor):
+            raise InputError(
+                f"images are {shown(images)}; expected a uint8 tensor of (batch, channels, height, "
+                "width). For files and pictures there is `predict`."
+            )
         images = self._with_channels(images)
         x = self.network.normalize(images.to(self.device, non_blocking=True))
         with autocast(self.device, self.precision):

@@ -52,6 +52,8 @@ def _pictures(source: Any) -> Iterator[Picture]:
         yield _pillow(source, getattr(source, "filename", "") or "picture")
     elif isinstance(source, np.ndarray | Tensor):
         yield from _arrays(source)
+    elif hasattr(source, "read"):
+        raise InputError("a file that is open is no picture; give its path, or open it by Pillow.")
     elif isinstance(source, Iterable):
         for item in source:
             yield from _pictures(item)

@@ -365,6 +365,13 @@ class Network(nn.Module):
                 one by one, so that the hook would not be called.
         """
         check_evaluating(self.module, self.name)
+        known = {name for name, _ in self.module.named_modules(remove_duplicate=False)}
+        lost = [name for piece in self.pieces for name in piece.modules if name not in known]
+        if lost:
+            raise InputError(
+                f"{lost[0]} of {self.name} is gone since it was loaded, and its place runs it; "
+                "load the network anew."
+            )
         hooked = {
             name
             for name, part in self.module.named_modules()

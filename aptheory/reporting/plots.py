@@ -149,6 +149,8 @@ def cka_map(
         same = rows["other_network"].isna() | (rows["other_network"] == network)
         rows = rows[rows["other_network"] == other_network] if other_network else rows[same]
     table = rows.pivot_table(index="layer", columns="other_layer", values="value")
+    if table.empty:
+        raise InputError(f"the profile has no CKA of {network} on {task} that is a number.")
     if other_network is None:
         table = table.combine_first(table.T)
     ax = _axes(ax)
@@ -179,7 +181,14 @@ def layer_map(
     Args:
         cells: of a `LayerMap`: one row a cell of one network and task.
         measure: "test_accuracy" or "val_accuracy"; by default the first where every cell has it.
+
+    Raises:
+        InputError: there is no cell, one stands twice, or they are of several networks or tasks.
     """
+    if len(cells[["network", "task"]].drop_duplicates()) != 1:
+        raise InputError("the cells are none, or of several networks or tasks; give those of one.")
+    if cells.duplicated(["layer", "read"]).any():
+        raise InputError("the cells hold one place of prompt and reading twice; give each once.")
     if measure is None:
         measure = "test_accuracy" if cells["finished"].all() else "val_accuracy"
     ax = _axes(ax)

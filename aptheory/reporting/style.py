@@ -94,6 +94,8 @@ def figure_of(ax: Axes) -> Figure:
 
 def save(drawn: Figure, path: str | Path) -> list[Path]:
     """Write PATH.pdf (vector) and PATH.png; the same table gives the same bytes."""
+    if not isinstance(drawn, Figure) or not isinstance(path, str | Path):
+        raise InputError("save takes a matplotlib figure and the path of its files.")
     stem = Path(path)
     if stem.suffix in (".pdf", ".png"):
         stem = stem.with_suffix("")  # any other dot belongs to the name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,8 @@ def read_plan(folder: str | Path) -> dict[str, Any]:
         InputError: there is none, or it cannot be read.
     """
     path = Path(folder) / "plan.json"
+    if os.path.isfile(folder):
+        raise InputError(f"{folder} is a file; give the folder that a sweep wrote to.")
     try:
         text = read_text(path)
     except FileNotFoundError:
