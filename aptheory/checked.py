@@ -76,7 +76,7 @@ def json_value(text: str, *, name: str, finite: bool = True) -> Any:
         value = json.loads(text, parse_constant=_no_number if finite else float)
     except (ValueError, RecursionError, MemoryError) as error:
         raise InputError(f"{name} is not JSON ({_reason(error)}); write it again.") from None
-    _plain(value, name, finite=finite)
+    bounded(value, name, finite=finite)
     if "\\ud" in text.lower():  # the escape of half a character, unless the other half follows
         try:
             json.dumps(value, ensure_ascii=False).encode()
@@ -106,7 +106,7 @@ def toml_table(text: str, *, name: str) -> dict[str, Any]:
         value = tomllib.loads(text)
     except (ValueError, RecursionError, MemoryError) as error:
         raise InputError(f"{name} is not valid TOML: {_reason(error)}.") from None
-    _plain(value, name, finite=False)
+    bounded(value, name, finite=False)
     return value
 
 
@@ -131,7 +131,7 @@ def _reason(error: BaseException) -> str:
     return str(error).rstrip(".") or type(error).__name__
 
 
-def _plain(value: Any, name: str, *, finite: bool = True) -> Any:
+def bounded(value: Any, name: str, *, finite: bool = True) -> Any:
     """``value``, held to `DEEPEST` levels and to numbers that other programs can hold, too."""
     level = [value]
     for _ in range(DEEPEST):

@@ -6,6 +6,7 @@ import pytest
 import aptheory as ap
 from aptheory.exploration import explore, profile_study
 from aptheory.reporting import report as reporting
+from aptheory.studies.settings import check_belongs
 from benchmarks.spine import CALLS, watching
 
 STUDY = ap.Study(
@@ -85,3 +86,28 @@ def test_kept_tables_that_were_damaged_are_made_again(finished):
         path.write_bytes(bad)
     explore(STUDY, out, **OPTIONS)
     assert {path: path.read_bytes() for path in good} == good
+
+
+def test_another_task_of_the_same_name_is_kept_out_of_a_folder(finished, tmp_path):
+    out, _ = finished
+    other = ap.Study(
+        networks=STUDY.networks,
+        tasks=[{"name": "digits", "train": 40, "val": 20, "test": 20, "label": "price$x^{$"}],
+    )
+    check_belongs(out, STUDY.open())
+    check_belongs(tmp_path, other.open())
+    with pytest.raises(ap.InputError, match="another .* than this one .other pictures"):
+        check_belongs(out, other.open())
+
+
+def test_a_profile_says_what_it_takes_the_place_of(tmp_path, caplog):
+    words = {"measures": ["effective_rank"], "images": 16}
+    first, second = (
+        ap.Study(networks=[{"name": name, "weights": "random"}], tasks=STUDY.tasks)
+        for name in ("aptheory_resnet_mini", "aptheory_vit_mini")
+    )
+    profile_study(first, tmp_path, **words)
+    assert not [r for r in caplog.records if "too, which" in r.message]
+    profile_study(second, tmp_path, **words)
+    (told,) = [r.getMessage() for r in caplog.records if "too, which" in r.message]
+    assert "aptheory_resnet_mini on price$x^{$" in told

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from safetensors import SafetensorError, safe_open
 
 from aptheory.arguments import Between, Share, fits
-from aptheory.checked import json_value, shown, spelt
+from aptheory.checked import bounded, shown, spelt
 from aptheory.errors import InputError
 from aptheory.preprocessing import Transform, check_scaling
 from aptheory.studies import entries
@@ -129,7 +129,7 @@ class Card:
                 "its network, classes and transform."
             )
         try:
-            return cls._from_values(json_value(text, name="its card", finite=False))
+            return cls._from_values(bounded(json.loads(text), "its card", finite=False))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         except (ValueError, TypeError, KeyError, RecursionError) as error:

@@ -184,3 +184,26 @@ def test_a_folder_breaks_ties_between_layers_as_its_table_does(monkeypatch):
         lambda folder, measures: flipped[flipped["measure"].isin(measures)],
     )
     assert compare("folder")["layer"].tolist() == [5]
+
+
+@pytest.mark.parametrize("change", [lambda t: t, lambda t: t.assign(value=0.5)])
+def test_a_run_that_stands_twice_is_no_more_evidence(change):
+    table = frame(ENTRIES)
+    doubled = pd.concat([table, change(table.iloc[:3])], ignore_index=True)
+    with pytest.raises(InputError, match="holds 3 rows twice, network net, task t"):
+        compare(doubled)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("layer", "x"), ("layer", np.nan), ("layer", 0.5), ("seed", None), ("value", np.inf)],
+)
+def test_columns_hold_what_belongs_there(column, value):
+    with pytest.raises(InputError, match="layer and seed whole numbers; value holds numbers"):
+        compare(frame(ENTRIES).assign(**{column: value}))
+
+
+def test_rows_are_gathered_by_labels_alone():
+    table = frame(ENTRIES)
+    with pytest.raises(InputError, match="no table with the columns network"):
+        compare(table.assign(network=[["a"]] * len(table)))

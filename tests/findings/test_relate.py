@@ -209,3 +209,12 @@ def test_one_network_gives_no_interval_over_networks():
     assert np.isnan([row["low"], row["high"], row["p"]]).all()
     assert row["verdict"] == "cannot be told"
     assert "one network" in row["note"]
+
+
+def test_a_row_twice_and_no_measure_are_refused():
+    profile, accuracy = tables(np.arange(8.0), np.ones((2, 8)))
+    for odd in ((pd.concat([profile, profile]), accuracy), (profile, pd.concat([accuracy] * 2))):
+        with pytest.raises(InputError, match="twice"):
+            relate(*odd)
+    with pytest.raises(InputError, match="measures is empty"):
+        relate(profile, accuracy, measures=[])

@@ -504,3 +504,45 @@ def test_a_picture_of_floats_is_the_same_from_a_file_and_from_pillow(model, tmp_
     picture.save(tmp_path / "floats.tiff")
     columns = ["class", "probability"]
     assert model.predict(picture)[columns].equals(model.predict(tmp_path / "floats.tiff")[columns])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": lambda card: card["method"] | {"layer": 3}},
+        {"method": {"method": "linear_probe"}},
+        {"digest": "0" * 64},
+    ],
+)
+def test_a_card_that_speaks_of_another_model_is_refused(net, file, tmp_path, changes):
+    with pytest.raises(ap.InputError, match="is not what it holds"):
+        ap.load_model(rewritten(file, tmp_path, **changes), network=net)
+
+
+def test_a_card_with_a_number_without_end_is_refused(net, file, tmp_path):
+    path = rewritten(file, tmp_path, scores={"test_accuracy": 10**400})
+    with pytest.raises(ap.InputError, match="hexadecimal digits"):
+        ap.load_model(path, network=net)
+
+
+def test_a_head_that_reads_nothing_is_refused(net, file, tmp_path):
+    with safe_open(str(file), framework="pt") as opened:
+        header = opened.metadata()
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    tensors["head.scale"] = torch.full_like(tensors["head.scale"], math.inf)
+    save_file(tensors, str(tmp_path / "inf.safetensors"), metadata=header)
+    with pytest.raises(ap.InputError, match="not finite, in head.scale"):
+        ap.load_model(tmp_path / "inf.safetensors", network=net)
+
+
+def test_an_open_file_is_no_picture(model):
+    with pytest.raises(ap.InputError, match="give its path"):
+        model.predict(io.BytesIO(b"x"))
+
+
+def test_weights_under_a_name_that_no_file_can_have(file, tmp_path):
+    path = rewritten(
+        file, tmp_path, network={"name": "aptheory_resnet_mini", "weights": "w" * 10_000}
+    )
+    with pytest.raises(ap.InputError, match="no weights file"):
+        ap.load_model(path)

@@ -196,6 +196,31 @@ def test_an_outcome_of_another_shape_is_left_out(tmp_path):
     run(tmp_path)
     store = Store(tmp_path)
     record = store.read_all()[0][0]
-    odd = replace(record, outcome={"labels": 5, "test_accuracy": "x"})
+    odd = replace(record, outcome={"labels": 5, "test_accuracy": 0.5})
     store.path(record.key).write_text(odd.text())
     assert len(table(tmp_path)) == 2 * 11
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "value"),
+    [
+        ("made_by", "seconds", "x"),
+        ("made_by", "batch_seconds", -1),
+        ("outcome", "test_accuracy", 1.5),
+        ("outcome", "val_loss", "low"),
+        ("outcome", "val_accuracy", True),
+        ("outcome", "test_accuracy", 10**400),
+        ("made_by", "seconds", 10**400),
+    ],
+)
+def test_an_outcome_with_a_number_that_no_run_ends_with_is_not_believed(
+    tmp_path, place, name, value
+):
+    run(tmp_path)
+    store = Store(tmp_path)
+    record = store.read_all()[0][0]
+    odd = replace(record, **{place: {**getattr(record, place), name: value}})
+    store.path(record.key).write_text(odd.text())
+    (sentence,) = status(tmp_path).damaged
+    assert record.key in sentence
+    assert name in sentence or "whole number of" in sentence

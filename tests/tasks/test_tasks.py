@@ -5,12 +5,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import aptheory as ap
 from aptheory import tasks
 from aptheory.errors import InputError
 from aptheory.preprocessing import Transform
+from aptheory.tasks.augmenting import Augmented
 from aptheory.tasks.splits import balanced_indices, stratified_cut
+from aptheory.tasks.views import Joined
 
 
 class Taker:
@@ -223,3 +226,50 @@ def test_a_split_that_gives_no_images_is_refused(split, reason):
         InputError, match=f"its images cannot be read .{reason}: .*expected an array"
     ):
         task.train.images([0, 1], (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("indices", "size", "said"),
+    [
+        ([9999], (8, 8), "go beyond the 30 images"),
+        ([-31], (8, 8), "go beyond the 30 images"),
+        (np.array([0.5]), (8, 8), "expected a list of whole numbers"),
+        (np.array([[0]]), (8, 8), "expected a list of whole numbers"),
+        ([0], (0, 8), "expected .height, width. from 1"),
+        ([0], (10**6, 8), "expected .height, width. from 1"),
+    ],
+)
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda split: split,
+        lambda split: tasks.Selection(split, np.arange(len(split))),
+        lambda split: Joined(split.rows(np.arange(10)), split.rows(np.arange(10, 30))),
+        lambda split: Augmented(split, lambda image: image),
+    ],
+)
+def test_every_split_refuses_images_that_it_cannot_give(view, indices, size, said):
+    with pytest.raises(InputError, match=said):
+        view(made().train).images(indices, size)
+
+
+def test_an_index_below_zero_counts_from_the_end():
+    split = made().train
+    joined = Joined(split.rows(np.arange(10)), split.rows(np.arange(10, 30)))
+    for view in (split, joined):
+        assert torch.equal(view.images([-1, -30], (8, 8)), split.images([29, 0], (8, 8)))
+
+
+def test_pictures_without_a_side_are_no_pictures():
+    with pytest.raises(InputError, match="expected uint8 of shape"):
+        tasks.ArraySplit(np.zeros((2, 0, 8, 3), np.uint8), [0, 1])
+
+
+def test_a_grouping_that_cannot_be_compared_is_the_functions_fault(tmp_path):
+    for name in ("a", "b"):
+        for number in range(8):
+            path = tmp_path / name / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(np.full((8, 8, 3), 8 * number, np.uint8)).save(path)
+    with pytest.raises(InputError, match="given as group returned"):
+        tasks.task(f"folder:{tmp_path}", group=lambda path: [1])
