@@ -196,7 +196,7 @@ def test_an_outcome_of_another_shape_is_left_out(tmp_path):
     run(tmp_path)
     store = Store(tmp_path)
     record = store.read_all()[0][0]
-    odd = replace(record, outcome={"labels": 5, "test_accuracy": 0.5})
+    odd = replace(record, outcome={"labels": 5, "test_accuracy": None})
     store.path(record.key).write_text(odd.text())
     assert len(table(tmp_path)) == 2 * 11
 
