@@ -5,9 +5,10 @@
         [--question sweep] [--network vit_tiny] [--task gtsrb32] [--seed 0]
 
 A unit is one network on one draw of one task, for one question. What it found is appended to
-OUT/runs.jsonl.gz in one piece when it is done, a run a line; a unit that stands there is passed
-over, so the command may be killed and called again, also on another machine. A GPU trains in
-bfloat16, a processor in float32 unless --precision says otherwise.
+OUT/runs.jsonl.gz in one piece when it is done, a run a line. A unit that stands there is passed
+over, and one that was killed goes on from OUT/parts, so the command may be killed and called again,
+also on another machine. A GPU trains in bfloat16, a processor in float32 unless --precision says
+otherwise.
 `analyses.campaign_tables` turns the journal into tables.
 """
 
@@ -28,6 +29,7 @@ import torch
 import aptheory as ap
 from analyses import campaign_questions
 from analyses.campaign_plan import NETWORKS, Unit, units
+from analyses.campaign_questions import Machine
 
 JOURNAL = "runs.jsonl.gz"
 
@@ -49,13 +51,18 @@ def read(out: Path) -> Iterator[dict[str, Any]]:
             return  # a kill cut the last piece short
 
 
-def run_unit(job: tuple[Unit, Path, str, str]) -> tuple[Unit, list[dict[str, Any]], float, str]:
+def parts_of(out: Path, unit: Unit) -> Path:
+    """The file of what a unit has come to before it is done."""
+    return out / "parts" / f"{unit.name.replace('/', '.')}.jsonl"
+
+
+def run_unit(job: tuple[Unit, Machine]) -> tuple[Unit, list[dict[str, Any]], float, str]:
     """(unit, its runs, seconds, why it failed or nothing)."""
-    unit, assets, device, precision = job
+    unit, on = job
     torch.set_num_threads(1)
     start = time.perf_counter()
     try:
-        rows = list(campaign_questions.QUESTIONS[unit.question](unit, assets, device, precision))
+        rows = list(campaign_questions.QUESTIONS[unit.question](unit, on))
     except (ap.InputError, RuntimeError) as error:
         return unit, [], time.perf_counter() - start, f"{type(error).__name__}: {error}"
     return unit, rows, time.perf_counter() - start, ""
@@ -92,7 +99,9 @@ def run(
     left = len(todo)
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers, maxtasksperchild=8) as pool:
-        jobs = [(unit, assets, device, precision) for unit in todo]
+        jobs = [
+            (unit, Machine(assets, device, precision, parts=parts_of(out, unit))) for unit in todo
+        ]
         results: Iterator[Any] = pool.imap_unordered(run_unit, jobs)
         while left and (rest := end - time.monotonic()) > 0:
             try:
@@ -104,6 +113,7 @@ def run(
                 log(f"FAILED {unit.name}: {why}")
             else:
                 journal(out, unit, rows, spent)
+                parts_of(out, unit).unlink(missing_ok=True)
                 log(f"{unit.name}: {len(rows)} runs in {spent:.0f} s; {left} units left")
         pool.terminate()
     return left

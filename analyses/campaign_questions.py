@@ -6,8 +6,9 @@ validation pictures, from the journal.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,30 @@ SELECTED = 0.1
 """Share of all features that the selecting probe keeps, as Head2Toe's middle setting."""
 
 
+@dataclass(frozen=True)
+class Machine:
+    """Where a unit is trained: the folder of weights and images, the device and precision, and the
+    file of what an earlier try of the unit came to."""
+
+    assets: Path
+    device: str = "cpu"
+    precision: str = "float32"
+    parts: Path | None = None
+
+
+def _finished_parts(parts: Path | None) -> dict[str, list[Row]]:
+    """The rows of each method that a killed unit had trained, by what they are of."""
+    found: dict[str, list[Row]] = {}
+    if parts is not None and parts.is_file():
+        for line in parts.read_text().splitlines():
+            try:
+                key, rows = json.loads(line)
+            except ValueError:  # a kill cut it short
+                continue
+            found[key] = rows
+    return found
+
+
 class Bench:
     """One network and task with its kept activations, where methods are trained in turn."""
 
@@ -37,13 +62,14 @@ class Bench:
         task: ap.Task,
         *,
         seed: int,
-        device: str,
-        precision: str,
+        on: Machine,
         recipe: ap.Recipe = RECIPE,
     ) -> None:
-        self.net = net.to(device)
+        self.net = net.to(on.device)
         self.task, self.seed = task, seed
-        self.recipe = recipe.but(precision=precision)
+        self.recipe = recipe.but(precision=on.precision)
+        self.parts = on.parts
+        self._finished = _finished_parts(on.parts)
         self.kept = kept_for(self.net, task, self.recipe)
 
     def train(
@@ -64,8 +90,18 @@ class Bench:
     def rows(
         self, label: str, method: ap.Method, *, rates: Sequence[float] = RATES, **more: Any
     ) -> Iterator[Row]:
-        """Train a method and say what came of it, a row a rate."""
-        yield from self.told(label, self.train(method, rates=rates), **more)
+        """Train a method and say what came of it, a row a rate; what a killed unit had come to is
+        taken as it was."""
+        what = [self.task.digest, self.recipe.precision, label, method.settings(), [*rates], more]
+        key = json.dumps(what, sort_keys=True)
+        if key not in self._finished:
+            rows = list(self.told(label, self.train(method, rates=rates), **more))
+            self._finished[key] = rows
+            if self.parts is not None:
+                self.parts.parent.mkdir(parents=True, exist_ok=True)
+                with open(self.parts, "a") as file:
+                    file.write("\n" + json.dumps([key, rows]))
+        yield from self._finished[key]
 
     def told(self, label: str, outcomes: Sequence[ap.Outcome], **more: Any) -> Iterator[Row]:
         for outcome in outcomes:
@@ -111,9 +147,9 @@ def best(outcomes: Sequence[ap.Outcome]) -> ap.Outcome:
     return min(outcomes, key=lambda outcome: outcome.score.cost("accuracy"))
 
 
-def _bench(unit: Unit, assets: Path, device: str, precision: str) -> Bench:
-    net, task = load_network(unit.network, assets), load_task(unit.task, unit.seed, assets)
-    return Bench(net, task, seed=unit.seed, device=device, precision=precision)
+def _bench(unit: Unit, on: Machine) -> Bench:
+    net, task = load_network(unit.network, on.assets), load_task(unit.task, unit.seed, on.assets)
+    return Bench(net, task, seed=unit.seed, on=on)
 
 
 def probes(bench: Bench) -> tuple[list[Row], int]:
@@ -127,9 +163,9 @@ def probes(bench: Bench) -> tuple[list[Row], int]:
     return rows, min(costs, key=lambda place: costs[place])
 
 
-def sweep(unit: Unit, assets: Path, device: str, precision: str) -> Iterator[Row]:
+def sweep(unit: Unit, on: Machine) -> Iterator[Row]:
     """AP at each place, read at the end and at the best probe's place, with every control."""
-    bench = _bench(unit, assets, device, precision)
+    bench = _bench(unit, on)
     last = len(bench.net.layers) - 1
     rows, reading = probes(bench)
     yield from rows
@@ -158,9 +194,9 @@ def _prompt_and_control(bench: Bench, place: int, read: int | None) -> Iterator[
         yield from bench.rows("random", control)
 
 
-def norm(unit: Unit, assets: Path, device: str, precision: str) -> Iterator[Row]:
+def norm(unit: Unit, on: Machine) -> Iterator[Row]:
     """AP against normalisation at the same place: full, channel, beta, gamma and beta."""
-    bench = _bench(unit, assets, device, precision)
+    bench = _bench(unit, on)
     yield from bench.rows("linear_probe", ap.LinearProbe())
     spans: list[tuple[int, Span]] = places_with_norms(bench.net)
     for place, span in spans:
@@ -187,9 +223,9 @@ def places_with_norms(net: Network) -> list[tuple[int, Span]]:
     return found
 
 
-def layer_map(unit: Unit, assets: Path, device: str, precision: str) -> Iterator[Row]:
+def layer_map(unit: Unit, on: Machine) -> Iterator[Row]:
     """Accuracy over (l, k): a prompt at every place, read at every later one."""
-    bench = _bench(unit, assets, device, precision)
+    bench = _bench(unit, on)
     last = len(bench.net.layers) - 1
     places = swept(bench.net, MAP_PLACES)
     for read in [*places, last]:
@@ -209,9 +245,9 @@ METHODS: tuple[str, ...] = (
 )
 
 
-def compare(unit: Unit, assets: Path, device: str, precision: str) -> Iterator[Row]:
+def compare(unit: Unit, on: Machine) -> Iterator[Row]:
     """Every method at its own best rate of four; AP at every place, at the end and read earlier."""
-    bench = _bench(unit, assets, device, precision)
+    bench = _bench(unit, on)
     last = len(bench.net.layers) - 1
     rows, reading = probes(bench)
     yield from rows
@@ -275,24 +311,20 @@ PLANTED_RATES = (3e-2, 1e-2)
 
 def planted(
     unit: Unit,
-    assets: Path,
-    device: str,
-    precision: str,
+    on: Machine,
     *,
     sizes: Sequence[float] = PLANTED_SIZES,
     rates: Sequence[float] = PLANTED_RATES,
 ) -> Iterator[Row]:
     """The positive control: the sweep must find the place of a planted tensor."""
-    task = load_task(unit.task, unit.seed, assets).subset(train=PLANTED_TRAIN, seed=unit.seed)
-    clean = load_network(unit.network, assets)
+    task = load_task(unit.task, unit.seed, on.assets).subset(train=PLANTED_TRAIN, seed=unit.seed)
+    clean = load_network(unit.network, on.assets)
     places = swept(clean, MAP_PLACES)
     recipe = RECIPE.but(epochs=PLANTED_EPOCHS)
     for where in (places[2], places[-3]):
         for size in sizes:
-            net = plant(clean.to(device), where, size, unit.seed)
-            bench = Bench(
-                net, task, seed=unit.seed, device=device, precision=precision, recipe=recipe
-            )
+            net = plant(clean.to(on.device), where, size, unit.seed)
+            bench = Bench(net, task, seed=unit.seed, on=on, recipe=recipe)
             told = {"planted_at": where, "planted_size": size}
             yield from bench.rows("linear_probe", ap.LinearProbe(), **told)
             for place in places:
@@ -301,10 +333,10 @@ def planted(
             bench.kept.close()
 
 
-def planted_large(unit: Unit, assets: Path, device: str, precision: str) -> Iterator[Row]:
+def planted_large(unit: Unit, on: Machine) -> Iterator[Row]:
     """The same with one tensor of four times the RMS, and a rate that can undo it; looked at after
     the smaller ones had hardly been noticed by the probe."""
-    return planted(unit, assets, device, precision, sizes=(4.0,), rates=(1e-1, 3e-2))
+    return planted(unit, on, sizes=(4.0,), rates=(1e-1, 3e-2))
 
 
 DIALS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {}
@@ -359,16 +391,16 @@ def dialled(task: ap.Task, size: tuple[int, int], dial: str, level: float) -> ap
     return ap.Task(f"{task.name}+{dial}{level:g}", task.classes, *splits)
 
 
-def dial(unit: Unit, assets: Path, device: str, precision: str) -> Iterator[Row]:
+def dial(unit: Unit, on: Machine) -> Iterator[Row]:
     """The same images, shifted in steps: where does the prompt help, where does reading earlier?"""
-    task = load_task(unit.task, unit.seed, assets)
-    net = load_network(unit.network, assets)
+    task = load_task(unit.task, unit.seed, on.assets)
+    net = load_network(unit.network, on.assets)
     size = (net.input_shape[1], net.input_shape[2])
     last = len(net.layers) - 1
     for name, levels in LEVELS.items():
         for level in levels:
             shifted = dialled(task, size, name, level)
-            bench = Bench(net, shifted, seed=unit.seed, device=device, precision=precision)
+            bench = Bench(net, shifted, seed=unit.seed, on=on)
             told = {"dial": name, "level": level}
             rows, reading = probes(bench)
             yield from ({**row, **told} for row in rows)
@@ -382,7 +414,7 @@ def dial(unit: Unit, assets: Path, device: str, precision: str) -> Iterator[Row]
             bench.kept.close()
 
 
-QUESTIONS: dict[str, Callable[[Unit, Path, str, str], Iterator[Row]]] = {
+QUESTIONS: dict[str, Callable[[Unit, Machine], Iterator[Row]]] = {
     "sweep": sweep,
     "norm": norm,
     "map": layer_map,
