@@ -32,7 +32,7 @@ from typing import (
 
 import numpy as np
 
-from aptheory.checked import LARGEST_INTEGER, shown
+from aptheory.checked import shown
 from aptheory.errors import InputError
 
 P = ParamSpec("P")
@@ -127,6 +127,8 @@ Positive = Annotated[float, Between(0, open=True)]
 Share = Annotated[float, Between(0, 1)]
 Level = Annotated[float, Between(0, 1, open=True)]
 """The coverage of an interval."""
+LARGEST_INTEGER = 2**64 - 1
+"""In size, of any whole number."""
 LARGEST_SEED = 2**62
 Seed = Annotated[int, Between(0, LARGEST_SEED)]
 """Seeds are drawn from with 64 bits and counted up from."""

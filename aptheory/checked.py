@@ -28,8 +28,8 @@ MOST_BYTES = 64 * 2**20
 """Of a text that is read whole."""
 DEEPEST = 64
 """Lists and tables within one another."""
-LARGEST_INTEGER = 2**64 - 1
-"""In size, of a whole number in a file: larger ones turn into no float and no array."""
+LARGEST_INTEGER = 10**300
+"""In size, of a whole number in a file: larger ones turn into no float."""
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -132,7 +132,7 @@ def _reason(error: BaseException) -> str:
 
 
 def bounded(value: Any, name: str, *, finite: bool = True) -> Any:
-    """``value``, held to `DEEPEST` levels and to numbers that other programs can hold, too."""
+    """``value``, held to `DEEPEST` levels and to numbers that are finite as floats, too."""
     level = [value]
     for _ in range(DEEPEST):
         below: list[Any] = []
@@ -143,8 +143,7 @@ def bounded(value: Any, name: str, *, finite: bool = True) -> Any:
                 below += item
             elif isinstance(item, int) and abs(item) > LARGEST_INTEGER:
                 raise InputError(
-                    f"{name} holds a whole number of {len(f'{abs(item):x}')} hexadecimal digits; "
-                    "expected at most 16. Write it again."
+                    f"{name} holds a whole number of more than 300 digits; write it again."
                 )
             elif finite and isinstance(item, float) and math.isinf(item):  # "1e999" is JSON
                 raise InputError(f"{name} holds a number beyond all bounds; write it again.")

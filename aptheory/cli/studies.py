@@ -186,6 +186,8 @@ def _alone(file: str | Path, given: dict[str, Any], *groups: Any) -> None:
         for field in fields(group):
             if field.name != "device" and getattr(group, field.name) != field.default:
                 words.append(f"--{field.name.replace('_', '-')}")
+    if words and not Path(file).exists():
+        raise InputError(f"there is no study file {file}; networks are named with --network.")
     if words:
         raise InputError(f"{file} says itself what is run; leave out {', '.join(words)}.")
 
@@ -215,8 +217,6 @@ def sweep(
     from aptheory.studies.sweep import sweep as train
 
     if file is not None:
-        if not Path(file).exists():
-            raise InputError(f"there is no study file {file}; networks are named with --network.")
         given = {"--network": network, "--task": task, "--method": method != ["ap"]}
         _alone(file, given, networks, images_of, on, training)
         planned = on.placed(Study.from_toml(file))

@@ -175,7 +175,7 @@ def test_saved_file_is_refused_on_another_network(tmp_path, nets32):
     net = nets32[CNN]
     path = tmp_path / "one.safetensors"
     ap.save(methods.LinearProbe().attach(net, classes=3), path)
-    with pytest.raises(InputError, match="other weights"):
+    with pytest.raises(InputError, match="not on small_vit"):
         ap.attach_saved(nets32[VIT], path)
     path.write_bytes(b"not a tensor")
     with pytest.raises(InputError, match="not a safetensors file"):

@@ -521,7 +521,7 @@ def test_a_card_that_speaks_of_another_model_is_refused(net, file, tmp_path, cha
 
 def test_a_card_with_a_number_without_end_is_refused(net, file, tmp_path):
     path = rewritten(file, tmp_path, scores={"test_accuracy": 10**400})
-    with pytest.raises(ap.InputError, match="hexadecimal digits"):
+    with pytest.raises(ap.InputError, match="more than 300 digits"):
         ap.load_model(path, network=net)
 
 

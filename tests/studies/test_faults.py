@@ -223,4 +223,4 @@ def test_an_outcome_with_a_number_that_no_run_ends_with_is_not_believed(
     store.path(record.key).write_text(odd.text())
     (sentence,) = status(tmp_path).damaged
     assert record.key in sentence
-    assert name in sentence or "whole number of" in sentence
+    assert name in sentence or "more than 300 digits" in sentence
