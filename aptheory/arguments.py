@@ -81,12 +81,15 @@ class Columns(tuple[str, ...]):
 
 def _numbers(column: Any) -> bool:
     """Numbers, nan where there is none."""
-    kind = getattr(column.dtype, "kind", "O")
-    return kind in "iub" or (kind == "f" and not bool(np.isinf(np.asarray(column)).any()))
+    plain = getattr(column.dtype, "kind", "O") in "fiub"
+    return plain and not bool(np.isinf(column.to_numpy(float, na_value=np.nan)).any())
 
 
 def _whole_numbers(column: Any) -> bool:
-    return _numbers(column) and bool((np.asarray(column) == np.floor(np.asarray(column))).all())
+    if not _numbers(column):
+        return False
+    values = column.to_numpy(float, na_value=np.nan)
+    return bool((values == np.floor(values)).all())
 
 
 def _labels(column: Any) -> bool:

@@ -251,7 +251,8 @@ def load_model(
     if adapted.classes != len(card.classes):
         raise InputError(f"{path} names {len(card.classes)} classes for {adapted.classes} logits.")
     trained = json.loads(json.dumps(adapted.method.settings()))
-    if card.method != trained or card.digest != adapted.source.digest:
+    same = all(trained.get(name, value) == value for name, value in card.method.items())
+    if not same or card.digest != adapted.source.digest:
         raise InputError(
             f"what {path} says of its method and network ({shown(card.method)}) is not what it "
             f"holds ({shown(trained)}): it was changed after it was written; fit again."

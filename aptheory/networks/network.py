@@ -361,7 +361,7 @@ class Network(nn.Module):
         """Refuse a network that has been changed since it was loaded so that results were wrong.
 
         Raises:
-            InputError: it is in training mode, or a hook was put on a module whose parts run here
+            InputError: it is in training mode, a module is gone, or a hook was put on a module whose parts run here
                 one by one, so that the hook would not be called.
         """
         check_evaluating(self.module, self.name)
