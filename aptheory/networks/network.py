@@ -361,8 +361,8 @@ class Network(nn.Module):
         """Refuse a network that has been changed since it was loaded so that results were wrong.
 
         Raises:
-            InputError: it is in training mode, a module is gone, or a hook was put on a module whose parts run here
-                one by one, so that the hook would not be called.
+            InputError: it is in training mode, a module is gone, or a hook was put on a module
+                whose parts run here one by one, so that the hook would not be called.
         """
         check_evaluating(self.module, self.name)
         known = {name for name, _ in self.module.named_modules(remove_duplicate=False)}
