@@ -238,7 +238,7 @@ COMMAND = [
     ("run aptheory_resnet_mini", "give --task"),
     ("run aptheory_resnet_mini -t digits --read begin", "end, best or both"),
     ("run nowhere.toml", "there is no such file"),
-    ("run nowhere.toml -t digits", "leave out --task"),
+    ("run nowhere.toml -t digits", "there is no study file nowhere.toml"),
     ("run aptheory_resnet_mini -t digits --dry-run --save-study .", "is a folder"),
     ("run aptheory_resnet_mini aptheory_resnet_mini -t digits --dry-run", "label"),
     ("tasks check digits --root a --root b", "--root is given 2 times"),

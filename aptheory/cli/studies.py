@@ -187,7 +187,8 @@ def _alone(file: str | Path, given: dict[str, Any], *groups: Any) -> None:
             if field.name != "device" and getattr(group, field.name) != field.default:
                 words.append(f"--{field.name.replace('_', '-')}")
     if words and not Path(file).exists():
-        raise InputError(f"there is no study file {file}; networks are named with --network.")
+        remedy = "networks are named with --network" if "--network" in given else "check its path"
+        raise InputError(f"there is no study file {file}; {remedy}.")
     if words:
         raise InputError(f"{file} says itself what is run; leave out {', '.join(words)}.")
 
