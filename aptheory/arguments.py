@@ -70,7 +70,9 @@ class Columns(tuple[str, ...]):
         """Whether a table has them, and in each what belongs there."""
         if not all(name in table for name in self):
             return False
-        return not len(table) or all(_COLUMN_HOLDS.get(name, _labels)(table[name]) for name in self)
+        return not len(table) or all(
+            _COLUMN_HOLDS.get(name, holds_labels)(table[name]) for name in self
+        )
 
     def __str__(self) -> str:
         whole = [name for name in ("layer", "seed", "read") if name in self]
@@ -92,7 +94,7 @@ def _whole_numbers(column: Any) -> bool:
     return bool((values == np.floor(values)).all())
 
 
-def _labels(column: Any) -> bool:
+def holds_labels(column: Any) -> bool:
     """Whether rows can be told apart and gathered by its values."""
     return getattr(column.dtype, "kind", "O") != "O" or all(isinstance(v, Hashable) for v in column)
 

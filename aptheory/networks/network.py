@@ -365,21 +365,13 @@ class Network(nn.Module):
                 whose parts run here one by one, so that the hook would not be called.
         """
         check_evaluating(self.module, self.name)
-        known = {name for name, _ in self.module.named_modules(remove_duplicate=False)}
-        lost = [name for piece in self.pieces for name in piece.modules if name not in known]
-        if lost:
-            raise InputError(
-                f"{lost[0]} of {self.name} is gone since it was loaded, and its place runs it; "
-                "load the network anew."
-            )
+        executed = {name for piece in self.pieces for name in self._executed(piece)}
         hooked = {
             name
             for name, part in self.module.named_modules()
             if part._forward_hooks or part._forward_pre_hooks
         }
-        if hooked:
-            hooked -= {name for piece in self.pieces for name in self._executed(piece)}
-        if hooked:
+        if hooked := hooked - executed:
             name = min(hooked) or "the network itself"
             raise InputError(
                 f"a hook was put on {name} of {self.name} after it was loaded, where its parts run "
@@ -408,11 +400,21 @@ class Network(nn.Module):
         names = [name for piece in self.pieces[start:stop] for name in self._executed(piece)]
         return tuple(dict.fromkeys(names))
 
+    def _leaf(self, name: str) -> nn.Module:
+        """The module of that name, which a place runs."""
+        try:
+            return self.module.get_submodule(name)
+        except AttributeError:
+            raise InputError(
+                f"{name} of {self.name} is gone since it was loaded, and its place runs it; load "
+                "the network anew."
+            ) from None
+
     def _executed(self, piece: Piece) -> tuple[str, ...]:
         return tuple(
             f"{leaf}.{name}" if name else leaf
             for leaf in dict.fromkeys(piece.modules)
-            for name, _ in self.module.get_submodule(leaf).named_modules()
+            for name, _ in self._leaf(leaf).named_modules()
         )
 
     def parameters_between(self, start: Place = 0, stop: Place | None = None) -> tuple[str, ...]:

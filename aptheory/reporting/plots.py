@@ -23,6 +23,7 @@ from aptheory.methods import role_of
 from aptheory.reporting.curves import Curve, accuracy_curves, case_of, metric_curves
 from aptheory.reporting.legend import COLORS, measure_label, method_name
 from aptheory.reporting.style import COLUMN, PAGE, figure, figure_of, save, style, styled
+from aptheory.studies.tables import check_once
 
 __all__ = [
     "COLORS",
@@ -70,6 +71,7 @@ def accuracy_by_layer(
     validation accuracy chooses for the prompt and for the probe. ``focus`` gives the height to the
     prompt and what it must beat: probes of single layers that are far below leave the frame.
     """
+    check_once(accuracy, "the accuracies")
     rows = _rows(accuracy, network=network, task=task, measure=measure)
     ax = _axes(ax)
     drawn = accuracy_curves(accuracy, network, task, measure=measure)

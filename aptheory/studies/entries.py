@@ -28,7 +28,7 @@ def _whole(value: Any, least: int, most: int) -> bool:
 
 
 def _number(value: Any, least: float = -math.inf) -> bool:
-    return is_number(value) and least <= value < 1e300
+    return is_number(value) and abs(value) < 1e300 and value >= least
 
 
 def _several(value: Any, check: Callable[[Any], bool], counts: Sequence[int]) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aptheory.arguments import holds_labels
 from aptheory.checked import json_table, plain_cell, read_text, safe_cell
 from aptheory.errors import InputError, reason_of
 from aptheory.studies.files import write_atomically
@@ -156,11 +157,7 @@ def check_once(frame: pd.DataFrame, name: str) -> None:
     Raises:
         InputError: two rows of the table called ``name`` differ in their value at most.
     """
-    known = [
-        column
-        for column in frame
-        if column not in _MEASURED and all(isinstance(v, Hashable) for v in frame[column])
-    ]
+    known = [key for key in frame if key not in _MEASURED and holds_labels(frame[key])]
     twice = frame.duplicated(known)
     if bool(twice.any()):
         row = frame[twice].iloc[0]

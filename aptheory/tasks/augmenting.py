@@ -69,6 +69,9 @@ class Augmented(Steady):
         sides = as_transform(size).size
         return torch.cat([fit_pixels(image, sides) for image in drawn])
 
+    def _images(self, indices: np.ndarray, size: Size) -> UInt8[Tensor, "n channels height width"]:
+        return self.images(indices, size)
+
     @cached_property
     def digest(self) -> str:
         text = f"augmented {digest_of(self.clean)} {described(self.transform)}"

@@ -1,6 +1,7 @@
 """What a split is: labelled images that can be had in any size."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -49,7 +50,7 @@ def as_indices(indices: Indices, count: int) -> np.ndarray:
     return np.where(chosen < 0, chosen + count, chosen)
 
 
-class Steady:
+class Steady(ABC):
     """What our own splits are: bytes, of the size asked for, and the same at every look.
 
     A split that is not one is wrapped by its task (see `aptheory.tasks.own`), which looks what it
@@ -61,8 +62,8 @@ class Steady:
     def random(self) -> bool:
         return False
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     def images(self, indices: Indices, size: Size) -> UInt8[Tensor, "n channels height width"]:
         """The images at ``indices``, made ``size`` (height, width); negative ones count from the
@@ -75,10 +76,10 @@ class Steady:
         as_transform(size)
         return self._images(as_indices(indices, len(self)), size)
 
+    @abstractmethod
     def _images(
         self, indices: Int64[np.ndarray, " n"], size: Size
-    ) -> UInt8[Tensor, "n channels height width"]:
-        raise NotImplementedError
+    ) -> UInt8[Tensor, "n channels height width"]: ...
 
 
 def is_random(split: Split) -> bool:

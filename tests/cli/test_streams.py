@@ -55,17 +55,8 @@ def test_without_an_error_stream_sentences_do_not_mix_with_the_answer(monkeypatc
     assert capsys.readouterr().out == ""
 
 
-class Full(io.StringIO):
-    """An error stream on a full disk."""
-
-    def write(self, text: str) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    flush = writelines = write
-
-
 def test_an_error_stream_that_takes_nothing_ends_no_work(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sys, "stderr", Full())
+    monkeypatch.setattr(sys, "stderr", Refusing(errno.ENOSPC))
     out = tmp_path / "model.safetensors"
     quick = ["--layer", "5", "--epochs", "1", "--subset", "60,20,20"]
     assert ended("fit", "aptheory_vit_mini", "-t", "digits", *quick, "-o", str(out)) == 0
