@@ -343,9 +343,12 @@ def _renamed(spec: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
 
 
 def _by_code(spec: Mapping[str, Any]) -> bool:
-    """Whether to make the network of an entry could run code that comes from elsewhere."""
+    """Whether to make the network of an entry could run code that comes from elsewhere; timm's and
+    torchvision's names are made by those packages alone."""
     name = spec.get("name")
-    return "factory" in spec or not isinstance(name, str) or ":" in name or _unsafe(spec)
+    if "factory" in spec or not isinstance(name, str) or _unsafe(spec):
+        return True
+    return ":" in name.removeprefix("torchvision:")
 
 
 def _unsafe(spec: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral
 from typing import Any, Self
@@ -83,7 +84,7 @@ class Network(nn.Module):
         self.block_layers = tuple(block_layers)
         self.notes = tuple(notes)
         self.pick = pick or Pick()
-        self._digest: str | None = None
+        self._digest_before_cast: str | None = None
         self._until: dict[int, Network] = {}
         self.source: dict[str, Any] = {}
         """The entry of ``Study.networks`` that loads it again; empty where Python made it."""
@@ -274,15 +275,18 @@ class Network(nn.Module):
 
     @property
     def digest(self) -> str:
-        """sha256 over the name, the places and the weights: what identifies this network's maps."""
-        if self._digest is None:
-            found = hashlib.sha256(repr((self.name, self.layers)).encode())
-            for key, value in sorted(self.module.state_dict().items()):
-                found.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
-                raw = value.detach().cpu().contiguous().flatten()
-                found.update(raw.view(torch.uint8).numpy().data if raw.numel() else b"")
-            self._digest = found.hexdigest()
-        return self._digest
+        """sha256 over the name, the places and the weights: what identifies this network's maps.
+
+        Taken anew each time, as weights may be changed in place.
+        """
+        if self._digest_before_cast is not None:
+            return self._digest_before_cast
+        found = hashlib.sha256(repr((self.name, self.layers)).encode())
+        for key, value in sorted(self.module.state_dict().items()):
+            found.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
+            raw = value.detach().cpu().contiguous().flatten()
+            found.update(raw.view(torch.uint8).numpy().data if raw.numel() else b"")
+        return found.hexdigest()
 
     def share(self) -> Network:
         """A structural copy in eval mode, its frozen parameters aliases of these weights.
@@ -306,7 +310,7 @@ class Network(nn.Module):
         if self.dtype not in (torch.float16, torch.bfloat16):
             return self
         twin = self.share()
-        twin._digest = self.digest
+        twin._digest_before_cast = self.digest
         twin = twin.float()
         try:
             with torch.no_grad():
@@ -354,15 +358,14 @@ class Network(nn.Module):
             )
         parent, _, last = name.rpartition(".")
         setattr(self.module.get_submodule(parent), last, new)
-        self._digest = None
         return old
 
     def check_ready(self) -> None:
         """Refuse a network that has been changed since it was loaded so that results were wrong.
 
         Raises:
-            InputError: it is in training mode, a module is gone, or a hook was put on a module
-                whose parts run here one by one, so that the hook would not be called.
+            InputError: it is in training mode, a module is gone or gives another shape, or a hook
+                was put on a module whose parts run here one by one, so that it would not be called.
         """
         check_evaluating(self.module, self.name)
         executed = {name for piece in self.pieces for name in self._executed(piece)}
@@ -377,6 +380,23 @@ class Network(nn.Module):
                 f"a hook was put on {name} of {self.name} after it was loaded, where its parts run "
                 "one by one and the hook would not be called; remove it, or put it on such a part."
             )
+        self._check_shapes()
+
+    @torch.no_grad()
+    def _check_shapes(self) -> None:
+        x = torch.zeros(1, *self.input_shape, device=self.device, dtype=self.dtype)
+        for before, layer in itertools.pairwise(self.layers):
+            try:
+                x = self.run(x, start=before.index, stop=layer.index)
+                given = f"gives {tuple(x.shape[1:])}"
+            except Exception as error:  # whatever a module that was put there raises
+                given = f"fails ({reason_of(error)})"
+            if given != f"gives {layer.shape}":
+                raise InputError(
+                    f"{self.name} was changed since it was loaded: from place {before.index} "
+                    f"({before.name}) to {layer.index} it {given} and gave {layer.shape}; load the "
+                    "network anew."
+                )
 
     def _module(self, name: str) -> nn.Module:
         if not name:

@@ -274,6 +274,7 @@ def test_a_changed_note_is_told(net, file, tmp_path, caplog):
         {"factory": "os:getcwd", "name": "resnet10t"},
         {"name": "hf-hub:somebody/network"},
         {"name": "local-dir:somewhere"},
+        {"name": "torchvision:somebody:network"},
         {"name": "resnet10t", "options": {"checkpoint_path": "somewhere.bin"}},
         {"name": "resnet10t", "options": {"pretrained_cfg": {"file": "somewhere.bin"}}},
         {"name": ["resnet10t"]},
@@ -283,6 +284,19 @@ def test_a_file_never_runs_code(file, tmp_path, network, monkeypatch):
     monkeypatch.setattr("aptheory.models.model.load_network", lambda spec: pytest.fail(str(spec)))
     with pytest.raises(ap.InputError, match="made by code"):
         ap.load_model(rewritten(file, tmp_path, network=network))
+
+
+@pytest.mark.parametrize("name", ["torchvision:squeezenet1_1", "vit_tiny_patch16_224"])
+def test_a_file_makes_the_networks_of_the_packages(file, tmp_path, name, monkeypatch):
+    class Made(Exception):
+        pass
+
+    def load_network(spec):
+        raise Made(spec["name"])
+
+    monkeypatch.setattr("aptheory.models.model.load_network", load_network)
+    with pytest.raises(Made, match=name):
+        ap.load_model(rewritten(file, tmp_path, network={"name": name, "weights": "random"}))
 
 
 @pytest.mark.parametrize(

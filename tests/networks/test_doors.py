@@ -1,6 +1,7 @@
 """A network that was changed after it was loaded is refused before it gives wrong results."""
 
 import pytest
+from torch import nn
 
 import aptheory as ap
 from tests.quarters import small_cnn, small_task
@@ -34,3 +35,21 @@ def test_training_mode_is_refused():
     net.module.train()
     with pytest.raises(ap.InputError, match="training mode"):
         profiled(net)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (lambda module: setattr(module.layer2[0], "conv1", nn.Conv2d(3, 8, 3).eval()), "it fails"),
+        (lambda module: setattr(module.layer2[0], "conv1", nn.Flatten().eval()), "it fails"),
+        (lambda module: delattr(module.layer2[0], "conv1"), "it fails"),
+        (lambda module: setattr(module, "global_pool", nn.Identity().eval()), "it gives"),
+    ],
+)
+def test_a_module_of_another_shape_is_told(changed, told):
+    net = small_cnn()
+    changed(net.module)
+    with pytest.raises(ap.InputError, match=f"was changed since it was loaded: .* {told}"):
+        profiled(net)
+    with pytest.raises(ap.InputError, match="load the network anew"):
+        ap.fit_many(ap.LinearProbe(), net, small_task(), runs=[ap.Run()])

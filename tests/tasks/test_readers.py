@@ -415,8 +415,10 @@ def test_huggingface_data_that_cannot_be_used(tmp_path):
     plain = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"a": [1, 2]})})
     plain.save_to_disk(str(tmp_path / "plain"))
     hub(4).save_to_disk(str(tmp_path / "pets"))
+    hub(4).select([]).save_to_disk(str(tmp_path / "empty"))
     for uri, message in {
         f"hf:{tmp_path / 'plain'}": "no image column",
+        f"hf:{tmp_path / 'empty'}": "it holds no pictures",
         f"hf:{tmp_path / 'pets'}?label=nothing": "has no column 'nothing'",
         f"hf:{tmp_path / 'pets'}?colour=1": "no option 'colour'",
         f"hf:{tmp_path / 'pets'}?limit=2": "give streaming=1 with it",

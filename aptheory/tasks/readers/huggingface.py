@@ -275,6 +275,8 @@ def _open(path: str, config: str | None, stream: bool) -> dict[str, Any]:
             ) from error
         # "An error occurred while generating the dataset": what it was stands in its cause.
         reason = reason_of(error.__cause__ or error)
+        if isinstance(error, IndexError):  # the package takes the first of the tables
+            reason = "it holds no pictures"
         raise InputError(
             f"the data set {path!r} cannot be opened ({reason}); expected a repository name or a "
             "folder of the datasets package"
