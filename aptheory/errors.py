@@ -21,6 +21,14 @@ class InputError(ValueError):
         super().__init__(text)
 
 
+def described(error: BaseException) -> str:
+    """An error's kind and all that it says, where the class of a user's can say it."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
+
+
 def reason_of(error: BaseException, *, kind: bool = False) -> str:
     """What an error of somebody else says, for the brackets of a sentence of ours: its first line,
     with the second where the first only announces it; the error's kind where it says nothing, or
@@ -34,3 +42,10 @@ def reason_of(error: BaseException, *, kind: bool = False) -> str:
         return name
     first = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     return f"{name}: {first.rstrip('.:')}" if kind else first.rstrip(".:")
+
+
+def shown_plainly(text: str, *, lines: bool = False) -> str:
+    """A text whose letters a terminal shows, and none that it would obey: names of files and
+    classes may hold such. With ``lines`` it keeps its lines."""
+    kept = "\n" if lines else ""
+    return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in text)

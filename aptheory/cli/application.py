@@ -24,7 +24,8 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from aptheory.errors import InputError
+from aptheory.cli.faults import users_fault
+from aptheory.errors import InputError, shown_plainly
 
 _KEEP = ("run", "sweep", "demo", "profile")
 """The verbs that keep what is finished and go on from there."""
@@ -52,7 +53,8 @@ class Verbs(TyperGroup):
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             code = super().main(*args, **options)
-            sys.stdout.flush()
+            if not sys.stdout.closed:
+                sys.stdout.flush()
         except OSError as error:
             _fail_to_write(error)
         except _CLICK_ERROR as error:
@@ -81,17 +83,8 @@ class Verbs(TyperGroup):
             _fail(str(error))
         except OSError as error:
             _fail_to_write(error)
-        except SystemExit as error:  # verbs leave by typer.Exit
-            _fail(
-                "a function or class of yours that this command called ended the program "
-                f"(sys.exit, {error.code!r}); let it raise an error instead."
-            )
-        except (RuntimeError, MemoryError) as error:
-            from aptheory.training.memory import out_of_memory
-
-            if not out_of_memory(error):
-                raise
-            _fail("there is not enough memory for this; give smaller numbers or batches.")
+        except (_CLICK_ERROR, typer.Exit, typer.Abort):
+            raise
         except KeyboardInterrupt:
             goes_on = ctx.invoked_subcommand in _KEEP
             words = "what is finished is kept, and the same command goes on from there"
@@ -99,6 +92,16 @@ class Verbs(TyperGroup):
             print(f"\ninterrupted; {words}", file=sys.stderr)
             sys.stdout.flush()
             os._exit(130)  # threads of the pool may still hold work: leave at once
+        except BaseException as error:
+            from aptheory.training.memory import out_of_memory
+
+            if out_of_memory(error):
+                _fail("there is not enough memory for this; give smaller numbers or batches.")
+            if sys.stdout.closed:
+                _fail("code that this command called closed the standard output; let it be.")
+            if (fault := users_fault(error)) is None:
+                raise
+            _fail(fault)
 
 
 class Verb(TyperCommand):
@@ -145,7 +148,7 @@ class Terminal(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(shown_plainly(self.format(record), lines=True), file=sys.stderr)
 
 
 _terminal = Terminal()
@@ -290,13 +293,6 @@ def _fail_to_write(error: OSError) -> None:
         sys.exit(141)  # what a program that the signal SIGPIPE ends answers
     place = error.filename or "a file or the standard output"
     _fail(f"{place}: {error.strerror}; check the path and the disk.")
-
-
-def shown_plainly(text: str, *, lines: bool = False) -> str:
-    """A text whose letters a terminal shows, and none that it would obey: names of files and
-    classes may hold such. With ``lines`` it keeps its lines."""
-    kept = "\n" if lines else ""
-    return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in text)
 
 
 def echo(text: object, *, err: bool = False) -> None:

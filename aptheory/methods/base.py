@@ -321,7 +321,14 @@ class Adapted(nn.Module):
     def edited(self, layer: Layer, z: Tensor) -> Tensor:
         """What enters a place, as the modules there leave it."""
         for module in self.edits_at(layer.index) if layer.index in self.places else ():
-            z = module(z)
+            given, z = z, module(z)
+            if not isinstance(z, Tensor) or z.ndim < 2 or len(z) != len(given):
+                found = tuple(z.shape) if isinstance(z, Tensor) else f"a {type(z).__name__}"
+                raise InputError(
+                    f"{type(module).__name__} of {self.method.name} made {found} of what enters "
+                    f"place {layer.index} ({layer.name}), {tuple(given.shape)}; it must return a "
+                    "tensor of as many images."
+                )
         return z
 
     def rest(self, z: Tensor) -> Float[Tensor, "samples classes"]:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from aptheory.arguments import Count, Precision, checked_arguments
 from aptheory.checked import shown
 from aptheory.devices import autocast, device_of
-from aptheory.errors import InputError
+from aptheory.errors import InputError, shown_plainly
 from aptheory.methods.registry import class_of
 from aptheory.methods.saving import attach_saved, save
 from aptheory.models.card import Card
@@ -181,7 +181,7 @@ class Model:
                 for result in images:
                     if isinstance(result, InputError):
                         passed_over.append(str(result))
-                        _log.warning("passed over: %s", result)
+                        _log.warning("passed over: %s", shown_plainly(str(result)))
                 whole = [k for k, result in enumerate(images) if isinstance(result, np.ndarray)]
                 if whole:
                     stacked = torch.from_numpy(np.stack([images[k] for k in whole]))

@@ -74,7 +74,8 @@ def place_of(path: str | Path) -> Path:
         raise InputError("the path of a picture is empty; give pictures or folders of pictures.")
     place = expanded(path)
     if not place.exists():
-        raise InputError(f"{place} does not exist; give pictures or folders of pictures.")
+        what = "is a link that leads nowhere" if place.is_symlink() else "does not exist"
+        raise InputError(f"{place} {what}; give pictures or folders of pictures.")
     return place
 
 

@@ -35,6 +35,25 @@ def check_evaluating(module: nn.Module, name: str) -> None:
         )
 
 
+def check_gradients(module: nn.Module, name: str) -> None:
+    """Refuse to train where torch's inference mode is on, or was when the tensors were made."""
+    if torch.is_inference_mode_enabled():
+        raise InputError("training needs gradients; call it outside of torch.inference_mode.")
+    if any(tensor.is_inference() for tensor in (*module.parameters(), *module.buffers())):
+        raise InputError(
+            f"{name} was made under torch.inference_mode, and no gradient passes through its "
+            "tensors; load it outside of it."
+        )
+
+
+def check_weights(module: nn.Module, name: str) -> None:
+    """Refuse a network on torch's meta device, where tensors have a shape and no numbers."""
+    if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+        raise InputError(f"{name} is on the meta device, without numbers; load the network anew.")
+    if torch.get_default_device().type == "meta":
+        raise InputError("torch's default device is meta, which holds no numbers; set another.")
+
+
 def check_pixels(images: Any, name: str, channels: int) -> None:
     """Refuse what is no batch of pictures of as many channels as the network's images have."""
     if isinstance(images, Tensor) and not images.is_complex() and images.dtype != torch.bool:

@@ -29,7 +29,13 @@ from aptheory.devices import device_of
 from aptheory.errors import InputError, reason_of
 from aptheory.networks.copying import structural_copy
 from aptheory.networks.display import as_html, as_text, table
-from aptheory.networks.doors import check_evaluating, check_image, check_pixels, explain
+from aptheory.networks.doors import (
+    check_evaluating,
+    check_image,
+    check_pixels,
+    check_weights,
+    explain,
+)
 from aptheory.networks.layer import Layer
 from aptheory.networks.outputs import Pick
 from aptheory.networks.pieces import Piece
@@ -364,10 +370,12 @@ class Network(nn.Module):
         """Refuse a network that has been changed since it was loaded so that results were wrong.
 
         Raises:
-            InputError: it is in training mode, a module is gone or gives another shape, or a hook
-                was put on a module whose parts run here one by one, so that it would not be called.
+            InputError: it is in training mode or on the meta device, a module is gone or gives
+                another shape, or a hook was put on a module whose parts run here one by one, so
+                that it would not be called.
         """
         check_evaluating(self.module, self.name)
+        check_weights(self.module, self.name)
         executed = {name for piece in self.pieces for name in self._executed(piece)}
         hooked = {
             name

@@ -173,6 +173,7 @@ def profile(
     """
     if not len(measures):
         raise InputError("measures is empty; name one, such as effective_rank.")
+    net.check_ready()
     images = open_images(images)
     chosen = net.places(layers)
     settings = watchers.Settings(

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from aptheory.errors import described
 from aptheory.studies.clock import seconds_left
 from aptheory.studies.plan import Plan
 from aptheory.studies.status import doing, duration, measured_seconds, under_way
@@ -127,4 +128,4 @@ def _tell(tracker: Callable[[dict[str, Any]], None], store: Store, key: str) -> 
         if record is not None:
             tracker(vars(record).copy())
     except Exception as error:
-        warnings.warn(f"the tracker failed for run {key}: {type(error).__name__}: {error}")
+        warnings.warn(f"the tracker failed for run {key}: {described(error)}")

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from aptheory.errors import InputError
+from aptheory.errors import InputError, described
 from aptheory.studies.clock import Epochs
 from aptheory.studies.files import StorageError
 from aptheory.studies.plan import Batch, Job
@@ -90,15 +90,15 @@ def work(
                 with told_to(Teller(store, batch)):
                     outcomes = train(batch, lead)
                 records = _records(batch, outcomes, made_by(start, token, outcomes))
-            except StorageError:
+            except (StorageError, KeyboardInterrupt, GeneratorExit):
                 raise
-            except Exception as error:
+            except BaseException as error:  # a method of the user's may raise anything
                 # Before there is a trainer nothing of the run was tried: a device or a file is
                 # missing, and the next sweep may find it.
                 write_failure(
                     store,
                     batch,
-                    f"{type(error).__name__}: {error}",
+                    described(error),
                     token,
                     trace=traceback.format_exc(),
                     start=start,

@@ -15,7 +15,7 @@ import pandas as pd
 
 from aptheory.arguments import checked_arguments
 from aptheory.checked import json_table, read_text, safe_stem
-from aptheory.errors import InputError
+from aptheory.errors import InputError, shown_plainly
 from aptheory.tasks.base import SPLITS, Task
 from aptheory.tasks.cache import cache_folder, data_folder, write_whole
 from aptheory.tasks.describing import preparation
@@ -162,7 +162,7 @@ def _counted(counter: Counter[str]) -> str:
 def _listed(title: str, items: Sequence[str]) -> list[str]:
     if not items:
         return []
-    return [f"{title}: {len(items)}", *(f"  {item}" for item in _few(items))]
+    return [f"{title}: {len(items)}", *(f"  {shown_plainly(item)}" for item in _few(items))]
 
 
 def file_splits(split: Split) -> list[FileSplit]:

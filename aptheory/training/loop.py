@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from aptheory.checked import shown
 from aptheory.devices import autocast
 from aptheory.errors import InputError
+from aptheory.networks.doors import check_gradients
 from aptheory.training.batchnorm import Fused
 from aptheory.training.drawing import Parts, parts_of
 from aptheory.training.epochs import epoch_done
@@ -89,6 +90,7 @@ class Loop:
                 f"The kept activations enter place {kept.layer}, but the method first acts at "
                 f"place {adapted.first_layer}; advance them first."
             )
+        check_gradients(adapted, adapted.source.name)
         self.adapted, self.kept, self.recipe = adapted, kept, recipe
         self.loss = loss or cross_entropy(recipe.label_smoothing)
         self.log = log or _log.info
@@ -262,6 +264,7 @@ class Loop:
             self.notes.append(note)
             self.log(note)
 
+    @torch.enable_grad()
     def _try_step(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         recipe, runs, total = self.recipe, rows.shape[0], rows.shape[1]
         labels = self.labels("train")

@@ -1,6 +1,7 @@
 """The verbs of one model, of features and of lists, as a user calls them."""
 
 import json
+import logging
 import re
 import shlex
 import subprocess
@@ -404,6 +405,8 @@ def test_measures_are_looked_at_before_a_dry_run():
 def test_a_terminal_obeys_no_name(capsys):
     application.echo("a\x1b[2Jb\nc\x07 \u00e9 \u2212")
     assert capsys.readouterr().out == "a\\x1b[2Jb\nc\\x07 \u00e9 \u2212\n"
+    application.Terminal().emit(logging.makeLogRecord({"msg": "a\x1b[2Jb"}))
+    assert capsys.readouterr().err == "a\\x1b[2Jb\n"
 
 
 @pytest.mark.parametrize("option", ["name=x", "weights=x", "granularity=stage"])

@@ -169,6 +169,12 @@ def test_damaged_pictures_are_named_and_passed_over(model, pixels, tmp_path, cap
     table = model.predict(tmp_path)
     assert len(table) == 1
     assert "bad.jpg" in table.attrs["passed_over"][0]
+    (tmp_path / "a\nb.png").write_bytes(b"no picture")
+    model.predict([tmp_path / "a\nb.png"])
+    assert "a\\nb.png" in caplog.messages[-1]
+    (tmp_path / "link.png").symlink_to("nowhere.png")
+    with pytest.raises(ap.InputError, match="link.png is a link that leads nowhere"):
+        model.predict(tmp_path / "link.png")
     assert "bad.jpg" in caplog.text
 
 

@@ -1,6 +1,7 @@
 """A network that was changed after it was loaded is refused before it gives wrong results."""
 
 import pytest
+import torch
 from torch import nn
 
 import aptheory as ap
@@ -53,3 +54,33 @@ def test_a_module_of_another_shape_is_told(changed, told):
         profiled(net)
     with pytest.raises(ap.InputError, match="load the network anew"):
         ap.fit_many(ap.LinearProbe(), net, small_task(), runs=[ap.Run()])
+
+
+def trained(net, method=None):
+    recipe = ap.Recipe(epochs=1)
+    runs = [ap.Run()]
+    return ap.fit_many(method or ap.LinearProbe(), net, small_task(), runs=runs, recipe=recipe)
+
+
+def test_gradients_that_are_switched_off_are_switched_on_or_told():
+    net = small_cnn()
+    with torch.no_grad():
+        without = trained(net, ap.ActivationPrompt(layer=2))
+    again = trained(net, ap.ActivationPrompt(layer=2))
+    assert without[0].val_loss == again[0].val_loss
+    with torch.inference_mode(), pytest.raises(ap.InputError, match="outside of torch.inference"):
+        trained(net)
+    with torch.inference_mode():
+        made_there = small_cnn()
+    with pytest.raises(ap.InputError, match="was made under torch.inference_mode"):
+        trained(made_there)
+
+
+def test_the_meta_device_is_told():
+    net = small_cnn()
+    with torch.device("meta"), pytest.raises(ap.InputError, match="default device is meta"):
+        trained(net)
+    net.module.to("meta")
+    for use in (trained, profiled):
+        with pytest.raises(ap.InputError, match="is on the meta device"):
+            use(net)

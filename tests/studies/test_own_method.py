@@ -1,6 +1,8 @@
 """A method of the user's own: in fit, in a sweep in worker processes, priced, drawn, saved."""
 
+import io
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -18,6 +20,7 @@ from aptheory.methods import METHODS, from_settings, parse
 from aptheory.reporting.report import report
 from aptheory.studies.engines import Processes
 from aptheory.studies.planning import make_plan
+from aptheory.studies.store import Store
 from aptheory.studies.study import Study
 from aptheory.studies.sweep import execute
 from aptheory.studies.tables import with_roles
@@ -166,7 +169,76 @@ def test_one_that_ends_the_program_is_told(tmp_path, monkeypatch):
     done = CliRunner().invoke(app, words)
     METHODS.pop("ending", None)
     assert done.exit_code == 2
-    assert "a function or class of yours that this command called ended the program" in done.output
+    assert re.search(r"your code at \S+ends_of_mine.py:\d+ ended the program", done.output)
+
+
+FAULTY = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from aptheory import Method
+
+
+class Edit(nn.Module):
+    def forward(self, z):
+        {fault}
+
+
+@dataclass(frozen=True)
+class Faulty(Method):
+    name: ClassVar[str] = "faulty"
+
+    def install(self, adapted):
+        adapted.edit(1, Edit())
+        return 1
+"""
+OWN_FAULTS = {
+    "raise ValueError('late')": "failed (ValueError: late); mend it there",
+    "raise type('Own', (BaseException,), {})('x')": "failed (Own: x)",
+    "raise type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})": "failed (Mute)",
+    "raise SystemExit(3)": "ended the program (sys.exit, 3)",
+    "return None": "made a NoneType of what enters place 1",
+    "return z[:1]": "made (1, 16, ",
+    "__import__('sys').stdout.close(); return z": "closed the standard output",
+}
+
+
+@pytest.mark.parametrize("fault", OWN_FAULTS)
+def test_one_that_fails_is_told_with_its_place(tmp_path, monkeypatch, capsys, fault):
+    (tmp_path / "faults_of_mine.py").write_text(FAULTY.format(fault=fault))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    words = ["fit", "aptheory_resnet_mini", "--weights", "random", "-t", "digits", "--epochs", "1"]
+    with pytest.raises(SystemExit) as end:
+        app([*words, "--subset", "30,20,20", "--method", "faults_of_mine:Faulty"])
+    METHODS.pop("faulty", None)
+    sys.modules.pop("faults_of_mine", None)
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert OWN_FAULTS[fault] in said
+    if "z" not in fault:
+        assert f"your code at {tmp_path / 'faults_of_mine.py'}:12 " in said or "made" in said
+
+
+def test_one_that_raises_anything_is_a_failed_run_of_a_study(tmp_path, monkeypatch):
+    """The others go on; the reason stands in the tables."""
+    (tmp_path / "ends_at_once.py").write_text(FAULTY.format(fault="raise SystemExit(3)"))
+    monkeypatch.chdir(tmp_path)
+    study = Study(
+        networks=[RESNET],
+        tasks=[DIGITS],
+        methods=["ends_at_once:Faulty", "linear_probe"],
+        seeds=[0],
+        recipes=[{"name": "quick", "epochs": 1, "batch_size": 16}],
+    )
+    frame = execute(make_plan(study), tmp_path / "run", engine=Processes(1), progress=False)
+    METHODS.pop("faulty", None)
+    sys.modules.pop("ends_at_once", None)
+    assert set(frame["method"]) == {"linear_probe"}
+    failed = [r for r in Store(tmp_path / "run").read_all()[0] if r.status == "failed"]
+    assert [record.reason for record in failed] == ["SystemExit: 3"]
 
 
 @pytest.mark.slow
