@@ -393,9 +393,11 @@ class Network(nn.Module):
     @torch.no_grad()
     def _check_shapes(self) -> None:
         x = torch.zeros(1, *self.input_shape, device=self.device, dtype=self.dtype)
-        for before, layer in itertools.pairwise(self.layers):
+        for piece, (before, layer) in zip(
+            self.pieces, itertools.pairwise(self.layers), strict=False
+        ):
             try:
-                x = self.run(x, start=before.index, stop=layer.index)
+                x = piece(self.module, x)
                 given = f"gives {tuple(x.shape[1:])}"
             except Exception as error:  # whatever a module that was put there raises
                 given = f"fails ({reason_of(error)})"
