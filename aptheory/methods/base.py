@@ -322,14 +322,18 @@ class Adapted(nn.Module):
         """What enters a place, as the modules there leave it."""
         for module in self.edits_at(layer.index) if layer.index in self.places else ():
             given, z = z, module(z)
-            if not isinstance(z, Tensor) or z.ndim < 2 or len(z) != len(given):
-                found = tuple(z.shape) if isinstance(z, Tensor) else f"a {type(z).__name__}"
-                raise InputError(
-                    f"{type(module).__name__} of {self.method.name} made {found} of what enters "
-                    f"place {layer.index} ({layer.name}), {tuple(given.shape)}; it must return a "
-                    "tensor of as many images."
-                )
+            if not torch.compiler.is_compiling():  # there sizes are symbols
+                self._check_edit(module, layer, given, z)
         return z
+
+    def _check_edit(self, module: nn.Module, layer: Layer, given: Tensor, z: Any) -> None:
+        if not isinstance(z, Tensor) or z.ndim < 2 or len(z) != len(given):
+            found = tuple(z.shape) if isinstance(z, Tensor) else f"a {type(z).__name__}"
+            raise InputError(
+                f"{type(module).__name__} of {self.method.name} made {found} of what enters place "
+                f"{layer.index} ({layer.name}), {tuple(given.shape)}; it must return a tensor of "
+                "as many images."
+            )
 
     def rest(self, z: Tensor) -> Float[Tensor, "samples classes"]:
         """Logits (K*B, classes) from the activation entering ``first_layer``, (K*B, ...)."""
