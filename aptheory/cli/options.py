@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from aptheory.checked import expanded
+from aptheory.checked import expanded, shown
 from aptheory.errors import InputError
 from aptheory.writing import only_writer, refuse_no_file
 
@@ -91,7 +91,7 @@ class NetworkOptions:
             "prefix": self.prefix,
             "layout": self.layout,
             "output": self.output,
-            "options": dict(map(_pair, self.option)) if self.option else None,
+            "options": _pairs(self.option) if self.option else None,
         }
         chosen = {key: value for key, value in values.items() if value is not None}
         return {**maker(name), "weights": self.weights, "granularity": self.granularity, **chosen}
@@ -105,6 +105,14 @@ def _numbers(option: str, text: str | None, kind: type) -> list[Any] | None:
         return [kind(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"{option} is {text!r}; give numbers such as 3,224,224.") from None
+
+
+def _pairs(texts: list[str]) -> dict[str, Any]:
+    pairs = [_pair(text) for text in texts]
+    keys = [key for key, _ in pairs]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise InputError(f"--option sets {shown(twice[0])} twice; give it once.")
+    return dict(pairs)
 
 
 def _pair(text: str) -> tuple[str, Any]:

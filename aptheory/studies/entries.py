@@ -50,7 +50,7 @@ NETWORK: dict[str, Check] = {
     "granularity": (lambda v: v in ("block", "stage"), "'block' or 'stage'"),
     "input_shape": (
         lambda v: _several(v, lambda n: _whole(n, 1, LARGEST_SIDE), (3,)),
-        "[channels, height, width]",
+        f"[channels, height, width], none above {LARGEST_SIDE:,}",
     ),
     "mean": (lambda v: _several(v, _number, range(1, 5)), "a list of one number a channel"),
     "std": (
