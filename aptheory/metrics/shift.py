@@ -144,7 +144,12 @@ def side_by_side(moments: Sequence[ChannelMoments]) -> ChannelMoments:
     """The channels of several moments of the same images, such as the norms of a block, as one.
 
     Where they saw other numbers of positions, each channel keeps its own mean and variance.
+
+    Raises:
+        InputError: anything but a few moments.
     """
+    if not isinstance(moments, list | tuple) or not moments:
+        raise InputError("side_by_side puts moments together; give a list of ChannelMoments.")
     both = ChannelMoments(groups=moments[0].groups)
     both.images = moments[0].images
     for group in moments[0].sums:

@@ -231,6 +231,11 @@ def evaluate(
         )
     images: Any = getattr(task, split)
     trained, own = model.card.scale, scale_of(images)
+    if trained is None and own is not None:
+        raise InputError(
+            f"the pictures of {task.name} have more than 8 bits a value, and the model learned on "
+            "pictures of 8 bits, so that nothing says which is bright; bring them to 8 bits."
+        )
     if trained is not None and own not in (None, trained):
         _log.info("deep pictures: %s, as in training (their own range is not used)", trained.text)
         images = with_scale(images, trained)

@@ -37,7 +37,7 @@ from aptheory.networks.network import Network
 from aptheory.studies import entries
 from aptheory.studies.sources import load_network, maker
 from aptheory.tasks.ahead import ahead_of
-from aptheory.tasks.pictures import with_channels
+from aptheory.tasks.pictures import Scale, with_channels
 from aptheory.tasks.readers.files import decode_image
 
 if TYPE_CHECKING:
@@ -107,9 +107,18 @@ class Model:
         return with_channels(images, self.network.input_shape[0], f"network {self.network.name!r}")
 
     def _decode(self, picture: Picture) -> UInt8[np.ndarray, "height width 3"]:
-        scale = self.card.scale
-        how = (lambda: scale) if scale else None
-        return decode_image(picture.read(), picture.name, self.preprocessing, scale=how)
+        return decode_image(
+            picture.read(), picture.name, self.preprocessing, scale=lambda: self._scale(picture)
+        )
+
+    def _scale(self, picture: Picture) -> Scale:
+        """By what a deep picture becomes bytes."""
+        if self.card.scale is None:
+            raise InputError(
+                f"{picture.name} has more than 8 bits a value, and the model learned on pictures "
+                "of 8 bits, so that nothing says which of its values is bright; bring it to 8 bits."
+            )
+        return self.card.scale
 
     # ---------------------------------------------------------------------------- prediction
 

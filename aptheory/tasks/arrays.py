@@ -51,6 +51,7 @@ def shaped(images: Any, where: str) -> np.ndarray:
     Raises:
         InputError: no images, of no plain pixels, or with another number of axes.
     """
+    refuse_mask(images, where)
     tensor = hasattr(images, "detach")
     array = _of_tensor(images, where) if tensor else _of_list(images, where)
     if array.ndim == 3:
@@ -84,6 +85,12 @@ def shaped(images: Any, where: str) -> np.ndarray:
             f"{MOST_CHANNELS}."
         )
     return array
+
+
+def refuse_mask(images: Any, where: str) -> None:
+    """Refuse an array of which a part is masked out: pixels have no place for that."""
+    if np.ma.is_masked(images):
+        raise InputError(f"{where} has a mask; fill what it hides with pixels (.filled).")
 
 
 def _of_tensor(images: Any, where: str) -> np.ndarray:

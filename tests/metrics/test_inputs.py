@@ -204,3 +204,9 @@ def test_numbers_whose_squares_overflow_are_refused(measure):
     measure(features * 1e130)
     with pytest.raises(InputError, match=r"beyond 1e\+140, whose squares overflow"):
         measure(features * 1e200)
+
+
+@pytest.mark.parametrize("moments", [torch.zeros(0, 8), []])
+def test_no_moments_are_put_together(moments):
+    with pytest.raises(InputError, match="give a list of ChannelMoments"):
+        metrics.side_by_side(moments)

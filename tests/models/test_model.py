@@ -83,6 +83,21 @@ def test_deep_pictures_are_brought_to_bytes_as_in_training(net, tmp_path):
         assert row["probability"] == pytest.approx(shares.max(), abs=1e-6)
 
 
+def test_deep_pictures_say_nothing_to_a_model_of_8_bits(model, pixels, tmp_path, caplog):
+    """By its own range one of a single brightness would be black."""
+    for name, values in {
+        "bright.png": np.full((16, 16), 60000, np.uint16),
+        "float.tif": np.full((16, 16), 0.9, np.float32),
+    }.items():
+        Image.fromarray(values).save(tmp_path / name)
+        assert model.predict(tmp_path / name).empty
+        assert f"{name} has more than 8 bits a value" in caplog.messages[-1]
+    values = pixels.astype(np.uint16)[..., 0] * 257
+    deep = ap.Task.from_arrays(values, np.arange(len(values)) % 4, names=model.classes)
+    with pytest.raises(ap.InputError, match="learned on pictures of 8 bits"):
+        evaluate(model, deep)
+
+
 def test_deep_pictures_are_evaluated_as_in_training(net, tmp_path):
     """The dark half of a set is not stretched to the range that it has by itself."""
     rng = np.random.default_rng(0)

@@ -84,3 +84,21 @@ def test_the_meta_device_is_told():
     for use in (trained, profiled):
         with pytest.raises(ap.InputError, match="is on the meta device"):
             use(net)
+
+
+def test_weights_that_changed_in_place_are_another_network(tmp_path):
+    """The runs of the network as it was are not taken for those of what it is now."""
+    net = small_cnn()
+    study = {"tasks": [small_task()], "methods": ["linear_probe"], "seeds": [0]}
+    study["recipes"] = [{"name": "quick", "epochs": 1}]
+    before = ap.sweep(ap.Study(networks=[net], **study), tmp_path / "study", progress=False)
+    with torch.no_grad():
+        net.module.layer1[0].conv1.weight.mul_(2)
+    after = ap.sweep(ap.Study(networks=[net], **study), tmp_path / "study", progress=False)
+    assert not before.equals(after)
+    model = ap.fit_model(net, small_task(), method="linear_probe", recipe=ap.Recipe(epochs=1))
+    model.save(tmp_path / "model.safetensors")
+    with pytest.raises(ap.InputError, match="weights"):
+        ap.load_model(tmp_path / "model.safetensors", network=small_cnn())
+    again = ap.load_model(tmp_path / "model.safetensors", network=net)
+    assert again.predict(small_task().test.pixels).equals(model.predict(small_task().test.pixels))

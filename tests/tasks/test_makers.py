@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from aptheory.errors import InputError
 from aptheory.tasks import Task
@@ -43,6 +44,7 @@ with warnings.catch_warnings(action="ignore"):  # torch calls one a prototype, o
         ("from_arrays", (PIXELS, None), {}, "y: None is no list of labels"),
         ("from_arrays", (PIXELS, NESTED), {}, "labels is nested"),
         ("from_arrays", ({"train": PIXELS}, LABELS), {}, "give both by split"),
+        ("from_arrays", (np.ma.masked_less(PIXELS, 9), LABELS), {}, "x has a mask"),
         ("from_arrays", (PIXELS, LABELS), {"classes": 5}, "no option 'classes'"),
         ("from_arrays", (PIXELS, LABELS), {"seed": -1}, "from 0 to"),
         ("from_dataset", (SAMPLES,), {"foo": 1}, "no option 'foo'"),
@@ -54,6 +56,24 @@ with warnings.catch_warnings(action="ignore"):  # torch calls one a prototype, o
 def test_what_is_no_data_or_no_option_is_refused(maker, data, options, reason):
     with pytest.raises(InputError, match=reason):
         getattr(Task, maker)(*data, **options)
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        ("pets/1.png", "is a str; expected a picture"),
+        (b"abc", "is a bytes; expected a picture"),
+        (None, "is a NoneType; expected a picture"),
+        (Image.new("RGB", (0, 0)), r"is of shape \(0, 0\); expected a picture"),
+        (np.zeros((1, 2, 3, 4)), r"is of shape \(1, 2, 3, 4\); expected a picture"),
+        (np.ma.masked_less(PIXELS[0], 9), "has a mask"),
+    ],
+)
+def test_a_sample_without_a_picture_is_named(odd, reason):
+    samples = [*SAMPLES]
+    samples[7] = (odd, samples[7][1])
+    with pytest.raises(InputError, match=f"data set: 7 {reason}"):
+        Task.from_dataset(samples)
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])

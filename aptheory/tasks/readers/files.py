@@ -179,6 +179,8 @@ def scale_of(split: Any) -> Scale | None:
     """By what the deep pictures of a split, or of the one below it, become bytes; None where a few
     that are looked at have 8 bits."""
     while not isinstance(split, FileSplit | ArraySplit):
+        if hasattr(split, "splits"):
+            return next((scale for scale in map(scale_of, split.splits) if scale), None)
         split = getattr(split, "split", None)
         if split is None:
             return None

@@ -16,7 +16,7 @@ from aptheory.arguments import Seed
 from aptheory.errors import InputError, reason_of
 from aptheory.preprocessing import SQUASHED, Size, fit_pixels
 from aptheory.tasks import pictures
-from aptheory.tasks.arrays import Range, shaped, to_pixels
+from aptheory.tasks.arrays import Range, refuse_mask, shaped, to_pixels
 from aptheory.tasks.base import Task
 from aptheory.tasks.classes import as_column, number_classes, shown
 from aptheory.tasks.completing import ALIASES, complete
@@ -303,12 +303,19 @@ def places(sample: Any, image: Key | None, label: Key | None, where: str) -> tup
 def looks_like_picture(value: Any) -> bool:
     """Whether a value of a sample may be a picture: of Pillow, or an array of two or three axes."""
     if hasattr(value, "convert") and hasattr(value, "getbands"):
-        return True
+        return min(value.size) > 0
     return hasattr(value, "shape") and len(value.shape) in (2, 3) and min(value.shape) > 0
 
 
 def picture_tensor(value: Any, where: str) -> Tensor:
     """(1, channels, height, width) of a picture: bytes, or floats as they are."""
+    if not looks_like_picture(value):
+        shape = getattr(value, "shape", getattr(value, "size", None))
+        what = f"a {type(value).__name__}" if shape is None else f"of shape {tuple(shape)}"
+        raise InputError(
+            f"{where} is {what}; expected a picture: Pillow's, or an array of two or three axes."
+        )
+    refuse_mask(value, where)
     if hasattr(value, "getbands"):
         return torch.from_numpy(_pillow(value, where)).permute(2, 0, 1)[None]
     if isinstance(value, Tensor):
@@ -319,8 +326,6 @@ def picture_tensor(value: Any, where: str) -> Tensor:
         array = array[..., None] if array.ndim == 2 else array
         last = array.shape[-1] <= 4 or array.shape[0] > array.shape[-1]  # height, width, channels
         tensor = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1) if last else array))
-    if tensor.ndim != 3:
-        raise InputError(f"{where} has shape {tuple(tensor.shape)}; expected a picture.")
     if tensor.dtype == torch.bool:
         tensor = tensor.to(torch.uint8) * 255
     elif not tensor.is_floating_point() and tensor.dtype != torch.uint8:
