@@ -93,7 +93,7 @@ def test_weights_that_changed_in_place_are_another_network(tmp_path):
     study["recipes"] = [{"name": "quick", "epochs": 1}]
     before = ap.sweep(ap.Study(networks=[net], **study), tmp_path / "study", progress=False)
     with torch.no_grad():
-        net.module.layer1[0].conv1.weight.mul_(2)
+        net.module.conv1[0].weight.mul_(-1)
     after = ap.sweep(ap.Study(networks=[net], **study), tmp_path / "study", progress=False)
     assert not before.equals(after)
     model = ap.fit_model(net, small_task(), method="linear_probe", recipe=ap.Recipe(epochs=1))
