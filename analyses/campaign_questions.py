@@ -103,6 +103,18 @@ class Bench:
                     file.write("\n" + json.dumps([key, rows]))
         yield from self._finished[key]
 
+    def rows_with_best_inside(
+        self, label: str, method: ap.Method, *, rates: Sequence[float]
+    ) -> Iterator[Row]:
+        """As `rows`, with further rates of `LADDER` while the best is the greatest or the least."""
+        found: list[Row] = []
+        tried: Sequence[float] = rates
+        while tried:
+            new = list(self.rows(label, method, rates=tried))
+            yield from new
+            found += new
+            tried = beyond_the_edge(found)
+
     def told(self, label: str, outcomes: Sequence[ap.Outcome], **more: Any) -> Iterator[Row]:
         for outcome in outcomes:
             adapted = outcome.adapted
@@ -133,6 +145,21 @@ class Bench:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else round(float(value), 6)
+
+
+def beyond_the_edge(rows: Sequence[Row]) -> list[float]:
+    """The next rate of `LADDER` behind the edge at which the best of some runs lies; none where it
+    lies inside, where the ladder ends, or where no run came to an end."""
+    ended = [row for row in rows if row["val_accuracy"] is not None]
+    if not ended:
+        return []
+    best_rate = max(ended, key=lambda row: (row["val_accuracy"], -row["val_loss"]))["lr"]
+    tried = [row["lr"] for row in rows]
+    if best_rate == max(tried):
+        return [rate for rate in LADDER if rate > best_rate][-1:]
+    if best_rate == min(tried):
+        return [rate for rate in LADDER if rate < best_rate][:1]
+    return []
 
 
 def prompt_norm(adapted: Any) -> float | None:
@@ -238,6 +265,7 @@ def layer_map(unit: Unit, on: Machine) -> Iterator[Row]:
 
 
 COMPARED_RATES = (3e-2, 1e-2, 3e-3, 1e-3)
+LADDER = (1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
 METHODS: tuple[str, ...] = (
     *("linear_probe", "norm_tuning", "norm_tuning:scale=false", "bitfit", "ssf"),
     *("lora:rank=4", "adapter:bottleneck=16", "vpt:tokens=10", "vpt:tokens=10,deep=false"),
@@ -246,7 +274,8 @@ METHODS: tuple[str, ...] = (
 
 
 def compare(unit: Unit, on: Machine) -> Iterator[Row]:
-    """Every method at its own best rate of four; AP at every place, at the end and read earlier."""
+    """Every method at its own best rate, of four and those that follow while the best lies at the
+    edge; AP at every place, at the end and read earlier."""
     bench = _bench(unit, on)
     last = len(bench.net.layers) - 1
     rows, reading = probes(bench)
@@ -261,17 +290,18 @@ def compare(unit: Unit, on: Machine) -> Iterator[Row]:
             for read in sorted({reading, last}) if text != "full" else (last,):
                 method = ap.methods.parse(text)
                 method = replace(method, read=None if read == last else read)
-                yield from bench.rows(text, method, rates=rates)
+                yield from bench.rows_with_best_inside(text, method, rates=rates)
         except ap.InputError:
             continue  # the method does not fit this network
     for rank in (1, 4):
         method = ap.ActivationPrompt(layer=0, rank=rank)
-        yield from bench.rows(f"vp_rank{rank}", method, rates=COMPARED_RATES)
+        label = f"vp_rank{rank}"
+        yield from bench.rows_with_best_inside(label, method, rates=COMPARED_RATES)
     for place in swept(bench.net, MAP_PLACES):
         for read in sorted({reading, last}):
             if place <= read:
                 method = ap.ActivationPrompt(layer=place, read=None if read == last else read)
-                yield from bench.rows("ap", method, rates=COMPARED_RATES)
+                yield from bench.rows_with_best_inside("ap", method, rates=COMPARED_RATES)
 
 
 class PlantedNetwork(Network):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import aptheory as ap
-from analyses.campaign_questions import Bench, Machine
+from analyses.campaign_questions import Bench, Machine, beyond_the_edge
 from tests.quarters import RECIPE, small_cnn, small_task
 
 
@@ -39,3 +39,31 @@ def test_a_line_that_the_kill_cut_short_is_trained_again(tmp_path, monkeypatch):
     again = bench(parts)
     monkeypatch.setattr(again, "train", lambda *_, **__: pytest.fail("trained again"))
     assert rows(again) == found
+
+
+def run(lr, accuracy, loss=1.0):
+    return {"lr": lr, "val_accuracy": accuracy, "val_loss": loss}
+
+
+@pytest.mark.parametrize(
+    ("rows", "further"),
+    [
+        ([run(3e-2, 0.5), run(1e-2, 0.6), run(3e-3, 0.4)], []),
+        ([run(3e-2, 0.6), run(1e-2, 0.5)], [1e-1]),
+        ([run(3e-2, 0.6, 2.0), run(1e-2, 0.6, 1.0), run(3e-3, 0.1)], []),
+        ([run(1e-3, 0.5), run(3e-4, 0.6)], [1e-4]),
+        ([run(1.0, 0.6), run(3e-1, 0.5)], []),
+        ([run(1e-4, 0.5), run(3e-5, 0.6)], [1e-5]),
+        ([run(3e-2, None), run(1e-2, 0.5), run(3e-3, 0.6)], [1e-3]),
+        ([run(3e-2, None)], []),
+    ],
+)
+def test_the_search_goes_on_while_the_best_rate_lies_at_the_edge(rows, further):
+    assert beyond_the_edge(rows) == further
+
+
+def test_a_method_is_trained_until_its_best_rate_lies_inside():
+    method = ap.ActivationPrompt(layer=2, shape="channel")
+    found = list(bench(None).rows_with_best_inside("ap", method, rates=(1e-4, 3e-5)))
+    assert len({row["lr"] for row in found}) == len(found) > 2
+    assert beyond_the_edge(found) == []
