@@ -22,13 +22,15 @@ from aptheory.tasks.completing import ALIASES, complete
 from aptheory.tasks.copies import same_bytes
 from aptheory.tasks.readers.files import file_splits
 from aptheory.tasks.readers.folder import pick
-from aptheory.tasks.readers.stores import file_stamp
+from aptheory.tasks.readers.parquet import refuse_swelling
+from aptheory.tasks.readers.stores import FolderStore, file_stamp
 
 BUFFER = 10_000  # samples that a stream is shuffled in
 LIMIT = 10_000  # samples of a split that are taken of a stream
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
 IMAGES = ("image", "img", "picture", "photo")
 LABELS = ("label", "labels", "fine_label", "class", "target")
+COMMIT = re.compile("[0-9a-f]{40}")
 REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -51,12 +53,17 @@ class ColumnStore:
                 raise ValueError(f"its transform leaves no {self.image!r}: take it off")
             cell = cells[self.image]
             if isinstance(cell, Mapping):
-                data = cell.get("bytes")
-                return data if data is not None else Path(cell["path"]).read_bytes()
+                data, path = cell.get("bytes"), cell.get("path")
+                if data is None and path is None:
+                    raise ValueError("it has neither bytes nor a path")
+                return data if data is not None else _file(Path(path))
             return _encoded(cell)
+        except InputError:
+            raise
         except Exception as error:  # the package's own errors too
             raise InputError(
-                f"{self.place}: picture {key} cannot be read ({error}); repair the data set."
+                f"{self.place}: picture {key} cannot be read ({reason_of(error)}); repair the data "
+                "set."
             ) from error
 
     def stamp(self, keys: Sequence[str]) -> str:
@@ -239,6 +246,23 @@ def _encoded(cell: Any) -> bytes:
     return buffer.getvalue()
 
 
+def _file(path: Path) -> bytes:
+    return FolderStore(path.parent).read(path.name)
+
+
+def _refuse_stranger(path: str, splits: Mapping[str, Any]) -> None:
+    """Refuse what the package found in its cache for want of a folder and of the hub: another
+    folder of that name. What came from the hub lies there in a folder called by its commit."""
+    for rows in splits.values():
+        for entry in getattr(rows, "cache_files", []):
+            if not COMMIT.fullmatch(Path(entry["filename"]).parent.name):
+                raise InputError(
+                    f"hf:{path}: there is no such folder and no such data set of the hub at hand; "
+                    "the cache holds one that was read from another folder of this name. Name that "
+                    "folder by its path."
+                )
+
+
 def _open(path: str, config: str | None, stream: bool) -> dict[str, Any]:
     try:
         import datasets
@@ -258,6 +282,8 @@ def _open(path: str, config: str | None, stream: bool) -> dict[str, Any]:
             "of the hub."
         )
     try:
+        for file in folder.rglob("*.parquet"):
+            refuse_swelling(file)
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             if config is not None:
                 raise InputError(f"hf:{path} was saved as one data set; give no config.")
@@ -275,13 +301,16 @@ def _open(path: str, config: str | None, stream: bool) -> dict[str, Any]:
             ) from error
         # "An error occurred while generating the dataset": what it was stands in its cause.
         reason = reason_of(error.__cause__ or error)
-        if isinstance(error, IndexError):  # the package takes the first of the tables
-            reason = "it holds no pictures"
+        if isinstance(error, IndexError):  # the package takes the first of a split's tables
+            reason = "a split of it holds no pictures"
         raise InputError(
             f"the data set {path!r} cannot be opened ({reason}); expected a repository name or a "
             "folder of the datasets package"
         ) from error
-    return dict(loaded) if isinstance(loaded, Mapping) else {"train": loaded}
+    splits = dict(loaded) if isinstance(loaded, Mapping) else {"train": loaded}
+    if not folder.exists():
+        _refuse_stranger(path, splits)
+    return splits
 
 
 def _columns(split: Any, image: str | None, label: str | None, path: str) -> tuple[str, str]:

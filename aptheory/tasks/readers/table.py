@@ -25,6 +25,7 @@ from aptheory.tasks.copies import same_bytes
 from aptheory.tasks.readers.files import file_splits
 from aptheory.tasks.readers.folder import encodings, file_task, pick
 from aptheory.tasks.readers.memory import dataset_task, looks_like_picture
+from aptheory.tasks.readers.parquet import read_parquet
 from aptheory.tasks.readers.stores import FolderStore, found_spelling
 from aptheory.tasks.readers.suffixes import SUFFIXES
 
@@ -162,7 +163,7 @@ def frame_task(
 def _read(file: Path) -> pd.DataFrame:
     try:
         if file.suffix.lower() in (".parquet", ".pq"):
-            return pd.read_parquet(file)
+            return read_parquet(file)
         with file.open(encoding="utf-8-sig") as lines:
             first = lines.readline()
         separator = max(",;\t", key=first.count)
@@ -190,6 +191,8 @@ def _read(file: Path) -> pd.DataFrame:
         raise InputError(
             f"{file} needs pyarrow; pip install 'aptheory[parquet]', or save it as CSV."
         ) from error
+    except InputError:
+        raise
     except Exception as error:  # pandas and pyarrow raise many kinds
         reason = reason_of(error)
         how = " as UTF-8" if isinstance(error, UnicodeError) else ""
