@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from aptheory.arguments import LARGEST_SIDE, checked_arguments
 from aptheory.checked import shown
@@ -17,8 +19,24 @@ from aptheory.networks.sources import build
 from aptheory.networks.split import split
 from aptheory.networks.wrappers import unwrap
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _one_at_a_time(function: Function) -> Function:
+    """While torch.fx follows a forward it stands in for the call of every module of the process, so
+    that two threads that load would trace each other."""
+    alone = threading.RLock()
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        with alone:
+            return function(*args, **options)
+
+    return cast("Function", call)
+
 
 @checked_arguments
+@_one_at_a_time
 def load(
     name_or_module: Any,
     weights: str | Path | None = "pretrained",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -121,6 +122,10 @@ def _ready(net: Network, x: Tensor) -> Tensor:
     return x if parameter is None else x.to(parameter.dtype)
 
 
+_ALONE = threading.RLock()
+"""Watchers hang themselves into the network: two profiles of one at once would mix."""
+
+
 @checked_arguments
 def profile(
     net: Network,
@@ -194,7 +199,7 @@ def profile(
     watching = watchers.start(settings)
     source = batches(net, images, batch_size=batch_size, split=split, limit=limit, seed=seed)
     seen, stop = 0, max((watcher.stop for watcher in watching), default=0)
-    with torch.inference_mode():
+    with _ALONE, torch.inference_mode():
         for x, labels in source:
             seen += len(x)
             for watcher in watching:

@@ -1,5 +1,7 @@
 """A network that was changed after it was loaded is refused before it gives wrong results."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -102,3 +104,11 @@ def test_weights_that_changed_in_place_are_another_network(tmp_path):
         ap.load_model(tmp_path / "model.safetensors", network=small_cnn())
     again = ap.load_model(tmp_path / "model.safetensors", network=net)
     assert again.predict(small_task().test.pixels).equals(model.predict(small_task().test.pixels))
+
+
+def test_networks_are_loaded_in_several_threads():
+    """torch.fx stands in for every module's call while it traces, and took itself off no more."""
+    with ThreadPoolExecutor(4) as pool:
+        nets = [pool.submit(ap.load, "aptheory_resnet_mini", "random") for _ in range(8)]
+        assert {len(net.result().layers) for net in nets} == {13}
+    assert len(ap.load("aptheory_vit_mini", "random").layers) > 3

@@ -418,7 +418,7 @@ def test_huggingface_data_that_cannot_be_used(tmp_path):
     hub(4).select([]).save_to_disk(str(tmp_path / "empty"))
     for uri, message in {
         f"hf:{tmp_path / 'plain'}": "no image column",
-        f"hf:{tmp_path / 'empty'}": "it holds no pictures",
+        f"hf:{tmp_path / 'empty'}": "a split of it holds no pictures",
         f"hf:{tmp_path / 'pets'}?label=nothing": "has no column 'nothing'",
         f"hf:{tmp_path / 'pets'}?colour=1": "no option 'colour'",
         f"hf:{tmp_path / 'pets'}?limit=2": "give streaming=1 with it",
@@ -440,3 +440,60 @@ def test_huggingface_data_that_cannot_be_used(tmp_path):
     broken.save_to_disk(str(tmp_path / "broken"))
     with pytest.raises(InputError, match="cannot be decoded"):
         ap.task(f"hf:{tmp_path / 'broken'}").train.images([0], (8, 8))
+
+
+def cells(tmp_path, **cell):
+    """A folder of a parquet table whose first picture is ``cell``."""
+    from datasets import Dataset, Features, Image, Value
+
+    good = {"bytes": b"no picture", "path": None}
+    rows = {"image": [{"bytes": None, "path": None, **cell}] + [good] * 11, "label": [0, 1] * 6}
+    features = Features({"image": Image(decode=False), "label": Value("int64")})
+    (tmp_path / "cells").mkdir()
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "cells" / "train.parquet")
+    return f"hf:{tmp_path / 'cells'}"
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("/dev/zero", "/dev/zero is no file")],
+)
+def test_a_cell_that_names_no_picture_is_refused_at_once(tmp_path, path, reason):
+    pytest.importorskip("datasets")
+    with pytest.raises(InputError, match=reason):
+        ap.task(cells(tmp_path, path=path)).train.images(range(8), (8, 8))
+
+
+def test_a_folder_of_that_name_elsewhere_is_not_taken_for_it(tmp_path, monkeypatch):
+    """The package keeps what it read under the folder's last name, and finds it by that."""
+    pytest.importorskip("datasets")
+    uri = cells(tmp_path, path="/dev/zero")
+    with pytest.raises(InputError, match="is no file"):
+        ap.task(uri).train.images(range(8), (8, 8))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="there is no such folder"):
+        ap.task("hf:cells")
+
+
+def test_a_table_that_swells_is_refused_by_its_footer(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    table = pyarrow.table({"path": ["a.png", "b.png"], "label": [0, 1], "junk": ["x" * 2**28, ""]})
+    write_table(table, tmp_path / "t.parquet", compression="zstd")
+    with pytest.raises(InputError, match="would grow from 0.0 to"):
+        ap.task(f"csv:{tmp_path / 't.parquet'}")
+
+
+def test_a_folder_is_found_after_the_working_directory_changed(tmp_path, monkeypatch):
+    from PIL import Image
+
+    for number in range(12):
+        place = tmp_path / "set" / "ab"[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(place)
+    monkeypatch.chdir(tmp_path)
+    task = ap.task("folder:set")
+    monkeypatch.chdir("/")
+    assert len(task.train.images([0], (8, 8))) == 1

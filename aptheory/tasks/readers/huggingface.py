@@ -56,7 +56,7 @@ class ColumnStore:
                 data, path = cell.get("bytes"), cell.get("path")
                 if data is None and path is None:
                     raise ValueError("it has neither bytes nor a path")
-                return data if data is not None else _file(Path(path))
+                return data if data is not None else _file(Path(str(path)))
             return _encoded(cell)
         except InputError:
             raise

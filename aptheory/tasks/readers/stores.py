@@ -50,7 +50,7 @@ class FolderStore:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root = Path(root).absolute()  # the working directory may change before it is read
         self.place = str(root)
         self.left_out: Counter[str] = Counter()
         self.folders: list[str] = []  # those that are read, "path/"
