@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from analyses.campaign_methods import PAIR
 from analyses.results import Results
 
 QUESTIONS = {
@@ -40,13 +41,19 @@ def section(results: Results) -> str:
         f"**No verdict rests on it.** By the plan's own rule {moving} of the {runs} chosen runs "
         "were still moving at the end: their validation loss was not flat (it mostly rises, while "
         "the head grows overconfident). The intervals below are those of these runs; what they "
-        f"say of converged ones is open. Not run: {planted}dialled shifts (J11), the "
-        "comparison of all methods, second seeds, pretraining seeds of our own networks.",
+        f"say of converged ones is open. Not run: {planted}dialled shifts (J11), "
+        "most of the comparison of all methods, second seeds, pretraining seeds of our own "
+        "networks.",
     ]
     for number, question in QUESTIONS.items():
         rows = judged[judged["judged"] == number]
         parts += [f"**{number}. {question}**", lines(rows)]
-    added = (*_norm_costs(results), *_taken_apart(results), *_by_accuracy(results))
+    added = (
+        *_norm_costs(results),
+        *_methods(results),
+        *_taken_apart(results),
+        *_by_accuracy(results),
+    )
     return "\n\n".join([*parts, *added])
 
 
@@ -92,6 +99,36 @@ def _norm_costs(results: Results) -> list[str]:
         "**What they cost.** One training step of each method of J9 at each of its places, batches "
         "of 16 on one CPU thread, processor time in turn with visual prompting's "
         "(`python -m analyses.norm_cost --assets DIR`; figure `results/figures/norm_cost.png`).",
+        "\n".join(said),
+    ]
+
+
+def _methods(results: Results) -> list[str]:
+    """What the methods gain beside each other, each at its own best rate."""
+    if not results.has("evidence/judged_methods"):
+        return []
+    table = results.table("evidence/methods")
+    several = results.table("evidence/judged_methods").query(
+        "networks > 1 and method != 'linear_probe'"
+    )
+    said = []
+    for row in several.to_dict("records"):
+        more = (
+            f"; AP has {row['ap_has_more']:+.1f} [{row['ap_has_more_low']:+.1f}, "
+            f"{row['ap_has_more_high']:+.1f}] on it"
+        )
+        said.append(
+            f"- {row['method']}: {row['gain']:+.1f} [{row['gain_low']:+.1f}, "
+            f"{row['gain_high']:+.1f}] points, mean rank {row['rank']:.1f}, {row['networks']} "
+            f"networks, {row['pairs']} pairs, {row['parameters']:,} parameters; still moving "
+            f"{row['moving']}" + ("" if row["method"].startswith(("ap", "linear_probe")) else more)
+        )
+    return [
+        f"**All methods (exploratory).** {len(table[PAIR].drop_duplicates())} pairs of "
+        f"{table['network'].nunique()} networks on {', '.join(table['task'].unique())}; every "
+        "method at its own best rate, sought until it lay inside, AP at the place that validation "
+        "chose, so with several times the runs; gains over the linear probe at the end. Made by "
+        "`python -m analyses.campaign_methods`.",
         "\n".join(said),
     ]
 
