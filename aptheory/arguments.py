@@ -13,6 +13,7 @@ import functools
 import inspect
 import math
 import os
+import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
@@ -162,6 +163,18 @@ _KINDS = {
     NoneType: "None",
     Any: "anything",
 }
+
+
+def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
+    """``function``, in which a second thread waits until the first is through."""
+    alone = threading.RLock()
+
+    @functools.wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> R:
+        with alone:
+            return function(*args, **options)
+
+    return call
 
 
 def checked_arguments(function: Callable[P, R]) -> Callable[P, R]:

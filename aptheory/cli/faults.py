@@ -19,7 +19,12 @@ def users_fault(error: BaseException) -> str | None:
     places = []
     for frame, line in traceback.walk_tb(error.__traceback__):
         file = Path(frame.f_code.co_filename).resolve()
-        if file.is_file() and not any(file.is_relative_to(folder) for folder in folders):
+        installed = {"site-packages", "dist-packages"} & set(file.parts)
+        if (
+            file.is_file()
+            and not installed
+            and not any(file.is_relative_to(folder) for folder in folders)
+        ):
             places.append(f"{file}:{line}")
     if isinstance(error, SystemExit):  # verbs leave by typer.Exit
         who = f"your code at {places[-1]}" if places else "something that this command called"

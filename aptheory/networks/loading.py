@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
-from aptheory.arguments import LARGEST_SIDE, checked_arguments
+from aptheory.arguments import LARGEST_SIDE, checked_arguments, one_at_a_time
 from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.networks.configuration import configuration, transform_for
@@ -19,24 +17,9 @@ from aptheory.networks.sources import build
 from aptheory.networks.split import split
 from aptheory.networks.wrappers import unwrap
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _one_at_a_time(function: Function) -> Function:
-    """While torch.fx follows a forward it stands in for the call of every module of the process, so
-    that two threads that load would trace each other."""
-    alone = threading.RLock()
-
-    @functools.wraps(function)
-    def call(*args: Any, **options: Any) -> Any:
-        with alone:
-            return function(*args, **options)
-
-    return cast("Function", call)
-
 
 @checked_arguments
-@_one_at_a_time
+@one_at_a_time  # torch.fx stands in for every module's call while it follows a forward
 def load(
     name_or_module: Any,
     weights: str | Path | None = "pretrained",

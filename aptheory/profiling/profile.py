@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from aptheory.arguments import Count, Level, Seed, checked_arguments
+from aptheory.arguments import Count, Level, Seed, checked_arguments, one_at_a_time
 from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.networks.attention import attention_layers
@@ -122,11 +121,8 @@ def _ready(net: Network, x: Tensor) -> Tensor:
     return x if parameter is None else x.to(parameter.dtype)
 
 
-_ALONE = threading.RLock()
-"""Watchers hang themselves into the network: two profiles of one at once would mix."""
-
-
 @checked_arguments
+@one_at_a_time  # watchers hang themselves into the network: two profiles of one would mix
 def profile(
     net: Network,
     images: Any,
@@ -199,7 +195,7 @@ def profile(
     watching = watchers.start(settings)
     source = batches(net, images, batch_size=batch_size, split=split, limit=limit, seed=seed)
     seen, stop = 0, max((watcher.stop for watcher in watching), default=0)
-    with _ALONE, torch.inference_mode():
+    with torch.inference_mode():
         for x, labels in source:
             seen += len(x)
             for watcher in watching:

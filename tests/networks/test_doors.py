@@ -112,3 +112,12 @@ def test_networks_are_loaded_in_several_threads():
         nets = [pool.submit(ap.load, "aptheory_resnet_mini", "random") for _ in range(8)]
         assert {len(net.result().layers) for net in nets} == {13}
     assert len(ap.load("aptheory_vit_mini", "random").layers) > 3
+
+
+def test_profiles_in_several_threads_are_those_of_one():
+    """Their watchers hang in the network, where another's would be taken for a stranger's hooks."""
+    net = small_cnn()
+    alone = profiled(net)
+    with ThreadPoolExecutor(4) as pool:
+        tables = [pool.submit(profiled, net) for _ in range(4)]
+        assert all(table.result().equals(alone) for table in tables)

@@ -283,7 +283,8 @@ def _open(path: str, config: str | None, stream: bool) -> dict[str, Any]:
         )
     try:
         for file in folder.rglob("*.parquet"):
-            refuse_swelling(file)
+            if not file.is_dir():  # other programs write a table as a folder of that name
+                refuse_swelling(file)
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             if config is not None:
                 raise InputError(f"hf:{path} was saved as one data set; give no config.")

@@ -161,7 +161,7 @@ class ZipStore:
     """The members of a zip file. Each thread and each process opens it for itself."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self.place = str(path)
         self.left_out: Counter[str] = Counter()
         self.folders: list[str] = []

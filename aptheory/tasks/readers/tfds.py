@@ -157,7 +157,7 @@ class TfdsFolder:
     """A prepared data set: its splits, their shards, and slices of them."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self.store = RecordStore(self.path)
         if not (self.path / "dataset_info.json").is_file():
             raise InputError(
