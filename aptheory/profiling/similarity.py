@@ -154,7 +154,10 @@ def _table(
     for measure, estimate in maps.items():
         for i, (network, layer) in enumerate(places):
             if bool(estimate.value[i, i].isnan()):
-                warn_undefined(f"Layer {layer.index} of {network.name} never varies: no {measure}.")
+                warn_undefined(
+                    f"Layer {layer.index} of {network.name} never varies or is not finite: no "
+                    f"{measure}."
+                )
         for i in first:
             for j in second:
                 if bool(estimate.value[i, j].isnan()):

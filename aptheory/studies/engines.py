@@ -97,10 +97,16 @@ class Processes:
             while queue or busy:
                 while queue and idle:
                     slot, job = idle.popleft(), queue.popleft()
-                    if slot not in executors:
-                        executors[slot] = self._executor(slot)
-                    with _uninterrupted():  # which the worker that it starts inherits
-                        busy[executors[slot].submit(function, job)] = (slot, job)
+                    try:
+                        if slot not in executors:
+                            executors[slot] = self._executor(slot)
+                        with _uninterrupted():  # which the worker that it starts inherits
+                            busy[executors[slot].submit(function, job)] = (slot, job)
+                    except (OSError, ValueError) as error:  # no process may be started, or no file
+                        idle.append(slot)
+                        if slot in executors:
+                            executors.pop(slot).shutdown(wait=False, kill_workers=True)
+                        yield Died(job, f"not started, {reason_of(error, kind=True)}")
                 done, _ = wait(busy, timeout=_TICK_SECONDS, return_when=FIRST_COMPLETED)
                 if not done:
                     yield Tick()

@@ -113,6 +113,23 @@ def test_engines_tell_what_happened_by_type():
     assert all(isinstance(event, Tick) for event in events[:-1])
 
 
+@pytest.mark.parametrize("error", [ValueError("bad value(s) in fds_to_keep"), BlockingIOError(11)])
+def test_a_worker_that_cannot_be_started_is_a_death_of_its_job(monkeypatch, error):
+    from collections import deque
+
+    from joblib.externals.loky.backend.popen_loky_posix import Popen
+
+    def launch(popen, process):
+        raise error
+
+    monkeypatch.setattr(Popen, "_launch", launch)
+    events = [e for e in Processes(2).run(len, deque([[0], [1]])) if not isinstance(e, Tick)]
+    assert sorted(event.job for event in events) == [[0], [1]]
+    assert all(event.why.startswith("not started, ") for event in events)
+    monkeypatch.undo()
+    assert Ended([0]) in list(Processes(1).run(len, deque([[0]])))
+
+
 def _die(job):
     import os
     import signal

@@ -34,7 +34,10 @@ class CKAWatcher(Watcher):
             estimate = each.compute(level=self.settings.level, undefined="nan")
             for i, layer in enumerate(layers):
                 if estimate.value[i, i].isnan():
-                    warn_undefined(f"Layer {layer.index} ({layer.name}) never varies: no {name}.")
+                    warn_undefined(
+                        f"Layer {layer.index} ({layer.name}) never varies or is not finite: no "
+                        f"{name}."
+                    )
                     continue
                 for j, other in enumerate(layers):
                     if not estimate.value[i, j].isnan():
