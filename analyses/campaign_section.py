@@ -128,7 +128,7 @@ def _methods(results: Results) -> list[str]:
         f"{table['network'].nunique()} networks on {', '.join(table['task'].unique())}; every "
         "method at its own best rate, sought until it lay inside, AP at the place that validation "
         "chose, so with several times the runs; gains over the linear probe at the end. Made by "
-        "`python -m analyses.campaign_methods`.",
+        "`python -m analyses.campaign_methods`; figure `results/figures/campaign_methods.png`.",
         "\n".join(said),
     ]
 
