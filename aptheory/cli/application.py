@@ -101,6 +101,7 @@ class Verbs(TyperGroup):
                 _fail("code that this command called closed the standard output; let it be.")
             if (fault := users_fault(error)) is None:
                 raise
+            logging.getLogger("aptheory").debug("The whole of it:", exc_info=error)  # -v
             _fail(fault)
 
 

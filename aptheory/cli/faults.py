@@ -31,4 +31,5 @@ def users_fault(error: BaseException) -> str | None:
         return f"{who} ended the program (sys.exit, {error.code!r}); let it raise an error instead."
     if not places:
         return None
-    return f"your code at {places[-1]} failed ({reason_of(error, kind=True)}); mend it there."
+    reason = reason_of(error, kind=True)
+    return f"your code at {places[-1]} failed ({reason}); mend it there (-v shows the way to it)."

@@ -322,7 +322,8 @@ def _count(images: Any, split: str, limit: int | None) -> int:
         images = getattr(images, split)
     if not isinstance(images, Tensor) and not hasattr(images, "images"):
         raise InputError(
-            "extract must know the number of images before it starts: give a tensor, a split or a "
-            "task, not an iterable of batches."
+            "extract must know the number of images before it starts, which "
+            f"{type(images).__name__!r} does not tell; give a task or its name, a split, or a "
+            "tensor (n, channels, height, width)."
         )
     return len(images) if limit is None else min(limit, len(images))

@@ -222,6 +222,19 @@ def test_one_that_fails_is_told_with_its_place(tmp_path, monkeypatch, capsys, fa
         assert f"your code at {tmp_path / 'faults_of_mine.py'}:12 " in said or "made" in said
 
 
+@pytest.mark.parametrize("loud", [True, False])
+def test_the_way_to_a_fault_of_ones_own_is_shown_on_request(tmp_path, monkeypatch, capsys, loud):
+    (tmp_path / "faults_of_mine.py").write_text(FAULTY.format(fault="raise ValueError('late')"))
+    monkeypatch.chdir(tmp_path)
+    words = ["fit", "aptheory_resnet_mini", "--weights", "random", "-t", "digits", "--epochs", "1"]
+    words += ["--subset", "30,20,20", "--method", "faults_of_mine:Faulty"] + ["-v"] * loud
+    with pytest.raises(SystemExit):
+        app(words)
+    METHODS.pop("faulty", None)
+    sys.modules.pop("faults_of_mine", None)
+    assert ("Traceback" in capsys.readouterr().err) == loud
+
+
 def test_one_that_raises_anything_is_a_failed_run_of_a_study(tmp_path, monkeypatch):
     """The others go on; the reason stands in the tables."""
     (tmp_path / "ends_at_once.py").write_text(FAULTY.format(fault="raise SystemExit(3)"))
