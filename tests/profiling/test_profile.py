@@ -352,7 +352,7 @@ def test_bad_requests_are_refused_in_a_sentence(vit, resnet, images):
         (lambda: profile(vit, images, batch_size=0), "from 1 up"),
         (lambda: profile(resnet, images, measures=["attention_distance"]), "no attention"),
         (lambda: profile(vit, ap.task("digits"), split="dev"), "'val'"),
-        (lambda: extract(vit, images.split(4)), "not an iterable"),
+        (lambda: extract(vit, images.split(4)), "does not tell"),
         (lambda: extract(vit, images[:0]), "no images"),
     ):
         with pytest.raises(InputError, match=words):
