@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -103,7 +103,7 @@ def _try_forward(module: nn.Module, name: str, shape: tuple[int, int, int]) -> N
     parameter = next(module.parameters(), torch.zeros(()))
     images = torch.zeros(3, *shape, device=parameter.device, dtype=parameter.dtype)
     try:
-        with torch.no_grad(), _nothing_drawn(name):
+        with torch.no_grad(), _nothing_drawn(name, lambda: module(images)):
             module(images)
     except InputError:
         raise
@@ -116,18 +116,29 @@ def _try_forward(module: nn.Module, name: str, shape: tuple[int, int, int]) -> N
 
 
 @contextmanager
-def _nothing_drawn(name: str) -> Iterator[None]:
+def _nothing_drawn(name: str, forward: Callable[[], Any]) -> Iterator[None]:
     """Raises InputError where random numbers are drawn inside: by torch, Python or NumPy.
 
-    A step that is seldom taken or seldom left out may look the same in a few trials.
+    A step that is seldom taken or seldom left out may look the same in a few trials. Another thread
+    draws from the same generators, but not during each of many runs of ``forward``.
     """
     before = _random_states()
     yield
-    if _random_states() != before:
+    if _random_states() != before and all(_draws(forward) for _ in range(FORWARDS)):
         raise InputError(
             f"{name} cannot be split into layers: its forward draws random numbers in evaluation "
             "mode, and need not be the same network twice: draw them while self.training alone."
         )
+
+
+FORWARDS = 20
+"""That each draw before it is the network that draws, and no other thread."""
+
+
+def _draws(forward: Callable[[], Any]) -> bool:
+    before = _random_states()
+    forward()
+    return _random_states() != before
 
 
 def _random_states() -> tuple[Any, ...]:
@@ -302,7 +313,7 @@ def _verify(module: nn.Module, found: Split, name: str, shape: tuple[int, int, i
     like = (one + noise / 4).clamp(0, 1)
     one, like = (images.to(parameter.device, parameter.dtype) for images in (one, like))
     try:
-        with torch.no_grad(), _nothing_drawn(name):
+        with torch.no_grad(), _nothing_drawn(name, lambda: module(pair.clone())):
             returned = module(pair.clone())
             _note_output(found, returned)
             _check_output(found.pick(returned), name)

@@ -12,6 +12,7 @@ import linecache
 import math
 import operator
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,12 +122,18 @@ class Tracer(fx.Tracer):
         self.answers: list[tuple[Any, str, int]] = []  # numbers that Python was told, and where
         self.autocast = _autocast()
         self._running = False
+        self._thread = threading.get_ident()
+
+    def _bystands(self) -> bool:
+        """Whether a module is just run: for a node's value, or by another thread, as fx changes
+        the calls of all modules while it traces one."""
+        return self._running or threading.get_ident() != self._thread
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return module_qualified_name not in self.opened
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        if self._running:
+        if self._bystands():
             return forward(*args, **kwargs)
         inner = inner_module(m)
         if inner is not None:
@@ -134,7 +141,7 @@ class Tracer(fx.Tracer):
         return super().call_module(m, forward, args, kwargs)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        if self._running:
+        if self._bystands():
             return attr_val
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 

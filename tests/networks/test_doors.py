@@ -114,6 +114,26 @@ def test_networks_are_loaded_in_several_threads():
     assert len(ap.load("aptheory_vit_mini", "random").layers) > 3
 
 
+def test_one_thread_trains_while_others_load():
+    """While torch.fx traces, it stands in for the modules of every thread; and the check that a
+    forward draws no random numbers is not to be misled by another's draws."""
+    net, task = small_cnn(), small_task()
+
+    def train(_: int) -> list[float]:
+        outcomes = []
+        for seed in range(3):
+            adapted = ap.ActivationPrompt(layer=1).attach(net, classes=len(task.classes))
+            outcomes.append(ap.fit(adapted, task, recipe=ap.Recipe(epochs=2), seed=seed))
+        return [outcome.test_loss for outcome in outcomes]
+
+    alone = train(0)
+    with ThreadPoolExecutor(4) as pool:
+        trained = pool.map(train, range(2))
+        loaded = [pool.submit(ap.load, "aptheory_resnet_mini", "random") for _ in range(8)]
+        assert all(len(net.result().layers) == 13 for net in loaded)
+        assert list(trained) == [alone, alone]
+
+
 def test_profiles_in_several_threads_are_those_of_one():
     """Their watchers hang in the network, where another's would be taken for a stranger's hooks."""
     net = small_cnn()
