@@ -3,9 +3,10 @@
     python -m analyses.campaign_methods [--out results/evidence]
 
 OUT/methods.csv has a row a network, task and method (reading at the end and earlier apart): what
-validation pictures chose of it, of AP the place too, so that AP has several times the runs.
-OUT/judged_methods.csv has the mean gains over the linear probe, ranks and what AP has more, with
-networks as units. Exploratory while a network has one task.
+validation pictures chose of it. Of AP they chose the place too, so that it has several times the
+runs; "ap, middle" is AP at the swept place nearest the middle, whose search is that of any other
+method. OUT/judged_methods.csv has the mean gains over the linear probe, ranks and what either AP
+has more, with networks as units. Exploratory: written down after the first units were seen.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from analyses.campaign_tables import chosen, read_journal
 from aptheory.findings.statistics import clustered_mean
 
 EARLY = ", read early"
+MIDDLE = "ap, middle"
+MORE = {"ap": "ap_has_more", MIDDLE: "middle_has_more"}
+"""Columns of what AP has more than a method in pairs, in points of test accuracy."""
 PAIR = ["network", "kind", "task", "near", "seed"]
 
 
@@ -29,6 +33,7 @@ def methods(journal: pd.DataFrame) -> pd.DataFrame:
     early = runs["read"] < runs["places"] - 1
     probe = runs["method"] == "layer_probe"
     runs["method"] = runs["method"].where(~early | probe, runs["method"] + EARLY)
+    runs = pd.concat([runs, _at_the_middle(runs[runs["method"] == "ap"])], ignore_index=True)
     rows = []
     for keys, part in runs.groupby([*PAIR, "method"], sort=False):
         best = chosen(part)
@@ -44,12 +49,23 @@ def methods(journal: pd.DataFrame) -> pd.DataFrame:
     base = table.set_index(PAIR).index.map(linear)
     table["gain"] = 100 * (table["test_accuracy"] - base)
     read_early = table["method"].str.endswith(EARLY)
-    for name, at in (("ap", ~read_early), ("ap" + EARLY, read_early)):
+    for name, at in (("ap", ~read_early), ("ap" + EARLY, read_early), (MIDDLE, ~read_early)):
         prompt = table[table["method"] == name].set_index(PAIR)["test_accuracy"]
         own = table[at].set_index(PAIR).index.map(prompt)
-        table.loc[at, "ap_has_more"] = 100 * (own - table.loc[at, "test_accuracy"].to_numpy())
-    table["rank"] = table.groupby(PAIR)["test_accuracy"].rank(ascending=False)
+        more = 100 * (own - table.loc[at, "test_accuracy"].to_numpy())
+        table.loc[at, MORE[name.removesuffix(EARLY)]] = more
+    once = table["method"] != MIDDLE  # a case of "ap", which has its rank
+    table["rank"] = table[once].groupby(PAIR)["test_accuracy"].rank(ascending=False)
     return table
+
+
+def _at_the_middle(prompts: pd.DataFrame) -> pd.DataFrame:
+    """The runs of AP at the place of each pair that lies nearest the middle of its network."""
+    off = (prompts["layer"] / (prompts["places"] - 1) - 0.5).abs()
+    nearest = off.groupby([prompts[name] for name in PAIR]).transform("min")
+    tied = prompts[off == nearest]
+    first = tied.groupby(PAIR)["layer"].transform("min")
+    return tied[tied["layer"] == first].assign(method=MIDDLE)
 
 
 def judged(table: pd.DataFrame) -> pd.DataFrame:
@@ -58,7 +74,12 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
     for method, part in table.groupby("method", sort=False):
         gain = clustered_mean(part["gain"], part["network"])
         rank = clustered_mean(part["rank"], part["network"])
-        more = clustered_mean(part["ap_has_more"], part["network"])
+        of_ap = {name: clustered_mean(part[name], part["network"]) for name in MORE.values()}
+        more = {
+            name + end: value
+            for name, mean in of_ap.items()
+            for end, value in (("", mean.value), ("_low", mean.low), ("_high", mean.high))
+        }
         rows.append(
             {
                 "method": method,
@@ -68,9 +89,7 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
                 "rank": rank.value,
                 "rank_low": rank.low,
                 "rank_high": rank.high,
-                "ap_has_more": more.value,
-                "ap_has_more_low": more.low,
-                "ap_has_more_high": more.high,
+                **more,
                 "networks": gain.n,
                 "pairs": len(part),
                 "moving": int((~part["converged"].astype(bool)).sum()),

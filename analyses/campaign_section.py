@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analyses.campaign_methods import PAIR
+from analyses.campaign_methods import EARLY, MIDDLE, PAIR
 from analyses.results import Results
 
 QUESTIONS = {
@@ -117,17 +117,24 @@ def _methods(results: Results) -> list[str]:
             f"; AP has {row['ap_has_more']:+.1f} [{row['ap_has_more_low']:+.1f}, "
             f"{row['ap_has_more_high']:+.1f}] on it"
         )
+        if not row["method"].endswith(EARLY):
+            more += (
+                f", at the middle place {row['middle_has_more']:+.1f} "
+                f"[{row['middle_has_more_low']:+.1f}, {row['middle_has_more_high']:+.1f}]"
+            )
+        rank = "" if row["method"] == MIDDLE else f", mean rank {row['rank']:.1f}"
         said.append(
             f"- {row['method']}: {row['gain']:+.1f} [{row['gain_low']:+.1f}, "
-            f"{row['gain_high']:+.1f}] points, mean rank {row['rank']:.1f}, {row['networks']} "
-            f"networks, {row['pairs']} pairs, {row['parameters']:,} parameters; still moving "
+            f"{row['gain_high']:+.1f}] points{rank}, {row['networks']} networks, "
+            f"{row['pairs']} pairs, {row['parameters']:,} parameters; still moving "
             f"{row['moving']}" + ("" if row["method"].startswith(("ap", "linear_probe")) else more)
         )
     return [
         f"**All methods (exploratory).** {len(table[PAIR].drop_duplicates())} pairs of "
         f"{table['network'].nunique()} networks on {', '.join(table['task'].unique())}; every "
         "method at its own best rate, sought until it lay inside, AP at the place that validation "
-        "chose, so with several times the runs; gains over the linear probe at the end. Made by "
+        "chose, so with several times the runs, and at the middle place, with the search of any "
+        "other; gains over the linear probe at the end. Made by "
         "`python -m analyses.campaign_methods`; figure `results/figures/campaign_methods.png`.",
         "\n".join(said),
     ]

@@ -1,5 +1,8 @@
 """All methods at convergence: what each gains, and what the activation prompt has more in pairs."""
 
+from collections.abc import Iterable
+
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,6 +15,7 @@ NEEDS = "python -m analyses.campaign --question methods, then python -m analyses
 NAMES = {
     "full": "all weights",
     "ap": "activation prompt, chosen place",
+    "ap, middle": "activation prompt, middle place",
     "lora:rank=4": "LoRA, rank 4",
     "ssf": "SSF",
     "bitfit": "all biases (BitFit)",
@@ -36,59 +40,70 @@ BOUNDS = (-45.0, 60.0)
 
 
 def draw(results: Results) -> Figure:
-    """Two panels, a row a method read at the end: a dot a network and task; a mean and its 95 %
-    interval over networks where there are three."""
+    """Two panels, a row a method read at the end: gains, a dot a network and task; and what the
+    prompt has more, at its chosen place and at the middle one. Means over networks, with their
+    95 % intervals where there are three."""
     pairs = results.table("evidence/methods")
     means = results.table("evidence/judged_methods").set_index("method")
     rows = [name for name in means.index if name in NAMES and means.loc[name, "networks"] > 1]
-    sheet, axes = page.panels(2, columns=2, height=1.0 + 0.2 * len(rows))
-    panels = zip(axes, ("gain", "ap_has_more"), strict=True)
+    means = means.loc[rows[::-1]]  # the first on top
+    sheet, (gains, more) = page.panels(2, columns=2, height=1.0 + 0.2 * len(rows))
     with plots.style():
-        for ax, column in panels:
-            _forest(ax, pairs, means, rows, column)
-        labels = [f"{NAMES[name]} ({int(means.loc[name, 'networks'])})" for name in rows[::-1]]
-        axes[0].set_yticklabels(labels)
-        axes[1].set_yticklabels([])
-        axes[0].set_xlabel("gain over the linear probe (points)")
-        axes[1].set_xlabel("what the activation prompt\nhas more (points, in pairs)")
-    page.one_legend(sheet, axes[:1], columns=4)
+        for height, name in enumerate(means.index):
+            for kind, (words, color) in KINDS.items():
+                some = pairs[(pairs["method"] == name) & (pairs["kind"] == kind)]["gain"]
+                style = {"s": 9, "color": plots.COLORS[color], "alpha": 0.6}
+                gains.scatter(some, [height] * len(some), label=f"{words}, a task a dot", **style)
+        _means(gains, means, "gain", label="mean, 95 % from three networks on")
+        words = "prompt at its chosen place", "at the middle place: equal search"
+        compared = means[~means.index.str.startswith("ap")]
+        heights = np.flatnonzero(~means.index.str.startswith("ap"))
+        _means(more, compared, "ap_has_more", heights + 0.17, label=words[0], color="green")
+        _means(more, compared, "middle_has_more", heights - 0.17, label=words[1], color="purple")
+        for ax in (gains, more):
+            ax.axvline(0, color=plots.COLORS["black"], linewidth=0.6)
+            ax.set_xlim(*BOUNDS)
+            ax.set_yticks(range(len(rows)))
+            ax.set_ylim(-0.6, len(rows) - 0.4)
+            ax.tick_params(axis="y", length=0)
+        counts = means["networks"].astype(int)
+        gains.set_yticklabels([f"{NAMES[name]} ({counts[name]})" for name in means.index])
+        more.set_yticklabels([])
+        gains.set_xlabel("gain over the linear probe (points)")
+        more.set_xlabel("what the prompt has more\n(points, in pairs)")
+    page.one_legend(sheet, [gains, more], columns=3)
     tasks, networks = pairs["task"].nunique(), pairs["network"].nunique()
-    prompt, norms = means.loc["ap"], means.loc["norm_tuning"]
-    told = "told apart" if norms["ap_has_more_low"] * norms["ap_has_more_high"] > 0 else "not sure"
+    norms = means.loc["norm_tuning"]
     return page.title(
         sheet,
-        f"At the place that validation chose, a prompt gains {_said(prompt, 'gain')}; on all norms "
-        f"it has {_said(norms, 'ap_has_more')}, {told}\n({networks} networks, {tasks} "
-        f"task{'s' * (tasks > 1)}, exploratory: the prompt also chose its place)",
+        f"A prompt at its chosen place has {_said(norms, 'ap_has_more')} on all norms, and at the "
+        f"middle place, with equal search, {_said(norms, 'middle_has_more')}\n"
+        f"({networks} networks, {tasks} task{'s' * (tasks > 1)}, exploratory)",
     )
 
 
-def _forest(
-    ax: Axes, pairs: pd.DataFrame, means: pd.DataFrame, rows: list[str], column: str
+def _means(
+    ax: Axes,
+    means: pd.DataFrame,
+    column: str,
+    heights: Iterable[float] | None = None,
+    *,
+    label: str,
+    color: str = "black",
 ) -> None:
-    for height, name in enumerate(reversed(rows)):
-        for kind, (words, color) in KINDS.items():
-            some = pairs[(pairs["method"] == name) & (pairs["kind"] == kind)][column]
-            style = {"s": 9, "color": plots.COLORS[color], "alpha": 0.6}
-            ax.scatter(some, [height] * len(some), label=f"{words}, a task a dot", **style)
-        one = means.loc[name]
-        if column == "ap_has_more" and name == "ap":
+    """A diamond a row with its interval; an arrow where that leaves the panel."""
+    ink = plots.COLORS[color]
+    rows = range(len(means)) if heights is None else heights
+    for height, (_, row) in zip(rows, means.iterrows(), strict=True):
+        ax.plot(row[column], height, "D", ms=3.2, color=ink, label=label)
+        if row["networks"] < FEW:
             continue
-        ink = plots.COLORS["black"]
-        ax.plot(one[column], height, "D", ms=3.5, color=ink, label="mean over networks")
-        if one["networks"] >= FEW:
-            ends = [one[f"{column}_low"], one[f"{column}_high"]]
-            ax.plot(ends, [height] * 2, color=ink, lw=1.1, label="95 %, from three networks on")
-            for end, mark, beyond in zip(
-                BOUNDS, "<>", (ends[0] < BOUNDS[0], ends[1] > BOUNDS[1]), strict=True
-            ):
-                if beyond:
-                    ax.plot(end, height, mark, ms=4, color=ink, clip_on=False)
-    ax.axvline(0, color=plots.COLORS["black"], linewidth=0.6)
-    ax.set_xlim(*BOUNDS)
-    ax.set_yticks(range(len(rows)))
-    ax.set_ylim(-0.6, len(rows) - 0.4)
-    ax.tick_params(axis="y", length=0)
+        ends = row[f"{column}_low"], row[f"{column}_high"]
+        ax.plot(ends, [height] * 2, color=ink, lw=1.1)
+        beyond = ends[0] < BOUNDS[0], ends[1] > BOUNDS[1]
+        for bound, mark, leaves in zip(BOUNDS, "<>", beyond, strict=True):
+            if leaves:
+                ax.plot(bound, height, mark, ms=4, color=ink, clip_on=False)
 
 
 def _said(row: pd.Series, column: str) -> str:

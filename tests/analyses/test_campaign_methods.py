@@ -6,11 +6,11 @@ import pytest
 from analyses.campaign_methods import judged, methods
 
 
-def runs(network, method, read, rates):
+def runs(network, method, read, rates, layer=1):
     for lr, (val, test) in rates.items():
         yield {
             "question": "methods", "network": network, "kind": "cnn", "task": "t", "near": False,
-            "seed": 0, "method": method, "layer": 1, "read": read, "places": 4, "lr": lr,
+            "seed": 0, "method": method, "layer": layer, "read": read, "places": 5, "lr": lr,
             "parameters": 5, "converged": True, "val_accuracy": val, "val_loss": 1.0,
             "test_accuracy": test,
         }  # fmt: skip
@@ -20,21 +20,23 @@ def runs(network, method, read, rates):
 def table():
     rows = []
     for number, network in enumerate(("a", "b")):
-        rows += runs(network, "linear_probe", 3, {1e-2: (0.5, 0.5), 1e-3: (0.4, 0.9)})
+        rows += runs(network, "linear_probe", 4, {1e-2: (0.5, 0.5), 1e-3: (0.4, 0.9)})
         best = 0.6 + number / 10
-        rows += runs(network, "ap", 3, {3e-2: (0.1, 0.9), 1e-2: (0.7, best), 3e-3: (0.2, 0.9)})
+        rows += runs(network, "ap", 4, {3e-2: (0.1, 0.9), 1e-2: (0.7, best), 3e-3: (0.2, 0.9)})
+        rows += runs(network, "ap", 4, {1e-2: (0.6, 0.58), 3e-3: (0.5, 0.7)}, layer=2)
+        rows += runs(network, "ap", 4, {1e-2: (0.1, 0.9)}, layer=3)
         rows += runs(network, "ap", 2, {1e-2: (0.8, 0.8)})
-        rows += runs(network, "bitfit", 3, {1e-2: (0.5, 0.55)})
+        rows += runs(network, "bitfit", 4, {1e-2: (0.5, 0.55)})
     return methods(pd.DataFrame(rows))
 
 
 def test_what_validation_chooses_counts_and_not_the_best_test_accuracy(table):
     of_a = table[table["network"] == "a"].set_index("method")
     assert of_a["test_accuracy"].to_dict() == {
-        "linear_probe": 0.5, "ap": 0.6, "ap, read early": 0.8, "bitfit": 0.55
+        "linear_probe": 0.5, "ap": 0.6, "ap, read early": 0.8, "bitfit": 0.55, "ap, middle": 0.58
     }  # fmt: skip
     assert of_a["gain"].round(6).to_dict()["ap"] == 10
-    assert of_a["rank"].to_dict() == {
+    assert of_a["rank"].dropna().to_dict() == {
         "linear_probe": 4, "ap": 2, "ap, read early": 1, "bitfit": 3
     }  # fmt: skip
     assert of_a["best_rate_inside"].to_dict()["ap"]
@@ -47,4 +49,6 @@ def test_networks_are_the_units(table):
     half = 12.706204736 * 5  # t of one degree of freedom times the standard error of 10 and 20
     assert said.loc["ap", "gain_high"] == pytest.approx(15 + half)
     assert said.loc["bitfit", "ap_has_more"] == pytest.approx(10)
+    assert said.loc["bitfit", "middle_has_more"] == pytest.approx(3)
+    assert said.loc["ap", "middle_has_more"] == pytest.approx(-7)
     assert said.loc["bitfit", "networks"] == 2

@@ -359,6 +359,7 @@ def _compared() -> pd.DataFrame:
     return pd.DataFrame(
         {"network": network, "kind": "vit" if "vit" in network else "cnn", "task": "gtsrb32"}
         | {"method": method, "gain": gain * (1.0 - less), "ap_has_more": gain * less, "rank": 1.0}
+        | {"middle_has_more": gain * (less - 0.5)}
         | {"converged": True, "best_rate_inside": True, "parameters": 10}
         for network, gain in prompts.items()
         for method, less in fewer.items()
