@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,3 +177,24 @@ def test_a_gap_makes_no_class_and_texts_are_classes(name, tmp_path):
 @pytest.mark.parametrize("name", LOOPED)
 def test_one_class_is_none(name, tmp_path):
     refused(name, tmp_path / "one", plain((4,)), "one class only")
+
+
+@pytest.mark.parametrize("name", sorted(set(READERS) - {"arrays", "dataset", "hub"}))
+def test_what_a_relative_path_names_is_found_after_the_working_directory_changed(
+    name, tmp_path, monkeypatch
+):
+    if name == "hf":
+        pytest.importorskip("datasets")
+    monkeypatch.chdir(tmp_path)
+    Path("set").mkdir()
+    address = READERS[name].lay(Path("set"), plain())
+    task = ap.task(address)
+    monkeypatch.chdir("/")
+    look(task)
+
+
+def test_a_folder_that_is_called_as_a_table_is_looked_into(tmp_path):
+    pytest.importorskip("datasets")
+    uri = READERS["hf"].lay(tmp_path, plain())
+    (tmp_path / "hub" / "left.parquet").mkdir()
+    look(ap.task(uri))

@@ -30,7 +30,7 @@ class TarStore:
     """Members of several tar files, read at their offsets; a key is "shard/member"."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = root.absolute()  # the working directory may change before it is read
         self.place = str(root)
         self.spans: dict[str, tuple[str, int, int]] = {}
 
