@@ -30,6 +30,7 @@ import aptheory as ap
 from analyses import campaign_questions
 from analyses.campaign_plan import NETWORKS, Unit, units
 from analyses.campaign_questions import Machine
+from aptheory.studies.engines import stay_with
 
 JOURNAL = "runs.jsonl.gz"
 
@@ -98,7 +99,8 @@ def run(
     end = time.monotonic() + seconds
     left = len(todo)
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, maxtasksperchild=8) as pool:
+    watch = {"initializer": stay_with, "initargs": (os.getpid(),)}  # no worker outlives a kill
+    with context.Pool(workers, maxtasksperchild=8, **watch) as pool:
         jobs = [
             (unit, Machine(assets, device, precision, parts=parts_of(out, unit))) for unit in todo
         ]

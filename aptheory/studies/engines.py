@@ -133,7 +133,7 @@ class Processes:
         if self._gpus > 1:  # several workers may share a GPU; none sees two
             environment["CUDA_VISIBLE_DEVICES"] = str(slot % self._gpus)
         return ProcessPoolExecutor(
-            max_workers=1, initializer=_stay_with, initargs=(os.getpid(),), env=environment
+            max_workers=1, initializer=stay_with, initargs=(os.getpid(),), env=environment
         )
 
 
@@ -169,7 +169,7 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _stay_with(parent: int) -> None:
+def stay_with(parent: int) -> None:
     """End this worker when its parent is gone: nobody would collect what it makes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
 
