@@ -55,7 +55,7 @@ def chosen(rows: pd.DataFrame) -> pd.Series:
     return ranked.iloc[0]
 
 
-def _spearman(rows: pd.DataFrame) -> float:
+def place_slope(rows: pd.DataFrame) -> float:
     """Between place and test accuracy, the last place (a probe) left out; nan below 4 places."""
     inner = rows[rows["layer"] < rows["read"]]
     if len(inner) < 4:
@@ -105,8 +105,8 @@ def pairs(journal: pd.DataFrame) -> pd.DataFrame:
                 "depth_end": at_end["layer"] / last,
                 "depth_read_early": read_early["layer"] / last,
                 "read": probe["read"] / last,
-                "slope_end": _spearman(end),
-                "slope_read_early": _spearman(earlier),
+                "slope_end": place_slope(end),
+                "slope_read_early": place_slope(earlier),
                 "moving": sum(
                     not (row["converged"] is not None and row["converged"]) for row in used
                 ),
