@@ -2,15 +2,18 @@
 
     python -m analyses.campaign_dial [--out results/evidence]
 
-OUT/dial.csv has a row a network, dial and step (0: the pictures as they are, from the sweep, at the
-places that were swept on the shifted ones too); OUT/judged_dial.csv the change from step 0 to the
-last, with networks as units. Everything is chosen on validation pictures.
+OUT/dial_curves.csv has the gain of the prompt at every place, read at the end; OUT/dial.csv a row
+a network, dial and step (0: the pictures as they are, from the sweep, at the places that were swept
+on the shifted ones too) with what was chosen there; OUT/judged_dial.csv the change from step 0 to
+the last, with networks as units. Everything is chosen on validation pictures.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -28,14 +31,32 @@ STEP = ["network", "kind", "pictures", "seed", "dial", "step"]
 
 def steps(journal: pd.DataFrame) -> pd.DataFrame:
     """A row a network, dial and step: what validation pictures choose there."""
+    rows = [{**at, **_outcome(part)} for at, part in _parts(journal)]
+    return pd.DataFrame(rows, columns=None if rows else [*STEP, *OUTCOMES])
+
+
+def curves(journal: pd.DataFrame) -> pd.DataFrame:
+    """A row a network, dial, step and place: the gain of the prompt there, read at the end."""
+    rows = []
+    for at, part in _parts(journal):
+        last = int(part["places"].iloc[0]) - 1
+        probe = part[(part["method"] == "layer_probe") & (part["layer"] == last)]
+        base = probe["test_accuracy"].iloc[0]
+        ends = part[(part["method"] == "ap") & (part["read"] == last)].sort_values("layer")
+        gains = zip(ends["layer"], 100 * (ends["test_accuracy"] - base), strict=True)
+        rows += [{**at, "depth": layer / last, "gain": gain} for layer, gain in gains]
+    return pd.DataFrame(rows)
+
+
+def _parts(journal: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Every network, dial and step with its runs, at the rate that validation chooses."""
     runs = journal[journal["question"] == "dial"]
     if runs.empty:
-        return pd.DataFrame(columns=[*STEP, *OUTCOMES])
+        return
     runs = best_rates(runs.assign(pictures=runs["task"].str.partition("+")[0]))
     levels = runs.groupby("dial")["level"].transform(lambda level: level.rank(method="dense"))
     runs["step"] = levels.astype(int)
     sweeps = best_rates(journal[journal["question"] == "sweep"])
-    rows = []
     for keys, some in runs.groupby(["network", "kind", "pictures", "seed", "dial"]):
         network, _, pictures, seed, _ = keys
         places = set(some.loc[some["method"] == "ap", "layer"])
@@ -48,8 +69,7 @@ def steps(journal: pd.DataFrame) -> pd.DataFrame:
         dialled = [(int(step), part) for step, part in some.groupby("step")]
         for step, part in [(0, plain), *dialled]:
             if len(part):
-                rows.append({**dict(zip(STEP, (*keys, step), strict=True)), **_outcome(part)})
-    return pd.DataFrame(rows)
+                yield dict(zip(STEP, (*keys, step), strict=True)), part
 
 
 def _outcome(runs: pd.DataFrame) -> dict[str, float]:
@@ -100,11 +120,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("results/evidence"))
     out = parser.parse_args().out
-    table = steps(read_journal(out))
+    journal = read_journal(out)
+    table = steps(journal)
     if table.empty:
         print("no dialled unit is in the journal; `python -m analyses.campaign --question dial`")
         return
     said = judged(table)
+    curves(journal).round(6).to_csv(out / "dial_curves.csv", index=False)
     table.round(6).to_csv(out / "dial.csv", index=False)
     said.round(6).to_csv(out / "judged_dial.csv", index=False)
     print(table.round(2).to_string(), said.round(2).to_string(), sep="\n")

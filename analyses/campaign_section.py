@@ -28,6 +28,7 @@ def section(results: Results) -> str:
     judged = results.table("evidence/judged")
     pairs = results.table("evidence/pairs")
     planted = "" if results.has("evidence/judged_planted") else "planted tensors (J10), "
+    dialled = "" if results.has("evidence/judged_dial") else "dialled shifts (J11), "
     moving, runs = int(pairs["moving"].sum()), int(pairs["runs"].sum())
     parts = [
         "## The campaign",
@@ -41,7 +42,7 @@ def section(results: Results) -> str:
         f"**No verdict rests on it.** By the plan's own rule {moving} of the {runs} chosen runs "
         "were still moving at the end: their validation loss was not flat (it mostly rises, while "
         "the head grows overconfident). The intervals below are those of these runs; what they "
-        f"say of converged ones is open. Not run: {planted}dialled shifts (J11), "
+        f"say of converged ones is open. Not run: {planted}{dialled}"
         "most of the comparison of all methods, second seeds, pretraining seeds of our own "
         "networks.",
     ]
@@ -51,6 +52,7 @@ def section(results: Results) -> str:
     added = (
         *_norm_costs(results),
         *_methods(results),
+        *_dialled(results),
         *_taken_apart(results),
         *_by_accuracy(results),
     )
@@ -137,6 +139,22 @@ def _methods(results: Results) -> list[str]:
         "other; gains over the linear probe at the end. Made by "
         "`python -m analyses.campaign_methods`; figure `results/figures/campaign_methods.png`.",
         "\n".join(said),
+    ]
+
+
+def _dialled(results: Results) -> list[str]:
+    """What becomes of the preferred place when the same pictures are shifted in steps."""
+    if not results.has("evidence/judged_dial"):
+        return []
+    table = results.table("evidence/dial")
+    networks = table["network"].unique()
+    return [
+        "**J11. Does a dialled shift move the best prompt, and the gain of reading early?** "
+        f"{len(networks)} of the four planned networks ({', '.join(networks)}), "
+        f"{table['dial'].nunique()} dials of two steps each, from the pictures as they are to the "
+        "last step; one seed. Expected: shallower, larger. Made by `python -m "
+        "analyses.campaign_dial`; figure `results/figures/dialled.png`.",
+        lines(results.table("evidence/judged_dial")),
     ]
 
 

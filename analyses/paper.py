@@ -228,6 +228,7 @@ JUDGED: tuple[tuple[str, ...], ...] = (
     ("-m", "analyses.theory_verdicts", "--runs", "results/theory"),
     ("-m", "analyses.campaign_tables"),
     ("-m", "analyses.campaign_methods"),
+    ("-m", "analyses.campaign_dial"),
     ("-m", "analyses.campaign_planted"),
     ("-m", "analyses.layer_front"),
     ("-m", "analyses.shift_law"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analyses import campaign_predicted
+from analyses import campaign_dial, campaign_predicted
 from analyses.campaign_methods import judged
 from analyses.campaign_planted import planted_judged
 from analyses.shift_law import OUTCOMES, law
@@ -26,6 +26,9 @@ def write(folder: Path, *, token_prompts: bool = False) -> Path:
         "evidence/norm_cost": _norm_costs(),
         "evidence/methods": (compared := _compared()),
         "evidence/judged_methods": judged(compared),
+        "evidence/dial": (dialled := campaign_dial.steps(_dialled())),
+        "evidence/dial_curves": campaign_dial.curves(_dialled()),
+        "evidence/judged_dial": campaign_dial.judged(dialled),
         "evidence/parts": pd.DataFrame(
             {"network": network, "task": task, "layer": 1, "chosen": True, "shape": shape}
             | {"beta": 0.95 - left, "gamma": 0.05, "left": left}
@@ -364,6 +367,24 @@ def _compared() -> pd.DataFrame:
         for network, gain in prompts.items()
         for method, less in fewer.items()
     )
+
+
+def _dialled() -> pd.DataFrame:
+    """Prompts work best at the third of four places, and at the first when the shift is great."""
+    curves = {0: (1, 2, 3, 2), 1: (2, 3, 3, 1), 2: (6, 4, 2, 0)}
+    runs = [
+        {"question": "dial" if step else "sweep", "dial": dial if step else None, "level": step}
+        | {"network": network, "kind": "vit" if "vit" in network else "cnn", "seed": 0}
+        | {"task": f"t+{dial}{step}" if step else "t", "method": method, "layer": layer}
+        | {"read": 4, "places": 5, "lr": 1e-2, "val_loss": 1.0, "converged": True}
+        | {"val_accuracy": accuracy / 10, "test_accuracy": accuracy / 10}
+        for network in ("resnet56", "cifar_vit128")
+        for dial in ("resolution", "pattern", "colour")
+        for step, curve in curves.items()
+        for method, places in (("ap", enumerate(curve)), ("layer_probe", [(4, 1)]))
+        for layer, accuracy in places
+    ]
+    return pd.DataFrame(runs).drop_duplicates(["network", "task", "method", "layer"])
 
 
 def _norms() -> pd.DataFrame:
