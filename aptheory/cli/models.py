@@ -222,10 +222,7 @@ def predict(
     from aptheory.models.pictures import place_of
     from aptheory.studies.files import write_atomically
     from aptheory.studies.tables import csv_text
-    from aptheory.tasks.readers.suffixes import SUFFIXES, suffix_of
 
-    if out is not None and suffix_of(out.name) in SUFFIXES:
-        raise InputError(f"--out {out} is called as a picture is; name a file such as a.csv.")
     places = [place_of(picture) for picture in pictures]  # before a folder is made for --out
     with reserved(out, file, *places):
         model = model_options.load(file, on)
@@ -293,10 +290,14 @@ def export(
     from aptheory.models.exporting import export as write
 
     suffix = {"torch": ".pt2", "onnx": ".onnx", "timm": ".timm.safetensors"}.get(to, "")
-    out = out or file.with_suffix(suffix)
-    with reserved(out, file):
-        error = write(model_options.load(file, DeviceOptions(device="cpu")), out, to=to)
+    place = out or file.with_suffix(suffix)
+    cpu = DeviceOptions(device="cpu")
+    if out is None and place == file:
+        model_options.load(file, cpu)  # which says what is wrong with a file that is no model
+        raise InputError(f"{file} is the model itself; name the file to write with --out.")
+    with reserved(place, file):
+        error = write(model_options.load(file, cpu), place, to=to)
     echo(
-        f"{out}: on four random images the logits differ from the model's by at most {error:.1e} "
+        f"{place}: on four random images the logits differ from the model's by at most {error:.1e} "
         "of the largest"
     )

@@ -347,9 +347,9 @@ def spare(path: Path, reads: Iterable[Path], option: str = "--out") -> None:
 
 
 def _is_picture(place: str) -> bool:
-    from aptheory.tasks.readers.suffixes import SUFFIXES, suffix_of
+    from aptheory.tasks.readers.suffixes import PLUGINS, SUFFIXES, suffix_of
 
-    return suffix_of(place) in SUFFIXES
+    return suffix_of(place) in {*SUFFIXES, *PLUGINS}
 
 
 @contextlib.contextmanager
@@ -365,12 +365,28 @@ def reserved(path: Path | None, *reads: Path, also: Iterable[Path] = ()) -> Iter
         if path is not None:
             for target in (path, *also):
                 spare(target, reads)
+                if _is_picture(str(target)):
+                    raise InputError(
+                        f"--out {target} is called as a picture is; name a file of another suffix."
+                    )
             refuse_no_file(path)
             try:
-                path.absolute().parent.mkdir(parents=True, exist_ok=True)
+                folder = path.absolute().parent
+                made = [each for each in (folder, *folder.parents) if not each.exists()]
+                stack.push(lambda kind, *_: _remove_empty(made) if kind else None)
+                folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(only_writer(path))
             except OSError as error:
                 raise InputError(
                     f"{path} cannot be written ({error.strerror}); name another."
                 ) from error
         yield
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove what a refused command made and put nothing into: folders, the inner ones first."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            for each in (*folder.iterdir(), folder):
+                if each.is_dir():
+                    each.rmdir()

@@ -171,6 +171,9 @@ class VPT(Method):
         tokens: prompts a block (the paper searches 1, 5, 10, 50, 100, 200).
         deep: new prompts at every block, else at the first alone.
         dropout: on the prompts while training; None is the authors' 0.1 deep and 0 shallow.
+
+    Raises:
+        InputError: a dropout of 1, with which training never sees a prompt.
     """
 
     tokens: int = 10
@@ -180,6 +183,11 @@ class VPT(Method):
     label: ClassVar[str] = "visual prompt tokens"
     short: ClassVar[str] = "VPT"
     size: ClassVar[str | None] = "tokens"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dropout == 1:
+            raise InputError("dropout must be below 1, or training never sees a prompt")
 
     @classmethod
     def default(cls, net: Network) -> VPT:

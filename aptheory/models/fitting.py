@@ -85,7 +85,7 @@ def fit_model(
     if outcome.failed:
         raise InputError(
             f"{outcome.method['method']} came to no usable model ({outcome.stopped_reason}); try "
-            "a smaller learning rate."
+            "a smaller learning rate, or gentler settings of the method."
         )
     return Model(adapted, card_of(adapted, task, outcome, how=how), precision=recipe.precision)
 

@@ -252,8 +252,11 @@ def load_model(
     """
     card = Card.read(path)
     place = device_of(device)
-    if method is not None:
-        class_of({"method": method})
+    if method is not None and class_of({"method": method}).name != card.method.get("method"):
+        raise InputError(
+            f"{path} holds a model of {shown(card.method.get('method'))}, which {method} is not; "
+            "leave method out, or name the class that it was fitted with."
+        )
     net = _network(card, network, weights, path)
     _check_scaling(card, net, path)
     adapted = attach_saved(net, path)

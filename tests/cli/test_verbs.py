@@ -394,6 +394,15 @@ def test_no_command_writes_over_what_it_reads(tmp_path, monkeypatch, words, writ
     assert Path(written).read_text() == before
 
 
+def test_a_refused_command_leaves_no_empty_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old").mkdir()
+    refused("profile", NETWORK, "-t", "digits", "--measures", "none", "-o", "new/a")
+    refused("profile", NETWORK, "-t", "digits", "--measures", "attention_distance", "-o", "old/b")
+    refused("map", NETWORK, "-t", "none", "-o", "old")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "old"]
+
+
 def test_a_study_file_beside_a_network_is_refused_with_the_reason():
     assert "says its networks itself; give it alone" in refused("run", "s.toml", NETWORK)
 

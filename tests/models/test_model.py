@@ -581,3 +581,12 @@ def test_weights_under_a_name_that_no_file_can_have(file, tmp_path):
     )
     with pytest.raises(ap.InputError, match="no weights file"):
         ap.load_model(path)
+
+
+def test_another_method_than_the_files_is_not_passed_over(tmp_path):
+    net = small_cnn()
+    model = ap.fit_model(net, small_task(), method="linear_probe", recipe=RECIPE)
+    model.save(tmp_path / "m.safetensors")
+    with pytest.raises(ap.InputError, match="'linear_probe', which vpt is not; leave method out"):
+        ap.load_model(tmp_path / "m.safetensors", network=net, method="vpt")
+    ap.load_model(tmp_path / "m.safetensors", network=net, method="linear_probe")
