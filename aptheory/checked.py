@@ -60,7 +60,7 @@ def read_text(path: str | Path, *, most: int = MOST_BYTES) -> str:
     if len(data) > most:
         raise InputError(f"{path} is larger than {most / 1e6:.0f} MB; it is not what it should be.")
     try:
-        return data.decode()
+        return data.decode("utf-8-sig")  # Windows puts a mark before the text
     except UnicodeDecodeError:
         raise InputError(f"{path} is not text (UTF-8); write it again.") from None
 

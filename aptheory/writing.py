@@ -72,7 +72,10 @@ def refuse_no_file(path: Path) -> None:
     if "\0" in str(path):
         raise InputError(f"{str(path)!r} is no name of a file: it holds a zero byte.")
     if path.is_dir():
-        raise InputError(f"{path} is a folder; name a file such as {path}/{path.name or 'file'}.")
+        raise InputError(
+            f"{path} is a folder where a file is to be written; remove it, or name a file such as "
+            f"{path}/{path.name or 'file'}."
+        )
     # The standard output may be a file, but to take its place would remove the system's name of it.
     system = str(path.absolute()).startswith(("/dev/std", "/dev/fd/", "/proc/"))
     if system or (path.exists() and not path.is_file()):

@@ -15,6 +15,7 @@ import io
 import logging
 import os
 import sys
+import threading
 import typing
 import warnings
 from collections.abc import Callable, Iterable
@@ -47,6 +48,7 @@ class Verbs(TyperGroup):
         if not standalone_mode:
             return super().main(*args, **options)
         sys.stderr = lasting(sys.stderr)
+        threading.excepthook = _told_with_verbose
         if sys.stdout is None:
             _fail("the standard output is closed, and the answer goes there; open it.")
         if isinstance(sys.stdout, io.TextIOWrapper):  # what it cannot say is spelt out
@@ -103,6 +105,12 @@ class Verbs(TyperGroup):
                 raise
             logging.getLogger("aptheory").debug("The whole of it:", exc_info=error)  # -v
             _fail(fault)
+
+
+def _told_with_verbose(fault: threading.ExceptHookArgs) -> None:
+    """A thread of another package failed, a tracker's as its disk is full, and the call that waited
+    for it has said so or will."""
+    logging.getLogger("aptheory").debug("a thread failed:", exc_info=fault.exc_value)
 
 
 class Verb(TyperCommand):

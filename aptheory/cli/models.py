@@ -264,9 +264,14 @@ def evaluate(
     from aptheory.studies.settings import command
     from aptheory.studies.sources import load_task
     from aptheory.studies.tables import csv_text
+    from aptheory.tasks.readers.suffixes import suffix_of
 
     scores, classes = (out.with_suffix(f".{name}.csv") for name in ("scores", "classes"))
     with reserved(out, file, *sources(task), also=(scores, classes)):
+        if suffix_of(out.name) not in (".html", ".htm"):
+            raise InputError(
+                f"--out {out} is to be a page of HTML; name a file such as {out}.html."
+            )
         model = model_options.load(file, on)
         images = load_task(images_of.spec(task))
         evaluation = judge(model, images, split=split)

@@ -331,16 +331,24 @@ def sources(*tasks: str) -> list[Path]:
     return [path for path in map(source_of, tasks) if path is not None]
 
 
+WRITTEN = (".csv", ".json", ".toml", ".html", ".safetensors", ".pt2", ".onnx")
+"""Files of a folder of data that an earlier command may have left there."""
+
+
 def spare(path: Path, reads: Iterable[Path], option: str = "--out") -> None:
     """Refuse to write over what is read.
 
     Raises:
-        InputError: the file is one of ``reads``, or a picture in a folder among them.
+        InputError: the file is one of ``reads``, or lies in a folder among them and is no such as
+            a command writes.
     """
+    from aptheory.tasks.readers.suffixes import suffix_of
+
     place = os.path.realpath(path)
     for read in map(os.path.realpath, map(expanded, reads)):
         within = os.path.isdir(read) and place.startswith(os.path.join(read, ""))
-        if place == read or (within and os.path.exists(place) and _is_picture(place)):
+        of_data = within and os.path.exists(place) and suffix_of(place) not in WRITTEN
+        if place == read or of_data:
             raise InputError(
                 f"{option} {path} is a file that this command reads; name another file."
             )
@@ -363,13 +371,13 @@ def reserved(path: Path | None, *reads: Path, also: Iterable[Path] = ()) -> Iter
     """
     with contextlib.ExitStack() as stack:
         if path is not None:
+            refuse_no_file(path)
             for target in (path, *also):
                 spare(target, reads)
                 if _is_picture(str(target)):
                     raise InputError(
                         f"--out {target} is called as a picture is; name a file of another suffix."
                     )
-            refuse_no_file(path)
             try:
                 folder = path.absolute().parent
                 made = [each for each in (folder, *folder.parents) if not each.exists()]
@@ -377,10 +385,15 @@ def reserved(path: Path | None, *reads: Path, also: Iterable[Path] = ()) -> Iter
                 folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(only_writer(path))
             except OSError as error:
-                raise InputError(
-                    f"{path} cannot be written ({error.strerror}); name another."
-                ) from error
+                raise InputError(f"{path} cannot be written ({_why(path, error)}).") from error
         yield
+
+
+def _why(path: Path, error: OSError) -> str:
+    above = next((each for each in path.absolute().parents if os.path.lexists(each)), None)
+    if above is not None and not above.is_dir():
+        return f"{above} is no folder; name another"
+    return f"{error.strerror}; name another"
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:

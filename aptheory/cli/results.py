@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import typer
+
 from aptheory.cli.application import echo, verb
 from aptheory.errors import InputError
 
@@ -45,8 +47,12 @@ def relate(folder: Path) -> None:
 def report(folder: Path) -> None:
     """Write FOLDER/report.html and FOLDER/plots from the tables in FOLDER."""
     from aptheory.reporting.report import report as write
+    from aptheory.studies.status import status
 
     print_findings(folder, write(folder))
+    if (folder / "plan.json").is_file() and (damaged := status(folder).damaged):
+        echo(f"{len(damaged)} runs are left out; the command that made {folder} makes them again")
+        raise typer.Exit(1)
 
 
 def print_findings(folder: Path, page: Path | None = None) -> None:

@@ -116,6 +116,12 @@ class Card:
             InputError: no such file, or one that holds no model.
         """
         path = Path(path)
+        if os.path.isdir(path):
+            raise InputError(
+                f"{path} is a folder; a model is one file, such as {path}/m.safetensors."
+            )
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise InputError(f"{path} is no file; give the one that `aptheory fit` wrote.")
         if not os.path.isfile(path):  # also of a name that no file can have
             raise InputError(f"there is no model file {path}; `aptheory fit` writes one.")
         try:

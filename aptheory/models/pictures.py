@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -40,23 +41,24 @@ def pictures(source: Any) -> list[Picture]:
     Raises:
         InputError: a path that is not there, a folder without pictures, something else.
     """
-    return list(_pictures(source))
+    return list(_pictures(source, itertools.count()))
 
 
-def _pictures(source: Any) -> Iterator[Picture]:
+def _pictures(source: Any, numbers: Iterator[int]) -> Iterator[Picture]:
+    """``numbers`` name what has no name of its own."""
     from PIL.Image import Image
 
     if isinstance(source, str | Path):
         yield from _files(place_of(source))
     elif isinstance(source, Image):
-        yield _pillow(source, getattr(source, "filename", "") or "picture")
+        yield _pillow(source, getattr(source, "filename", "") or f"picture {next(numbers)}")
     elif isinstance(source, np.ndarray | Tensor):
-        yield from _arrays(source)
+        yield from _arrays(source, numbers)
     elif hasattr(source, "read"):
         raise InputError("a file that is open is no picture; give its path, or open it by Pillow.")
     elif isinstance(source, Iterable):
         for item in source:
-            yield from _pictures(item)
+            yield from _pictures(item, numbers)
     else:
         raise InputError(
             f"a picture is of type {type(source).__name__}; expected paths, folders, Pillow "
@@ -94,7 +96,7 @@ def _files(path: Path) -> Iterator[Picture]:
         yield Picture(spelt(str(path)), partial(FolderStore(path.parent).read, path.name))
 
 
-def _arrays(array: np.ndarray | Tensor) -> Iterator[Picture]:
+def _arrays(array: np.ndarray | Tensor, numbers: Iterator[int]) -> Iterator[Picture]:
     from PIL.Image import fromarray
 
     if isinstance(array, Tensor):  # channels first, as torch has them
@@ -108,9 +110,9 @@ def _arrays(array: np.ndarray | Tensor) -> Iterator[Picture]:
             f"an array has shape {array.shape} and type {array.dtype}; expected uint8 of shape "
             "(height, width), (height, width, 3) or (pictures, height, width, 3)."
         )
-    for number, pixels in enumerate(array if batch else array[None]):
+    for pixels in array if batch else array[None]:
         plain = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
-        yield _pillow(fromarray(np.ascontiguousarray(plain)), f"array {number}")
+        yield _pillow(fromarray(np.ascontiguousarray(plain)), f"array {next(numbers)}")
 
 
 def _pillow(picture: Image, name: str) -> Picture:

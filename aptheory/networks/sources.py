@@ -99,7 +99,10 @@ def build(
         return SOURCES[source](rest, weights == "pretrained", input_shape, dict(kwargs))
     if colon and source not in TIMMS:
         known = ", ".join(f"{known}:" for known in (*SOURCES, *TIMMS[::2]))
-        raise InputError(f"{name!r} names no source of networks: names begin with {known}")
+        raise InputError(
+            f"{name!r} names no source of networks: names begin with {known}, and a "
+            f"function of yours is named in a study as {{ factory = {name!r} }}."
+        )
     return _timm(name, weights == "pretrained", input_shape, dict(kwargs))
 
 

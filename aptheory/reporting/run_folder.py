@@ -62,10 +62,12 @@ class Tables:
         """Read FOLDER's csv files and settings.json.
 
         Raises:
-            InputError: the folder holds none of profile.csv, accuracy.csv and map.csv, or one is
-                damaged.
+            InputError: no folder, or one that holds none of profile.csv, accuracy.csv and map.csv;
+                a damaged one of them.
         """
         folder = Path(folder)
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise InputError(f"{folder} is no folder; give the one that a command wrote to.")
         found = {}
         for name in _COLUMNS:
             path = folder / f"{name}.csv"

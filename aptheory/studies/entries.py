@@ -202,7 +202,7 @@ def search(value: Any) -> dict[str, tuple[float, ...]]:
 
 def near(word: Any, known: Sequence[str]) -> str:
     """What was perhaps meant, as the end of a sentence."""
-    close = difflib.get_close_matches(str(word)[:64], known, n=3)
+    close = difflib.get_close_matches(str(word)[:64], known, n=3, cutoff=0.75)
     return f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(known)}."
 
 

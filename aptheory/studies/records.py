@@ -110,7 +110,7 @@ class Record:
         try:
             body = json_value(text, name=name)
         except InputError as error:
-            raise DamagedError(str(error)) from None
+            raise DamagedError(str(error).removesuffix("; write it again.")) from None
         if not isinstance(body, dict) or "checksum" not in body:
             raise DamagedError(f"{name} is not an outcome file: it has no checksum")
         if body.get("format") != FORMAT:

@@ -166,6 +166,10 @@ class Study:
         for word in values:
             if word not in (*of_study, *of_runtime):
                 near = entries.near(word, [*of_study, *of_runtime])
+                from aptheory.training.recipe import Recipe  # which imports torch
+
+                if word in [item.name for item in fields(Recipe)]:
+                    near = f"it belongs to the recipe: recipe = {{ {word} = ... }}."
                 raise InputError(f"a study has no {shown(word)}; {near}")
         for word in ("networks", "tasks"):
             if word not in values:
@@ -249,7 +253,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "name": _one_of(
         "name",
         lambda v: isinstance(v, str) and bool(_NAME.fullmatch(v)) and bool(v.strip(". ")),
-        "letters, digits, spaces, '-', '_' and '.', not dots alone",
+        "at most 100 letters, digits, spaces, '-', '_' and '.', not dots alone",
     ),
 }
 """What becomes of each word of a study: the value as it is kept, or a sentence."""

@@ -36,8 +36,8 @@ def read_plan(folder: str | Path) -> dict[str, Any]:
         InputError: there is none, or it cannot be read.
     """
     path = Path(folder) / "plan.json"
-    if os.path.isfile(folder):
-        raise InputError(f"{folder} is a file; give the folder that a sweep wrote to.")
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise InputError(f"{folder} is no folder; give the one that a sweep wrote to.")
     try:
         text = read_text(path)
     except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import subprocess
 import sys
 
 import pytest
@@ -62,3 +63,22 @@ def test_an_error_stream_that_takes_nothing_ends_no_work(monkeypatch, capsys, tm
     assert ended("fit", "aptheory_vit_mini", "-t", "digits", *quick, "-o", str(out)) == 0
     assert out.is_file()
     assert str(out) in capsys.readouterr().out
+
+
+def test_a_failed_thread_of_a_package_prints_no_traceback(tmp_path):
+    """As the thread does that writes a tracker's events to a disk that is full."""
+    (tmp_path / "threads_of_mine.py").write_text(
+        "import threading\n"
+        "def net():\n"
+        "    def fail(): raise OSError('the disk is full')\n"
+        "    thread = threading.Thread(target=fail); thread.start(); thread.join()\n"
+        "    raise ValueError('enough')\n"
+    )
+    words = [sys.executable, "-m", "aptheory", "cost", "threads_of_mine:net", "ap:layer=0"]
+    for verbose in (False, True):
+        ended = subprocess.run(
+            [*words, *["-v"] * verbose], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 2
+        assert ("the disk is full" in ended.stderr) == verbose
+        assert "enough" in ended.stderr

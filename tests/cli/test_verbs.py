@@ -394,6 +394,18 @@ def test_no_command_writes_over_what_it_reads(tmp_path, monkeypatch, words, writ
     assert Path(written).read_text() == before
 
 
+@pytest.mark.parametrize("address", ["hf:set", "webdataset:set"])
+def test_no_command_writes_over_the_files_of_a_data_set(tmp_path, monkeypatch, address):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train-0.tar").write_text("precious")
+    (tmp_path / "set" / "earlier.safetensors").write_text("a model")
+    fit = ("fit", NETWORK, "-t", address, "--layer", "3", "-o")
+    assert "a file that this command reads" in refused(*fit, "set/train-0.tar")
+    assert (tmp_path / "set" / "train-0.tar").read_text() == "precious"
+    assert "a file that this command reads" not in refused(*fit, "set/earlier.safetensors")
+
+
 def test_a_refused_command_leaves_no_empty_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "old").mkdir()
@@ -492,3 +504,15 @@ def test_a_sweep_whose_tracker_fails_ends_with_1(tmp_path, monkeypatch):
     assert result.exit_code == 1
     assert re.search(r"x was not told of \d+ runs; the results are kept", result.stderr)
     assert (tmp_path / "accuracy.csv").is_file()
+
+
+def test_a_report_that_leaves_runs_out_says_so_and_does_not_end_with_0(tmp_path):
+    sweep = ["sweep", "-n", NETWORK, *TASK, "-m", "linear_probe", "--epochs", "1"]
+    done(*sweep, "--engine", "here", "--out", tmp_path)
+    done("report", tmp_path)
+    outcome = next((tmp_path / "runs").glob("*.json"))
+    outcome.write_text(outcome.read_text()[:-20])
+    with pytest.warns(UserWarning, match=r"left out of the table: \w+.json is not JSON \(.*\)$"):
+        result = call("report", tmp_path)
+    assert result.exit_code == 1
+    assert "1 runs are left out; the command that made" in result.output

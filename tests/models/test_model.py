@@ -175,7 +175,8 @@ def test_files_folders_pictures_and_arrays_give_the_same(model, pixels, tmp_path
 
 def test_grey_and_transparent_pictures_are_taken(model, pixels):
     grey = Image.fromarray(pixels[0]).convert("L")
-    assert len(model.predict([grey, grey.convert("RGBA"), np.asarray(grey)])) == 3
+    asked = model.predict([grey, grey.convert("RGBA"), np.asarray(grey)])
+    assert list(asked["path"]) == ["picture 0", "picture 1", "array 2"]
 
 
 def test_damaged_pictures_are_named_and_passed_over(model, pixels, tmp_path, caplog):

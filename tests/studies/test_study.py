@@ -297,3 +297,10 @@ def test_a_network_in_training_mode_is_refused_before_anything_is_planned():
     net.module.train()
     with pytest.raises(InputError, match="is in training mode"):
         dry_run(study(networks=[net]))
+
+
+def test_a_mark_before_the_text_is_no_part_of_it(tmp_path):
+    """Windows' editors put one there."""
+    text = "networks = ['aptheory_resnet_mini']\ntasks = ['digits']\n"
+    (tmp_path / "s.toml").write_text(text, encoding="utf-8-sig")
+    assert ap.Study.from_toml(tmp_path / "s.toml").tasks[0]["name"] == "digits"

@@ -497,3 +497,21 @@ def test_a_folder_is_found_after_the_working_directory_changed(tmp_path, monkeyp
     task = ap.task("folder:set")
     monkeypatch.chdir("/")
     assert len(task.train.images([0], (8, 8))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("t.jsonl", '{"path": "a.png", "label": "x"}\n', "is JSON, and csv: reads a table"),
+        ("t.json", '[{"path": "a.png", "label": "x"}]\n', "is JSON, and csv: reads a table"),
+        ("t.csv", "path,label\n/dev/zero,x\n/dev/zero,y\n", "/dev/zero, which is no file"),
+        ("t.csv", "path,label\npictures,x\npictures,y\n", "pictures, which is no file"),
+    ],
+)
+def test_what_is_no_table_or_names_no_picture_is_refused_with_the_reason(
+    tmp_path, name, text, reason
+):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=reason):
+        ap.task(f"csv:{tmp_path / name}")

@@ -276,6 +276,8 @@ def found_spelling(folder: Path, key: str, where: str) -> str:
     for spelled in (key, unicodedata.normalize("NFC", key), unicodedata.normalize("NFD", key)):
         if "\0" not in spelled and os.path.isfile(folder / spelled):
             return spelled
+    if "\0" not in key and os.path.exists(folder / key):
+        raise InputError(f"{where} lists {key}, which is no file; name a picture.")
     raise InputError(
         f"{where} lists {key}, which is not there (in {folder}); put the picture there."
     )

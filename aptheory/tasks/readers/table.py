@@ -166,6 +166,8 @@ def _read(file: Path) -> pd.DataFrame:
             return read_parquet(file)
         with file.open(encoding="utf-8-sig") as lines:
             first = lines.readline()
+        if first.lstrip().startswith(("{", "[")):
+            raise InputError(f"{file} is JSON, and csv: reads a table; save it as CSV or Parquet.")
         separator = max(",;\t", key=first.count)
         cells = [cell.strip().strip('"') for cell in first.split(separator)]
         headless = any(cell.lower().endswith(SUFFIXES) for cell in cells)
