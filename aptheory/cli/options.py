@@ -340,7 +340,7 @@ def spare(path: Path, reads: Iterable[Path], option: str = "--out") -> None:
 
     Raises:
         InputError: the file is one of ``reads``, or lies in a folder among them and is no such as
-            a command writes.
+            a command writes; it is called as a picture is.
     """
     from aptheory.tasks.readers.suffixes import suffix_of
 
@@ -352,6 +352,10 @@ def spare(path: Path, reads: Iterable[Path], option: str = "--out") -> None:
             raise InputError(
                 f"{option} {path} is a file that this command reads; name another file."
             )
+    if _is_picture(place):
+        raise InputError(
+            f"{option} {path} is called as a picture is; name a file of another suffix."
+        )
 
 
 def _is_picture(place: str) -> bool:
@@ -374,10 +378,6 @@ def reserved(path: Path | None, *reads: Path, also: Iterable[Path] = ()) -> Iter
             refuse_no_file(path)
             for target in (path, *also):
                 spare(target, reads)
-                if _is_picture(str(target)):
-                    raise InputError(
-                        f"--out {target} is called as a picture is; name a file of another suffix."
-                    )
             try:
                 folder = path.absolute().parent
                 made = [each for each in (folder, *folder.parents) if not each.exists()]

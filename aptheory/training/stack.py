@@ -186,9 +186,17 @@ class Stack:
         for k in members:
             progress = loop.progress[k]
             outcome = self._outcome(progress, loop)
+            # Logits that overflow still have a largest entry, hence an accuracy; it means nothing.
+            infinite = [
+                f"its loss on {split} images"
+                for split, (loss, _) in evaluated.items()
+                if not bool(loss[k].isfinite())
+            ]
             if not all(bool(p.isfinite().all()) for _, p in loop.adapted.run_parameters(k)):
+                infinite.insert(0, "a trained tensor")
+            if infinite:
                 outcome.stopped_reason = (
-                    f"a trained tensor was not finite after epoch {loop.epoch} "
+                    f"{infinite[0]} was not finite after epoch {loop.epoch} "
                     f"(learning rate {outcome.lr:g})"
                 )
                 self.done[progress.number] = outcome

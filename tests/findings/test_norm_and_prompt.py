@@ -126,12 +126,16 @@ def test_what_cannot_be_taken_apart_is_refused(net, task):
         next_norm(net, len(net.layers) - 1)
 
 
+ONE_STEP = RECIPE.but(epochs=1, batch_size=1000)
+
+
 def test_the_comparison_has_every_method_at_every_place_with_its_cost(net, task):
     found = compare_norm(net, task, layers=(1, 2), recipe=RECIPE.but(epochs=2), lrs=(1e-2,))
     counts = found.table["method"].value_counts()
     assert counts["linear probe"] == counts["all beta"] == counts["all norms"] == 1
     assert counts["prompt"] == counts["prompt, channels"] == 2
     assert found.table.set_index("method").loc["linear probe", "gain"] == 0
+    assert found.table["gain_low"].isna().tolist() == [True, *[False] * (len(found.table) - 1)]
     assert (found.table["parameters"] >= 0).all()
     steps = found.table[found.table["method"] == "prompt"].set_index("layer")["step"]
     assert steps[1] > steps[2] > 0
@@ -143,5 +147,9 @@ def test_the_comparison_has_every_method_at_every_place_with_its_cost(net, task)
     tied = pd.concat([first, first.assign(layer=2, val_loss=1.0)])
     assert "At place 2, the best on validation" in str(replace(found, parts=tied))
     assert "read as a prompt" in said
+    none = replace(found, parts=found.parts.iloc[:0])
+    assert "head as trained)\nnone\n" in str(none)
+    with pytest.raises(InputError, match="all beta came to no usable model"):
+        compare_norm(net, task, layers=(1,), recipe=ONE_STEP, lrs=(1e30,))
     with pytest.raises(InputError, match="at least one place"):
         compare_norm(net, task, layers=(len(net.layers) - 1,))

@@ -12,7 +12,7 @@ from aptheory.methods import LayerProbe, LinearProbe, RandomPerturbation
 from aptheory.training import loop as loop_module
 from aptheory.training.fit import Recipe, Run, fit, fit_many, grid, kept_for, stack_size
 from aptheory.training.kept import Kept
-from tests.quarters import RECIPE
+from tests.quarters import RECIPE, small_cnn, small_task
 
 PLAIN = {"head_init": "default", "scale_prompts": False}  # nothing but the optimiser
 RUNS = [
@@ -425,3 +425,13 @@ def test_an_outcome_is_plain_values(vit, task):
     assert "predictions" not in record
     json.dumps(record)
     assert dataclasses.is_dataclass(outcome)
+
+
+def test_a_run_whose_last_step_overflows_has_failed():
+    """Its loss was finite before that step, and an accuracy can be had of any logits."""
+    net, task = small_cnn(), small_task()
+    adapted = ap.ActivationPrompt(layer=1).attach(net, classes=len(task.classes))
+    outcome = ap.fit(adapted, task, recipe=ap.Recipe(epochs=1, batch_size=1000), lr=1e30)
+    assert outcome.failed
+    assert outcome.stopped_reason.startswith("its loss on val images was not finite after epoch 1")
+    assert math.isnan(outcome.test_accuracy)
