@@ -21,7 +21,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -255,7 +255,7 @@ def cost(
         raise InputError(f"clock must be wall or cpu; got {clock!r}.")
     if repeats < 1:
         raise InputError(f"repeats is {repeats}; expected 1 or more, or measure=False.")
-    chosen = list(methods) if isinstance(methods, Sequence) else [methods]
+    chosen = list(methods) if isinstance(methods, Iterable) else [methods]
     if not chosen or not kept:
         raise InputError("methods or kept of cost is empty; give at least one of each.")
     net = net.in_float32()  # in which a method learns beside weights of half precision

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aptheory.arguments import Amount, Seed, checked_arguments
@@ -119,7 +119,7 @@ def fit_many(
     """
     recipe = recipe or Recipe()
     task = open_task(task)
-    each = list(methods) if isinstance(methods, Sequence) else [methods] * len(runs)
+    each = list(methods) if isinstance(methods, Iterable) else [methods] * len(runs)
     if len(each) != len(runs):
         raise InputError(f"There are {len(each)} methods for {len(runs)} runs; give one a run.")
     trained: list[Outcome | None] = [None] * len(runs)

@@ -255,7 +255,8 @@ class Loop:
             self.unreached = (
                 f"no gradient reaches what {adapted.method.name} learns at layer {layer.index} "
                 f"({layer.name}) of {adapted.source.name}: its forward stops gradients on the way "
-                "(detach, say); choose a later layer, or give a module that lets them through."
+                "(detach, say), or the method does not use what it learns; choose a later layer, "
+                "or mend what stops them."
             )
             return
         count = sum(parameter.numel() for parameter in unreached)

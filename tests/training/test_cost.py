@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -158,3 +159,13 @@ def test_the_front_holds_what_nothing_beats():
 def test_bad_clock(cnn):
     with pytest.raises(InputError, match="clock"):
         cost(cnn, ap.LinearProbe(), clock="sun")
+
+
+@pytest.mark.parametrize("methods", [np.zeros((0, 8)), torch.zeros(0, 8), []])
+def test_an_empty_array_is_no_methods(methods):
+    with pytest.raises(InputError, match="is empty; give at least one"):
+        cost(small_cnn(), methods, measure=False)
+
+
+def test_an_array_of_methods_is_a_list_of_them():
+    assert len(cost(small_cnn(), np.array([ap.LinearProbe()]), measure=False)) == 2
