@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,9 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
     for name, part in (("all dials", moved), *((str(d), p) for d, p in moved.groupby("dial"))):
         for outcome, words in OUTCOMES.items():
             interval = clustered_mean(part[outcome], part["network"], part["dial"])
+            interval = replace(
+                interval, n=part["network"].nunique()
+            )  # one network's dials are none
             rows.append(looked_at(f"change of {words}, {name}", interval, part, judged="J11"))
     return pd.DataFrame(rows)
 

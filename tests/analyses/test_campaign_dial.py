@@ -67,6 +67,14 @@ def test_two_networks_bear_no_interval():
     assert set(said["agrees"]) == {"unknown"}
 
 
+def test_the_dials_of_one_network_are_not_taken_for_networks():
+    table = steps(journal())
+    more = [table.assign(dial=dial) for dial in ("blur", "noise", "colour")]
+    said = judged(pd.concat(more, ignore_index=True))
+    assert set(said["networks"]) == {1}
+    assert said["low"].isna().all()
+
+
 def test_a_journal_without_dialled_units_says_nothing():
     table = journal()
     assert steps(table[table["question"] == "sweep"]).empty
