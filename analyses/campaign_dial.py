@@ -112,9 +112,8 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
     for name, part in (("all dials", moved), *((str(d), p) for d, p in moved.groupby("dial"))):
         for outcome, words in OUTCOMES.items():
             interval = clustered_mean(part[outcome], part["network"], part["dial"])
-            interval = replace(
-                interval, n=part["network"].nunique()
-            )  # one network's dials are none
+            networks = part["network"].nunique()  # of which the dials of one are none
+            interval = replace(interval, n=networks)
             rows.append(looked_at(f"change of {words}, {name}", interval, part, judged="J11"))
     return pd.DataFrame(rows)
 

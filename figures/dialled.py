@@ -22,7 +22,9 @@ def draw(results: Results) -> Figure:
     curves = results.table("evidence/dial_curves")
     table = results.table("evidence/dial")
     networks, dials = sorted(table["network"].unique()), list(DIALS)
-    sheet, axes = page.panels(len(networks) * len(dials), columns=len(dials), height=1.9)
+    sheet, axes = page.panels(
+        len(networks) * len(dials), columns=len(dials), height=1.8 + 1 / len(networks)
+    )
     places = [(network, dial) for network in networks for dial in dials]
     with plots.style():
         for ax, (network, dial) in zip(axes, places, strict=True):
@@ -33,19 +35,30 @@ def draw(results: Results) -> Figure:
                 )
                 ink = plots.COLORS[color]
                 ax.plot(curve["depth"], curve["gain"], ".-", ms=3, color=ink, label=words)
-                ax.plot(one["depth_end"], one["gain_end"], "o", ms=7, mfc="none", color=ink)
+                ax.plot(
+                    one["depth_end"],
+                    one["gain_end"],
+                    "o",
+                    ms=7,
+                    mfc="none",
+                    color=ink,
+                    clip_on=False,
+                )
             ax.axhline(0, color=plots.COLORS["black"], linewidth=0.6)
             ax.set_title(f"{page.short(network)}\n{DIALS[dial]}", fontsize=7)
             ax.set_xlabel("depth")
-        sheet.supylabel("gain over the probe of the last place (points)", fontsize=8)
+            if dial == dials[0]:
+                ax.set_ylabel("gain (points)")
     page.one_legend(sheet, axes, columns=3)
     moved = changes(table)
     shallower, deeper = (int((sign * moved["depth_end"] < 0).sum()) for sign in (1, -1))
+    grown = moved["gain_end"]
     return page.title(
         sheet,
-        f"With the shift dialled up the chosen place moves towards the image in {shallower} of "
-        f"{len(moved)} cases and away from it in {deeper} "
-        f"({len(networks)} network{'s' * (len(networks) > 1)}, one seed, read at the end)",
+        f"Dialled up, a shift moves the chosen place towards the image in {shallower} of "
+        f"{len(moved)} cases and away in {deeper}; gains change by {grown.min():+.1f} to "
+        f"{grown.max():+.1f} points\n({len(networks)} network{'s' * (len(networks) > 1)}, one "
+        "seed; dials of one share its sweep of the plain pictures)",
     )
 
 
