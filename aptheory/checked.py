@@ -26,6 +26,8 @@ from aptheory.errors import InputError, reason_of
 
 MOST_BYTES = 64 * 2**20
 """Of a text that is read whole."""
+MOST_HEADER = 8 * 2**20
+"""Of a safetensors file, in bytes: some eighty thousand tensors."""
 DEEPEST = 64
 """Lists and tables within one another."""
 LARGEST_INTEGER = 10**300
@@ -63,6 +65,22 @@ def read_text(path: str | Path, *, most: int = MOST_BYTES) -> str:
         return data.decode("utf-8-sig")  # Windows puts a mark before the text
     except UnicodeDecodeError:
         raise InputError(f"{path} is not text (UTF-8); write it again.") from None
+
+
+def check_tensor_header(path: str | Path) -> None:
+    """Refuse a safetensors file whose header is larger than that of any network: it is parsed as a
+    whole, and a million empty tensors take gigabytes.
+
+    Raises:
+        InputError: it is; what else is wrong with the file is left to its reader.
+    """
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if MOST_HEADER < size < os.path.getsize(path):
+        raise InputError(
+            f"{path} has a header of {size / 1e6:.0f} MB, for {MOST_HEADER / 1e6:.0f} at most; it "
+            "is not a file of weights."
+        )
 
 
 def json_value(text: str, *, name: str, finite: bool = True) -> Any:

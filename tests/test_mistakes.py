@@ -250,6 +250,7 @@ COMMAND = [
     ("run aptheory_resnet_mini -t digits --dry-run --save-study .", "is a folder"),
     ("run aptheory_resnet_mini aptheory_resnet_mini -t digits --dry-run", "label"),
     ("tasks check digits --root a --root b", "--root is given 2 times"),
+    ("tasks check folder:pictures --sheet pictures/a", "lies among the pictures"),
     ("tasks check digits --sheet=", "--sheet is empty"),
     ("tasks --root=", "--root is empty"),
     ("sweep .", "is a folder"),

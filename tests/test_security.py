@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 import aptheory as ap
@@ -22,6 +23,7 @@ from aptheory.networks.checkpoint import read_checkpoint
 from aptheory.studies.sources import load_network
 from aptheory.studies.study import Study
 from aptheory.studies.tables import csv_text, read_csv
+from aptheory.tasks.readers.files import decode_image
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -182,11 +184,11 @@ def test_a_table_comes_back_as_it_was(tmp_path):
 def test_a_message_quotes_what_is_hostile_but_not_without_end():
     """A number of a hundred thousand digits in a file must not fill a terminal."""
     digits = "9" * 100_000
-    said = str(ap.InputError(f"value {digits} is too large; expected less than 10."))
+    said = str(InputError(f"value {digits} is too large; expected less than 10."))
     assert len(said) <= 2000
     assert said.startswith("value 999")
     assert said.endswith("expected less than 10.")
-    assert pickle.loads(pickle.dumps(ap.InputError("one sentence."))).args == ("one sentence.",)
+    assert pickle.loads(pickle.dumps(InputError("one sentence."))).args == ("one sentence.",)
 
 
 @pytest.mark.parametrize(
@@ -237,3 +239,48 @@ def test_a_chart_without_a_finite_value_is_no_chart():
     unknown = Curve("ap", [0, 1], [float("nan")] * 2)
     for lines in ([empty], [unknown], []):
         assert line_chart(lines, x_label="", y_label="", summary="") == ""
+
+
+def test_a_small_file_of_many_pixels_is_refused_by_its_header(tmp_path):
+    """Above 33 million pixels at more than a hundred a byte: photographs come to twenty."""
+    Image.new("1", (8000, 8000)).save(tmp_path / "flat.png")
+    with pytest.raises(InputError, match="8000×8000 pixels in 0.0 MB, which would grow"):
+        one_of(tmp_path / "flat.png")
+
+
+def test_what_an_interpreter_would_draw_is_no_picture(tmp_path):
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    (tmp_path / "page.png").write_bytes(page)
+    with pytest.raises(InputError, match="not a picture of a format that is read"):
+        one_of(tmp_path / "page.png")
+
+
+def one_of(file):
+    return decode_image(file.read_bytes(), file.name)
+
+
+def test_the_header_of_a_million_tensors_is_not_parsed(tmp_path):
+    entry = '"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = "{" + ",".join(entry % number for number in range(150_000)) + "}"
+    file = tmp_path / "many.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header.encode() + b"\0")
+    for read in (read_checkpoint, ap.load_model):
+        with pytest.raises(InputError, match="has a header of 9 MB, for 8 at most"):
+            read(file)
+
+
+def test_lines_and_paths_beyond_reason_are_not_repeated(tmp_path):
+    (tmp_path / "wide.csv").write_text(",".join(["path"] * 300_000) + "\n")
+    with pytest.raises(InputError, match="a line of a megabyte"):
+        ap.task(f"csv:{tmp_path / 'wide.csv'}")
+    (tmp_path / "long.csv").write_text("path,label\n" + "x" * 10**6 + ",a\n" * 2)
+    with pytest.raises(InputError, match="lists a path of 1,000,000 letters") as error:
+        ap.task(f"csv:{tmp_path / 'long.csv'}")
+    assert len(str(error.value)) < 300
+
+
+def test_torchs_advice_to_trust_a_pickle_is_not_passed_on(tmp_path):
+    torch.save({"weight": torch.zeros(2), "what": object()}, tmp_path / "w.pth")
+    with pytest.raises(InputError) as error:
+        read_checkpoint(tmp_path / "w.pth")
+    assert "weights_only" not in str(error.value)

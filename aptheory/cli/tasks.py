@@ -1,5 +1,6 @@
 """Verbs about the data sets: ``aptheory tasks`` lists them, ``aptheory tasks check`` verifies."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,8 @@ import typer
 from typer.core import TyperGroup
 
 from aptheory.cli.application import Verb, app, echo
+from aptheory.cli.options import sources
+from aptheory.errors import InputError
 
 
 class VerbGroup(TyperGroup, Verb):
@@ -43,6 +46,13 @@ def check(
     from aptheory.tasks import check as verify
     from aptheory.tasks.sheets import write_sheets
 
+    if sheet is not None:
+        for source in map(os.path.realpath, sources(name)):
+            if os.path.join(os.path.realpath(sheet), "").startswith(os.path.join(source, "")):
+                raise InputError(
+                    f"--sheet {sheet} lies among the pictures, where the sheets would be taken for "
+                    "some; name another folder."
+                )
     checked = verify(name, root)
     echo(checked)
     if sheet is not None:

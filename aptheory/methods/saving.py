@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from aptheory.arguments import checked_arguments
-from aptheory.checked import json_table
+from aptheory.checked import check_tensor_header, json_table
 from aptheory.errors import InputError
 from aptheory.methods.registry import from_settings
 from aptheory.writing import beside
@@ -86,6 +86,7 @@ def attach_saved(net: Network, path: str | Path, *, imports: bool = False) -> Ad
     if not os.path.isfile(path):  # also of a name that no file can have
         raise InputError(f"there is no file {path}: give one that `aptheory.save` wrote.")
     try:
+        check_tensor_header(path)
         with safe_open(str(path), framework="pt") as file:
             note = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from safetensors import SafetensorError, safe_open
 
 from aptheory.arguments import Between, Share, fits
-from aptheory.checked import bounded, shown, spelt
+from aptheory.checked import bounded, check_tensor_header, shown, spelt
 from aptheory.errors import InputError
 from aptheory.preprocessing import Transform, check_scaling
 from aptheory.studies import entries
@@ -125,6 +125,7 @@ class Card:
         if not os.path.isfile(path):  # also of a name that no file can have
             raise InputError(f"there is no model file {path}; `aptheory fit` writes one.")
         try:
+            check_tensor_header(path)
             with safe_open(str(path), framework="pt") as file:
                 text = (file.metadata() or {}).get(ENTRY)
         except (SafetensorError, OSError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aptheory.checked import check_tensor_header
 from aptheory.errors import InputError
 
 EMA = ("state_dict_ema", "model_ema")
@@ -54,6 +56,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise InputError(f"{reason}: give a safetensors or state-dict file.")
     try:
         content = _READERS[_kind(path)](path)
+    except InputError:
+        raise
     except Exception as error:  # each library raises many kinds on a damaged file
         if isinstance(error, OSError) and error.errno:
             raise InputError(
@@ -100,6 +104,7 @@ def _kind(path: Path) -> str:
 def _safetensors(path: Path) -> Any:
     from safetensors.torch import load_file
 
+    check_tensor_header(path)
     return load_file(path)
 
 
@@ -134,6 +139,8 @@ def _reason(error: Exception) -> str:
     if blocked is not None:
         name = blocked.partition("GLOBAL ")[2].split()[:1]
         return f"reading it would run code of {name[0] if name else 'another package'}"
+    if isinstance(error, pickle.UnpicklingError):  # torch would have it read without this guard
+        return "it holds more than tensors and plain values, or is damaged"
     return lines[0].rstrip(".:") if lines else type(error).__name__
 
 

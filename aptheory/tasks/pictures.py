@@ -6,6 +6,7 @@ of their whole set, so that a set of 12 bits in files of 16 does not turn black.
 """
 
 import contextlib
+import functools
 import io
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,10 @@ from aptheory.errors import InputError
 GROUND = (255, 255, 255)  # what transparent pictures are laid on
 LARGE = 1 << 24  # pixels; larger pictures are decoded one at a time, to bound the memory
 MAX_BYTES = 1 << 28  # of one encoded picture
+RATIO = 100  # pixels that a byte of a large picture may stand for; photographs come to 20
+FORMATS = frozenset(
+    ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
+) | {"HEIF", "JXL"}  # by Pillow's names: others, as EPS, it would hand to an interpreter
 ORIENTATION = 0x0112
 _one_large = threading.RLock()
 
@@ -72,13 +77,26 @@ class Scale:
         return np.rint(stretched.clip(0, 1) * 255).astype(np.uint8)
 
 
+@functools.cache
+def _init() -> None:
+    from PIL import Image
+
+    Image.init()
+
+
 @contextlib.contextmanager
 def opened(data: bytes) -> Iterator[Any]:
     """The image with its header read; large ones are open one at a time."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(data)) as image:
+    _init()
+    known = [form for form in Image.OPEN if form in FORMATS]  # a plugin's join when it is imported
+    with Image.open(io.BytesIO(data), formats=known) as image:
         width, height = image.size
+        if width * height > max(2 * LARGE, RATIO * len(data)):
+            raise ValueError(
+                f"{width}×{height} pixels in {len(data) / 1e6:.1f} MB, which would grow too large"
+            )
         limit = Image.MAX_IMAGE_PIXELS  # Pillow's own limit, which a user can raise
         if limit and width * height > limit:
             raise ValueError(
@@ -215,15 +233,13 @@ def peculiarity(data: bytes, scale: Callable[[], Scale]) -> bytes:
 
     A digest counts it in, so that a plain picture keeps the digest that it always had.
     """
-    from PIL import Image
-
     try:
         header = read_header(data)
         words = [f"orientation {header.orientation}"] if header.orientation != 1 else []
         if header.deep and not scale().plain:
             words.append(scale().text)
         elif header.transparent and not header.deep:
-            with Image.open(io.BytesIO(data)) as image:
+            with opened(data) as image:
                 if np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
                     words.append("on white")
     except InputError:

@@ -58,7 +58,7 @@ def decode_image(
             raise
         reason = reason_of(error)
         if "cannot identify" in reason:
-            reason = "not an image format that Pillow knows"
+            reason = "not a picture of a format that is read"
         raise InputError(
             f"{where} cannot be decoded ({reason}); replace it or take it out."
         ) from error

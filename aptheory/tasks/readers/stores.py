@@ -18,6 +18,7 @@ SYSTEM = {"@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lo
     "Thumbs.db",
     "desktop.ini",
 }
+LONGEST_KEY = 4096  # of a path, as of most systems
 RATIO = 100  # of a compressed member's size to its bytes; pictures stay far below
 
 
@@ -276,6 +277,11 @@ def found_spelling(folder: Path, key: str, where: str) -> str:
     for spelled in (key, unicodedata.normalize("NFC", key), unicodedata.normalize("NFD", key)):
         if "\0" not in spelled and os.path.isfile(folder / spelled):
             return spelled
+    if len(key) > LONGEST_KEY:
+        raise InputError(
+            f"{where} lists a path of {len(key):,} letters ({key[:40]}...); write one that a file "
+            "can have."
+        )
     if "\0" not in key and os.path.exists(folder / key):
         raise InputError(f"{where} lists {key}, which is no file; name a picture.")
     raise InputError(

@@ -29,6 +29,9 @@ from aptheory.tasks.readers.parquet import read_parquet
 from aptheory.tasks.readers.stores import FolderStore, found_spelling
 from aptheory.tasks.readers.suffixes import SUFFIXES
 
+LONGEST_LINE = 1 << 20
+"""Of the names of columns, in letters."""
+
 COLUMNS = {
     "path": (
         *("path", "file", "filename", "file_name", "filepath", "file_path", "image_path"),
@@ -165,7 +168,9 @@ def _read(file: Path) -> pd.DataFrame:
         if file.suffix.lower() in (".parquet", ".pq"):
             return read_parquet(file)
         with file.open(encoding="utf-8-sig") as lines:
-            first = lines.readline()
+            first = lines.readline(LONGEST_LINE)
+        if len(first) == LONGEST_LINE:
+            raise InputError(f"{file} begins with a line of a megabyte, which no table has.")
         if first.lstrip().startswith(("{", "[")):
             raise InputError(f"{file} is JSON, and csv: reads a table; save it as CSV or Parquet.")
         separator = max(",;\t", key=first.count)
