@@ -156,3 +156,50 @@ def test_the_page_is_whole_and_escapes_names(model):
     assert "http" not in page.replace("http-equiv", "")
     for number in e.confusion.to_numpy().diagonal():
         assert f">{number or ''}</td>" in page
+
+
+def of_counts(right, true):
+    """Answers of which so many a class are right; the others name the next class."""
+    labels = np.repeat(np.arange(len(true)), true)
+    is_right = np.concatenate([np.arange(n) < k for k, n in zip(right, true, strict=True)])
+    shares = np.eye(len(true))[np.where(is_right, labels, (labels + 1) % len(true))]
+    names = tuple(str(number) for number in range(len(labels)))
+    return Evaluation("m", "t", "test", tuple("abcdefghij"[: len(true)]), labels, shares, names)
+
+
+@pytest.mark.parametrize(
+    ("true", "recalls", "covered"),
+    [
+        ((40, 40), (0.9, 0.6), 0.93),
+        ((40, 1), (0.9, 0.5), 0.95),
+        ((20, 20), (0.98, 0.98), 0.92),
+        ((5, 5, 5, 5), (0.9, 0.6, 0.3, 0.95), 0.93),
+        ((50,) * 10, (0.9,) * 10, 0.93),
+        ((1,) * 10, (0.7,) * 10, 0.80),
+    ],
+)
+def test_the_interval_of_the_balanced_accuracy_covers(true, recalls, covered):
+    draws = np.random.default_rng(0).binomial(true, recalls, size=(1000, len(true)))
+    truth, hits, known = np.mean(recalls), 0, {}
+    for right in map(tuple, draws):
+        if right not in known:
+            known[right] = of_counts(right, true)._of_recalls(np.mean(np.divide(right, true)))
+        low, high = known[right]
+        hits += low <= truth <= high
+    assert hits / len(draws) >= covered
+
+
+def test_a_class_of_one_picture_makes_intervals_wide_or_unknown():
+    scores = of_counts((39, 0), (40, 1)).scores.set_index("measure")
+    assert scores.loc["balanced accuracy", "high"] < 0.95  # draws without it would say 1
+    assert scores.loc["balanced accuracy", "low"] < 0.3
+    assert np.isnan(scores.loc["macro F1", "low"])
+    assert np.isfinite(
+        of_counts((39, 3), (40, 5)).scores.set_index("measure").loc["macro F1", "low"]
+    )
+
+
+def test_the_mean_f1_is_drawn_within_each_class():
+    """A class that is never right has an F1 of 0 in every draw."""
+    row = of_counts((30, 0), (40, 5)).scores.set_index("measure").loc["macro F1"]
+    assert row["low"] <= row["value"] <= row["high"] < 0.5
