@@ -192,7 +192,7 @@ def test_the_interval_of_the_balanced_accuracy_covers(true, recalls, covered):
 def test_a_class_of_one_picture_makes_intervals_wide_or_unknown():
     scores = of_counts((39, 0), (40, 1)).scores.set_index("measure")
     assert scores.loc["balanced accuracy", "high"] < 0.95  # draws without it would say 1
-    assert scores.loc["balanced accuracy", "low"] < 0.3
+    assert scores.loc["balanced accuracy", "low"] < 0.4
     assert np.isnan(scores.loc["macro F1", "low"])
     assert np.isfinite(
         of_counts((39, 3), (40, 5)).scores.set_index("measure").loc["macro F1", "low"]
