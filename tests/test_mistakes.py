@@ -22,6 +22,7 @@ TASK = '[{ name = "digits", %s }]'
 #: (line of a study, words of the sentence): the line takes the place of the good one of its key.
 STUDY = [
     ("netwroks = ['aptheory_resnet_mini']", "did you mean networks"),
+    (f"name = '{300 * 'x'}'", "100 at most"),
     ("precision = 'bfloat16'", "belongs to the recipe: recipe = { precision = ... }"),
     ("read = 'best'", "has no 'read'; it has "),
     ("networks = []", "give at least one"),

@@ -253,7 +253,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "name": _one_of(
         "name",
         lambda v: isinstance(v, str) and bool(_NAME.fullmatch(v)) and bool(v.strip(". ")),
-        "at most 100 letters, digits, spaces, '-', '_' and '.', not dots alone",
+        "letters, digits, spaces, '-', '_' and '.', 100 at most and not dots alone",
     ),
 }
 """What becomes of each word of a study: the value as it is kept, or a sentence."""
