@@ -56,6 +56,7 @@ class ModelOptions:
             weights=self.weights,
             method=self.method,
             device=on.device,
+            precision="float32" if on.precision == "auto" else on.precision,
         )
         model.precision = on.measured(model.network).precision
         return model

@@ -516,3 +516,10 @@ def test_a_report_that_leaves_runs_out_says_so_and_does_not_end_with_0(tmp_path)
         result = call("report", tmp_path)
     assert result.exit_code == 1
     assert "1 runs are left out; the command that made" in result.output
+
+
+def test_a_precision_that_there_is_not_is_refused_before_pictures_are_read(model, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"none is read")
+    assert "precision of load_model is 'float8'" in refused(
+        "predict", model, tmp_path, "--precision", "float8"
+    )
