@@ -132,7 +132,7 @@ def _nothing_drawn(name: str, forward: Callable[[], Any]) -> Iterator[None]:
 
 
 FORWARDS = 20
-"""That each draw before it is the network that draws, and no other thread."""
+"""Runs of a forward: that numbers are drawn in each of them is the network's doing."""
 
 
 def _draws(forward: Callable[[], Any]) -> bool:

@@ -93,7 +93,7 @@ def opened(data: bytes) -> Iterator[Any]:
     known = [form for form in Image.OPEN if form in FORMATS]  # a plugin's join when it is imported
     with Image.open(io.BytesIO(data), formats=known) as image:
         width, height = image.size
-        if width * height > max(2 * LARGE, RATIO * len(data)):
+        if width * height > max(3 * LARGE, RATIO * len(data)):
             raise ValueError(
                 f"{width}×{height} pixels in {len(data) / 1e6:.1f} MB, which would grow too large"
             )
