@@ -242,7 +242,7 @@ def test_a_chart_without_a_finite_value_is_no_chart():
 
 
 def test_a_small_file_of_many_pixels_is_refused_by_its_header(tmp_path):
-    """Above 50 million pixels (150 MB) at more than a hundred a byte: photographs come to twenty."""
+    """Above 50 million pixels at more than a hundred a byte: photographs come to twenty."""
     Image.new("1", (8000, 8000)).save(tmp_path / "flat.png")
     with pytest.raises(InputError, match="8000×8000 pixels in 0.0 MB, which would grow"):
         one_of(tmp_path / "flat.png")
