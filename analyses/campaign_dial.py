@@ -3,9 +3,9 @@
     python -m analyses.campaign_dial [--out results/evidence]
 
 OUT/dial_curves.csv has the gain of the prompt at every place, read at the end; OUT/dial.csv a row
-a network, dial and step (0: the pictures as they are, from the sweep, at the places that were swept
-on the shifted ones too) with what was chosen there; OUT/judged_dial.csv the change from step 0 to
-the last, with networks as units. Everything is chosen on validation pictures.
+a network, dial and step with what was chosen there (0: the pictures as they are, from the sweep and
+the map, at the places that were swept on the shifted ones too); OUT/judged_dial.csv the change from
+step 0 to the last, with networks as units. Everything is chosen on validation pictures.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _parts(journal: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame
     runs = best_rates(runs.assign(pictures=runs["task"].str.partition("+")[0]))
     levels = runs.groupby("dial")["level"].transform(lambda level: level.rank(method="dense"))
     runs["step"] = levels.astype(int)
-    sweeps = best_rates(journal[journal["question"] == "sweep"])
+    sweeps = best_rates(journal[journal["question"].isin(["sweep", "map"])])
     for keys, some in runs.groupby(["network", "kind", "pictures", "seed", "dial"]):
         network, _, pictures, seed, _ = keys
         places = set(some.loc[some["method"] == "ap", "layer"])
