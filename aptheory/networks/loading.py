@@ -97,7 +97,10 @@ def load(
     config = configuration(module)
     shape = input_shape or config.get("input_size")
     if shape is None:
-        raise InputError(f"{name} does not say its image size: give input_shape=(3, height, width)")
+        raise InputError(
+            f"{name} does not say its image size; give input_shape=(3, height, width), on the "
+            "command line --input-shape 3,height,width."
+        )
     shape = tuple(shape)
     found = split(module, name, shape, granularity, overrides)
     net = Network(

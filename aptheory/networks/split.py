@@ -110,8 +110,8 @@ def _try_forward(module: nn.Module, name: str, shape: tuple[int, int, int]) -> N
     except (Exception, SystemExit) as error:  # whatever a forward may raise
         reason = reason_of(error, f"its forward fails on three images of {shape}")
         raise InputError(
-            f"{name} cannot be used: {reason}; give another input_shape=, or a module whose "
-            "forward takes any number of such images."
+            f"{name} cannot be used: {reason}; give another input_shape= (--input-shape), or a "
+            "module whose forward takes any number of such images."
         ) from error
 
 

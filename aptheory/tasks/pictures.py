@@ -269,7 +269,8 @@ def with_channels(
         return ((images.int() * weights).sum(1, keepdim=True) + 0x8000 >> 16).to(torch.uint8)
     raise InputError(
         f"{where} takes {channels} channels, but the pictures have {number}; choose the channels "
-        "of the pictures, or load the network with input_shape=(channels, height, width)."
+        "of the pictures, or load the network with input_shape=(channels, height, width), on the "
+        "command line --input-shape."
     )
 
 

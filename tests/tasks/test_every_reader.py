@@ -13,6 +13,7 @@ from PIL import Image
 import aptheory as ap
 from aptheory.errors import InputError
 from aptheory.tasks import catalogue
+from aptheory.tasks.readers.files import FileSplit
 from tests.tasks.every_reader import NAMED_SETS, READERS
 from tests.tasks.tasks_fixtures import encoded, picture
 
@@ -191,6 +192,16 @@ def test_what_a_relative_path_names_is_found_after_the_working_directory_changed
     task = ap.task(address)
     monkeypatch.chdir("/")
     look(task)
+
+
+def test_a_digest_is_kept_for_the_folder_that_a_relative_path_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("set").mkdir()
+    task = ap.task(READERS["folder"].lay(Path("set"), plain()))
+    monkeypatch.chdir("/")
+    digest = task.train.digest
+    monkeypatch.setattr(FileSplit, "content_digest", lambda _: pytest.fail("read again"))
+    assert ap.task(f"folder:{tmp_path / 'set'}").train.digest == digest
 
 
 def test_a_folder_that_is_called_as_a_table_is_looked_into(tmp_path):

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -145,7 +144,7 @@ class FileSplit(Steady):
     def _stamp(self) -> str:
         stamp = self.store.stamp(self.keys)
         labels = hashlib.sha256(self.labels.astype("<i8").tobytes()).hexdigest()
-        return f"{Path(self.store.place).resolve()}\n{self.gain} {labels}\n{stamp}" if stamp else ""
+        return f"{self.gain} {labels}\n{stamp}" if stamp else ""
 
     def content_digest(self) -> str:
         """The digest from the bytes themselves, whatever is remembered."""

@@ -3,7 +3,6 @@
 import json
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from aptheory.errors import InputError
@@ -44,7 +43,6 @@ class SetRange:
 
     def _remembered(self) -> Scale:
         stamp = self.store.stamp(list(self._candidates()))
-        stamp = f"{Path(self.store.place).resolve()}\n{stamp}" if stamp else ""
         try:
             low, high, whole = json.loads(remembered("ranges", stamp) or "")
             return Scale(float(low), float(high), bool(whole))

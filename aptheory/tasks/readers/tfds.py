@@ -78,7 +78,7 @@ class RecordStore:
     """The pictures ("image") of the examples in record shards; a key is "shard#record"."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = root.absolute()  # the working directory may change before it is read
         self.place = str(root)
         self._spans: dict[str, list[tuple[int, int]]] = {}
         self._readers: dict[str, Any] = {}
@@ -134,7 +134,8 @@ class RecordStore:
 
     def stamp(self, keys: Sequence[str]) -> str:
         shards = sorted({key.rpartition("#")[0] for key in keys})
-        return "\n".join([*(f"{s} {file_stamp(self.root / s)}" for s in shards), *keys])
+        of_shards = (f"{shard} {file_stamp(self.root / shard)}" for shard in shards)
+        return "\n".join([f"{self.root}", *of_shards, *keys])
 
     def _reader(self, shard: str) -> Any:
         if shard not in self._readers:

@@ -79,7 +79,8 @@ class TarStore:
 
     def stamp(self, keys: Sequence[str]) -> str:
         shards = sorted({self.spans[key][0] for key in keys})
-        return "\n".join([*(f"{s} {file_stamp(self.root / s)}" for s in shards), *keys])
+        of_shards = (f"{shard} {file_stamp(self.root / shard)}" for shard in shards)
+        return "\n".join([f"{self.root}", *of_shards, *keys])
 
 
 def _ends(path: Path, end: int) -> bool:
