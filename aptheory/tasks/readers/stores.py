@@ -155,7 +155,8 @@ class FolderStore:
         return seen
 
     def stamp(self, keys: Sequence[str]) -> str:
-        return "\n".join([f"{self.root}", *(f"{key} {file_stamp(self.root / key)}" for key in keys)])
+        files = (f"{key} {file_stamp(self.root / key)}" for key in keys)
+        return "\n".join([f"{self.root}", *files])
 
 
 class ZipStore:
