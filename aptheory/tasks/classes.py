@@ -28,6 +28,7 @@ CAST = (
     "a class is a whole number or a string: for regression cut the values into bins first "
     "(np.digitize), and make whole numbers of them with astype(int)"
 )
+ONE_LABEL = "give one class a picture: for several labels make one task of each column"
 
 
 def as_column(values: Any, where: str, *, named: bool = False) -> np.ndarray:
@@ -169,10 +170,9 @@ def _several(array: np.ndarray) -> str:
     if array.ndim == 2 and array.dtype.kind in "iufb" and len(array):
         if ((whole == 0) | (whole == 1)).all() and (whole.sum(axis=1) == 1).all():
             return "labels are one-hot rows; give the class of each instead, rows.argmax(axis=1)"
-        return (
-            f"labels have shape {array.shape}, several a picture; give one class a picture: for "
-            "several labels make one task of each column"
-        )
+        return f"labels have shape {array.shape}, several a picture; {ONE_LABEL}"
+    if array.ndim == 1 and len(array):  # cells that are containers
+        return f"a label is a {type(array[0]).__name__}; expected one class a picture"
     return f"labels have shape {array.shape}; expected one class a picture"
 
 
@@ -183,11 +183,13 @@ def _of_objects(values: list[Any], where: str) -> np.ndarray:
         if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
             value = value.item()
         if isinstance(value, list | tuple | set | dict | np.ndarray) or hasattr(value, "detach"):
-            try:
-                rows = np.array([np.asarray(each) for each in values])
-            except ValueError:  # rows of unlike lengths
-                rows = np.empty((len(values), 0), dtype=object)
-            raise InputError(f"{where}: {_several(rows)}.")
+            rows = [np.asarray(each) for each in values]
+            shapes = {row.shape for row in rows}
+            if shapes == {(1,)}:
+                return _of_objects([row[0] for row in rows], where)
+            if len(shapes) > 1:
+                raise InputError(f"{where}: labels are lists of several lengths; {ONE_LABEL}.")
+            raise InputError(f"{where}: {_several(np.stack(rows))}.")
         if value is None or value != value or str(value) == "<NA>":  # NaN differs from itself
             raise InputError(
                 f"{where}: the label of row {row} is missing; give each picture a class, or take "

@@ -365,6 +365,21 @@ def test_huggingface_saved_to_disk(tmp_path):
     assert ap.task(f"hf:{tmp_path / 'pets'}").digest == task.digest
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (1, 8, 8), (8, 8, 3), (3, 8, 8)])
+def test_huggingface_arrays_of_pixels_and_lists_of_one_label(shape):
+    datasets = pytest.importorskip("datasets")
+    pixels = np.random.default_rng(0).integers(0, 256, (12, *shape))
+    rows = {"image": pixels.tolist(), "label": [[i % 2] for i in range(12)]}
+    split = datasets.Dataset.from_dict(rows)
+    task = ap.Task.from_hub({"train": split, "test": split})
+    assert task.test.labels.tolist() == [0, 1] * 6
+    first = pixels[0]
+    if shape[0] < 4:
+        first = first.transpose(1, 2, 0)
+    expected = np.broadcast_to(first.reshape(8, 8, -1), (8, 8, 3)).transpose(2, 0, 1)
+    assert np.array_equal(task.test.images(np.array([0]), (8, 8))[0], expected)
+
+
 @pytest.mark.parametrize("streaming", [0, 1])
 def test_huggingface_parquet(tmp_path, monkeypatch, streaming):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))

@@ -99,6 +99,14 @@ UNCLEAR = {
         lambda root: samples(lambda picture, label, i: (picture, torch.eye(2)[label])),
         "labels are one-hot rows",
     ),
+    "labels in dicts": (
+        lambda root: samples(lambda picture, label, i: (picture, {"class": int(label)})),
+        "a label is a dict; expected one class",
+    ),
+    "lists of several lengths": (
+        lambda root: samples(lambda picture, label, i: (picture, [int(label)] * (1 + i % 2))),
+        "labels are lists of several lengths",
+    ),
     "floats of two ranges": (
         lambda root: TensorDataset(
             FLOATS * torch.tensor([1.0] * 20 + [255.0] * 4).view(-1, 1, 1, 1),

@@ -240,7 +240,12 @@ def _encoded(cell: Any) -> bytes:
     if array.ndim == 3 and array.shape[2] > 4 >= array.shape[0]:  # channels first, as of Array3D
         array = array.transpose(1, 2, 0)
     if array.ndim not in (2, 3) or array.min() < 0 or array.max() > 255 or array.dtype.kind == "f":
-        raise ValueError(f"an array of shape {array.shape} and type {array.dtype}")
+        raise ValueError(
+            f"an array of shape {array.shape} and type {array.dtype}; expected whole numbers from "
+            "0 to 255, (height, width) or (height, width, 3)"
+        )
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
     buffer = io.BytesIO()
     Image.fromarray(array.astype(np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -304,9 +309,10 @@ def _open(path: str, config: str | None, stream: bool) -> dict[str, Any]:
         reason = reason_of(error.__cause__ or error)
         if isinstance(error, IndexError):  # the package takes the first of a split's tables
             reason = "a split of it holds no pictures"
+        advice = "fetch or write it again" if folder.exists() else "give a repository's name"
         raise InputError(
-            f"the data set {path!r} cannot be opened ({reason}); expected a repository name or a "
-            "folder of the datasets package"
+            f"the data set {path!r} cannot be opened ({reason}); {advice}, or a folder that the "
+            "datasets package reads."
         ) from error
     splits = dict(loaded) if isinstance(loaded, Mapping) else {"train": loaded}
     if not folder.exists():
