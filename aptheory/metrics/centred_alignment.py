@@ -25,6 +25,9 @@ from aptheory.metrics.inputs import Estimator, Groups, Kernel, arrays
 from aptheory.metrics.intervals import Estimate, group_jackknife
 from aptheory.metrics.registry import FREE, measure
 
+FEWEST = 4
+"""Images of a batch that has an unbiased HSIC: it divides by n(n-3)."""
+
 
 class ChanceWarning(UserWarning):
     """Too few images for the width of the features: the biased CKA of nothing is far from 0."""
@@ -244,7 +247,7 @@ class CKA:
                 "layers of a batch see the same images."
             )
         # A batch too small to be counted is still walked through, for its layers to be checked.
-        if self.kernel == "linear" or len(features) < 4:
+        if self.kernel == "linear" or len(features) < FEWEST:
             self._pending.append(linear_gram(features))
         else:
             self._pending.append(rbf_gram(features, fraction=self.fraction))
@@ -255,7 +258,7 @@ class CKA:
             raise InputError(f"{len(self._pending)} of {self.layers} layers came for this batch.")
         batch = torch.stack(self._pending)
         self._pending = []
-        if batch.shape[-1] < 4:
+        if batch.shape[-1] < FEWEST:
             self.left_out += batch.shape[-1]
             return
         vectors = u_centre(batch).flatten(1)
@@ -295,8 +298,8 @@ class CKA:
         """The map (layers, layers) with its interval; raises InputError if nothing was counted."""
         if self.count == 0:
             raise InputError(
-                f"No batch of at least 4 images came ({self.left_out} images in smaller ones): "
-                "the unbiased CKA needs 4 images a batch."
+                f"no batch of {FEWEST} images or more came ({self.left_out} images in smaller "
+                f"ones), and the unbiased CKA needs {FEWEST} a batch; give more at once."
             )
         hsic = self.hsic.cpu()
         total = hsic.sum(0)

@@ -20,6 +20,7 @@ from torch import Tensor
 from aptheory.arguments import Count, Level, Seed, checked_arguments, one_at_a_time
 from aptheory.checked import shown
 from aptheory.errors import InputError
+from aptheory.metrics.centred_alignment import FEWEST
 from aptheory.networks.attention import attention_layers
 from aptheory.networks.network import Network, Places
 from aptheory.profiling import watchers
@@ -189,6 +190,8 @@ def profile(
         gradient_images=gradient_images,
         seed=seed,
     )
+    if "cka" in settings.measures:
+        _check_enough_for_cka(_count(images, split, limit), batch_size)
     if reference is not None and "moment_shift" in settings.measures:
         others = batches(net, reference, batch_size=batch_size, limit=limit, seed=seed)
         settings.reference = watchers.reference_moments(net, others, chosen)
@@ -235,6 +238,20 @@ def fitting(net: Network, measures: Sequence[str], *, reference: Any = None) -> 
     for name, why in missing.items():
         log.info("%s has %s: %s is left out", net.name, why, name)
     return tuple(name for name in measures if name not in missing)
+
+
+def _check_enough_for_cka(count: int | None, batch_size: int) -> None:
+    """Refuse at the start what would be found out at the end of the pass."""
+    if batch_size < FEWEST:
+        raise InputError(
+            f"batch_size is {batch_size}, and the unbiased CKA needs {FEWEST} images a batch; give "
+            "larger batches, or measures without cka."
+        )
+    if count is not None and 0 < count < FEWEST:
+        raise InputError(
+            f"the unbiased CKA needs {FEWEST} images or more (given: {count}); give more, or "
+            "measures without cka."
+        )
 
 
 COLUMNS = (
@@ -298,6 +315,12 @@ def extract(
     images = open_images(images)
     chosen = net.places(layers)
     count = _count(images, split, limit)
+    if count is None:
+        raise InputError(
+            "extract must know the number of images before it starts, which "
+            f"{type(images).__name__!r} does not tell; give a task or its name, a split, or a "
+            "tensor (n, channels, height, width)."
+        )
     if count == 0:
         raise InputError("There are no images to extract from: the task, split or tensor is empty.")
     result: dict[int, Tensor] = {}
@@ -317,13 +340,10 @@ def extract(
     return result
 
 
-def _count(images: Any, split: str, limit: int | None) -> int:
+def _count(images: Any, split: str, limit: int | None) -> int | None:
+    """How many images there are, of which at most ``limit`` are taken; None: not known yet."""
     if hasattr(images, "train") and hasattr(images, "classes"):
         images = getattr(images, split)
     if not isinstance(images, Tensor) and not hasattr(images, "images"):
-        raise InputError(
-            "extract must know the number of images before it starts, which "
-            f"{type(images).__name__!r} does not tell; give a task or its name, a split, or a "
-            "tensor (n, channels, height, width)."
-        )
+        return None
     return len(images) if limit is None else min(limit, len(images))

@@ -270,7 +270,7 @@ def test_a_batch_too_small_is_left_out_and_counted():
     assert (stream.count, stream.left_out) == (16, 3)
     empty = metrics.CKA(1)
     empty.update([noise(1, 3)])
-    with pytest.raises(InputError, match="4 images a batch"):
+    with pytest.raises(InputError, match="no batch of 4 images or more"):
         empty.compute()
 
 

@@ -352,6 +352,10 @@ def test_bad_requests_are_refused_in_a_sentence(vit, resnet, images):
         (lambda: profile(vit, images, batch_size=0), "from 1 up"),
         (lambda: profile(resnet, images, measures=["attention_distance"]), "no attention"),
         (lambda: profile(vit, ap.task("digits"), split="dev"), "'val'"),
+        (lambda: profile(vit, images[:3]), r"needs 4 images or more \(given: 3\)"),
+        (lambda: profile(vit, ap.task("digits"), limit=2), r"\(given: 2\)"),
+        (lambda: profile(vit, images, batch_size=3), "needs 4 images a batch"),
+        (lambda: profile(vit, images[:6].split(3)), "no batch of 4 images or more came"),
         (lambda: extract(vit, images.split(4)), "does not tell"),
         (lambda: extract(vit, images[:0]), "no images"),
     ):
