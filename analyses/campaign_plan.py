@@ -126,8 +126,8 @@ def units() -> Iterator[Unit]:
     yield from (Unit("map", name, task, 1) for name, task in three)
 
 
-def load_network(name: str, assets: Path) -> ap.Network:
-    """A network of the campaign with its weights, at the campaign's resolution."""
+def load_network(name: str, assets: Path, side: int | None = None) -> ap.Network:
+    """A network of the campaign with its weights, at the campaign's resolution or another."""
     import timm
     from safetensors.torch import load_file
     from timm.models.vision_transformer import checkpoint_filter_fn
@@ -137,6 +137,7 @@ def load_network(name: str, assets: Path) -> ap.Network:
     spec = NETWORKS[name]
     if not spec.weights:
         return ap.load(name)
+    side = side or spec.side
     facts = json.loads((assets / f"{spec.weights}.json").read_text())
     state = {k: v.float() for k, v in load_file(assets / f"{spec.weights}.safetensors").items()}
     if spec.factory:
@@ -145,7 +146,7 @@ def load_network(name: str, assets: Path) -> ap.Network:
     else:
         options = {**facts.get("kwargs", {}), **dict(spec.options)}
         if spec.kind == "vit":
-            options["img_size"] = spec.side
+            options["img_size"] = side
         module = timm.create_model(spec.model, **options)
         if spec.kind == "vit":  # positions are resampled to the resolution
             state = checkpoint_filter_fn(state, module)
@@ -154,13 +155,13 @@ def load_network(name: str, assets: Path) -> ap.Network:
     wrong += [key for key in odd.unexpected_keys if not key.startswith("classifier")]
     if wrong:
         raise ap.InputError(f"the weights of {name} do not fit it: {', '.join(wrong[:3])}.")
-    shape = (3, spec.side, spec.side)
+    shape = (3, side, side)
     return ap.load(
         module, None, input_shape=shape, mean=facts.get("mean"), std=facts.get("std"), name=name
     )
 
 
-def load_task(name: str, seed: int, assets: Path) -> ap.Task:
+def load_task(name: str, seed: int, assets: Path, train: int = TRAIN) -> ap.Task:
     """A draw of a task: training and validation pictures anew for each seed, test the same."""
     uri = (
         f"npz:{assets / name}.npz"
@@ -169,7 +170,7 @@ def load_task(name: str, seed: int, assets: Path) -> ap.Task:
     )
     whole = ap.task(uri, seed=seed)
     sizes = {
-        "train": min(TRAIN, len(whole.train)),
+        "train": min(train, len(whole.train)),
         "val": min(VAL, len(whole.val)),
         "test": min(TEST, len(whole.test)),
     }

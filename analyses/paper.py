@@ -23,6 +23,7 @@ from analyses import (
     campaign_section,
     campaign_survival,
     choice_section,
+    more_pictures,
     shift_law,
 )
 from analyses.claims import CLAIMS, NOT_RUN, Claim, judge
@@ -68,6 +69,7 @@ def page(results: Results) -> str:
             campaign_planted.section(results),
             choice_section.section(results),
             shift_law.section(results),
+            more_pictures.section(results),
             campaign_predicted.section(results),
             campaign_survival.section(results),
             _costs(results),
