@@ -1,31 +1,56 @@
-"""More pictures and pixels than the campaign's: the better rate of each, against its own probe."""
+"""More pictures and pixels than the campaign's: what is chosen, and what it has over the probes."""
 
 import pandas as pd
 import pytest
 
-from analyses.more_pictures import SETTINGS, gains, methods
-
-COLUMNS = ["network", "side", "train", "method", "layer", "epochs", "lr", "val_accuracy",
-           "test_accuracy", "accuracy_flat"]  # fmt: skip
+from analyses.campaign_plan import TRAIN
+from analyses.more_pictures import MANY, PROBES, SETTING, SETTINGS, THIRDS, gains, growth, methods
 
 
-def test_a_gain_is_the_better_rates_over_the_probe_of_the_same_setting():
-    rows = [
-        ("resnet56", 32, 400, "linear_probe", 29, 30, 3e-2, 0.40, 0.30, True),
-        ("resnet56", 32, 400, "linear_probe", 29, 30, 1e-2, 0.30, 0.90, True),
-        ("resnet56", 32, 400, "ap", 10, 30, 3e-2, 0.45, 0.36, False),
-        ("resnet56", 32, 400, "ap", 10, 30, 1e-2, 0.44, 0.70, True),
-        ("resnet56", 32, 1500, "linear_probe", 29, 20, 3e-2, 0.40, 0.50, True),
-        ("resnet56", 32, 1500, "ap", 10, 20, 3e-2, 0.45, 0.48, True),
-    ]
-    found = gains(pd.DataFrame(rows, columns=COLUMNS))
-    assert found["gain"].tolist() == pytest.approx([6.0, -2.0])
-    assert found["lr"].tolist() == [3e-2, 3e-2]
-    assert found["accuracy_flat"].tolist() == [False, True]
+def table(network, train, linear, every, prompts):
+    """Rows of (validation, test) accuracy: one a rate of each probe, one a place of the prompt."""
+    epochs = 30 if train == TRAIN else 20
+    rows = [("linear_probe", -1, *each) for each in linear]
+    rows += [("all_layers_probe", -1, *each) for each in every]
+    rows += [("ap", 5 + place, *each) for place, each in enumerate(prompts)]
+    found = pd.DataFrame(rows, columns=["method", "layer", "val_accuracy", "test_accuracy"])
+    return found.assign(network=network, side=32, train=train, epochs=epochs, lr=0.01,
+                        accuracy_flat=True)  # fmt: skip
+
+
+FEW = table(
+    "resnet56",
+    TRAIN,
+    [(0.4, 0.30), (0.3, 0.9)],
+    [(0.4, 0.35)],
+    [(0.45, 0.36), (0.44, 0.7)],
+)
+MORE = table("resnet56", MANY, [(0.4, 0.50)], [(0.4, 0.40)], [(0.4, 0.9), (0.5, 0.60)])
+
+
+def test_rate_and_place_are_chosen_by_validation_pictures_alone():
+    few, more = gains(pd.concat([FEW, MORE])).sort_values("train").to_dict("records")
+    assert (few["layer"], few["over_linear_probe"]) == (5, pytest.approx(6))
+    assert few["over_all_layers_probe"] == pytest.approx(1)
+    assert (more["layer"], more["over_linear_probe"]) == (6, pytest.approx(10))
+
+
+def test_growth_has_networks_as_units_and_only_those_that_have_both():
+    other = [each.assign(network="resnet32") for each in (FEW, MORE)]
+    other[1].loc[other[1]["method"] == "ap", "test_accuracy"] += 0.02
+    half = FEW.assign(network="cifar_vit128")
+    found = growth(gains(pd.concat([FEW, MORE, *other, half])))
+    assert set(found) == set(PROBES)
+    assert found["linear_probe"].n == 2
+    assert found["linear_probe"].value == pytest.approx((4 + 6) / 2)
+    assert found["all_layers_probe"].value == pytest.approx((19 + 21) / 2)
 
 
 def test_every_setting_prompts_where_it_says():
+    assert len({tuple(getattr(each, name) for name in SETTING) for each in SETTINGS}) == len(
+        SETTINGS
+    )
+    assert {each.network for each in SETTINGS if each.train == MANY} == set(THIRDS)
     for setting in SETTINGS:
-        probe, *prompts = methods(setting)
-        assert probe.name == "linear_probe"
-        assert tuple(prompt.layer for prompt in prompts) == setting.places
+        places = [place for name, place in methods(setting) if name == "ap"]
+        assert tuple(places) == setting.places
