@@ -267,11 +267,12 @@ def recommend_layer(
         seed: of the sample, the sketches and the trials.
 
     Raises:
-        InputError: too few labelled images or classes, or a budget that is not a positive share.
+        InputError: too few labelled images or classes, or a budget that is no share.
     """
-    if budget is not None and not (math.isfinite(budget) and budget > 0):
+    if budget is not None and not 0 < budget <= 1:
         raise InputError(
-            f"the budget is {budget}; expected a share of a full sweep's cost above 0, such as 0.1"
+            f"the budget is {budget:g}; expected a share of a full sweep's cost, above 0 and up to "
+            "1, such as 0.1 for a tenth."
         )
     net, task = net.in_float32(), open_task(task)
     rule = rule or Rule.packaged()

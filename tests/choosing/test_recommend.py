@@ -372,6 +372,7 @@ def test_a_budget_that_buys_nothing_leaves_the_ranking(net, task, ranked):
     [
         (0.0, "share of a full sweep"),
         (-1.0, "share of a full sweep"),
+        (10.0, "the budget is 10; expected a share of a full sweep.s cost"),  # meant in per cent
         (float("nan"), "budget of recommend_layer is nan; expected a number or None"),
     ],
 )
