@@ -8,12 +8,12 @@ class InputError(ValueError):
     """Input that cannot be used: the message says what is wrong, what was expected and what to do.
 
     The command line prints the message alone and exits with code 2; anything else that escapes
-    is a fault of ours and keeps its traceback. The middle of an endless message is left out, and
-    a sentence that lacks its full stop gets one.
+    is a fault of ours and keeps its traceback. The middle of an endless message is left out, a
+    sentence that lacks its full stop gets one, and what a terminal would obey is written out.
     """
 
     def __init__(self, message: object = "") -> None:
-        text = str(message)
+        text = shown_plainly(str(message), lines=True)
         if len(text) > LONGEST:
             text = f"{text[: LONGEST - 500]} … {text[-490:]}"
         if text and not text.rstrip("\"')").endswith((".", "?", "!")):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from aptheory.errors import reason_of
+from aptheory.errors import InputError, reason_of
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,8 @@ def test_a_reason_may_tell_its_kind():
     assert reason_of(KeyError("a"), kind=True) == "KeyError: 'a'"
     assert reason_of(SystemExit(), kind=True) == "SystemExit"
     assert reason_of(Silent(), kind=True) == "Silent"
+
+
+def test_a_message_holds_nothing_that_a_terminal_obeys():
+    assert str(InputError("no file a\x1b[31m\r")) == r"no file a\x1b[31m\r."
+    assert str(InputError("two\nlines with ä and 日本")) == "two\nlines with ä and 日本."

@@ -53,7 +53,7 @@ STUDY = [
     ("networks = [{ factory = 'math:nothing' }]", "cannot be imported"),
     ("networks = [{ factory = 'fn' }]", "module:function"),
     ("networks = [{ factory = 5 }]", "module:function"),
-    ("networks = [{ factory = 'math:pi' }]", "call it by itself"),
+    ("networks = [{ factory = 'math:pi' }]", "is a float; name a function that returns"),
     ("networks = [{ factory = 'math:sqrt', options = { x = 1 } }]", "call it by itself"),
     ("networks = [{ factory = 'builtins:dict' }]", "expected a torch module"),
     ("networks = [{ factory = 'broken_module:fn' }]", "SyntaxError"),

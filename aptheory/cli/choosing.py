@@ -32,7 +32,9 @@ def recommend(
     images: Annotated[int, typer.Option(min=10, help="labelled images that are looked at")] = 256,
     budget: Annotated[
         float | None,
-        typer.Option(help="share of a full sweep's cost to spend on trials, such as 0.1"),
+        typer.Option(
+            min=0, max=1, help="share of a full sweep's cost to spend on trials, such as 0.1"
+        ),
     ] = None,
     read: Annotated[
         bool,

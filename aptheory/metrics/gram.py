@@ -33,6 +33,8 @@ def rows(features: Tensor, *, least: int = 1, what: str = "features") -> Tensor:
     if features.shape[0] < least:
         raise InputError(
             f"{what} has {features.shape[0]} image(s); this measure needs at least {least}."
+            if len(features)
+            else f"{what} holds no image; give one row an image."
         )
     return features.flatten(1)
 

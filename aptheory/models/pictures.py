@@ -99,16 +99,20 @@ def _files(path: Path) -> Iterator[Picture]:
 def _arrays(array: np.ndarray | Tensor, numbers: Iterator[int]) -> Iterator[Picture]:
     from PIL.Image import fromarray
 
+    given, kind = tuple(array.shape), str(array.dtype)
+    order = "channels, height, width" if isinstance(array, Tensor) else "height, width, channels"
     if isinstance(array, Tensor):  # channels first, as torch has them
         if array.is_meta or array.is_quantized or array.layout != torch.strided:
             raise InputError("a tensor holds no plain pixels; give an ordinary one of uint8.")
         array = array.detach().cpu().movedim(-3, -1).numpy() if array.ndim > 2 else array.numpy()
     single = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 3, 4))
     batch = array.ndim == 4 and array.shape[-1] in (1, 3, 4)
-    if array.dtype != np.uint8 or not (single or batch) or not array.size:
+    if not array.size:
+        raise InputError(f"an array of shape {given} holds no picture; give one or more.")
+    if array.dtype != np.uint8 or not (single or batch):
         raise InputError(
-            f"an array has shape {array.shape} and type {array.dtype}; expected uint8 of shape "
-            "(height, width), (height, width, 3) or (pictures, height, width, 3)."
+            f"an array has shape {given} and type {kind}; expected bytes (uint8, from 0 to 255) of "
+            f"shape (height, width), ({order}) or (pictures, {order}), with 1, 3 or 4 channels."
         )
     for pixels in array if batch else array[None]:
         plain = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels

@@ -84,6 +84,11 @@ def _call(factory: str, options: Mapping[str, Any], beside: Sequence[str | Path]
     from torch import nn
 
     function = imported(factory, beside=beside)
+    if isinstance(function, nn.Module) or not callable(function):
+        raise InputError(
+            f"{factory!r} is a {type(function).__name__}; name a function that returns the torch "
+            "module."
+        )
     try:
         with importable(*beside):  # it may import only when it is called
             made = function(**options)

@@ -259,16 +259,11 @@ def _texts(array: np.ndarray, where: str, named: bool) -> np.ndarray:
             f"{where}: the label of row {row} is missing; give each picture a class, or take it "
             "out."
         )
-    if (
-        not named
-        and distinct
-        and all(map(_is_float, distinct))
-        and not all(map(str.isdecimal, distinct))
-    ):
-        raise InputError(f"{where}: labels are floats ({', '.join(sorted(distinct)[:3])}); {CAST}.")
     if not named and distinct and all(re.fullmatch(r"-?[0-9]+", text) for text in distinct):
         long = max(distinct, key=len)
         _ids(np.array([int(text) if len(long) < 19 else LARGEST for text in distinct]), where)
+    elif not named and distinct and all(map(_is_float, distinct)):
+        raise InputError(f"{where}: labels are floats ({', '.join(sorted(distinct)[:3])}); {CAST}.")
     if not named:
         _refuse_joined(distinct, where)
     spelling = one_spelling(sorted(distinct))
@@ -292,7 +287,7 @@ def _is_float(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text  # which Python reads over, and no table writes in a number
 
 
 def _number_texts(

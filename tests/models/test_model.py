@@ -200,9 +200,10 @@ def test_damaged_pictures_are_named_and_passed_over(model, pixels, tmp_path, cap
         ("nowhere.png", "does not exist"),
         (7, "expected paths"),
         ([], "no picture"),
-        (np.zeros((4, 4, 3), np.float32), "expected uint8"),
-        (np.zeros((2, 2, 2, 2, 3), np.uint8), "expected uint8"),
-        (np.zeros((0, 0, 3), np.uint8), "expected uint8"),
+        (np.zeros((4, 4, 3), np.float32), "expected bytes .uint8, from 0 to 255."),
+        (torch.rand(2, 3, 4, 5), r"shape \(2, 3, 4, 5\) and type torch.float32"),
+        (np.zeros((2, 2, 2, 2, 3), np.uint8), "expected bytes"),
+        (np.zeros((0, 4, 4, 3), np.uint8), r"of shape \(0, 4, 4, 3\) holds no picture"),
     ],
 )
 def test_what_is_no_picture_is_refused(model, source, reason):

@@ -238,12 +238,15 @@ def test_webdataset_shards_that_cannot_be_used(tmp_path):
             ap.task(f"webdataset:{tmp_path}")
         assert name in str(error.value)
     (tmp_path / "other.tar").unlink()
+    with pytest.raises(InputError, match="is a file; give the folder"):
+        ap.task(f"webdataset:{tmp_path / 'train-0.tar'}")
     for members, message in (
         ({"cls": b"1"}, "has no image"),
         ({"jpg": b"x"}, "has no label"),
         ({"jpg": b"x", "cls": b"0.5"}, "labels are floats"),
         ({"jpg": b"x", "cls": b""}, "the label of row 0 is missing"),
-        ({"jpg": b"x", "png": b"x", "cls": b"1"}, "several images"),
+        ({"jpg": b"x", "png": b"x", "cls": b"1"}, r"several images \('.jpg', '.png'\)"),
+        ({"jpg": b"x", "cls": b"-1"}, "label -1 is below 0"),
         ({"jpg": b"x", "json": b"{}"}, "has no label"),
     ):
         shard(tmp_path / "train-0.tar", [("000", members)])
@@ -363,6 +366,13 @@ def test_huggingface_saved_to_disk(tmp_path):
     assert np.array_equal(x, make.picture(5))
     assert "a fifth of train" in task.provenance
     assert ap.task(f"hf:{tmp_path / 'pets'}").digest == task.digest
+
+
+def test_huggingface_names_of_files_are_no_pictures():
+    datasets = pytest.importorskip("datasets")
+    rows = {"image": [f"{i}.png" for i in range(12)], "label": [i % 2 for i in range(12)]}
+    with pytest.raises(InputError, match="the text '0.png'.*make a picture of it first"):
+        ap.Task.from_hub(datasets.Dataset.from_dict(rows))
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (1, 8, 8), (8, 8, 3), (3, 8, 8)])

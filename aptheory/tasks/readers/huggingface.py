@@ -236,6 +236,11 @@ def _encoded(cell: Any) -> bytes:
         return cell
     if cell is None:
         raise ValueError("the cell is empty")
+    if isinstance(cell, str):
+        raise ValueError(
+            f"its cell is the text {cell[:80]!r}; if that is a path, make a picture of it first: "
+            "data.cast_column(COLUMN, datasets.Image())"
+        )
     array = np.asarray(cell)
     if array.ndim == 3 and array.shape[2] > 4 >= array.shape[0]:  # channels first, as of Array3D
         array = array.transpose(1, 2, 0)

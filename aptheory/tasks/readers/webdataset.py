@@ -108,6 +108,8 @@ def webdataset_task(
     Raises `InputError` naming the shard for a damaged one or a sample without image or label.
     """
     path = Path(path)
+    if path.is_file():
+        raise InputError(f"{path} is a file; give the folder that its shard lies in: {LAYOUT}")
     shards = sorted(file.relative_to(path).as_posix() for file in path.rglob("*.tar"))
     if not shards:
         raise InputError(f"{path} holds no tar shard; expected {LAYOUT}")
@@ -193,7 +195,8 @@ def _picture(store: TarStore, members: dict[str, str], stem: str, image: str | N
         chosen = chosen or [key for suffix, key in members.items() if suffix.endswith(SUFFIXES)]
     if len(chosen) == 1:
         return chosen[0]
-    what = f"several images ({shown(sorted(members))})" if chosen else "no image"
+    suffixes = sorted(suffix for suffix, key in members.items() if key in chosen)
+    what = f"several images ({shown(suffixes)})" if chosen else "no image"
     raise InputError(
         f"{store.root}: sample {stem} has {what}; repair the shard, or name the suffix: "
         "webdataset:PATH?image=SUFFIX."
