@@ -8,6 +8,7 @@ the kernel's, which drops them when a process dies, however it dies.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import secrets
@@ -26,6 +27,7 @@ except ImportError:  # not a POSIX system; everything but sweeps works
 
 _LOCK = ".aptheory-lock"
 """How the name of a lock ends, which lies hidden beside its file."""
+_FAULTS_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 # ------------------------------------------------------------------------------------- files
@@ -58,9 +60,22 @@ def beside(path: Path) -> Iterator[Path]:
             error.filename = str(path)  # the name that a user knows, not a part's
         with contextlib.suppress(OSError):  # what went wrong first is what is told
             part.unlink(missing_ok=True)
+        fault = _fault_of_disk(error)
+        if fault is not None and fault is not error:
+            raise OSError(fault.errno, os.strerror(fault.errno or 0), str(path)) from error
         raise
     if fcntl is not None:  # elsewhere a folder cannot be opened
         _force(path.parent)
+
+
+def _fault_of_disk(error: BaseException | None) -> OSError | None:
+    """The fault of the disk behind an error: a library that closes its file may stumble once more
+    over what it could not write."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FAULTS_OF_DISK:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def refuse_no_file(path: Path) -> None:

@@ -36,6 +36,20 @@ def test_a_full_disk_is_told_by_the_name_of_the_file(tmp_path, monkeypatch):
     assert not os.listdir(tmp_path)
 
 
+def test_a_full_disk_is_told_where_a_library_stumbles_over_it_once_more(tmp_path):
+    path = tmp_path / "picture.pdf"
+    path.write_text("before")
+    with pytest.raises(OSError, match="picture.pdf") as raised, beside(path):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        finally:  # as a file format does that writes its table of contents when it is closed
+            None.pos  # noqa: B018
+    assert raised.value.errno == errno.ENOSPC
+    assert path.read_text() == "before"
+    with pytest.raises(AttributeError), beside(path):
+        None.pos  # noqa: B018
+
+
 def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
     host = part_owner().rpartition(".")[0]
     left = tmp_path / f".a.csv.{host}.{DEAD}.0123abcd.part"
