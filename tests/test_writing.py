@@ -37,17 +37,22 @@ def test_a_full_disk_is_told_by_the_name_of_the_file(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_told_where_a_library_stumbles_over_it_once_more(tmp_path):
+    def written(disk):
+        with beside(path):
+            try:
+                if disk == "full":
+                    raise OSError(errno.ENOSPC, "No space left on device")
+            finally:  # as a file format does that writes its table of contents when it is closed
+                raise AttributeError("no attribute 'pos'")
+
     path = tmp_path / "picture.pdf"
     path.write_text("before")
-    with pytest.raises(OSError, match="picture.pdf") as raised, beside(path):
-        try:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        finally:  # as a file format does that writes its table of contents when it is closed
-            None.pos  # noqa: B018
+    with pytest.raises(OSError, match="picture.pdf") as raised:
+        written("full")
     assert raised.value.errno == errno.ENOSPC
     assert path.read_text() == "before"
-    with pytest.raises(AttributeError), beside(path):
-        None.pos  # noqa: B018
+    with pytest.raises(AttributeError):
+        written("large")
 
 
 def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
