@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analyses import campaign_dial, campaign_predicted
+from analyses import campaign_dial, campaign_predicted, more_pictures
 from analyses.campaign_methods import judged
 from analyses.campaign_planted import planted_judged
 from analyses.shift_law import OUTCOMES, law
@@ -29,6 +29,7 @@ def write(folder: Path, *, token_prompts: bool = False) -> Path:
         "evidence/dial": (dialled := campaign_dial.steps(_dialled())),
         "evidence/dial_curves": campaign_dial.curves(_dialled()),
         "evidence/judged_dial": campaign_dial.judged(dialled),
+        "evidence/more_pictures": _more_pictures(),
         "evidence/parts": pd.DataFrame(
             {"network": network, "task": task, "layer": 1, "chosen": True, "shape": shape}
             | {"beta": 0.95 - left, "gamma": 0.05, "left": left}
@@ -367,6 +368,24 @@ def _compared() -> pd.DataFrame:
         for network, gain in prompts.items()
         for method, less in fewer.items()
     )
+
+
+def _more_pictures() -> pd.DataFrame:
+    """Prompts that have 4 points over the linear probe on few pictures and 10 on many, the probe of
+    all layers 5; a point more or less in one of the networks."""
+    rows = []
+    for setting in (each for each in more_pictures.SETTINGS if each.network != "vit_tiny"):
+        more = 0.1 if setting.train > more_pictures.TRAIN else 0.04
+        more += 0.01 * (setting.network == "resnet32") * (setting.train > more_pictures.TRAIN)
+        about = {key: getattr(setting, key) for key in more_pictures.SETTING}
+        tests = {("linear_probe", -1): 0.4, ("all_layers_probe", -1): 0.45}
+        tests |= {("ap", place): 0.4 + more for place in setting.places}
+        rows += [
+            about | {"method": name, "layer": layer, "lr": 0.01, "accuracy_flat": True}
+            | {"val_accuracy": test, "test_accuracy": test}
+            for (name, layer), test in tests.items()
+        ]  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def _dialled() -> pd.DataFrame:
