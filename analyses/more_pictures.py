@@ -99,27 +99,26 @@ def gains(table: pd.DataFrame) -> pd.DataFrame:
         of_probe = best[best["method"] == name].set_index(SETTING)["test_accuracy"]
         found[name] = of_probe
         found[f"over_{name}"] = 100 * (found["test_accuracy"] - of_probe)
-    return found.reset_index()
+    return found.reset_index().sort_values(SETTING, ignore_index=True)
 
 
 def growth(found: pd.DataFrame) -> pd.DataFrame:
     """How much more the prompt has over each probe with many pictures than with the campaign's,
-    for the campaign's epochs and for equal steps: mean of the networks of CIFAR-10, in points."""
-    of_cifar = found[found["network"].isin(list(THIRDS))]
-    many = of_cifar[of_cifar["train"] > TRAIN].set_index(["network", "task"])
+    for the campaign's epochs and for equal steps: a row a task, mean of the networks of CIFAR-10,
+    in points."""
+    of_cifar = found[found["network"].isin(list(THIRDS))].set_index("network")
     rows = []
-    for near, steps, name in product((False, True), (False, True), PROBES):
+    for task, steps, name in product(TASKS, (False, True), PROBES):
+        of_task = of_cifar[of_cifar["task"] == task]
         epochs = epochs_of(TRAIN) if steps else RECIPE.epochs
-        few = of_cifar[(of_cifar["train"] == TRAIN) & (of_cifar["epochs"] == epochs)]
-        few = few[few["task"].isin(NEAR) == near].set_index(["network", "task"])
+        few = of_task[(of_task["train"] == TRAIN) & (of_task["epochs"] == epochs)]
+        many = of_task[of_task["train"] > TRAIN]
         more = (many[f"over_{name}"] - few[f"over_{name}"]).dropna()
-        about = {"near": near, "equal_steps": steps, "probe": name}
         if len(more):
-            mean = clustered_mean(more, more.index.get_level_values("network"))
+            mean = clustered_mean(more, more.index)
             rows.append(
-                about
-                | {"more": mean.value, "low": mean.low, "high": mean.high}
-                | {"networks": mean.n, "pairs": len(more)}
+                {"task": task, "near": task in NEAR, "equal_steps": steps, "probe": name}
+                | {"more": mean.value, "low": mean.low, "high": mean.high, "networks": mean.n}
             )
     return pd.DataFrame(rows)
 
@@ -138,10 +137,15 @@ def section(results: Results) -> str:
     ]
     words = {"linear_probe": "the linear probe", "all_layers_probe": "the probe of all layers"}
     said = [
-        f"- {'near' if row.near else 'far'} tasks, {row.pairs} pairs of {row.networks} networks, "
-        f"{'as many steps' if row.equal_steps else 'the campaign’s 30 epochs'} on {TRAIN}: over "
-        f"{words[row.probe]} {row.more:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
-        for row in growth(found).itertuples()
+        f"- {task} ({'near' if near else 'far'}), {TRAIN} pictures for "
+        f"{'as many steps' if steps else f'{RECIPE.epochs} epochs'}: "
+        + "; ".join(
+            f"over {words[row.probe]} {row.more:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
+            for row in rows.itertuples()
+        )
+        for (task, near, steps), rows in growth(found).groupby(
+            ["task", "near", "equal_steps"], sort=False
+        )
     ]
     return "\n".join(
         [
@@ -161,8 +165,8 @@ def section(results: Results) -> str:
             "|---|---|---|---|---|---|---|---|---|---|---|---|",
             *lines,
             "",
-            f"What the prompt has more with many pictures than with {TRAIN}, in points, mean over "
-            "networks of CIFAR-10:",
+            f"What the prompt has more over each with many pictures than with {TRAIN}, in points, "
+            "mean of the four networks of CIFAR-10:",
             "",
             *said,
         ]

@@ -58,15 +58,15 @@ def draw(results: Results) -> Figure:
                 ax.set_ylim(min(ends), max(ends))
     page.one_legend(sheet, axes, columns=4)
     more = growth(found)
-    more = more[~more["near"] & more["equal_steps"]].set_index("probe")
-    said = " and ".join(
-        f"{row['more']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}] over {OVER[str(probe)]}"
-        for probe, row in more.iterrows()
+    more = more[more["equal_steps"] & (more["probe"] == PROBES[0])]
+    said = ", ".join(
+        f"{row.task} {row.more:+.1f} [{row.low:+.1f}, {row.high:+.1f}]" for row in more.itertuples()
     )
     return page.title(
         sheet,
-        f"Many pictures in place of {TRAIN}, at equal steps, change a prompt's lead on far tasks "
-        f"by {said} (points, mean of {int(more['networks'].min())} networks, one seed)",
+        f"Many pictures in place of {TRAIN}, at equal steps, change what a prompt gains over the "
+        f"linear probe by: {said} (points, mean of {int(more['networks'].min())} networks, one "
+        "seed)",
     )
 
 

@@ -162,6 +162,6 @@ def compare_norm(
             lrs=training.lr or RATES,
             seed=seed,
         )
+        echo(comparison)  # what was measured is told, whatever becomes of the files
         for name, path in zip(names, tables, strict=False):
             write_table(getattr(comparison, name), path)
-        echo(comparison)

@@ -276,11 +276,12 @@ def evaluate(
         model = model_options.load(file, on)
         images = load_task(images_of.spec(task))
         evaluation = judge(model, images, split=split)
+        echo(f"{evaluation}\n")  # what was measured is told, whatever becomes of the files
         page = evaluation_page(evaluation, getattr(images, split), command=command())
         write_atomically(scores, csv_text(evaluation.scores))
         write_atomically(classes, csv_text(evaluation.by_class))
         write_atomically(out, page)
-        echo(f"{evaluation}\n\nThe page: {out.resolve()}")
+        echo(f"The page: {out.resolve()}")
 
 
 @verb

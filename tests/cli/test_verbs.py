@@ -1,5 +1,6 @@
 """The verbs of one model, of features and of lists, as a user calls them."""
 
+import errno
 import json
 import logging
 import re
@@ -154,6 +155,17 @@ def test_evaluate_writes_a_page(model, folder, monkeypatch):
     assert "The most certain mistakes" in out.read_text()
     assert f"<code>{shlex.join(words)}</code>" in out.read_text()  # with the subset
     assert {"measure", "value", "low", "high"} <= set(pd.read_csv(folder / "evaluation.scores.csv"))
+
+
+def test_evaluate_tells_what_it_measured_where_it_cannot_be_written(model, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("aptheory.studies.files.write_atomically", full)
+    result = call("evaluate", model, *TASK, "--out", tmp_path / "e.html")
+    assert result.exit_code == 2
+    assert "accuracy" in result.stdout
+    assert "No space left on device" in result.stderr
 
 
 def test_export_checks_what_it_wrote(model, folder):

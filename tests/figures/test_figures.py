@@ -17,7 +17,7 @@ PLANTED = {
     "shift_law": "slope over depth -0.99",
     "norm_and_prompt": "more than the prompt at any place on 2 of 2 networks",
     "campaign_methods": "has 5.0 points [2.5, 7.5] on all norms, and at the middle place",
-    "more_pictures": "lead on far tasks by +6.2 [+5.5, +7.0] over the linear probe and +6.2",
+    "more_pictures": "by: gtsrb32 +6.2 [+5.5, +7.0], fer7 +6.2 [+5.5, +7.0], cifar10_jpeg",
     "dialled": "towards the image in 6 of 6 cases and away in 0; gains change by",
     "norm_cost": "takes 1.20 times that of γ and β (quartiles 1.20 and 1.20 over places)",
     "norm_shares": "miss 80% to 80% of a full prompt, and 10% to 10%",
