@@ -27,7 +27,7 @@ except ImportError:  # not a POSIX system; everything but sweeps works
 
 _LOCK = ".aptheory-lock"
 """How the name of a lock ends, which lies hidden beside its file."""
-_FAULTS_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 # ------------------------------------------------------------------------------------- files
@@ -61,7 +61,7 @@ def beside(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # what went wrong first is what is told
             part.unlink(missing_ok=True)
         fault = _fault_of_disk(error)
-        if fault is not None and fault is not error:
+        if fault is not None and not isinstance(error, OSError | InputError):
             raise OSError(fault.errno, os.strerror(fault.errno or 0), str(path)) from error
         raise
     if fcntl is not None:  # elsewhere a folder cannot be opened
@@ -69,10 +69,10 @@ def beside(path: Path) -> Iterator[Path]:
 
 
 def _fault_of_disk(error: BaseException | None) -> OSError | None:
-    """The fault of the disk behind an error: a library that closes its file may stumble once more
-    over what it could not write."""
+    """That the disk is full, where it stands behind an error: a library that closes its file may
+    stumble once more over what it could not write."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FAULTS_OF_DISK:
+        if isinstance(error, OSError) and error.errno in _FULL:
             return error
         error = error.__cause__ or error.__context__
     return None

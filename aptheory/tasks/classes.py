@@ -259,7 +259,7 @@ def _texts(array: np.ndarray, where: str, named: bool) -> np.ndarray:
             f"{where}: the label of row {row} is missing; give each picture a class, or take it "
             "out."
         )
-    if not named and distinct and all(re.fullmatch(r"-?[0-9]+", text) for text in distinct):
+    if not named and distinct and all(re.fullmatch(r"-?\d+", text) for text in distinct):
         long = max(distinct, key=len)
         _ids(np.array([int(text) if len(long) < 19 else LARGEST for text in distinct]), where)
     elif not named and distinct and all(map(_is_float, distinct)):

@@ -314,11 +314,10 @@ def _open(path: str, config: str | None, stream: bool) -> dict[str, Any]:
         reason = reason_of(error.__cause__ or error)
         if isinstance(error, IndexError):  # the package takes the first of a split's tables
             reason = "a split of it holds no pictures"
-        advice = "fetch or write it again" if folder.exists() else "give a repository's name"
-        raise InputError(
-            f"the data set {path!r} cannot be opened ({reason}); {advice}, or a folder that the "
-            "datasets package reads."
-        ) from error
+        advice = "give a repository's name, or a folder that the datasets package reads"
+        if folder.exists():
+            advice = "fetch or write it again, as the datasets package does"
+        raise InputError(f"the data set {path!r} cannot be opened ({reason}); {advice}.") from error
     splits = dict(loaded) if isinstance(loaded, Mapping) else {"train": loaded}
     if not folder.exists():
         _refuse_stranger(path, splits)
