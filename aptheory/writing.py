@@ -60,15 +60,16 @@ def beside(path: Path) -> Iterator[Path]:
             error.filename = str(path)  # the name that a user knows, not a part's
         with contextlib.suppress(OSError):  # what went wrong first is what is told
             part.unlink(missing_ok=True)
-        fault = _fault_of_disk(error)
-        if fault is not None and not isinstance(error, OSError | InputError):
-            raise OSError(fault.errno, os.strerror(fault.errno or 0), str(path)) from error
+        told = not isinstance(error, Exception) or isinstance(error, OSError | InputError)
+        fault = None if told else _full_disk_behind(error)
+        if fault is not None:
+            raise OSError(fault.errno, fault.strerror, str(path)) from error
         raise
     if fcntl is not None:  # elsewhere a folder cannot be opened
         _force(path.parent)
 
 
-def _fault_of_disk(error: BaseException | None) -> OSError | None:
+def _full_disk_behind(error: BaseException | None) -> OSError | None:
     """That the disk is full, where it stands behind an error: a library that closes its file may
     stumble once more over what it could not write."""
     while error is not None:
