@@ -33,7 +33,7 @@ from aptheory.studies.plan import Plan
 from aptheory.studies.presence import presence
 from aptheory.studies.reading_places import reading_places
 from aptheory.studies.records import key_of
-from aptheory.studies.settings import record_settings, write_settings
+from aptheory.studies.settings import check_is_about, record_settings, write_settings
 from aptheory.studies.sources import view_identity
 from aptheory.studies.status import duration
 from aptheory.studies.store import Store
@@ -287,17 +287,29 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 def write_map(chart: LayerMap, task: Task, folder: Path) -> Path:
     """A map into a folder: map.csv (its cells), map_runs.csv, a picture, and the page's path.
 
-    In the folder of a run the page then holds both, and keeps the run's settings.
+    In the folder of a run the page then holds both, and keeps the run's settings; an older map is
+    replaced.
+
+    Raises:
+        InputError: the folder is that of a run on another network or task.
     """
+    of_run = holds_run(folder)
+    if of_run:
+        check_is_about(folder, chart.net, task)
     write_table(chart.cells, folder / "map.csv")
     write_table(chart.table, folder / "map_runs.csv")
     drawn = plots.figure(width=plots.PAGE, height=4.5)
     plots.layer_map(chart.cells, ax=drawn.axes[0])
     plots.save(drawn, folder / "map")
-    if not (folder / "settings.json").is_file():
+    if not of_run:
         seeds = sorted(chart.table["seed"].unique().tolist())
         write_settings(folder, [chart.net], [task], seeds=seeds, judge=chart.judge)
     return report(folder)
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a profile or a sweep lies in a folder, and not a map alone."""
+    return any((folder / name).is_file() for name in ("profile.csv", "accuracy.csv", "plan.json"))
 
 
 def make_folder(folder: Path) -> Path:

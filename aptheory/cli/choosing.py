@@ -93,13 +93,17 @@ def map(
 ) -> None:
     """Draw the map of a network and a task: accuracy over the prompted and the read layer."""
     from aptheory.devices import device_of
+    from aptheory.exploration import holds_run, write_map
     from aptheory.findings.layer_map import layer_map
+    from aptheory.studies.settings import check_is_about
     from aptheory.studies.sources import load_network, load_task
 
     runs = [] if out is None else [out / "map_runs.csv"]
     with reserved(out and out / "map.csv", *sources(task), also=runs):
         net = load_network(options.spec(network)).to(device_of(on.device))
         images = load_task(images_of.spec(task))
+        if out is not None and holds_run(out):
+            check_is_about(out, net, images)
         chart = layer_map(
             net,
             images,
@@ -112,8 +116,6 @@ def map(
         )
         echo(chart)
         if out is not None:
-            from aptheory.exploration import write_map
-
             echo(f"\n{write_map(chart, images, out)}")
 
 

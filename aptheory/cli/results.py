@@ -37,10 +37,12 @@ def relate(folder: Path) -> None:
             f"nothing in {folder} can be related: no network and task has four layers or more with "
             "both a metric and an accuracy; profile and sweep the same ones at more layers."
         )
-    write_table(correlations, folder / "relation.csv")
     with pd.option_context("display.width", 160, "display.max_columns", None):
-        text = correlations.to_string(index=False, float_format=lambda value: f"{value:.3f}")
-    echo(text)
+        text = correlations.to_string(
+            index=False, na_rep="", float_format=lambda value: f"{value:.3f}"
+        )
+    echo(text)  # what was found is told, whatever becomes of the file
+    write_table(correlations, folder / "relation.csv")
 
 
 @verb

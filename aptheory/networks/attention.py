@@ -26,6 +26,7 @@ from aptheory.networks.attention_calls import AttentionLayer, Seen, Watch, Windo
 from aptheory.networks.attention_windows import locate, raster, rows_are_positions
 from aptheory.networks.copying import structural_copy
 from aptheory.networks.geometry import token_grid
+from aptheory.networks.hooks import of_this_thread
 from aptheory.networks.network import Network
 
 __all__ = ["AttentionLayer", "Window", "attention_error", "attention_layers", "observe_attention"]
@@ -149,7 +150,9 @@ def _run_once(module: nn.Module, images: Tensor) -> list[_Found]:
         return hook
 
     names = [n for n, m in module.named_modules() if not isinstance(m, nn.Softmax)]
-    handles = [m.register_forward_pre_hook(enter(n)) for n, m in module.named_modules()]
+    handles = [
+        m.register_forward_pre_hook(of_this_thread(enter(n))) for n, m in module.named_modules()
+    ]
     try:
         with torch.no_grad(), watching(module, names, Watch(note)):
             module(images)

@@ -21,6 +21,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from aptheory.errors import InputError
+from aptheory.networks.hooks import of_this_thread
 
 SOFTMAXES = (torch.softmax, functional.softmax, Tensor.softmax)
 
@@ -223,8 +224,9 @@ def watching(module: nn.Module, names: Sequence[str], watch: Watch) -> Iterator[
             def leave(_: nn.Module, __: Any, ___: Any) -> None:
                 watch.stack.pop()
 
-            stack.callback(child.register_forward_pre_hook(enter).remove)
-            stack.callback(child.register_forward_hook(leave, always_call=True).remove)
+            hook, after = of_this_thread(enter), of_this_thread(leave)
+            stack.callback(child.register_forward_pre_hook(hook).remove)
+            stack.callback(child.register_forward_hook(after, always_call=True).remove)
         stack.enter_context(watch)
         yield
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from aptheory.networks.attention_calls import AttentionLayer, Seen, Watch, Window, by_head, watching
 from aptheory.networks.geometry import token_grid
+from aptheory.networks.hooks import of_this_thread
 from aptheory.networks.network import Network
 
 Args = tuple[Any, ...]
@@ -86,7 +87,9 @@ def _calls(net: Network, names: set[str]) -> dict[str, tuple[Args, Kwargs]]:
         return hook
 
     handles = [
-        net.module.get_submodule(name).register_forward_pre_hook(keep(name), with_kwargs=True)
+        net.module.get_submodule(name).register_forward_pre_hook(
+            of_this_thread(keep(name)), with_kwargs=True
+        )
         for name in names
     ]
     try:

@@ -38,6 +38,8 @@ _NUMBERS = (
 _WHOLE = ("layer", "read", "seed")
 _PLACES = ("layer", "read")
 _MOST_LAYERS = 10_000
+_SHARES = ("depth", "val_accuracy", "test_accuracy")
+"""Numbers from 0 to 1; so are the values of the measures that are accuracies."""
 
 
 @dataclass
@@ -78,6 +80,8 @@ class Tables:
             found[name] = _checked(table, wanted, path) if len(table) else table
             if name in ("profile", "accuracy"):
                 check_once(found[name], str(path))
+            if name == "accuracy" and len(table):
+                _check_accuracies(found[name], path)
         if all(found[name].empty for name in ("profile", "accuracy", "map")):
             raise InputError(
                 f"{folder} holds neither profile.csv nor accuracy.csv nor map.csv: run `aptheory "
@@ -126,12 +130,26 @@ def _checked(table: pd.DataFrame, wanted: tuple[str, ...], path: Path) -> pd.Dat
             raise InputError(f"{path} holds numbers without bound in {name}: write it again.")
         if name in wanted and name in _WHOLE and not (values == np.floor(values)).all():
             raise InputError(f"{path} holds a {name} that is no whole number: write it again.")
+        if name in _SHARES and (np.abs(values - 0.5) > 0.5).any():
+            raise InputError(f"{path} holds a {name} that is not from 0 to 1: write it again.")
+        if name == "seed" and (values < 0).any():
+            raise InputError(f"{path} holds a seed below 0: write it again.")
         inside = (values >= 0) & (values < _MOST_LAYERS)
         if name in wanted and name in _PLACES and not inside.all():
             raise InputError(f"{path} holds a {name} outside 0 to {_MOST_LAYERS}: write it again.")
         plain = getattr(numbers.dtype, "kind", "O") in "iuf"  # no truth values, no endless numbers
         table[name] = numbers if plain else values
     return table
+
+
+def _check_accuracies(table: pd.DataFrame, path: Path) -> None:
+    """Refuse an accuracy that is no share: InputError names the table."""
+    shares = table.loc[table["measure"].str.endswith("_accuracy"), "value"]
+    if not shares.between(0, 1).all():
+        wrong = shares[~shares.between(0, 1)].iloc[0]
+        raise InputError(
+            f"{path} holds an accuracy of {wrong:g}, which is not from 0 to 1: write it again."
+        )
 
 
 def pairs(tables: Tables) -> list[tuple[str, str]]:

@@ -100,6 +100,28 @@ def check_belongs(folder: str | Path, opened: Opened) -> None:
                 )
 
 
+def check_is_about(folder: str | Path, net: Network, task: Task) -> None:
+    """Refuse the folder of a run that is not about this network and this task.
+
+    Raises:
+        InputError: FOLDER/settings.json names others alone, or these with another digest.
+    """
+    path = Path(folder) / "settings.json"
+    if not path.is_file():
+        return
+    known = json_table(read_text(path), name=str(path))
+    for kind, one in (("networks", net), ("tasks", task)):
+        given = known.get(kind)
+        digests = given if isinstance(given, dict) else {}
+        names = list(digests)
+        if one.name not in names or digests[one.name] not in (None, one.digest):
+            other = f"another {one.name}" if one.name in names else ", ".join(names) or "no such"
+            raise InputError(
+                f"{folder} holds the results of a run on {other} and not on this {one.name}; give "
+                "another folder with --out."
+            )
+
+
 def command() -> str:
     """The command line, or "" where the library was called from Python."""
     program = Path(sys.argv[0]) if sys.argv else Path()

@@ -1,5 +1,6 @@
 """The map over the prompted and the read place: its cells, its cost, its picture, its verb."""
 
+import json
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 import aptheory as ap
 from aptheory.choosing.cells import Cell, with_neighbours
 from aptheory.cli import app
+from aptheory.exploration import write_map
 from aptheory.findings.layer_map import layer_map
 from aptheory.findings.pictures import two_source_interval
 from aptheory.methods import ActivationPrompt, LayerProbe, LinearProbe
@@ -181,3 +183,22 @@ def test_the_verb_writes_the_table_and_the_picture(tmp_path):
     assert "both layers chosen on validation images" in page
     assert "best on validation" in result.output
     assert "% of a full sweep" in result.output
+
+
+def test_a_folder_says_of_which_map_it_is(net, task, tmp_path):
+    first = layer_map(net, task, layers=[1], reads=[1, 2], seeds=[0], recipe=RECIPE)
+    second = layer_map(net, task, layers=[1], reads=[1, 2], seeds=[0, 1], recipe=RECIPE)
+    for chart, seeds in ((first, [0]), (second, [0, 1])):
+        write_map(chart, task, tmp_path)
+        assert json.loads((tmp_path / "settings.json").read_text())["seeds"] == seeds
+    (tmp_path / "profile.csv").write_text("")  # of a run, which keeps its settings
+    settings = (tmp_path / "settings.json").read_text()
+    for kind, one in (("networks", net), ("tasks", task)):
+        known = json.loads(settings)
+        for names, words in (({one.name: "0"}, "another"), ({"other": "0"}, "a run on other")):
+            known[kind] = names
+            (tmp_path / "settings.json").write_text(json.dumps(known))
+            before = (tmp_path / "map.csv").read_bytes()
+            with pytest.raises(ap.InputError, match=words):
+                write_map(first, task, tmp_path)
+            assert (tmp_path / "map.csv").read_bytes() == before

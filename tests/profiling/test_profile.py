@@ -1,6 +1,7 @@
 """Profiles: every measure equals the plain function on extracted activations; nothing is lost."""
 
 import itertools
+import threading
 import warnings
 import weakref
 
@@ -489,3 +490,25 @@ def test_a_measure_that_is_named_twice_is_measured_once(resnet, images):
     pd.testing.assert_frame_equal(once, ap.profile(resnet, images, measures=named))
     with pytest.raises(InputError, match="attention"):
         ap.profile(resnet, images, measures=named[:2])
+
+
+def test_what_another_thread_runs_in_the_network_is_not_seen(vit, resnet, images):
+    for net in (vit, resnet):
+        measures = ["attention_distance"] if net is vit else ["moment_shift"]
+        alone = profile(net, images, measures=measures, batch_size=4)
+        ended = threading.Event()
+
+        def extract_on(net=net, ended=ended):
+            while not ended.is_set():
+                extract(net, images[:8], batch_size=4)
+
+        others = [threading.Thread(target=extract_on) for _ in range(2)]
+        for other in others:
+            other.start()
+        try:
+            beside = profile(net, images, measures=measures, batch_size=4)
+        finally:
+            ended.set()
+            for other in others:
+                other.join()
+        pd.testing.assert_frame_equal(beside, alone)

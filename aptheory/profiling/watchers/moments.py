@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from aptheory import metrics
 from aptheory.errors import InputError
+from aptheory.networks.hooks import of_this_thread
 from aptheory.networks.network import Layer, Network
 from aptheory.profiling.watchers.base import Row, Settings, Sight, Watcher
 
@@ -73,7 +74,8 @@ class ShiftWatcher(Watcher):
     @contextlib.contextmanager
     def observing(self) -> Iterator[None]:
         """The context within which the norms' inputs are seen."""
-        hooks = [norm.register_forward_pre_hook(self._see_norm) for norm in self.inputs]
+        see = of_this_thread(self._see_norm)
+        hooks = [norm.register_forward_pre_hook(see) for norm in self.inputs]
         try:
             yield
         finally:
