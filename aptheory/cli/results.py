@@ -30,7 +30,7 @@ def relate(folder: Path) -> None:
         ("accuracy.csv", tables.accuracy, "aptheory sweep or run"),
     ):
         if table.empty:
-            raise InputError(f"{folder / name} is not there or holds no row; {made} writes it.")
+            raise InputError(f"{folder / name} is no file that holds rows; {made} writes it.")
     correlations = relations(tables.profile, tables.accuracy)
     if correlations.empty:
         raise InputError(
