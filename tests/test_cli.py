@@ -74,7 +74,7 @@ def test_relate_names_the_table_that_it_lacks(finished, tmp_path):
     (tmp_path / "profile.csv").write_bytes((out / "profile.csv").read_bytes())
     result = call("relate", tmp_path)
     assert result.exit_code == 2
-    assert "accuracy.csv is is no file that holds rows; aptheory sweep or run writes it" in (
+    assert "accuracy.csv is no file that holds rows; aptheory sweep or run writes it" in (
         " ".join(result.output.split())
     )
 
