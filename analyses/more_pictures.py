@@ -159,8 +159,8 @@ def section(results: Results) -> str:
             "seed, up to 1,000 test pictures. So a prompt is the best of four runs and a probe of "
             f"two; in {edge} of {len(found)} settings the prompt took the higher rate, beyond "
             "which nothing was tried, and below the lower one nothing for the probes. The larger "
-            "set takes more steps; so the smaller one is trained as many, too. Exploratory. Made by `python -m analyses.more_pictures "
-            "--assets DIR`.",
+            "set takes more steps; so the smaller one is trained as many, too. Exploratory. Made "
+            "by `python -m analyses.more_pictures --assets DIR`.",
             "",
             "| network | task | pixels | pictures | epochs | prompt at | linear probe | all layers "
             "| prompt | over the first | over the second | validation accuracy flat |",
