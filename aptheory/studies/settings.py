@@ -81,18 +81,13 @@ def check_belongs(folder: str | Path, opened: Opened) -> None:
     Raises:
         InputError: FOLDER/settings.json names one of them with another digest.
     """
-    path = Path(folder) / "settings.json"
-    if not path.is_file():
-        return
-    known = json_table(read_text(path), name=str(path))
+    known = _digests(folder)
     for kind, given in (
         ("networks", [each.net for each in opened.networks]),
         ("tasks", [each.task for each in opened.tasks]),
     ):
-        digests = known.get(kind)
         for one in given:
-            digest = digests.get(one.name) if isinstance(digests, dict) else None
-            if digest not in (None, one.digest):
+            if known[kind].get(one.name) not in (None, one.digest):
                 raise InputError(
                     f"{folder} holds results of another {one.name} than this one (other "
                     f"{'pictures' if kind == 'tasks' else 'weights'}), and its tables would mix "
@@ -106,20 +101,25 @@ def check_is_about(folder: str | Path, net: Network, task: Task) -> None:
     Raises:
         InputError: FOLDER/settings.json names others alone, or these with another digest.
     """
-    path = Path(folder) / "settings.json"
-    if not path.is_file():
+    if not (Path(folder) / "settings.json").is_file():
         return
-    known = json_table(read_text(path), name=str(path))
+    known = _digests(folder)
     for kind, one in (("networks", net), ("tasks", task)):
-        given = known.get(kind)
-        digests = given if isinstance(given, dict) else {}
-        names = list(digests)
-        if one.name not in names or digests[one.name] not in (None, one.digest):
+        names = known[kind]
+        if one.name not in names or names[one.name] not in (None, one.digest):
             other = f"another {one.name}" if one.name in names else ", ".join(names) or "no such"
             raise InputError(
                 f"{folder} holds the results of a run on {other} and not on this {one.name}; give "
                 "another folder with --out."
             )
+
+
+def _digests(folder: str | Path) -> dict[str, dict[str, Any]]:
+    """The digests of the networks and tasks that FOLDER/settings.json names; none without it."""
+    path = Path(folder) / "settings.json"
+    known = json_table(read_text(path), name=str(path)) if path.is_file() else {}
+    found = {kind: known.get(kind) for kind in ("networks", "tasks")}
+    return {kind: each if isinstance(each, dict) else {} for kind, each in found.items()}
 
 
 def command() -> str:
