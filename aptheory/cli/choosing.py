@@ -146,7 +146,10 @@ def compare_norm(
     ] = None,
     seed: Seed = 0,
 ) -> None:
-    """Compare prompts with the normalisation at the same places, and say what they share."""
+    """Compare prompts with the normalisation at the same places, and say what they share.
+
+    With --out, the same command goes on where it was interrupted.
+    """
     from aptheory.devices import device_of
     from aptheory.exploration import write_table
     from aptheory.findings.norm_and_prompt import RATES, compare_norm
@@ -154,7 +157,8 @@ def compare_norm(
 
     names = ("table", "parts", "backwards")
     tables = [] if out is None else [out / f"{name}.csv" for name in names]
-    with reserved(tables[0] if tables else None, *sources(task), also=tables):
+    steps = None if out is None else out / "steps.jsonl"
+    with reserved(steps, *sources(task), also=tables):
         changes = {} if training.epochs is None else {"epochs": training.epochs}
         comparison = compare_norm(
             load_network(options.spec(network)).to(device_of(on.device)),
@@ -163,6 +167,7 @@ def compare_norm(
             recipe=on.recipe(training.recipe, **changes),
             lrs=training.lr or RATES,
             seed=seed,
+            steps=steps,
         )
         echo(comparison)  # what was measured is told, whatever becomes of the files
         for name, path in zip(names, tables, strict=False):

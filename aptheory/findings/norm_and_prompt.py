@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import html
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,10 +29,14 @@ from aptheory.findings.prompt_parts import read_as_prompt, take_apart
 from aptheory.methods import ActivationPrompt, LinearProbe, NormTuning
 from aptheory.methods.base import Adapted, Method
 from aptheory.networks.network import Layer, Network, Places
+from aptheory.studies.sources import network_identity, task_identity, view_identity
+from aptheory.studies.steps import Steps
+from aptheory.tasks import Task
 from aptheory.tasks import task as open_task
 from aptheory.training.cost import Operations, piece_operations, predict
 from aptheory.training.fit import fit_many, kept_for
-from aptheory.training.outcome import Outcome
+from aptheory.training.kept import Kept
+from aptheory.training.outcome import Outcome, packed, unpacked
 from aptheory.training.recipe import Recipe, Run
 
 _log = logging.getLogger("aptheory")
@@ -117,6 +123,7 @@ def compare_norm(
     recipe: Recipe | None = None,
     lrs: Sequence[Amount] = RATES,
     seed: Seed = 0,
+    steps: str | Path | None = None,
     log: Callable[[str], None] | None = None,
 ) -> NormComparison:
     """Train prompts and norms at the same places, at the same rates, and take them apart.
@@ -126,79 +133,134 @@ def compare_norm(
         layers: places; the classifier's input, where a prompt is a probe, is left out.
         lrs: rates that every method is trained at; validation images choose.
         seed: of every run.
+        steps: a file that keeps what each method at each place came to, so that the same call goes
+            on after an interruption; what is about another network, task or setting is not used.
 
     Raises:
-        InputError: no place, no rate, or a network without normalisation.
+        InputError: no place, no rate, or a network without normalisation; a file of ``steps`` that
+            cannot be written.
     """
-    task, recipe = open_task(task), recipe or Recipe()
+    task, recipe, say = open_task(task), recipe or Recipe(), log or _log.info
     places = [place for place in net.places(layers) if place.index < len(net.layers) - 1]
     if not places or not lrs:
         raise InputError("give at least one place before the classifier's input, and one rate.")
     NormTuning().layers(net)  # refuses a network that has none
-    operations = piece_operations(net)
-    kept = kept_for(net, task, recipe, log=log)
-    runs = [Run(seed=seed, lr=lr) for lr in lrs]
-    rows: list[dict[str, Any]] = []
-    parts: list[dict[str, Any]] = []
-    backwards: list[dict[str, Any]] = []
-    correct: list[np.ndarray] = []
+    about: list[Any] = []
+    if steps is not None:
+        about = [network_identity(net), task_identity(task), view_identity(net, task)]
+        about += [recipe.settings(), list(lrs), seed]
+    finished = Steps(None if steps is None else Path(steps), about)
+    bench = _Bench(net, task, recipe, [Run(seed=seed, lr=lr) for lr in lrs], log)
+    entries: list[dict[str, Any]] = []
 
-    say = log or _log.info
-
-    def train(label: str, method: Method, place: Layer | None) -> Outcome | None:
-        outcomes = fit_many(
-            method, net, task, runs=runs, recipe=recipe, kept=kept, keep_models=True, log=log
-        )
-        best = min(outcomes, key=lambda outcome: outcome.score.cost("accuracy"))
-        if best.failed and place is None:
-            raise InputError(
-                f"{label} came to no usable model ({best.stopped_reason}); try smaller rates."
-            )
-        if best.failed and place is not None:
-            say(f"{label} at layer {place.index} is left out: {best.stopped_reason}")
-            return None
-        rows.append(_row(label, best, place, operations, sum(o.seconds for o in outcomes)))
-        correct.append(np.asarray(best.correct))
-        return best
+    def add(label: str, method: Method, place: Layer | None) -> None:
+        name = label if place is None else f"{label} at {place.index}"
+        entry = finished.value(name, lambda: bench.trained(label, method, place))
+        if place is None and "row" not in entry:
+            raise InputError(f"{label} came to no usable model ({entry['said']}); try other rates.")
+        if entry["said"]:
+            say(entry["said"])
+        entries.append(entry)
 
     try:
-        train("linear probe", LinearProbe(), None)
-        train("all beta", NormTuning(scale=False), None)
-        train("all norms", NormTuning(), None)
+        add("linear probe", LinearProbe(), None)
+        add("all beta", NormTuning(scale=False), None)
+        add("all norms", NormTuning(), None)
+        bench.close()  # the places are walked through from the image on
+        for place in places:
+            for label, method in _methods_at(net, place):
+                add(label, method, place)
     finally:
-        kept.close()
-    kept = kept_for(net, task, recipe, log=log)
-    for place in places:
-        for label, shape in (("prompt", "full"), ("prompt, channels", "channel")):
-            found = train(label, ActivationPrompt(layer=place.index, shape=shape), place)
-            if found is None:
-                continue
-            about = {"layer": place.index, "layer_name": place.name, "shape": shape}
-            about |= {"val_accuracy": found.val_accuracy, "val_loss": found.val_loss}
+        bench.close()
+    return _comparison(net.name, task.name, [entry for entry in entries if "row" in entry])
+
+
+def _methods_at(net: Network, place: Layer) -> Iterator[tuple[str, Method]]:
+    """The two prompts at a place, and the two ways to tune the norms between it and the next."""
+    yield "prompt", ActivationPrompt(layer=place.index)
+    yield "prompt, channels", ActivationPrompt(layer=place.index, shape="channel")
+    for label, scale in (("beta", False), ("gamma and beta", True)):
+        method = NormTuning(layer=place.index, scale=scale)
+        try:
+            method.layers(net)
+        except InputError:
+            continue  # no norm runs there
+        yield label, method
+
+
+@dataclass
+class _Bench:
+    """Trains one method after the other on kept activations, and says in plain values what came."""
+
+    net: Network
+    task: Task
+    recipe: Recipe
+    runs: list[Run]
+    log: Callable[[str], None] | None
+    _kept: Kept | None = None
+
+    @cached_property
+    def operations(self) -> Operations:
+        return piece_operations(self.net)
+
+    def trained(self, label: str, method: Method, place: Layer | None) -> dict[str, Any]:
+        """``said``: what is to be told of it; where a run came to a usable model also its ``row``
+        of the table, the test pictures that it has right as ``correct`` and, at a place,
+        its row of ``parts`` or ``backwards``."""
+        if self._kept is None:
+            self._kept = kept_for(self.net, self.task, self.recipe, log=self.log)
+        outcomes = fit_many(
+            *(method, self.net, self.task),
+            runs=self.runs,
+            recipe=self.recipe,
+            kept=self._kept,
+            keep_models=True,
+            log=self.log,
+        )
+        best = min(outcomes, key=lambda outcome: outcome.score.cost("accuracy"))
+        if best.failed:
+            reason = str(best.stopped_reason)
+            left_out = f"{label} at layer {place.index} is left out: {reason}" if place else reason
+            return {"said": left_out}
+        seconds = sum(outcome.seconds for outcome in outcomes)
+        entry = {
+            "said": None,
+            "row": _row(label, best, place, self.operations, seconds),
+            "correct": packed(np.asarray(best.correct)),
+        }
+        if place is None:
+            return entry
+        about = {"layer": place.index, "layer_name": place.name}
+        if isinstance(method, ActivationPrompt):
+            about |= {"shape": method.shape, "val_accuracy": best.val_accuracy}
+            about |= {"val_loss": best.val_loss}
             try:
-                parts.append(about | take_apart(_model(found), task))
+                entry["parts"] = about | take_apart(_model(best), self.task)
             except InputError as error:
-                say(f"{label} at layer {place.index} is not taken apart: {error}")
-        for label, scale in (("beta", False), ("gamma and beta", True)):
-            method = NormTuning(layer=place.index, scale=scale)
-            try:
-                method.layers(net)
-            except InputError:
-                continue  # no norm runs between this place and the next
-            found = train(label, method, place)
-            if scale and found is not None:
-                full, channel = read_as_prompt(_model(found), task, place.index)
-                about = {"layer": place.index, "layer_name": place.name}
-                backwards.append(about | {"full": full, "channel": channel})
-    kept.close()
+                entry["said"] = f"{label} at layer {place.index} is not taken apart: {error}"
+        elif label == "gamma and beta":
+            full, channel = read_as_prompt(_model(best), self.task, place.index)
+            entry["backwards"] = about | {"full": full, "channel": channel}
+        return entry
+
+    def close(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
+        self._kept = None
+
+
+def _comparison(network: str, task: str, entries: Sequence[dict[str, Any]]) -> NormComparison:
+    """The tables of what the methods came to, the linear probe first."""
+    rows = [dict(entry["row"]) for entry in entries]
+    correct = [unpacked(entry["correct"]) for entry in entries]
     rows[0] |= {"gain": 0.0, "gain_low": np.nan, "gain_high": np.nan}  # the linear probe's own
     for row, right in zip(rows[1:], correct[1:], strict=True):
         gain = paired_pictures(right, correct[0]).times(100)
         row |= {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
+    parts = [entry["parts"] for entry in entries if "parts" in entry]
+    backwards = [entry["backwards"] for entry in entries if "backwards" in entry]
     return NormComparison(
-        net.name,
-        task.name,
-        pd.DataFrame(rows),
+        *(network, task, pd.DataFrame(rows)),
         pd.DataFrame(parts, columns=None if parts else ["shape"]),
         pd.DataFrame(backwards),
     )

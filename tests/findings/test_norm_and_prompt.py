@@ -153,3 +153,33 @@ def test_the_comparison_has_every_method_at_every_place_with_its_cost(net, task)
         compare_norm(net, task, layers=(1,), recipe=ONE_STEP, lrs=(1e30,))
     with pytest.raises(InputError, match="at least one place"):
         compare_norm(net, task, layers=(len(net.layers) - 1,))
+
+
+def test_an_interrupted_comparison_goes_on_with_what_it_has(net, task, tmp_path, monkeypatch):
+    options = {"layers": (1, 2), "recipe": RECIPE.but(epochs=2), "lrs": (1e-2,)}
+    undisturbed = compare_norm(net, task, **options)
+    trained = []
+
+    def interrupted(method, *given, **more):
+        if len(trained) in stops:
+            raise KeyboardInterrupt
+        trained.append(method)
+        return ap.fit_many(method, *given, **more)
+
+    monkeypatch.setattr("aptheory.findings.norm_and_prompt.fit_many", interrupted)
+    stops = [2, 6, len(undisturbed.table) - 1]
+    while stops:
+        with pytest.raises(KeyboardInterrupt):
+            compare_norm(net, task, steps=tmp_path / "steps.jsonl", **options)
+        stops.pop(0)
+    found = compare_norm(net, task, steps=tmp_path / "steps.jsonl", **options)
+    assert len(trained) == len(undisturbed.table)  # each once
+    costs = ["seconds", "memory"]
+    pd.testing.assert_frame_equal(
+        found.table.drop(columns=costs), undisturbed.table.drop(columns=costs), check_exact=True
+    )
+    pd.testing.assert_frame_equal(found.parts, undisturbed.parts, check_exact=True)
+    pd.testing.assert_frame_equal(found.backwards, undisturbed.backwards, check_exact=True)
+    other = compare_norm(net, task, steps=tmp_path / "steps.jsonl", **{**options, "lrs": (3e-2,)})
+    assert len(trained) == 2 * len(undisturbed.table)
+    assert set(other.table["lr"]) == {3e-2}

@@ -1,0 +1,80 @@
+"""What a long piece of work has finished, a step a line, so that a killed one goes on.
+
+steps = Steps(folder / "steps.jsonl", about=[net.digest, task.digest, recipe.settings()])
+score = steps.value("linear probe", lambda: measured(net))   # measured once, then read
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aptheory.checked import json_table, json_value, read_text
+from aptheory.errors import InputError
+from aptheory.studies.files import storage_error
+from aptheory.studies.records import key_of
+from aptheory.writing import refuse_no_file
+
+
+class Steps:
+    """Values by the names of steps, in a file that is only ever appended to.
+
+    ``about`` is all that decides the values: lines that are about something else are passed over,
+    and so are damaged ones. Without a path nothing is kept.
+    """
+
+    def __init__(self, path: Path | None, about: Any) -> None:
+        self.path = path
+        self._about = key_of(about)
+        self._values: dict[str, Any] = dict(self._read(path)) if path is not None else {}
+
+    def __contains__(self, step: str) -> bool:
+        return step in self._values
+
+    def value(self, step: str, work: Callable[[], Any]) -> Any:
+        """The value of a step: as it was kept, or what ``work`` gives, which is then kept.
+
+        It is what JSON makes of it either way, numbers to the last bit.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        if step not in self._values:
+            text = json.dumps(work(), default=lambda value: value.tolist())
+            if self.path is not None:
+                self._keep(self.path, step, text)
+            self._values[step] = json.loads(text)
+        return self._values[step]
+
+    def _keep(self, path: Path, step: str, text: str) -> None:
+        line = {"about": self._about, "step": step, "value": text}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "a") as file:
+                # The line before may have been cut short by a kill.
+                file.write("\n" + json.dumps({**line, "checksum": key_of(line)}))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise storage_error(path.parent, error) from error
+
+    def _read(self, path: Path) -> list[tuple[str, Any]]:
+        refuse_no_file(path)
+        try:
+            lines = read_text(path).splitlines()
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in lines:
+            try:
+                entry = json_table(line, name=str(path))
+                checksum, about = entry.pop("checksum", None), entry.get("about")
+                if about == self._about and checksum == key_of(entry):
+                    value = json_value(str(entry["value"]), name=str(path), finite=False)
+                    found.append((str(entry["step"]), value))
+            except (InputError, KeyError):  # cut short by a kill, or damaged
+                continue
+        return found
