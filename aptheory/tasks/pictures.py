@@ -115,7 +115,7 @@ class Header:
     mode: str
     size: tuple[int, int]  # width, height
     orientation: int
-    frames: int
+    frames: int | None  # None where they cannot be counted: the file is cut short behind the first
     bits: int
     transparent: bool
 
@@ -134,7 +134,7 @@ def read_header(data: bytes, *, frames: bool = False) -> Header:
             image.mode,
             image.size,
             orientation_of(image),
-            int(getattr(image, "n_frames", 1)) if frames else 1,
+            frames_of(image) if frames else 1,
             bits_of(image, data),
             alpha,
         )
@@ -151,6 +151,14 @@ def orientation_of(image: Any) -> int:
         value = image.getexif().get(ORIENTATION, 1)
         return value if value in range(2, 9) else 1
     return 1
+
+
+def frames_of(image: Any) -> int | None:
+    """How many pictures a file holds; None where it is cut short behind the first."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # Pillow raises nearly anything on the way through damaged frames
+        return None
 
 
 def bits_of(image: Any, data: bytes) -> int:

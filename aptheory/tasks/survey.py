@@ -192,7 +192,8 @@ def _file_look(split: FileSplit, row: int) -> Look:
     words = {
         f"upright from EXIF's {header.orientation}": header.orientation != 1,
         "transparency, on white": header.transparent,
-        f"the first of {header.frames} frames": header.frames > 1,
+        f"the first of {header.frames} frames": (header.frames or 1) > 1,
+        "the first frame of a file that is cut short": header.frames is None,
     }
     look.peculiar = tuple(word for word, holds in words.items() if holds)
     look.content = hashlib.sha256(data).digest()

@@ -252,6 +252,19 @@ def test_check_names_damage_and_copies(tmp_path):
     assert len(write_sheets(checked.task, tmp_path / "sheets")) == 2
 
 
+@pytest.mark.filterwarnings("ignore:.*(Corrupt EXIF|Truncated File):UserWarning")
+def test_check_reads_the_first_frame_of_a_file_that_is_cut_short(tmp_path):
+    place = make.folder(tmp_path / "s", {"": {"a": 6, "b": 6}})
+    pages = [Image.new("RGB", (40, 40), colour) for colour in ("red", "green", "blue")]
+    for form in ("tiff", "gif"):
+        file = place / f"a/pages.{form}"
+        pages[0].save(file, save_all=True, append_images=pages[1:])
+        file.write_bytes(file.read_bytes()[: 3 * file.stat().st_size // 5])
+    checked = tasks.check(f"folder:{place}", progress=False)
+    assert checked.ok
+    assert "the first frame of a file that is cut short" in str(checked)
+
+
 def test_bombs_are_refused_at_once(tmp_path):
     file = tmp_path / "s.zip"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
