@@ -28,7 +28,7 @@ from aptheory.profiling.watchers import check_measures
 from aptheory.reporting import plots
 from aptheory.reporting.report import report
 from aptheory.studies.expansion import finds_reading
-from aptheory.studies.files import write_atomically
+from aptheory.studies.files import write_atomically, write_together
 from aptheory.studies.plan import Plan
 from aptheory.studies.presence import presence
 from aptheory.studies.reading_places import reading_places
@@ -296,8 +296,9 @@ def write_map(chart: LayerMap, task: Task, folder: Path) -> Path:
     of_run = holds_run(folder)
     if of_run:
         check_is_about(folder, chart.net, task)
-    write_table(chart.cells, folder / "map.csv")
-    write_table(chart.table, folder / "map_runs.csv")
+    make_folder(folder)
+    tables = {folder / "map.csv": chart.cells, folder / "map_runs.csv": chart.table}
+    write_together({path: csv_text(table) for path, table in tables.items()})
     drawn = plots.figure(width=plots.PAGE, height=4.5)
     plots.layer_map(chart.cells, ax=drawn.axes[0])
     plots.save(drawn, folder / "map")

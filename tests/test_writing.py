@@ -1,5 +1,6 @@
 """Files are whole or absent, nothing is left of a killed writer, and one command writes a place."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from aptheory.errors import InputError
+from aptheory.studies.files import StorageError, write_together
 from aptheory.writing import beside, lock, only_writer, part_owner, refuse_no_file
 
 DEAD = 2**22 + 1  # above the largest number of a process
@@ -53,6 +55,27 @@ def test_a_full_disk_is_told_where_a_library_stumbles_over_it_once_more(tmp_path
     assert path.read_text() == "before"
     with pytest.raises(AttributeError):
         written("large")
+
+
+def test_files_that_belong_together_are_written_all_or_none(tmp_path, monkeypatch):
+    table, page = tmp_path / "scores.csv", tmp_path / "page.html"
+    write_together({table: "old", page: b"old"})
+
+    @contextlib.contextmanager
+    def full(path):
+        with beside(path) as part:
+            if path == page:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            yield part
+
+    monkeypatch.setattr("aptheory.studies.files.beside", full)
+    with pytest.raises(StorageError, match="free some space"):
+        write_together({table: "new", page: "new"})
+    assert table.read_text() == page.read_text() == "old"
+    monkeypatch.undo()
+    write_together({table: "new", page: "\udc80"})  # of a name that is no UTF-8
+    assert (table.read_text(), page.read_text()) == ("new", "\\udc80")
+    assert sorted(os.listdir(tmp_path)) == ["page.html", "scores.csv"]
 
 
 def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):

@@ -151,14 +151,16 @@ def compare_norm(
     With --out, the same command goes on where it was interrupted.
     """
     from aptheory.devices import device_of
-    from aptheory.exploration import write_table
     from aptheory.findings.norm_and_prompt import RATES, compare_norm
+    from aptheory.studies.files import write_together
     from aptheory.studies.sources import load_network, load_task
+    from aptheory.studies.tables import csv_text
 
     names = ("table", "parts", "backwards")
     tables = [] if out is None else [out / f"{name}.csv" for name in names]
-    steps = None if out is None else out / "steps.jsonl"
-    with reserved(steps, *sources(task), also=tables):
+    steps = None if out is None else out / "table.steps"
+    written = [*tables, steps] if steps else []
+    with reserved(tables[0] if tables else None, *sources(task), also=written):
         changes = {} if training.epochs is None else {"epochs": training.epochs}
         comparison = compare_norm(
             load_network(options.spec(network)).to(device_of(on.device)),
@@ -170,5 +172,6 @@ def compare_norm(
             steps=steps,
         )
         echo(comparison)  # what was measured is told, whatever becomes of the files
-        for name, path in zip(names, tables, strict=False):
-            write_table(getattr(comparison, name), path)
+        if tables:
+            texts = (csv_text(getattr(comparison, name)) for name in names)
+            write_together(dict(zip(tables, texts, strict=True)))

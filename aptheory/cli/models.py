@@ -261,7 +261,7 @@ def evaluate(
     """Score a model on labelled pictures, with intervals, and write a page of its mistakes."""
     from aptheory.models.evaluation import evaluate as judge
     from aptheory.reporting.evaluation_page import evaluation_page
-    from aptheory.studies.files import write_atomically
+    from aptheory.studies.files import write_together
     from aptheory.studies.settings import command
     from aptheory.studies.sources import load_task
     from aptheory.studies.tables import csv_text
@@ -278,9 +278,8 @@ def evaluate(
         evaluation = judge(model, images, split=split)
         echo(f"{evaluation}\n")  # what was measured is told, whatever becomes of the files
         page = evaluation_page(evaluation, getattr(images, split), command=command())
-        write_atomically(scores, csv_text(evaluation.scores))
-        write_atomically(classes, csv_text(evaluation.by_class))
-        write_atomically(out, page)
+        tables = {scores: evaluation.scores, classes: evaluation.by_class}
+        write_together({**{path: csv_text(table) for path, table in tables.items()}, out: page})
         echo(f"The page: {out.resolve()}")
 
 

@@ -331,7 +331,7 @@ def sources(*tasks: str) -> list[Path]:
     return [path for path in map(source_of, tasks) if path is not None]
 
 
-WRITTEN = (".csv", ".json", ".toml", ".html", ".safetensors", ".pt2", ".onnx")
+WRITTEN = (".csv", ".json", ".toml", ".html", ".safetensors", ".pt2", ".onnx", ".steps")
 """Files of a folder of data that an earlier command may have left there."""
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from collections.abc import Mapping
 from pathlib import Path
 
 from aptheory.errors import InputError
@@ -20,13 +22,28 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         InputError: something that is no ordinary file has that name.
         StorageError: the disk is full, the folder around it cannot be written or is gone.
     """
-    # A name that is no UTF-8, in a command or a path, is spelt out.
-    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, str | bytes]) -> None:
+    """The same for files that belong together: none takes its place before all are written.
+
+    Raises:
+        InputError: something that is no ordinary file has one of the names.
+        StorageError: the disk is full, a folder around them cannot be written or is gone.
+    """
+    folder = next(iter(contents)).parent
     try:
-        with beside(path) as part, open(part, "wb") as file:
-            file.write(data)
+        with contextlib.ExitStack() as stack:
+            for path, content in contents.items():
+                folder = path.parent
+                # A name that is no UTF-8, in a command or a path, is spelt out.
+                if isinstance(content, str):
+                    content = content.encode(errors="backslashreplace")
+                with open(stack.enter_context(beside(path)), "wb") as file:
+                    file.write(content)
     except OSError as error:
-        raise storage_error(path.parent, error) from error
+        raise storage_error(folder, error) from error
 
 
 def storage_error(folder: Path, error: OSError) -> StorageError:

@@ -1,6 +1,6 @@
 """What a long piece of work has finished, a step a line, so that a killed one goes on.
 
-steps = Steps(folder / "steps.jsonl", about=[net.digest, task.digest, recipe.settings()])
+steps = Steps(folder / "table.steps", about=[net.digest, task.digest, recipe.settings()])
 score = steps.value("linear probe", lambda: measured(net))   # measured once, then read
 """
 

@@ -161,7 +161,7 @@ def test_evaluate_tells_what_it_measured_where_it_cannot_be_written(model, tmp_p
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("aptheory.studies.files.write_atomically", full)
+    monkeypatch.setattr("aptheory.studies.files.write_together", full)
     result = call("evaluate", model, *TASK, "--out", tmp_path / "e.html")
     assert result.exit_code == 2
     assert "accuracy" in result.stdout
