@@ -30,6 +30,8 @@ from aptheory.errors import InputError, shown_plainly
 
 _KEEP = ("run", "sweep", "demo", "profile")
 """The verbs that keep what is finished and go on from there."""
+_KEEP_WITH_OUT = ("compare-norm",)
+"""The verbs that do where they have a folder."""
 _ANYWHERE = ("-v", "--verbose", "-q", "--quiet")
 
 
@@ -88,12 +90,7 @@ class Verbs(TyperGroup):
         except (_CLICK_ERROR, typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:
-            goes_on = ctx.invoked_subcommand in _KEEP
-            words = "what is finished is kept, and the same command goes on from there"
-            words = words if goes_on else "the same command begins again"
-            print(f"\ninterrupted; {words}", file=sys.stderr)
-            sys.stdout.flush()
-            os._exit(130)  # threads of the pool may still hold work: leave at once
+            _leave(goes_on=False)
         except BaseException as error:
             from aptheory.training.memory import out_of_memory
 
@@ -107,6 +104,15 @@ class Verbs(TyperGroup):
             _fail(fault)
 
 
+def _leave(*, goes_on: bool) -> None:
+    """End an interrupted command, and say whether the next one goes on from there."""
+    words = "what is finished is kept, and the same command goes on from there"
+    words = words if goes_on else "the same command begins again"
+    print(f"\ninterrupted; {words}", file=sys.stderr)
+    sys.stdout.flush()
+    os._exit(130)  # threads of the pool may still hold work: leave at once
+
+
 def _told_with_verbose(fault: threading.ExceptHookArgs) -> None:
     """A thread of another package failed, a tracker's as its disk is full, and the call that waited
     for it has said so or will."""
@@ -115,6 +121,13 @@ def _told_with_verbose(fault: threading.ExceptHookArgs) -> None:
 
 class Verb(TyperCommand):
     """A verb; an option that takes one value and is given several is not half obeyed."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            keeps = self.name in _KEEP_WITH_OUT and ctx.params.get("out") is not None
+            _leave(goes_on=self.name in _KEEP or keeps)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         values, _, given = self.make_parser(ctx).parse_args(args=list(args))

@@ -119,15 +119,25 @@ def test_names_of_pictures_cannot_become_formulas(model, pictures, folder, monke
     assert done("predict", model, "=1+1.png", "--csv").splitlines()[1].startswith("'=1+1.png,")
 
 
-@pytest.mark.parametrize(("verb", "words"), [("recipes", "begins again"), ("sweep", "goes on")])
-def test_an_interrupted_command_promises_what_it_keeps(verb, words):
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["recipes"], "begins again"),
+        (["sweep", "study.toml"], "goes on"),
+        (["compare-norm", NETWORK, *TASK], "begins again"),
+        (["compare-norm", NETWORK, *TASK, "-o", "out"], "goes on"),
+    ],
+)
+def test_an_interrupted_command_promises_what_it_keeps(given, words):
     code = (
         "from aptheory.cli import app\n"
-        "def stop(): raise KeyboardInterrupt\n"
+        "from functools import wraps\n"
+        "def stopped(verb):\n"
+        "    def stop(*_, **__): raise KeyboardInterrupt\n"
+        "    return wraps(verb)(stop)\n"
         "for one in app.registered_commands:\n"
-        "    one.name = one.name or one.callback.__name__.replace('_', '-')\n"
-        "    one.callback = stop\n"
-        f"app(['{verb}'])"
+        "    one.callback = stopped(one.callback)\n"
+        f"app({given!r})"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 130
