@@ -22,7 +22,9 @@ from aptheory.errors import InputError
 GROUND = (255, 255, 255)  # what transparent pictures are laid on
 LARGE = 1 << 24  # pixels; larger pictures are decoded one at a time, to bound the memory
 MAX_BYTES = 1 << 28  # of one encoded picture
-RATIO = 100  # pixels that a byte of a large picture may stand for; photographs come to 20
+ALWAYS = 12 * LARGE  # bytes of memory on the way to RGB that any file may take
+RATIO = 400  # of those bytes to a larger picture's own; photographs come to 80
+STRIP = 256  # rows of a picture that are made RGB at a time where that takes copies
 FORMATS = frozenset(
     ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
 ) | {"HEIF", "JXL"}  # by Pillow's names: others, as EPS, it would hand to an interpreter
@@ -93,7 +95,7 @@ def opened(data: bytes) -> Iterator[Any]:
     known = [form for form in Image.OPEN if form in FORMATS]  # a plugin's join when it is imported
     with Image.open(io.BytesIO(data), formats=known) as image:
         width, height = image.size
-        if width * height > max(3 * LARGE, RATIO * len(data)):
+        if width * height * _bytes_a_pixel(image, data) > max(ALWAYS, RATIO * len(data)):
             raise ValueError(
                 f"{width}×{height} pixels in {len(data) / 1e6:.1f} MB, which would grow too large"
             )
@@ -105,6 +107,15 @@ def opened(data: bytes) -> Iterator[Any]:
             )
         with _one_large if width * height > LARGE else contextlib.nullcontext():
             yield image
+
+
+def _bytes_a_pixel(image: Any, data: bytes) -> int:
+    """Of memory on the way to RGB: Pillow's own copy (RGB takes four), and what is made of it."""
+    if may_be_transparent(image) or bits_of(image, data) > 8:
+        return 12
+    if image.format in ("JPEG", "MPO", "TIFF", "WEBP") and orientation_of(image) != 1:
+        return 8  # a turned copy; other formats say it behind the pixels, if at all
+    return {"RGB": 4, "1": 5, "L": 5, "P": 5}.get(image.mode, 8)
 
 
 @dataclass(frozen=True)
@@ -221,12 +232,17 @@ def on_ground(image: Any) -> Any:
     """The image in mode RGB, its transparent parts laid on white."""
     from PIL import Image
 
-    if may_be_transparent(image):
-        image = image.convert("RGBA")
-        if image.getextrema()[3][0] < 255:
-            ground = Image.new("RGBA", image.size, (*GROUND, 255))
-            image = Image.alpha_composite(ground, image)
-    return image.convert("RGB")
+    if not may_be_transparent(image):
+        return image.convert("RGB")
+    laid = Image.new("RGB", image.size, GROUND)
+    width, height = image.size
+    for top in range(0, height, STRIP):
+        strip = image.crop((0, top, width, min(top + STRIP, height))).convert("RGBA")
+        if strip.getextrema()[3][0] < 255:
+            ground = Image.new("RGBA", strip.size, (*GROUND, 255))
+            strip = Image.alpha_composite(ground, strip)
+        laid.paste(strip.convert("RGB"), (0, top))
+    return laid
 
 
 def range_of(values: np.ndarray) -> tuple[float, float, bool]:
@@ -300,6 +316,17 @@ def upright(image: Any) -> Any:
 
 
 def _deep_rgb(values: np.ndarray, scale: Scale) -> Any:
+    from PIL import Image
+
+    height, width = values.shape[:2]
+    made = Image.new("RGB", (width, height))
+    for top in range(0, height, STRIP):
+        made.paste(_deep_strip(values[top : top + STRIP], scale), (0, top))
+    return made
+
+
+def _deep_strip(values: np.ndarray, scale: Scale) -> Any:
+    """A few rows of a deep picture in mode RGB."""
     from PIL import Image
 
     if values.ndim == 2:

@@ -13,6 +13,7 @@ import aptheory as ap
 from aptheory import tasks
 from aptheory.errors import InputError
 from aptheory.tasks.pictures import Scale, with_channels
+from aptheory.tasks.readers.files import decode_image
 from aptheory.tasks.sheets import write_sheets
 from aptheory.tasks.splits import stratified_cut
 from aptheory.tasks.survey import survey
@@ -282,6 +283,39 @@ def test_bombs_are_refused_at_once(tmp_path):
     np.savez_compressed(tmp_path / "e.npz", x=np.array([{}]), y=[0])
     with pytest.raises(InputError, match="an array of Python objects"):
         ap.task(tmp_path / "e.npz")
+
+
+@pytest.mark.parametrize(
+    ("mode", "form", "side"),
+    [("RGBA", "PNG", 4200), ("LA", "PNG", 4200), ("I;16", "PNG", 4200), ("L", "PNG", 6400),
+     ("RGB", "PNG", 7200), ("CMYK", "TIFF", 5100), ("F", "TIFF", 4200)],
+)  # fmt: skip
+def test_a_picture_that_would_take_too_much_memory_is_refused(mode, form, side):
+    options = {"compression": "tiff_deflate"} if form == "TIFF" else {}
+    data = io.BytesIO()
+    Image.new(mode, (side, side)).save(data, form, **options)
+    with pytest.raises(InputError, match=f"{side}×{side} pixels in .* grow too large"):
+        decode_image(data.getvalue(), "bomb")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "F"])
+def test_pictures_are_read_strip_by_strip_as_at_once(mode, monkeypatch):
+    values = np.random.default_rng(0).integers(0, 2**16, (11, 7, 4))
+    image = Image.fromarray((values >> 8).astype(np.uint8), "RGBA")
+    if mode in ("LA", "P"):
+        image = image.convert(mode)
+    elif mode != "RGBA":
+        depth = {"I;16": np.uint16, "F": np.float32}[mode]
+        image = Image.fromarray(values[..., 0].astype(depth))
+    data = io.BytesIO()
+    transparent = {"transparency": 3} if mode == "P" else {}
+    image.save(data, "TIFF" if mode == "F" else "PNG", **transparent)
+    whole = decode_image(data.getvalue(), "picture")
+    monkeypatch.setattr("aptheory.tasks.pictures.STRIP", 2)
+    assert (decode_image(data.getvalue(), "picture") == whole).all()
+    if mode in ("RGBA", "LA"):
+        grey, alpha = np.asarray(image.convert("RGBA"), float)[..., :3], np.asarray(image)[..., -1:]
+        assert abs(whole - (grey * alpha + 255.0 * (255 - alpha)) / 255).max() <= 1
 
 
 def test_a_large_array_that_is_packed_very_small_is_refused_as_such(tmp_path, monkeypatch):
