@@ -224,9 +224,10 @@ def _share(accuracy: float, images: int | None) -> str:
 
 
 def deep_range(task: Task) -> dict[str, Any]:
-    """What the training pictures of more than 8 bits were brought to bytes by, under "deep"; a
+    """What the task's pictures of more than 8 bits were brought to bytes by, under "deep"; a
     picture alone does not tell it."""
-    scale = scale_of(task.train)
+    scales = (scale_of(split) for split in (task.train, task.val, task.test))
+    scale = next((found for found in scales if found is not None), None)
     return {} if scale is None else {"deep": [scale.low, scale.high, scale.whole]}
 
 

@@ -274,14 +274,14 @@ def evaluate(
         )
     images: Any = getattr(task, split)
     trained, own = model.card.scale, scale_of(images)
-    if trained is None and own is not None:
+    if own is not None and trained is None:
         raise InputError(
-            f"the pictures of {task.name} have more than 8 bits a value, and the model learned on "
+            f"pictures of {task.name} have more than 8 bits a value, and the model learned on "
             "pictures of 8 bits, so that nothing says which is bright; bring them to 8 bits."
         )
-    if trained is not None and own not in (None, trained):
+    if own is not None and trained is not None and own != trained:
         _log.info("deep pictures: %s, as in training (their own range is not used)", trained.text)
-        images = with_scale(images, trained)
+        images = with_scale(images, lambda: trained)
     size = _asked_for(model, task, images)
     number = np.array([model.classes.index(name) for name in task.classes])
     parts = [range(i, min(i + batch_size, len(images))) for i in range(0, len(images), batch_size)]

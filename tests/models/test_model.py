@@ -83,6 +83,30 @@ def test_deep_pictures_are_brought_to_bytes_as_in_training(net, tmp_path):
         assert row["probability"] == pytest.approx(shares.max(), abs=1e-6)
 
 
+def test_one_deep_picture_among_many_is_noticed(net, tmp_path, monkeypatch):
+    """Wherever it lies: the headers of a few do not tell."""
+    monkeypatch.setenv("APTHEORY_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for number in range(160):
+        place = tmp_path / "set" / "ab"[number % 2] / f"{number:03d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        deep = number in (31, 63)
+        values = rng.integers(0, 65535 if deep else 255, (16, 16))
+        Image.fromarray(values.astype(np.uint16 if deep else np.uint8)).save(place)
+    for _ in range(2):  # found, and kept in the cache
+        task = ap.task(tmp_path / "set")
+        model = ap.fit_model(net, task, method="linear_probe", recipe=RECIPE)
+        assert model.card.task["deep"] == [0, 65535, True]
+    assert not model.predict(tmp_path / "set" / "b" / "031.png").empty
+    assert evaluate(model, task).scores["value"].notna().any()
+    for number in (31, 63):
+        (tmp_path / "set" / "b" / f"{number:03d}.png").unlink()
+    shallow = ap.fit_model(net, ap.task(tmp_path / "set"), method="linear_probe", recipe=RECIPE)
+    assert "deep" not in shallow.card.task
+    with pytest.raises(ap.InputError, match="pictures of set have more than 8 bits"):
+        evaluate(shallow, task)
+
+
 def test_deep_pictures_say_nothing_to_a_model_of_8_bits(model, pixels, tmp_path, caplog):
     """By its own range one of a single brightness would be black."""
     for name, values in {

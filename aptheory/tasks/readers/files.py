@@ -4,7 +4,7 @@ import copy
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ from aptheory.tasks import pictures
 from aptheory.tasks.cache import remember, remembered
 from aptheory.tasks.names import Names
 from aptheory.tasks.pictures import Scale
-from aptheory.tasks.readers.ranges import SetRange
+from aptheory.tasks.readers.ranges import SetRange, may_be_deep
 from aptheory.tasks.readers.stores import Store
 from aptheory.tasks.resizing import checked_resize
 from aptheory.tasks.split import Steady
@@ -77,7 +77,7 @@ class FileSplit(Steady):
         *,
         workers: int | None = None,
         gain: int = 1,
-        scale: SetRange | None = None,
+        scale: Callable[[], Scale] | None = None,
         resize: str = "network",
     ) -> None:
         self.gain = gain
@@ -130,6 +130,23 @@ class FileSplit(Steady):
         return reading_notes(self)
 
     @cached_property
+    def deep(self) -> bool:
+        """Whether a picture among them has more than 8 bits a value: every header is read once, and
+        what they said is kept in the cache folder."""
+        keys = [key for key in self.keys if may_be_deep(key)]
+        if any(header.deep for header in _peeked(self)) or not keys:
+            return bool(keys)
+        try:
+            stamp = self.store.stamp(keys)
+        except InputError:  # a picture is gone; whoever reads it is told its name
+            stamp = ""
+        said = remembered("deep", stamp)
+        if said not in ("yes", "no"):
+            said = "yes" if any(header.deep for header in _headers(self, keys)) else "no"
+            remember("deep", stamp, said)
+        return said == "yes"
+
+    @cached_property
     def digest(self) -> str:
         """sha256 of the files' bytes and the labels. Kept in the cache folder by the files' names,
         sizes and times, so that a large folder is read once and not at every start."""
@@ -175,8 +192,8 @@ def file_splits(
 
 
 def scale_of(split: Any) -> Scale | None:
-    """By what the deep pictures of a split, or of the one below it, become bytes; None where a few
-    that are looked at have 8 bits."""
+    """By what the deep pictures of a split, or of the one below it, become bytes; None where none
+    of them has more than 8 bits."""
     while not isinstance(split, FileSplit | ArraySplit):
         if hasattr(split, "splits"):
             return next((scale for scale in map(scale_of, split.splits) if scale), None)
@@ -185,11 +202,12 @@ def scale_of(split: Any) -> Scale | None:
             return None
     if isinstance(split, ArraySplit):
         return split.scale
-    return split.scale() if any(header.deep for header in _peeked(split)) else None
+    return split.scale() if split.deep else None
 
 
-def with_scale(split: Any, scale: Scale) -> Any:
-    """The same split, whose deep pictures become bytes by ``scale`` and not by their own range.
+def with_scale(split: Any, scale: Callable[[], Scale]) -> Any:
+    """The same split, whose deep pictures become bytes by what ``scale`` gives, which is asked when
+    the first one is read, and not by their own range.
 
     Raises:
         InputError: they lie in an array, which keeps the bytes alone.
@@ -197,14 +215,14 @@ def with_scale(split: Any, scale: Scale) -> Any:
     made = copy.copy(split)
     made.__dict__.pop("digest", None)  # kept of the split as it was
     if isinstance(split, FileSplit):
-        made.scale = SetRange(split.store, [split.keys])
-        made.scale.scale = scale
-    elif isinstance(split, ArraySplit) and split.scale not in (None, scale):
-        raise InputError(
-            f"the pictures lie in an array that was read by its own range, {split.scale.text}, and "
-            f"the model learned on {scale.text}; bring them to uint8 by that range, or write them "
-            "as 16-bit files, which are read by it."
-        )
+        made.scale = scale
+    elif isinstance(split, ArraySplit):
+        if split.scale is not None and split.scale != (wanted := scale()):
+            raise InputError(
+                f"the pictures lie in an array that was read by its own range, {split.scale.text}, "
+                f"and the model learned on {wanted.text}; bring them to uint8 by that range, or "
+                "write them as 16-bit files, which are read by it."
+            )
     elif hasattr(split, "split"):
         made.split = with_scale(split.split, scale)
     elif hasattr(split, "splits"):
@@ -215,13 +233,15 @@ def with_scale(split: Any, scale: Scale) -> Any:
 def _peeked(split: FileSplit) -> list[pictures.Header]:
     """The headers of up to `PEEKED` pictures."""
     rows = np.unique(np.linspace(0, len(split) - 1, min(PEEKED, len(split))).astype(int))
-    headers = []
-    for row in rows.tolist():
+    return list(_headers(split, [split.keys[row] for row in rows.tolist()]))
+
+
+def _headers(split: FileSplit, keys: Iterable[str]) -> Iterator[pictures.Header]:
+    for key in keys:
         try:
-            headers.append(pictures.read_header(split.store.read(split.keys[row])))
+            yield pictures.read_header(split.store.read(key))
         except Exception:  # a damaged picture; whoever reads it is told its name
             continue
-    return headers
 
 
 def reading_notes(split: FileSplit) -> tuple[str, ...]:

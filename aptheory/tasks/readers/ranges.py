@@ -15,6 +15,11 @@ from aptheory.tasks.readers.suffixes import suffix_of
 NEVER_DEEP = (".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp")
 
 
+def may_be_deep(key: str) -> bool:
+    """Whether a picture of this name may have more than 8 bits a value."""
+    return suffix_of(key) not in NEVER_DEEP
+
+
 class SetRange:
     """Calling it gives the `Scale` of a set. All its pictures are read for that, once, and only
     when one of more than 8 bits turns up."""
@@ -39,7 +44,7 @@ class SetRange:
 
     def _candidates(self) -> Iterator[str]:
         for keys in self.keys:
-            yield from (key for key in keys if suffix_of(key) not in NEVER_DEEP)
+            yield from filter(may_be_deep, keys)
 
     def _remembered(self) -> Scale:
         stamp = self.store.stamp(list(self._candidates()))
