@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from aptheory.arguments import Between, Seed, check_fields, checked_arguments
 from aptheory.checked import shown
@@ -211,12 +212,18 @@ class Adapted(nn.Module):
         self.summaries = Summaries()
         given: Any = method.install(self)
         self.has_fast_path = has_fast_path(self.net)
-        if not hasattr(given, "__index__") or not 0 <= int(given) < len(net.layers):
+        whole = hasattr(given, "__index__") and not isinstance(given, bool)
+        if not whole or not 0 <= int(given) < len(net.layers):
             raise InputError(
                 f"install of {type(method).__name__} returned {shown(given)}; expected the index "
                 "of the first place that feels the method."
             )
         felt = int(given)
+        if self.places and self.places[0] < felt:
+            raise InputError(
+                f"install of {type(method).__name__} returned {felt}, but it edits place "
+                f"{self.places[0]}; it must return the first place that feels the method."
+            )
         if felt > self.exit:
             raise InputError(
                 f"{method.name} acts at place {felt} of {net.name} and its head reads at place "
@@ -228,6 +235,11 @@ class Adapted(nn.Module):
             for layer in self.reading.layers
         )
         self._check_size(width * classes)
+        if self.runs > 1 and (common := self.common_parts()):
+            raise InputError(
+                f"{method.name} cannot hold {self.runs} runs at once: {common[0]} is one for all "
+                "of them; make it with adapted.per_run(shape), or attach it once a run."
+            )
         self.head = Head(self.runs, width, classes, like=self.like)
         self.reset(seeds)
         self.train()
@@ -384,6 +396,20 @@ class Adapted(nn.Module):
         for name, parameter in self.named_parameters():
             if parameter.requires_grad and id(parameter) not in own:
                 yield name, parameter
+
+    def common_parts(self) -> list[str]:
+        """The names of what learns and would be one for all runs, not made with `per_run`."""
+        own = {id(p) for m in self.modules() if isinstance(m, PerRun) for p in m.values}
+        learned = (
+            name for name, p in self.named_parameters() if p.requires_grad and id(p) not in own
+        )
+        # Batch statistics learn too, and are taken over the samples of all runs.
+        batch_norms = (
+            f"edits.{name}"
+            for name, module in self.edits.named_modules()
+            if isinstance(module, _NormBase)
+        )
+        return [*learned, *batch_norms]
 
     def count(self, *, head: bool = True) -> int:
         """Parameters that one run learns, with or without its head; pruned ones left out."""

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from aptheory.errors import InputError
-from aptheory.metrics.inputs import arrays
+from aptheory.metrics.inputs import LARGEST, arrays
 
 # Columns multiplied at once: a few MB, so that the piece is centred and multiplied in cache.
 _PIECE = 4096
@@ -59,6 +59,9 @@ def linear_gram(
     copied into one. Products are formed in float32 (float64 for float64 features; half precision
     is raised to float32 first) over pieces of 4,096 columns and added in float64. Features that do
     not differ by more than their own rounding give exactly zero.
+
+    Raises:
+        InputError: no features, of fewer dimensions than two, or not finite.
     """
     parts = [features] if isinstance(features, Tensor) else list(features)
     if not parts:
@@ -75,28 +78,34 @@ def linear_gram(
     scale = _scale(parts, work)
     for piece in _pieces(parts):
         piece = piece.to(work)
+        if scale != 1:
+            piece = piece * scale
         mean = piece.mean(0)
         piece = piece - mean
-        if scale != 1:
-            piece *= scale
         gram += _symmetric(piece)
         level += mean.to(torch.float64).square().sum()
-    gram *= scale**-2
     varies = gram.diagonal().sum() > (4 * eps) ** 2 * count * level
+    gram *= scale**-2
+    if not bool(gram.diagonal().isfinite().all()):
+        raise InputError(
+            f"Features are not finite, or beyond {LARGEST:.0e}, whose squares overflow: look where "
+            "they come from."
+        )
     return gram * varies
 
 
 def _scale(parts: Sequence[Tensor], work: torch.dtype) -> float:
     """1, or a power of two where products of such features would leave the range of float32.
 
-    Judged by the largest feature of all. A scale of 1 leaves fifteen decades of float32 either way.
+    Judged by the largest feature of all. A scale of 1 leaves fifteen decades of float32 either way,
+    and a scale is itself a float32.
     """
     if work == torch.float64:
         return 1.0
     largest = max(float(torch.linalg.vector_norm(part, float("inf"))) for part in parts)
     if not 0 < largest < float("inf") or 1e-8 < largest < 1e8:
         return 1.0
-    return 2.0 ** -math.frexp(largest)[1]
+    return 2.0 ** -min(max(math.frexp(largest)[1], -100), 100)
 
 
 def _symmetric(piece: Tensor) -> Tensor:

@@ -181,7 +181,7 @@ def stack_size(method: Method, net: Network, recipe: Recipe, runs: int, place: i
     CPU, 2^25 on a GPU. It depends on shapes alone, never on a measurement, so that the same study
     gives the same bits.
     """
-    if not method.stackable:
+    if runs == 1 or not method.stackable or method.attach(net, classes=1).common_parts():
         return 1
     if recipe.together is not None:
         return min(runs, recipe.together)

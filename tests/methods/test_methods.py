@@ -423,7 +423,7 @@ def test_lora_leaves_dilated_convolutions_as_they_are():
     assert methods.LoRA(rank=2).modules(net) == [f"blocks.{n}.0" for n in (1, 2)]
 
 
-@pytest.mark.parametrize("given", [None, "x", 1.5, -3, 99])
+@pytest.mark.parametrize("given", [None, "x", 1.5, -3, 99, True])
 def test_an_install_that_names_no_place_is_refused(given):
     @dataclass(frozen=True)
     class Odd(ap.Method):
@@ -434,6 +434,20 @@ def test_an_install_that_names_no_place_is_refused(given):
 
     net = ap.load("aptheory_vit_mini", weights=None)
     with pytest.raises(ap.InputError, match="install of Odd returned .*; expected the index"):
+        Odd().attach(net, classes=2)
+
+
+def test_an_install_that_names_a_place_behind_its_edit_is_refused():
+    @dataclass(frozen=True)
+    class Odd(ap.Method):
+        name: ClassVar[str] = "odd"
+
+        def install(self, adapted):
+            adapted.edit(2, torch.nn.Identity())
+            return 5
+
+    net = ap.load("aptheory_vit_mini", weights=None)
+    with pytest.raises(ap.InputError, match="install of Odd returned 5, but it edits place 2"):
         Odd().attach(net, classes=2)
 
 

@@ -1,5 +1,7 @@
 """Values that were once wrong, each against what it must be."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -192,3 +194,19 @@ def test_the_scale_of_a_gram_matrix_is_that_of_all_images():
     tiny[0] = 0
     centred = tiny.double() - tiny.double().mean(0)
     assert torch.allclose(metrics.linear_gram(tiny), centred @ centred.T, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("size", [1e-44, 1e-40, 1e38])
+def test_a_gram_matrix_at_the_ends_of_float32(size):
+    x = (torch.arange(12.0).reshape(4, 3).sin() * size).float()
+    centred = x.double() - x.double().mean(0)
+    # Numbers that small have few digits left themselves, but the products keep them.
+    assert torch.allclose(metrics.linear_gram(x), centred @ centred.T, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e200])
+def test_a_gram_matrix_of_what_is_no_number_is_refused(value):
+    x = noise(6, 4)
+    x[2, 1] = value
+    with pytest.raises(ap.InputError, match="not finite, or beyond 1e"):
+        metrics.linear_gram(x)

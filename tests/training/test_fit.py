@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -388,6 +389,41 @@ def test_methods_that_cannot_be_stacked_train_one_by_one(cnn, task):
     outcomes = fit_many(method, cnn, task, runs=RUNS[:2], recipe=RECIPE.but(epochs=1))
     assert [outcome.seed for outcome in outcomes] == [3, 4]
     assert outcomes[0].first_layer == 0
+
+
+class Shift(torch.nn.Module):
+    """A learned tensor that is not made one a run, or one number of BatchNorm."""
+
+    def __init__(self, layer, batch_norm):
+        super().__init__()
+        self.delta = torch.nn.Parameter(torch.zeros(layer.shape), requires_grad=not batch_norm)
+        self.norm = torch.nn.BatchNorm1d(layer.shape[0], affine=False) if batch_norm else None
+
+    def forward(self, z):
+        return z + self.delta if self.norm is None else self.norm(z)
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnShift(ap.Method):
+    layer: int = 2
+    batch_norm: bool = False
+    name: ClassVar[str] = "own_shift"
+
+    def install(self, adapted):
+        adapted.edit(self.layer, Shift(adapted.net.place(self.layer), self.batch_norm))
+        return self.layer
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_a_method_whose_runs_would_share_what_learns_trains_one_by_one(batch_norm, vit, task):
+    method, recipe = OwnShift(batch_norm=batch_norm), RECIPE.but(epochs=2, together=8)
+    with pytest.raises(InputError, match="cannot hold 2 runs at once: edits.2.0.* is one for all"):
+        method.attach(vit, classes=4, runs=2)
+    outcomes = fit_many(method, vit, task, runs=RUNS, recipe=recipe)
+    for run, outcome in zip(RUNS, outcomes, strict=True):
+        (alone,) = fit_many(method, vit, task, runs=[run], recipe=recipe)
+        assert outcome.val_loss == alone.val_loss
+        assert outcome.test_loss == alone.test_loss
 
 
 def test_one_method_for_each_run(vit, task):
