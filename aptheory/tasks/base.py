@@ -45,6 +45,8 @@ def as_labels(labels: Any, classes: int, where: str) -> np.ndarray:
             f"{where}: labels are texts such as {array[0]!r}; number them by the classes, or make "
             "the task with Task.from_arrays, which does."
         )
+    if len(array) and not classes:
+        raise InputError(f"{where}: there are labels but no classes; name the classes.")
     if len(array) and array.max() >= classes:
         raise InputError(
             f"{where}: labels run from {array.min()} to {array.max()}, but there are {classes} "

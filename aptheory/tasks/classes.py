@@ -39,6 +39,8 @@ def as_column(values: Any, where: str, *, named: bool = False) -> np.ndarray:
     """
     if getattr(values, "is_nested", False):
         raise InputError(f"{where}: the tensor of labels is nested; give one with a label a row.")
+    if np.ma.is_masked(values):
+        raise InputError(f"{where}: the labels have a mask; leave the images that it hides out.")
     if getattr(values, "ndim", None) == 0 or not hasattr(values, "__iter__"):
         raise InputError(f"{where}: {str(values)[:80]} is no list of labels, one an image.")
     if hasattr(values, "detach"):  # a tensor

@@ -52,6 +52,18 @@ def test_mlflow_gets_each_run(tmp_path, monkeypatch):
     assert all(0 <= run.data.metrics["test_accuracy"] <= 1 for run in runs)
 
 
+def test_a_server_of_mlflow_that_does_not_answer_is_told_at_once(monkeypatch):
+    pytest.importorskip("mlflow")
+    from aptheory.studies.trackers.mlflow import PATIENCE
+
+    for name in PATIENCE:
+        monkeypatch.setenv(name, "")  # so that it is as before when the test is over
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match="mlflow cannot be used .*MLFLOW_TRACKING_URI"):
+        trackers.named("mlflow")  # MLflow's own patience would outlast the suite
+
+
 def test_tensorboard_gets_each_run(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

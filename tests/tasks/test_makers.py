@@ -45,6 +45,7 @@ with warnings.catch_warnings(action="ignore"):  # torch calls one a prototype, o
         ("from_arrays", (PIXELS, NESTED), {}, "labels is nested"),
         ("from_arrays", ({"train": PIXELS}, LABELS), {}, "give both by split"),
         ("from_arrays", (np.ma.masked_less(PIXELS, 9), LABELS), {}, "x has a mask"),
+        ("from_arrays", (PIXELS, np.ma.array(LABELS, mask=LABELS)), {}, "labels have a mask"),
         ("from_arrays", (PIXELS, LABELS), {"classes": 5}, "no option 'classes'"),
         ("from_arrays", (PIXELS, LABELS), {"seed": -1}, "from 0 to"),
         ("from_dataset", (SAMPLES,), {"foo": 1}, "no option 'foo'"),

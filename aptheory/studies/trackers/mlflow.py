@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from aptheory.studies.trackers import Tracker, curve, scores, settings
@@ -10,6 +11,10 @@ ADVICE = (
     "name a server or a database with the variable MLFLOW_TRACKING_URI (a database needs the "
     "package mlflow, the slim mlflow-skinny has none)"
 )
+
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""MLflow's own would have a study wait for minutes for a server that does not answer; whoever wants
+that sets these variables."""
 
 
 def tracker(experiment: str = "aptheory", *, uri: str | None = None) -> Tracker:
@@ -21,6 +26,8 @@ def tracker(experiment: str = "aptheory", *, uri: str | None = None) -> Tracker:
     from mlflow.entities import Metric, Param, RunTag
     from mlflow.tracking import MlflowClient
 
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
     client = MlflowClient(tracking_uri=uri)
     known = client.get_experiment_by_name(experiment)
     number = client.create_experiment(experiment) if known is None else known.experiment_id
