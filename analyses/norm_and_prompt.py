@@ -1,10 +1,10 @@
 """How much of the campaign's prompts is a shift of the next norm, place by place?
 
     python -m analyses.norm_and_prompt --assets DIR [--out results/evidence] [--seconds 3000]
-        [--network NAME ...] [--task NAME ...] [--chosen] [--sweeps]
+        [--network NAME ...] [--task NAME ...] [--chosen | --every] [--sweeps]
 
 For every pair of the question `norm`: the full and the channel prompt at the place that validation
-pictures chose, and then at two more, are trained again, at the rates that the journal chose, on the
+pictures chose, and then at two more (with --every at every place), are trained again, at the rates that the journal chose, on the
 same pictures and seed, and taken apart at the next norm (`aptheory.findings.prompt_parts`); gamma
 and beta there are read backwards, as a prompt at the next place. With --sweeps the pairs that only
 the question `sweep` has come after them, with what it trained: the full prompt at its chosen place.
@@ -37,22 +37,27 @@ BESIDE = (0.3, 0.7)
 """Depths of the two places beside the chosen one: the nearest that the journal holds."""
 
 
-def places_of(prompts: pd.DataFrame) -> tuple[int, list[int]]:
-    """The place that validation pictures choose, and it with its neighbours at `BESIDE`."""
+def places_of(prompts: pd.DataFrame, *, every: bool = False) -> tuple[int, list[int]]:
+    """The place that validation pictures choose, and it with its neighbours at `BESIDE`, or with
+    ``every`` all that were trained."""
     place = int(chosen(prompts)["layer"])
     known = prompts["layer"].to_numpy(dtype=int)
+    if every:
+        return place, sorted(set(known.tolist()))
     last = int(prompts["places"].iloc[0]) - 1
     beside = {int(known[np.abs(known / last - depth).argmin()]) for depth in BESIDE}
     return place, sorted({place, *beside})
 
 
-def units(runs: pd.DataFrame, networks: Sequence[str]) -> Iterator[tuple[str, str, int, bool]]:
+def units(
+    runs: pd.DataFrame, networks: Sequence[str], *, every: bool = False
+) -> Iterator[tuple[str, str, int, bool]]:
     """(network, task, place, whether it is the chosen one): the chosen places of all pairs first,
     the cheapest networks first."""
     found = []
     for (name, task), pair in runs.groupby(["network", "task"]):
         if name in networks:
-            place, places = places_of(pair[pair["method"] == "ap"])
+            place, places = places_of(pair[pair["method"] == "ap"], every=every)
             if "gamma_beta" not in set(pair["method"]):  # a sweep knows the full prompt alone
                 places = [place]
             found += [(str(name), str(task), layer, layer == place) for layer in places]
@@ -143,7 +148,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/evidence"))
     parser.add_argument("--network", action="append", choices=CHEAPEST_FIRST)
     parser.add_argument("--task", action="append")
-    parser.add_argument("--chosen", action="store_true", help="at the chosen places alone")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--chosen", action="store_true", help="at the chosen places alone")
+    which.add_argument("--every", action="store_true", help="at every place that was trained")
     parser.add_argument("--sweeps", action="store_true", help="also the pairs of the sweep alone")
     parser.add_argument("--seconds", type=float, default=float("inf"))
     asked = parser.parse_args()
@@ -160,7 +167,9 @@ def main() -> None:
     if asked.sweeps:
         trained_there = pd.concat([trained_there, of_sweeps(journal, trained_there, assets)])
     runs = best_rates(trained_there)
-    for name, task, layer, is_chosen in units(runs, asked.network or CHEAPEST_FIRST):
+    for name, task, layer, is_chosen in units(
+        runs, asked.network or CHEAPEST_FIRST, every=asked.every
+    ):
         unwanted = (asked.task and task not in asked.task) or (asked.chosen and not is_chosen)
         if unwanted or (name, task, layer) in finished:
             continue
