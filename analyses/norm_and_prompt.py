@@ -4,13 +4,13 @@
         [--network NAME ...] [--task NAME ...] [--chosen | --every] [--sweeps]
 
 For every pair of the question `norm`: the full and the channel prompt at the place that validation
-pictures chose, and then at two more (with --every at every place), are trained again, at the rates that the journal chose, on the
-same pictures and seed, and taken apart at the next norm (`aptheory.findings.prompt_parts`); gamma
-and beta there are read backwards, as a prompt at the next place. With --sweeps the pairs that only
-the question `sweep` has come after them, with what it trained: the full prompt at its chosen place.
-A row a prompt goes to OUT/parts.csv, a row a place to OUT/backwards.csv; it goes on where it
-stopped. The tables of
-`python -m analyses.campaign_tables` judge them. A user asks the same of his own network with
+pictures chose, and then at two more (with --every at every place), are trained again, at the rates
+that the journal chose, on the same pictures and seed, and taken apart at the next norm
+(`aptheory.findings.prompt_parts`); gamma and beta there are read backwards, as a prompt at the next
+place. With --sweeps the pairs that only the question `sweep` has come after them, with what it
+trained: the full prompt at its chosen place. A row a prompt goes to OUT/parts.csv, a row a place to
+OUT/backwards.csv; it goes on where it stopped. The tables of `python -m analyses.campaign_tables`
+judge them. A user asks the same of his own network with
 `aptheory compare-norm NETWORK --task T`.
 """
 
