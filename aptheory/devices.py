@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from aptheory.errors import InputError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -50,6 +54,21 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     if device.type == "cpu":
         return _autocast_on_cpu(DTYPES[precision])
     return torch.autocast(device.type, dtype=DTYPES[precision])
+
+
+def own_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function compute in the precision that it is told, whatever autocast its caller has
+    switched on around it."""
+
+    @functools.wraps(function)
+    def called(*args: P.args, **options: P.kwargs) -> R:
+        with ExitStack() as stack:
+            for kind in ("cpu", "cuda", "mps"):
+                if torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
+            return function(*args, **options)
+
+    return called
 
 
 @contextmanager

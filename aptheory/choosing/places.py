@@ -33,7 +33,7 @@ MAP_SEEDS = 3
 """Of the map that the cost is a share of."""
 
 
-@dataclass
+@dataclass(eq=False)
 class PlaceChoice:
     """Where to prompt and where to read, what was looked at, and what that cost.
 

@@ -58,7 +58,7 @@ SHOWN = (
 """Scores that are printed even where the rule does not read them."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Recommendation:
     """The layer to prompt, the ranked table behind it, and what the choice cost.
 

@@ -47,7 +47,7 @@ POINT = 0.01
 """Curves that move by less than about one accuracy point hardly count in the fit."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pair:
     """One network on one task: its scores, and AP's test accuracy where it was measured.
 

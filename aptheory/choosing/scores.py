@@ -177,7 +177,7 @@ def standardise(scores: pd.DataFrame) -> pd.DataFrame:
     return ((table - table.mean()) / spread).fillna(0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RidgeHead:
     """A ridge classifier on standardised features, with its leave-one-out predictions.
 

@@ -46,7 +46,7 @@ from aptheory.training.recipe import Recipe, Run
 Trained = list[tuple[Cell, Outcome]]
 
 
-@dataclass
+@dataclass(eq=False)
 class LayerMap:
     """Accuracy over (layer, read), with what it cost.
 

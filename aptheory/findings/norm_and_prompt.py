@@ -45,7 +45,7 @@ RATES = (1e-3, 1e-2, 3e-2)
 """Learning rates that every method is trained at; validation images choose."""
 
 
-@dataclass
+@dataclass(eq=False)
 class NormComparison:
     """``table``: a row a method and place: ``method, layer, layer_name, parameters, step`` (the
     predicted cost of a training step from kept activations, as a share of visual prompting's),

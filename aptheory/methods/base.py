@@ -26,6 +26,7 @@ from aptheory.errors import InputError
 from aptheory.methods.head import Head, Summaries
 from aptheory.methods.per_run import PerRun, RunDropout, by_run
 from aptheory.methods.samples import AnyAxis, put_samples_first, sample_axes
+from aptheory.networks.doors import check_default_device
 from aptheory.networks.fast_path import fast_path_off, has_fast_path
 from aptheory.networks.reading import Reading, check_pooling
 
@@ -144,6 +145,7 @@ class Method:
 
         Raises InputError when the method does not fit the network, or cannot be stacked.
         """
+        check_default_device()
         if not 1 <= classes <= MOST_CLASSES or runs < 1:
             raise InputError(
                 f"classes and runs must be at least 1, and classes at most {MOST_CLASSES}; got "

@@ -106,8 +106,8 @@ class PerRun(nn.Module):
         )
 
     def reset(self, run: int, generator: torch.Generator) -> None:
-        """Draw run ``run`` again from a CPU generator."""
-        with torch.no_grad():
+        """Draw run ``run`` again from a CPU generator, whatever torch's default device is."""
+        with torch.no_grad(), torch.device("cpu"):
             self.values[run].copy_(self.initial(self.shape, generator))
 
     def forward(self) -> Float[Tensor, "runs ..."]:

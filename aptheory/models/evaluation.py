@@ -25,6 +25,7 @@ from aptheory.metrics.intervals import bootstrap
 from aptheory.models.card import preprocessing_of
 from aptheory.preprocessing import Size
 from aptheory.tasks.ahead import ahead_of
+from aptheory.tasks.pictures import Scale
 from aptheory.tasks.readers.files import scale_of, with_scale
 from aptheory.tasks.resizing import view
 
@@ -41,7 +42,7 @@ FEWEST = 5
 _log = logging.getLogger("aptheory")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """A model's answers on one split of a task, and what they come to.
 
@@ -274,14 +275,20 @@ def evaluate(
         )
     images: Any = getattr(task, split)
     trained, own = model.card.scale, scale_of(images)
-    if own is not None and trained is None:
-        raise InputError(
-            f"pictures of {task.name} have more than 8 bits a value, and the model learned on "
-            "pictures of 8 bits, so that nothing says which is bright; bring them to 8 bits."
-        )
-    if own is not None and trained is not None and own != trained:
+    if trained is not None and own not in (None, trained):
         _log.info("deep pictures: %s, as in training (their own range is not used)", trained.text)
-        images = with_scale(images, lambda: trained)
+
+    def scale() -> Scale:
+        if trained is None:
+            raise InputError(
+                f"pictures of {task.name} have more than 8 bits a value, and the model learned on "
+                "pictures of 8 bits, so that nothing says which is bright; bring them to 8 bits."
+            )
+        return trained
+
+    if own is not None:
+        scale()  # before any picture is read
+    images = with_scale(images, scale)
     size = _asked_for(model, task, images)
     number = np.array([model.classes.index(name) for name in task.classes])
     parts = [range(i, min(i + batch_size, len(images))) for i in range(0, len(images), batch_size)]

@@ -50,6 +50,11 @@ def check_weights(module: nn.Module, name: str) -> None:
     """Refuse a network on torch's meta device, where tensors have a shape and no numbers."""
     if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
         raise InputError(f"{name} is on the meta device, without numbers; load the network anew.")
+    check_default_device()
+
+
+def check_default_device() -> None:
+    """Refuse to make tensors where torch's default device holds no numbers."""
     if torch.get_default_device().type == "meta":
         raise InputError("torch's default device is meta, which holds no numbers; set another.")
 

@@ -10,6 +10,7 @@ from aptheory.arguments import LARGEST_SIDE, checked_arguments, one_at_a_time
 from aptheory.checked import shown
 from aptheory.errors import InputError
 from aptheory.networks.configuration import configuration, transform_for
+from aptheory.networks.doors import check_default_device
 from aptheory.networks.fitting import Fitted, check_unset, load_weights
 from aptheory.networks.network import Network
 from aptheory.networks.overrides import Overrides
@@ -60,6 +61,7 @@ def load(
     Raises:
         InputError: unknown name, unusable weights, or a model that cannot be split.
     """
+    check_default_device()
     overrides = Overrides(
         classifier=classifier, blocks=blocks, prefix=prefix, layout=layout, output=output
     )

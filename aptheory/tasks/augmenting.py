@@ -40,21 +40,21 @@ def augmented(task: Task, transform: Transform) -> Task:
 class Augmented(Steady):
     """A split whose pictures pass a transform whenever they are asked for.
 
-    ``clean`` is the split without it. What is drawn is decided by ``generator`` where one is given,
+    ``split`` is the one without it. What is drawn is decided by ``generator`` where one is given,
     else by torch's own.
     """
 
     random = True
 
-    def __init__(self, clean: Split, transform: Transform) -> None:
-        self.clean = clean
+    def __init__(self, split: Split, transform: Transform) -> None:
+        self.split = split
         self.transform = transform
-        self.labels = clean.labels
+        self.labels = split.labels
         self._takes_pillow: bool | None = None
 
     @property
     def resize(self) -> str:
-        return resize_of(self.clean)
+        return resize_of(self.split)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,7 +62,7 @@ class Augmented(Steady):
     def images(
         self, indices: Indices, size: Size, *, generator: torch.Generator | None = None
     ) -> UInt8[Tensor, "n channels height width"]:
-        images = self.clean.images(as_indices(indices, len(self)), size)
+        images = self.split.images(as_indices(indices, len(self)), size)
         seed = int(torch.randint(2**31, (1,), generator=generator))
         with seeded(seed):
             drawn = [self._drawn(image)[None] for image in images]
@@ -74,7 +74,7 @@ class Augmented(Steady):
 
     @cached_property
     def digest(self) -> str:
-        text = f"augmented {digest_of(self.clean)} {described(self.transform)}"
+        text = f"augmented {digest_of(self.split)} {described(self.transform)}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _drawn(self, image: UInt8[Tensor, "channels height width"]) -> Tensor:

@@ -29,7 +29,7 @@ from aptheory.tasks.views import CentreCropped, Joined, Resized, Selection
 SHOWN = 20  # names in a list
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checked:
     """What a check found. ``table`` has a row a question (what, expected, found, ok), ``survey``
     what a look at every picture saw."""

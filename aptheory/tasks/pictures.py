@@ -10,7 +10,7 @@ import functools
 import io
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ STRIP = 256  # rows of a picture that are made RGB at a time where that takes co
 FORMATS = frozenset(
     ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
 ) | {"HEIF", "JXL"}  # by Pillow's names: others, as EPS, it would hand to an interpreter
+MOST_FRAMES = 100  # that are counted
 ORIENTATION = 0x0112
 _one_large = threading.RLock()
 
@@ -139,16 +140,16 @@ class Header:
 def read_header(data: bytes, *, frames: bool = False) -> Header:
     """The header, no pixel decoded (``frames`` are counted only if asked for: it takes a pass)."""
     with opened(data) as image:
-        alpha = may_be_transparent(image)
-        return Header(
-            str(image.format),
-            image.mode,
-            image.size,
-            orientation_of(image),
-            frames_of(image) if frames else 1,
-            bits_of(image, data),
-            alpha,
+        header = Header(
+            form=str(image.format),
+            mode=image.mode,
+            size=image.size,
+            orientation=orientation_of(image),
+            frames=1,
+            bits=bits_of(image, data),
+            transparent=may_be_transparent(image),
         )
+        return replace(header, frames=frames_of(image)) if frames else header
 
 
 def may_be_transparent(image: Any) -> bool:
@@ -165,9 +166,17 @@ def orientation_of(image: Any) -> int:
 
 
 def frames_of(image: Any) -> int | None:
-    """How many pictures a file holds; None where it is cut short behind the first."""
+    """How many pictures a file holds, `MOST_FRAMES` for more than are counted; None where it is cut
+    short behind the first. The image is left at another frame."""
     try:
-        return int(getattr(image, "n_frames", 1))
+        if image.format not in ("TIFF", "GIF"):  # others say it in their header
+            return min(int(getattr(image, "n_frames", 1)), MOST_FRAMES)
+        for number in range(1, MOST_FRAMES):
+            try:
+                image.seek(number)
+            except EOFError:
+                return number
+        return MOST_FRAMES
     except Exception:  # Pillow raises nearly anything on the way through damaged frames
         return None
 

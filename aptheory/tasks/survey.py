@@ -192,7 +192,7 @@ def _file_look(split: FileSplit, row: int) -> Look:
     words = {
         f"upright from EXIF's {header.orientation}": header.orientation != 1,
         "transparency, on white": header.transparent,
-        f"the first of {header.frames} frames": (header.frames or 1) > 1,
+        f"the first of {_number(header.frames)} frames": (header.frames or 1) > 1,
         "the first frame of a file that is cut short": header.frames is None,
     }
     look.peculiar = tuple(word for word, holds in words.items() if holds)
@@ -201,6 +201,10 @@ def _file_look(split: FileSplit, row: int) -> Look:
     look.print, look.thumb = int(prints(pixels)[0]), small
     look.flat = bool(small.min() == small.max())
     return look
+
+
+def _number(frames: int | None) -> str:
+    return f"{frames} or more" if frames == pictures.MOST_FRAMES else str(frames)
 
 
 def _array_looks(split: Split, name: str) -> Iterator[Look]:

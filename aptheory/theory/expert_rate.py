@@ -83,7 +83,7 @@ class Setting:
         return self.tokens * self.width + (self.truth == "static")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prompts:
     """Parameters: `inner` W_1, `outer` W_2 (None for constant prompts, then `inner` is them), `b`.
 
@@ -109,7 +109,7 @@ class Prompts:
         return Prompts(inner, outer, rest[self.outer.numel() :])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """Frozen experts and the true prompts of one repetition."""
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from aptheory.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AttentionWeights:
     """Weights of one multi-head attention layer, split into heads.
 
@@ -74,7 +74,7 @@ class AttentionWeights:
         return cls(query, key, value, bias[0], bias[1], bias[2], proj.weight.detach(), offset)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ExpertView:
     """A layer's output, taken apart. Experts: first the tokens, then the prompts.
 

@@ -43,7 +43,7 @@ RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 """Penalties that are tried, relative to the mean of the images' squared feature norms."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Move:
     """A change of the head and a prompt, in the coordinates of a `Joint`."""
 
@@ -56,7 +56,7 @@ class Move:
         return float(self.prompt.norm())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Joint:
     """The linearised model on a set of images.
 

@@ -36,7 +36,7 @@ def zero_error_bound(samples: int) -> float:
     return 3 / samples
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LearningCurve:
     """Test errors, in [0, 1], of repetitions at growing sizes; the last size stands for N → ∞."""
 

@@ -81,7 +81,7 @@ def prompt_shares(
     return PromptShares(beta, 0.0, 1 - beta)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NormFit:
     """The change d of a norm's output, split: shares of its energy, and the best a and b.
 

@@ -30,7 +30,7 @@ PATTERNS = 4
 """Number of patterns, and of the coordinates of a token."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Samples:
     """Drawn samples. Leading dimensions are runs, then samples.
 

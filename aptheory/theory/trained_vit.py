@@ -30,7 +30,7 @@ from aptheory.theory.two_layer_vit import nearness, ring_distance
 TRAINED_PLACES: tuple[str, ...] = ("layer 1", "layer 2")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainedViT:
     """A frozen trained network; `weights` holds q1, k1, v1, q2, k2, v2, h, b.
 

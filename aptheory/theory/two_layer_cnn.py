@@ -33,7 +33,7 @@ from aptheory.theory.two_layer_vit import windows
 CNN_PLACES: tuple[str, ...] = ("layer 1", "layer 2")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TwoLayerCNN:
     """A frozen network (see the module). `kernels` are odd widths; `stride` divides `tokens`."""
 

@@ -66,7 +66,7 @@ def nearness(distance: Tensor, reach: float) -> Tensor:
     return (reach + 1 - distance).clamp(0, 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TwoLayerViT:
     """A frozen network (see the module).
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aptheory.arguments import Amount, Seed, checked_arguments
+from aptheory.devices import own_precision
 from aptheory.errors import InputError
 from aptheory.tasks.catalogue import task as open_task
 from aptheory.training.kept import Kept
@@ -35,6 +36,7 @@ _log = logging.getLogger("aptheory")
 
 
 @checked_arguments
+@own_precision
 def fit(
     adapted: Adapted,
     task: Task,
@@ -96,6 +98,7 @@ def fit(
 
 
 @checked_arguments
+@own_precision
 def fit_many(
     methods: Method | Sequence[Method],
     net: Network,

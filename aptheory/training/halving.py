@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from aptheory.tasks.base import Task
 
 
-@dataclass
+@dataclass(eq=False)
 class Halving:
     """What a search found.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aptheory.methods.base import Adapted
 
 
-@dataclass
+@dataclass(eq=False)
 class Outcome:
     """What came of one run.
 

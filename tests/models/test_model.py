@@ -107,6 +107,40 @@ def test_one_deep_picture_among_many_is_noticed(net, tmp_path, monkeypatch):
         evaluate(shallow, task)
 
 
+def test_a_deep_picture_is_noticed_under_a_wrong_name(net, tmp_path):
+    """A PNG of 16 bits that is called .jpg, which never has more than 8."""
+    for number in range(24):
+        place = tmp_path / "set" / "ab"[number % 2] / f"{number}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        values = np.random.default_rng(number).integers(0, 60000, (16, 16)).astype(np.uint16)
+        Image.fromarray(values).save(place, "PNG")
+    task = ap.task(tmp_path / "set")
+    assert "values 0 to 65535 brought to 0 to 255" in " ".join(task.notes)
+    images = task.train.images(range(4), (16, 16))
+    assert len(images.unique()) > 100
+    model = ap.fit_model(net, task, method="linear_probe", recipe=RECIPE)
+    assert model.card.task["deep"] == [0, 65535, True]
+
+
+def test_few_deep_pictures_of_another_set_are_evaluated_as_in_training(net, tmp_path):
+    """Also where they lie so that the headers of a few do not tell."""
+    rng = np.random.default_rng(0)
+    for name, count in (("set", 24), ("few", 160)):
+        for number in range(count):
+            place = tmp_path / name / "test" / "ab"[number % 2] / f"{number:03d}.tif"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            deep = name == "set" or number in (31, 63)
+            values = rng.integers(0, 4095 if name == "set" else 900 if deep else 255, (16, 16))
+            Image.fromarray(values.astype(np.uint16 if deep else np.uint8)).save(place)
+    model = ap.fit_model(net, ap.task(tmp_path / "set" / "test"), recipe=RECIPE, method="ap")
+    task = ap.task(tmp_path / "few" / "test")
+    found = evaluate(model, task)
+    asked = model.predict([name.replace(": ", "/") for name in found.names])
+    assert found.shares.max(1) == pytest.approx(asked["probability"].to_numpy(), abs=1e-6)
+    augmented = evaluate(model, task.augmented(lambda image: image), split="train")
+    assert augmented.shares == pytest.approx(evaluate(model, task, split="train").shares, abs=1e-6)
+
+
 def test_deep_pictures_say_nothing_to_a_model_of_8_bits(model, pixels, tmp_path, caplog):
     """By its own range one of a single brightness would be black."""
     for name, values in {

@@ -12,7 +12,7 @@ from PIL import Image
 import aptheory as ap
 from aptheory import tasks
 from aptheory.errors import InputError
-from aptheory.tasks.pictures import Scale, with_channels
+from aptheory.tasks.pictures import Scale, read_header, with_channels
 from aptheory.tasks.readers.files import decode_image
 from aptheory.tasks.sheets import write_sheets
 from aptheory.tasks.splits import stratified_cut
@@ -264,6 +264,17 @@ def test_check_reads_the_first_frame_of_a_file_that_is_cut_short(tmp_path):
     checked = tasks.check(f"folder:{place}", progress=False)
     assert checked.ok
     assert "the first frame of a file that is cut short" in str(checked)
+
+
+@pytest.mark.parametrize("form", ["TIFF", "GIF"])
+def test_no_more_frames_are_counted_than_anybody_asks_for(form, monkeypatch):
+    pages = [Image.new("L", (8, 8), shade) for shade in range(9)]
+    file = io.BytesIO()
+    pages[0].save(file, form, save_all=True, append_images=pages[1:])
+    assert read_header(file.getvalue(), frames=True).frames == 9
+    monkeypatch.setattr("aptheory.tasks.pictures.MOST_FRAMES", 4)
+    assert read_header(file.getvalue(), frames=True).frames == 4
+    assert read_header(file.getvalue()).frames == 1
 
 
 def test_bombs_are_refused_at_once(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pickle
 from typing import ClassVar
 
 import pytest
@@ -378,6 +379,25 @@ def test_kept_activations_of_something_else_are_refused(vit, cnn, task):
             recipe=Recipe(augment="flip"),
             kept=Kept.start(vit, task),
         )
+
+
+def test_what_torch_is_set_to_outside_does_not_change_a_run(vit, task):
+    method, run, recipe = ap.ActivationPrompt(layer=2), Run(seed=1, lr=0.03), RECIPE.but(epochs=2)
+    (plain,) = fit_many(method, vit, task, runs=[run], recipe=recipe)
+    with torch.autocast("cpu", torch.bfloat16):
+        (mixed,) = fit_many(method, vit, task, runs=[run], recipe=recipe)
+    assert mixed.val_loss == plain.val_loss
+    with torch.device("meta"), pytest.raises(InputError, match="default device is meta"):
+        method.attach(vit, classes=4)
+    with torch.device("meta"), pytest.raises(InputError, match="default device is meta"):
+        ap.load("aptheory_vit_mini")
+    prompt = method.attach(vit, classes=4)
+    with torch.device("meta"):  # as of any device whose generators are not the processor's
+        prompt.reset([1])
+    assert not prompt.trainable[0].is_meta
+    again = pickle.loads(pickle.dumps(plain))
+    assert again != plain  # results are equal to themselves alone
+    assert plain in [again, plain]
 
 
 # ---- the form of the work

@@ -129,13 +129,14 @@ class FileSplit(Steady):
         them all)."""
         return reading_notes(self)
 
-    @cached_property
+    @property
     def deep(self) -> bool:
-        """Whether a picture among them has more than 8 bits a value: every header is read once, and
-        what they said is kept in the cache folder."""
+        """Whether a picture among them has more than 8 bits a value: one was read, or every header
+        is, once, of those whose name allows it; what they said is kept in the cache folder."""
+        met = isinstance(self.scale, SetRange) and self.scale.known
+        if met or any(header.deep for header in _peeked(self)):
+            return True
         keys = [key for key in self.keys if may_be_deep(key)]
-        if any(header.deep for header in _peeked(self)) or not keys:
-            return bool(keys)
         try:
             stamp = self.store.stamp(keys)
         except InputError:  # a picture is gone; whoever reads it is told its name
@@ -212,7 +213,9 @@ def with_scale(split: Any, scale: Callable[[], Scale]) -> Any:
     Raises:
         InputError: they lie in an array, which keeps the bytes alone.
     """
-    made = copy.copy(split)
+    if not isinstance(split, Steady):  # somebody else's, which gives bytes
+        return split
+    made: Any = copy.copy(split)
     made.__dict__.pop("digest", None)  # kept of the split as it was
     if isinstance(split, FileSplit):
         made.scale = scale

@@ -1,8 +1,9 @@
 """The range of values that the deep pictures of a set share."""
 
+import itertools
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from aptheory.errors import InputError
@@ -16,7 +17,7 @@ NEVER_DEEP = (".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp")
 
 
 def may_be_deep(key: str) -> bool:
-    """Whether a picture of this name may have more than 8 bits a value."""
+    """Whether a picture of this name may have more than 8 bits a value, if the name is right."""
     return suffix_of(key) not in NEVER_DEEP
 
 
@@ -42,12 +43,13 @@ class SetRange:
                 self.scale = self._remembered()
             return self.scale
 
-    def _candidates(self) -> Iterator[str]:
-        for keys in self.keys:
-            yield from filter(may_be_deep, keys)
+    @property
+    def known(self) -> bool:
+        """Whether it was asked for, as whoever reads a deep picture does."""
+        return self.scale is not None
 
     def _remembered(self) -> Scale:
-        stamp = self.store.stamp(list(self._candidates()))
+        stamp = self.store.stamp([key for keys in self.keys for key in keys])
         try:
             low, high, whole = json.loads(remembered("ranges", stamp) or "")
             return Scale(float(low), float(high), bool(whole))
@@ -58,7 +60,7 @@ class SetRange:
 
     def _measure(self) -> Scale:
         low, high, whole = float("inf"), float("-inf"), True
-        for key in self._candidates():
+        for key in itertools.chain(*self.keys):
             values = self._values(key)
             if values is not None and values.size:
                 least, greatest, integers = pictures.range_of(values)
