@@ -390,7 +390,7 @@ def test_what_torch_is_set_to_outside_does_not_change_a_run(vit, task):
     with torch.device("meta"), pytest.raises(InputError, match="default device is meta"):
         method.attach(vit, classes=4)
     with torch.device("meta"), pytest.raises(InputError, match="default device is meta"):
-        ap.load("aptheory_vit_mini")
+        ap.load(vit.module, input_shape=vit.input_shape)
     prompt = method.attach(vit, classes=4)
     with torch.device("meta"):  # as of any device whose generators are not the processor's
         prompt.reset([1])
