@@ -7,8 +7,7 @@ pictures), maps.csv (accuracy over the place of the prompt and the place of read
 prompt and the norm at the same place), and judged.csv (a row a judged statistic: value, interval
 over networks, how many of its runs were still moving at the end). Where `analyses.campaign_ends`
 has trained chosen runs again, judged_flat.csv has the statistics of the pairs whose four runs are
-flat by their validation accuracy, and where `analyses.norm_and_prompt` has taken prompts apart,
-judged_parts.csv what they are at the next norm: both exploratory.
+flat by their validation accuracy: exploratory.
 """
 
 from __future__ import annotations
@@ -323,41 +322,6 @@ def looked_at(
     }
 
 
-PARTS_SAY = {
-    "share of the change at the next norm that β imitates": lambda t: t["beta"],
-    "that γ and β imitate": lambda t: t["beta"] + t["gamma"],
-    "share of the change of the logits that γ and β imitate": lambda t: t["logits gamma and beta"],
-    "points that the prompt has on what γ and β imitate of it": lambda t: t["more"],
-    "the same, each with a ridge head of its own": (
-        lambda t: 100 * (t["retrained whole"] - t["retrained gamma and beta"])
-    ),
-    "points that the prompt has on no prompt, each with a ridge head of its own": (
-        lambda t: 100 * (t["retrained whole"] - t["retrained none"])
-    ),
-}
-"""What is said of a prompt that was taken apart (`analyses.norm_and_prompt`)."""
-
-
-def parts_judged(parts: pd.DataFrame) -> pd.DataFrame:
-    """J9, exploratory: what a prompt at its chosen place is at the next norm, networks as units."""
-    at_chosen = parts[parts["chosen"]].assign(
-        kind=parts["network"].map({name: spec.kind for name, spec in NETWORKS.items()})
-    )
-    rows = []
-    for shape in ("full", "channel"):
-        for kind, name in (("cnn", "CNNs"), ("vit", "ViTs")):
-            part = at_chosen[(at_chosen["shape"] == shape) & (at_chosen["kind"] == kind)]
-            if part.empty:
-                continue
-            for words, value in PARTS_SAY.items():
-                interval = clustered_mean(value(part), part["network"], part["task"])
-                said = f"{words}, {shape} prompt, {name}"
-                rows.append(looked_at(said, interval, part, judged="J9"))
-                moving = int((part["accuracy_flat"] != True).sum())  # noqa: E712  None is not flat
-                rows[-1]["runs_still_moving"] = f"{moving} of {len(part)}"
-    return pd.DataFrame(rows)
-
-
 def main() -> None:
     """Write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -375,10 +339,6 @@ def main() -> None:
     ):
         frame.round(6).to_csv(out / f"{name}.csv", index=False)
         print(f"{out / name}.csv: {len(frame)} rows")
-    if (out / "parts.csv").is_file():
-        said = parts_judged(pd.read_csv(out / "parts.csv"))
-        said.round(6).to_csv(out / "judged_parts.csv", index=False)
-        print(said.round(2).to_string())
     if (out / "ends.csv").is_file():
         some = flat_by_accuracy(table, pd.read_csv(out / "ends.csv"))
         if some["network"].nunique() > 1:

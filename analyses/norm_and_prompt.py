@@ -9,9 +9,8 @@ that the journal chose, on the same pictures and seed, and taken apart at the ne
 (`aptheory.findings.prompt_parts`); gamma and beta there are read backwards, as a prompt at the next
 place. With --sweeps the pairs that only the question `sweep` has come after them, with what it
 trained: the full prompt at its chosen place. A row a prompt goes to OUT/parts.csv, a row a place to
-OUT/backwards.csv; it goes on where it stopped. The tables of `python -m analyses.campaign_tables`
-judge them. A user asks the same of his own network with
-`aptheory compare-norm NETWORK --task T`.
+OUT/backwards.csv; it goes on where it stopped. `python -m analyses.campaign_parts` judges them. A
+user asks the same of his own network with `aptheory compare-norm NETWORK --task T`.
 """
 
 from __future__ import annotations

@@ -231,6 +231,7 @@ JUDGED: tuple[tuple[str, ...], ...] = (
     ("-m", "analyses.campaign_tables"),
     ("-m", "analyses.campaign_methods"),
     ("-m", "analyses.campaign_dial"),
+    ("-m", "analyses.campaign_parts"),
     ("-m", "analyses.campaign_planted"),
     ("-m", "analyses.layer_front"),
     ("-m", "analyses.shift_law"),

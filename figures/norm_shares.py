@@ -8,7 +8,7 @@ from analyses.results import Results
 from aptheory.reporting import plots
 from figures import sheet as page
 
-NEEDS = "python -m analyses.norm_and_prompt --assets DIR, then python -m analyses.campaign_tables"
+NEEDS = "python -m analyses.norm_and_prompt --assets DIR, then python -m analyses.campaign_parts"
 SHARES = {
     "beta": ("β imitates it", "green"),
     "gamma": ("γ adds to that", "purple"),
