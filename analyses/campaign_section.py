@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.campaign_methods import EARLY, MIDDLE, PAIR
+from analyses.campaign_parts import at_every_place
 from analyses.results import Results
 
 QUESTIONS = {
@@ -183,6 +184,25 @@ def _taken_apart(results: Results) -> list[str]:
         f"their change that is the same for every input is {backwards['full'].mean():.2f} on "
         f"average ({backwards['full'].min():.2f} to {backwards['full'].max():.2f} over "
         f"{len(backwards)} places), {backwards['channel'].mean():.2f} with one value a channel.",
+        *_taken_apart_by_depth(results),
+    ]
+
+
+def _taken_apart_by_depth(results: Results) -> list[str]:
+    """What the norm's part of a prompt gains in each third of the depth."""
+    if not results.has("evidence/judged_parts_by_depth"):
+        return []
+    rows = results.table("evidence/judged_parts_by_depth")
+    table = at_every_place(results.table("evidence/parts"))
+    pairs, networks = table[["network", "task"]].drop_duplicates(), sorted(set(table["network"]))
+    return [
+        f"At every place: the full prompts of {len(pairs)} pairs of {len(networks)} networks "
+        f"({', '.join(networks)}; {len(table)} prompts, a new ridge head for each part; figure "
+        "`results/figures/norm_part_by_layer.png`), by thirds of the depth:",
+        "\n".join(
+            f"{_line(row)}; not flat by accuracy: {row['runs_still_moving']} runs"
+            for row in _records(rows)
+        ),
     ]
 
 

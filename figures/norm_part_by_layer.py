@@ -38,7 +38,7 @@ def draw(results: Results) -> Figure:
             tasks = ", ".join(sorted(rows["task"].unique()))
             ax.set_title(f"{page.short(network)}\n{tasks}", fontsize=7)
             ax.set_xlabel("depth")
-        sheet.supylabel("gain over no prompt, a new head for each (points)", fontsize=8)
+        sheet.supylabel("gain over no prompt (points,\na new head for each)", fontsize=8)
     page.one_legend(sheet, axes, columns=3)
     whole, norm = (
         clustered_mean(table[column], table["network"], table["task"])

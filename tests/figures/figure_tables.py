@@ -31,11 +31,18 @@ def write(folder: Path, *, token_prompts: bool = False) -> Path:
         "evidence/judged_dial": campaign_dial.judged(dialled),
         "evidence/more_pictures": _more_pictures(),
         "evidence/parts": pd.DataFrame(
-            {"network": network, "task": task, "layer": 1, "chosen": True, "shape": shape}
+            {"network": network, "task": task, "layer": layer, "depth": layer / 5}
+            | {"chosen": layer == 1, "shape": shape, "accuracy_flat": True}
             | {"beta": 0.95 - left, "gamma": 0.05, "left": left}
             | {"more": 100 * left, "more_low": 100 * left - 3, "more_high": 100 * left + 3}
+            | {"retrained none": 0.5, "retrained whole": 0.5 + 0.02 * (5 - layer)}
+            | {
+                f"retrained {part}": 0.51 + 0.02 * (network == "vit_tiny")
+                for part in ("beta", "gamma and beta")
+            }
             for network in ("resnet56", "vit_tiny")
             for task in ("gtsrb32", "food25")
+            for layer in range(5)
             for shape, left in (("full", 0.8), ("channel", 0.1))
         ),
         "layer_preference/accuracy": accuracy,
