@@ -116,9 +116,10 @@ def _lines(checked: Checked) -> list[str]:
     task, looked = checked.task, checked.survey
     counts = looked.counts()
     lines = [f"{task.name}: {len(task.classes)} classes, group {task.group}", ""]
-    width = min(40, max(5, *(len(name) for name in task.classes)))
+    names = [shown_plainly(name) for name in task.classes]
+    width = min(40, max(5, *map(len, names)))
     lines.append(f"{'class':<{width}}" + "".join(f"{split:>9}" for split in SPLITS))
-    for label, name in enumerate(task.classes):
+    for label, name in enumerate(names):
         numbers = "".join(f"{counts[split][label]:>9}" for split in SPLITS)
         lines.append(f"{name[:width]:<{width}}{numbers}")
     total = "".join(f"{sum(counts[split]):>9}" for split in SPLITS)

@@ -253,6 +253,16 @@ def test_check_names_damage_and_copies(tmp_path):
     assert len(write_sheets(checked.task, tmp_path / "sheets")) == 2
 
 
+def test_a_class_that_no_image_has_and_one_of_two_lines_are_told_plainly(tmp_path):
+    place = make.folder(tmp_path / "s", {"": {"a": 6, "b\nc": 6}})
+    lines = str(tasks.check(f"folder:{place}", progress=False)).splitlines()
+    assert any(line.split() == ["b\\nc", "4", "1", "1"] for line in lines)
+    x, y = np.zeros((12, 8, 8, 3), np.uint8), np.arange(12) % 2
+    np.savez(tmp_path / "d.npz", x=x, y=y, class_names=["a", "b", "never"])
+    with pytest.raises(InputError, match="d.npz has no image of class 'never'"):
+        ap.task(tmp_path / "d.npz")
+
+
 @pytest.mark.filterwarnings("ignore:.*(Corrupt EXIF|Truncated File):UserWarning")
 def test_check_reads_the_first_frame_of_a_file_that_is_cut_short(tmp_path):
     place = make.folder(tmp_path / "s", {"": {"a": 6, "b": 6}})

@@ -366,6 +366,11 @@ def test_huggingface_saved_to_disk(tmp_path):
     assert np.array_equal(x, make.picture(5))
     assert "a fifth of train" in task.provenance
     assert ap.task(f"hf:{tmp_path / 'pets'}").digest == task.digest
+    part = ap.task(f"hf:{tmp_path / 'pets'}?streaming=1&limit=20")
+    assert (sum(sizes(part)[:2]), sizes(part)[2]) == (20, 6)
+    assert "streamed (at most 20 a split" in part.provenance
+    hub(40).save_to_disk(str(tmp_path / "one"))
+    assert sum(sizes(ap.task(f"hf:{tmp_path / 'one'}?streaming=1&limit=15"))) == 15
 
 
 def test_huggingface_names_of_files_are_no_pictures():

@@ -73,7 +73,7 @@ def folder_task(
     layout = find_layout(store)
     labels, classes = number_classes(layout.classes, str(path), named=True)
     for split, values in labels.items():
-        require_every_class(values, classes, f"{path}: the {split} split")
+        require_every_class(values, classes, f"{path}: the {split} split" if split else str(path))
     parts = complete(
         labels,
         seed=seed,

@@ -299,6 +299,9 @@ def _open(path: str, config: str | None, stream: bool) -> dict[str, Any]:
             if config is not None:
                 raise InputError(f"hf:{path} was saved as one data set; give no config.")
             loaded: Any = datasets.load_from_disk(str(folder))
+            if stream:
+                whole = loaded if isinstance(loaded, Mapping) else {"train": loaded}
+                loaded = {key: rows.to_iterable_dataset() for key, rows in whole.items()}
         else:
             with cache_alone_if_offline():
                 loaded = datasets.load_dataset(path, name=config, streaming=stream)

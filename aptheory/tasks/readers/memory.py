@@ -67,7 +67,7 @@ def array_task(
                 "labels."
             )
         if every_class:
-            require_every_class(values, classes, f"{where}: the {split} split")
+            require_every_class(values, classes, f"{where}: the {split} split" if split else where)
     made, notes, scales = to_pixels(
         {called[split]: images[split] for split in images}, where, value_range=value_range
     )
