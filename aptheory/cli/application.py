@@ -30,7 +30,7 @@ from aptheory.errors import InputError, shown_plainly
 
 _KEEP = ("run", "sweep", "demo", "profile")
 """The verbs that keep what is finished and go on from there."""
-_KEEP_WITH_OUT = ("compare-norm",)
+_KEEP_WITH_OUT = ("map", "compare-norm")
 """The verbs that do where they have a folder."""
 _ANYWHERE = ("-v", "--verbose", "-q", "--quiet")
 

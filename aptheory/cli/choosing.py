@@ -91,15 +91,19 @@ def map(
         typer.Option("--out", "-o", help="folder that gets the tables, the picture and the page"),
     ] = None,
 ) -> None:
-    """Draw the map of a network and a task: accuracy over the prompted and the read layer."""
+    """Draw the map of a network and a task: accuracy over the prompted and the read layer.
+
+    With --out, the same command goes on where it was interrupted.
+    """
     from aptheory.devices import device_of
     from aptheory.exploration import holds_run, write_map
     from aptheory.findings.layer_map import layer_map
     from aptheory.studies.settings import check_is_about
     from aptheory.studies.sources import load_network, load_task
 
-    runs = [] if out is None else [out / "map_runs.csv"]
-    with reserved(out and out / "map.csv", *sources(task), also=runs):
+    steps = None if out is None else out / "map.steps"
+    written = [] if out is None else [out / "map_runs.csv", out / "map.steps"]
+    with reserved(out and out / "map.csv", *sources(task), also=written):
         net = load_network(options.spec(network)).to(device_of(on.device))
         images = load_task(images_of.spec(task))
         if out is not None and holds_run(out):
@@ -113,6 +117,7 @@ def map(
             seeds=range(training.seeds),
             halving=halving,
             judge=judge,
+            steps=steps,
         )
         echo(chart)
         if out is not None:

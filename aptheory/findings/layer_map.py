@@ -16,6 +16,7 @@ import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ from aptheory.findings.pictures import paired_pictures, two_source_interval
 from aptheory.findings.statistics import Interval
 from aptheory.findings.verdict import verdict
 from aptheory.networks.network import Network, Places
+from aptheory.studies.sources import pair_identity
+from aptheory.studies.steps import Steps
 from aptheory.tasks import task as open_task
 from aptheory.training.cost import piece_operations
 from aptheory.training.fit import fit_many, kept_for
@@ -225,6 +228,7 @@ def layer_map(
     halving: bool = True,
     judge: str | None = None,
     pooling: str = "mean",
+    steps: str | Path | None = None,
     log: Callable[[str], None] | None = None,
 ) -> LayerMap:
     """Train the cells (l, k), l ≤ k: prompt what enters place l, read what enters place k.
@@ -239,9 +243,13 @@ def layer_map(
         judge: what is better on validation images, "accuracy" or "loss" (the other breaks ties); by
             default what the recipe says.
         pooling: of a reading before the end: see `Layer.pooled`.
+        steps: a file that keeps every cell that was trained to the end, and the whole of halving
+            once it is over, so that the same call goes on after an interruption; what is about
+            another network, task or setting is not used.
 
     Raises:
-        InputError: an unknown place, pooling or judge; no seed, or one twice.
+        InputError: an unknown place, pooling or judge; no seed, or one twice; a file of ``steps``
+            that cannot be written.
     """
     if judge not in (None, *JUDGES):
         raise InputError(f"judge must be one of {', '.join(JUDGES)}; got {judge!r}.")
@@ -258,19 +266,42 @@ def layer_map(
         "kept": kept_for(net, task, recipe, log=log),
         "log": log,
     }
-    trained = _to_the_end(probes, net, task, runs, pooling, options)
-    walks, stops = [end], [recipe.epochs]
-    if prompts and halving:
+    about: list[Any] = []
+    if steps is not None:
+        about = [*pair_identity(net, task), recipe.settings(), list(seeds), pooling]
+    finished = Steps(None if steps is None else Path(steps), about)
+
+    def to_the_end(cell: Cell) -> Trained:
+        def train() -> list[dict[str, Any]]:
+            method = cell.method(net, pooling=pooling)
+            return [o.record() for o in fit_many(method, net, task, runs=runs, **options)]
+
+        records = finished.value(f"layer {cell.layer}, read {cell.read}", train)
+        return [(cell, Outcome.from_record(record)) for record in records]
+
+    def halved() -> dict[str, Any]:
         methods = {cell: cell.method(net, pooling=pooling) for cell in prompts}
         search = search_by_halving(
             list(methods.values()), net, task, runs=runs, judge=judge, **options
         )
         by_settings = {str(method.settings()): cell for cell, method in methods.items()}
-        trained += [(by_settings[str(o.method)], o) for o in search.outcomes + search.dropped]
-        walks += search.table.groupby("rung")["layer"].max().tolist()
-        stops = sorted({int(epoch) for epoch in search.table["epochs"]})
+        found = [(by_settings[str(o.method)], o) for o in search.outcomes + search.dropped]
+        return {
+            "trained": [[cell.layer, cell.read, outcome.record()] for cell, outcome in found],
+            "walks": search.table.groupby("rung")["layer"].max().tolist(),
+            "stops": sorted({int(epoch) for epoch in search.table["epochs"]}),
+        }
+
+    trained = [run for cell in probes for run in to_the_end(cell)]
+    walks, stops = [end], [recipe.epochs]
+    if prompts and halving:
+        places = [[cell.layer, cell.read] for cell in prompts]
+        search = finished.value(f"halving {places}, by {judge}", halved)
+        trained += [(Cell(l, k), Outcome.from_record(record)) for l, k, record in search["trained"]]
+        walks += search["walks"]
+        stops = search["stops"]
     elif prompts:
-        trained += _to_the_end(prompts, net, task, runs, pooling, options)
+        trained += [run for cell in prompts for run in to_the_end(cell)]
         walks.append(prompts[-1].layer)
     options["kept"].close()
     prices = Prices(piece_operations(net), len(task.train), len(task.val))
@@ -297,22 +328,6 @@ def _cell_text(cell: pd.Series) -> str:
     if not cell["finished"]:
         return f"({100 * cell['val_accuracy']:.1f})"
     return f"{'*' if cell['chosen'] else ''}{100 * cell['test_accuracy']:.1f}"
-
-
-def _to_the_end(
-    wanted: list[Cell],
-    net: Network,
-    task: Any,
-    runs: list[Run],
-    pooling: str,
-    options: dict[str, Any],
-) -> Trained:
-    each = [(cell, run) for cell in wanted for run in runs]
-    methods = {cell: cell.method(net, pooling=pooling) for cell in wanted}
-    outcomes = fit_many(
-        [methods[cell] for cell, _ in each], net, task, runs=[run for _, run in each], **options
-    )
-    return [(cell, outcome) for (cell, _), outcome in zip(each, outcomes, strict=True)]
 
 
 def _table(net: Network, trained: Trained) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from aptheory.findings.prompt_parts import read_as_prompt, take_apart
 from aptheory.methods import ActivationPrompt, LinearProbe, NormTuning
 from aptheory.methods.base import Adapted, Method
 from aptheory.networks.network import Layer, Network, Places
-from aptheory.studies.sources import network_identity, task_identity, view_identity
+from aptheory.studies.sources import pair_identity
 from aptheory.studies.steps import Steps
 from aptheory.tasks import Task
 from aptheory.tasks import task as open_task
@@ -147,8 +147,7 @@ def compare_norm(
     NormTuning().layers(net)  # refuses a network that has none
     about: list[Any] = []
     if steps is not None:
-        about = [network_identity(net), task_identity(task), view_identity(net, task)]
-        about += [recipe.settings(), list(lrs), seed]
+        about = [*pair_identity(net, task), recipe.settings(), list(lrs), seed]
     finished = Steps(None if steps is None else Path(steps), about)
     bench = _Bench(net, task, recipe, [Run(seed=seed, lr=lr) for lr in lrs], log)
     entries: list[dict[str, Any]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,14 @@ class Outcome:
         for name in ("correct", "val_correct"):
             values[name] = None if values[name] is None else packed(values[name])
         return copy.deepcopy(values)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Outcome:
+        """The outcome that `record` wrote, without predicted classes and model."""
+        values = dict(record)
+        for name in ("correct", "val_correct"):
+            values[name] = None if values[name] is None else unpacked(values[name])
+        return cls(**values)
 
 
 class UntestedError(InputError):

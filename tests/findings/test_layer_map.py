@@ -174,7 +174,8 @@ def test_the_verb_writes_the_table_and_the_picture(tmp_path):
     table = pd.read_csv(tmp_path / "map" / "map.csv")
     assert {"layer", "read", "method", "val_accuracy", "low", "high", "chosen"} <= set(table)
     assert {path.name for path in (tmp_path / "map").iterdir()} == {
-        *("map.csv", "map_runs.csv", "map.png", "map.pdf", "report.html", "settings.json")
+        *("map.csv", "map_runs.csv", "map.png", "map.pdf", "report.html", "settings.json"),
+        "map.steps",
     }
     page = (tmp_path / "map" / "report.html").read_text()
     assert page.count("<td class='best'") == 1
@@ -183,6 +184,40 @@ def test_the_verb_writes_the_table_and_the_picture(tmp_path):
     assert "both layers chosen on validation images" in page
     assert "best on validation" in result.output
     assert "% of a full sweep" in result.output
+
+
+@pytest.mark.parametrize("halving", [False, True])
+def test_an_interrupted_map_goes_on_with_what_it_has(halving, net, task, tmp_path, monkeypatch):
+    from aptheory.findings import layer_map as module
+
+    options = {"layers": [1, 2], "seeds": SEEDS, "recipe": RECIPE, "halving": halving}
+    undisturbed = layer_map(net, task, **options)
+    done, stops = [], [1, 2] if halving else [1, 3, 5]
+
+    def interrupted(function):
+        def called(*given, **more):
+            if len(done) in stops:
+                raise KeyboardInterrupt
+            done.append(function)
+            return function(*given, **more)
+
+        return called
+
+    for name in ("fit_many", "search_by_halving"):
+        monkeypatch.setattr(module, name, interrupted(getattr(module, name)))
+    while stops:
+        with pytest.raises(KeyboardInterrupt):
+            layer_map(net, task, steps=tmp_path / "map.steps", **options)
+        stops.pop(0)
+    found = layer_map(net, task, steps=tmp_path / "map.steps", **options)
+    again = layer_map(net, task, steps=tmp_path / "map.steps", **options)
+    assert len(done) == 3 + (1 if halving else 3)  # each once: three probes, three prompts
+    for chart in (found, again):
+        pd.testing.assert_frame_equal(chart.table, undisturbed.table, check_exact=True)
+        pd.testing.assert_frame_equal(chart.cells, undisturbed.cells, check_exact=True)
+        assert str(chart) == str(undisturbed)
+    other = layer_map(net, task, steps=tmp_path / "map.steps", **{**options, "seeds": (5,)})
+    assert set(other.table["seed"]) == {5}
 
 
 def test_a_folder_says_of_which_map_it_is(net, task, tmp_path):
