@@ -16,19 +16,20 @@ from aptheory.checked import json_table, json_value, read_text
 from aptheory.errors import InputError
 from aptheory.studies.files import storage_error
 from aptheory.studies.records import key_of
+from aptheory.version import __version__
 from aptheory.writing import refuse_no_file
 
 
 class Steps:
     """Values by the names of steps, in a file that is only ever appended to.
 
-    ``about`` is all that decides the values: lines that are about something else are passed over,
-    and so are damaged ones. Without a path nothing is kept.
+    ``about`` is all that decides the values: lines that are about something else, or of another
+    version, are passed over, and so are damaged ones. Without a path nothing is kept.
     """
 
     def __init__(self, path: Path | None, about: Any) -> None:
         self.path = path
-        self._about = key_of(about)
+        self._about = key_of([__version__, about])
         self._values: dict[str, Any] = dict(self._read(path)) if path is not None else {}
 
     def __contains__(self, step: str) -> bool:

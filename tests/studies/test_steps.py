@@ -30,6 +30,12 @@ def test_a_finished_step_is_read_and_not_done_again(tmp_path):
     assert Steps(path, ["net", 1]).value("b", never) == 2
 
 
+def test_steps_of_another_version_are_passed_over(tmp_path, monkeypatch):
+    Steps(tmp_path / "a.steps", "one").value("a", lambda: 1)
+    monkeypatch.setattr("aptheory.studies.steps.__version__", "0.0.0")
+    assert "a" not in Steps(tmp_path / "a.steps", "one")
+
+
 def test_steps_of_other_work_and_damaged_ones_are_passed_over(tmp_path):
     path = tmp_path / "steps.jsonl"
     Steps(path, "one").value("a", lambda: 1)
