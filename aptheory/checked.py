@@ -38,8 +38,8 @@ _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 # ------------------------------------------------------------------------------------ values
 
 
-def read_text(path: str | Path, *, most: int = MOST_BYTES) -> str:
-    """The text of a file of at most ``most`` bytes.
+def read_text(path: str | Path, *, most: int = MOST_BYTES, errors: str = "strict") -> str:
+    """The text of a file of at most ``most`` bytes; ``errors`` as `bytes.decode` has it.
 
     Raises:
         FileNotFoundError: there is none; what that means is the caller's to say.
@@ -62,7 +62,7 @@ def read_text(path: str | Path, *, most: int = MOST_BYTES) -> str:
     if len(data) > most:
         raise InputError(f"{path} is larger than {most / 1e6:.0f} MB; it is not what it should be.")
     try:
-        return data.decode("utf-8-sig")  # Windows puts a mark before the text
+        return data.decode("utf-8-sig", errors)  # Windows puts a mark before the text
     except UnicodeDecodeError:
         raise InputError(f"{path} is not text (UTF-8); write it again.") from None
 

@@ -17,12 +17,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 
-from aptheory.arguments import checked_arguments
+from aptheory.arguments import Between, Count, Whole, checked_arguments, fits
 from aptheory.choosing.cells import (
     Cell,
     cells,
@@ -37,13 +37,13 @@ from aptheory.findings.statistics import Interval
 from aptheory.findings.verdict import verdict
 from aptheory.networks.network import Network, Places
 from aptheory.studies.sources import pair_identity
-from aptheory.studies.steps import Steps
+from aptheory.studies.steps import Steps, shaped
 from aptheory.tasks import task as open_task
 from aptheory.training.cost import piece_operations
 from aptheory.training.fit import fit_many, kept_for
 from aptheory.training.halving import halving as search_by_halving
 from aptheory.training.judging import JUDGES, Score
-from aptheory.training.outcome import Outcome
+from aptheory.training.outcome import Outcome, is_packed
 from aptheory.training.recipe import Recipe, Run
 
 Trained = list[tuple[Cell, Outcome]]
@@ -271,12 +271,25 @@ def layer_map(
         about = [*pair_identity(net, task), recipe.settings(), list(seeds), pooling]
     finished = Steps(None if steps is None else Path(steps), about)
 
+    def is_run(value: Any) -> bool:
+        """Whether it is the record of a run of this map, as `Outcome.record` gives it."""
+        return (
+            shaped(value, Outcome.RECORD)
+            and isinstance(value["method"].get("method"), str)
+            and value["seed"] in seeds
+            and all(fits(p, dict) and shaped(p, dict.fromkeys(p, float)) for p in value["curve"])
+            and (value["correct"] is None or is_packed(value["correct"], len(task.test)))
+        )
+
     def to_the_end(cell: Cell) -> Trained:
         def train() -> list[dict[str, Any]]:
             method = cell.method(net, pooling=pooling)
             return [o.record() for o in fit_many(method, net, task, runs=runs, **options)]
 
-        records = finished.value(f"layer {cell.layer}, read {cell.read}", train)
+        def usable(value: Any) -> bool:
+            return isinstance(value, list) and len(value) == len(runs) and all(map(is_run, value))
+
+        records = finished.value(f"layer {cell.layer}, read {cell.read}", train, usable=usable)
         return [(cell, Outcome.from_record(record)) for record in records]
 
     def halved() -> dict[str, Any]:
@@ -296,7 +309,18 @@ def layer_map(
     walks, stops = [end], [recipe.epochs]
     if prompts and halving:
         places = [[cell.layer, cell.read] for cell in prompts]
-        search = finished.value(f"halving {places}, by {judge}", halved)
+
+        def usable(value: Any) -> bool:
+            return (
+                shaped(value, {"trained": list, "walks": list, "stops": list})
+                and value["trained"]
+                and all(fits(each, tuple[Whole, Whole, Any]) for each in value["trained"])
+                and all([l, k] in places and is_run(run) for l, k, run in value["trained"])
+                and fits(value["walks"], Sequence[Annotated[int, Between(0, end)]])
+                and fits(value["stops"], Sequence[Count])
+            )
+
+        search = finished.value(f"halving {places}, by {judge}", halved, usable=usable)
         trained += [(Cell(l, k), Outcome.from_record(record)) for l, k, record in search["trained"]]
         walks += search["walks"]
         stops = search["stops"]

@@ -21,28 +21,46 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aptheory.arguments import Amount, Seed, checked_arguments
+from aptheory.arguments import Amount, Seed, Share, Whole, checked_arguments
 from aptheory.choosing.ranking import ranking
 from aptheory.errors import InputError
 from aptheory.findings.pictures import paired_pictures
-from aptheory.findings.prompt_parts import read_as_prompt, take_apart
+from aptheory.findings.prompt_parts import PARTS, read_as_prompt, take_apart
 from aptheory.methods import ActivationPrompt, LinearProbe, NormTuning
 from aptheory.methods.base import Adapted, Method
 from aptheory.networks.network import Layer, Network, Places
 from aptheory.studies.sources import pair_identity
-from aptheory.studies.steps import Steps
+from aptheory.studies.steps import Steps, shaped
 from aptheory.tasks import Task
 from aptheory.tasks import task as open_task
 from aptheory.training.cost import Operations, piece_operations, predict
 from aptheory.training.fit import fit_many, kept_for
 from aptheory.training.kept import Kept
-from aptheory.training.outcome import Outcome, packed, unpacked
+from aptheory.training.outcome import Outcome, is_packed, packed, unpacked
 from aptheory.training.recipe import Recipe, Run
 
 _log = logging.getLogger("aptheory")
 
 RATES = (1e-3, 1e-2, 3e-2)
 """Learning rates that every method is trained at; validation images choose."""
+
+ROW = {
+    **dict.fromkeys(("method", "layer_name"), str),
+    **dict.fromkeys(("step", "seconds"), Amount),
+    **dict.fromkeys(("parameters", "memory"), Whole),
+    **dict.fromkeys(("val_accuracy", "test_accuracy"), Share),
+    "layer": Whole | None,
+    "lr": Amount,
+}
+PLACE = {"layer": Whole, "layer_name": str}
+TAKEN_APART = {
+    **PLACE,
+    **dict.fromkeys(("shape", "norm"), str),
+    **dict.fromkeys(("exact", "unseen", "beta", "gamma", "left", "val_loss"), float),
+    **dict.fromkeys(("val_accuracy", "more", "more_low", "more_high"), float),
+    **{f"{what} {part}": float for what in ("logits", "kept", "retrained") for part in PARTS},
+}
+BACKWARDS = {**PLACE, "full": float, "channel": float}
 
 
 @dataclass(eq=False)
@@ -154,7 +172,9 @@ def compare_norm(
 
     def add(label: str, method: Method, place: Layer | None) -> None:
         name = label if place is None else f"{label} at {place.index}"
-        entry = finished.value(name, lambda: bench.trained(label, method, place))
+        entry = finished.value(
+            name, lambda: bench.trained(label, method, place), usable=bench.is_entry
+        )
         if place is None and "row" not in entry:
             raise InputError(f"{label} came to no usable model ({entry['said']}); try other rates.")
         if entry["said"]:
@@ -241,6 +261,21 @@ class _Bench:
             full, channel = read_as_prompt(_model(best), self.task, place.index)
             entry["backwards"] = about | {"full": full, "channel": channel}
         return entry
+
+    def is_entry(self, value: Any) -> bool:
+        """Whether a value is what `trained` gives: who reads it finds what he looks for."""
+        if shaped(value, {"said": str}):
+            return True
+        known = {"said": str | None, "row": dict, "correct": str, "parts": dict, "backwards": dict}
+        return (
+            isinstance(value, dict)
+            and {"said", "row", "correct"} <= value.keys() <= known.keys()
+            and shaped(value, {name: known[name] for name in value})
+            and shaped(value["row"], ROW)
+            and is_packed(value["correct"], len(self.task.test))
+            and ("parts" not in value or shaped(value["parts"], TAKEN_APART))
+            and ("backwards" not in value or shaped(value["backwards"], BACKWARDS))
+        )
 
     def close(self) -> None:
         if self._kept is not None:

@@ -7,11 +7,9 @@ is noticed when it is read and treated as absent.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 
 from aptheory.checked import json_value, shown
 from aptheory.errors import InputError
+from aptheory.training.outcome import is_packed
 
 FORMAT = 1
 _KINDS: dict[str, Any] = {
@@ -139,7 +138,7 @@ def _check(body: Mapping[str, Any], name: str) -> None:
     if odd:
         raise DamagedError(f"{name} holds {odd}")
     correct = body["outcome"].get("correct")
-    if correct is not None and not _is_packed(correct):
+    if correct is not None and not is_packed(correct):
         raise DamagedError(f"{name} does not say which test pictures its run knew")
 
 
@@ -162,17 +161,6 @@ def _odd_number(outcome: Mapping[str, Any], made_by: Mapping[str, Any]) -> str:
                 wanted = f"a number of 0 to {most:g}" if most == 1 else "a number of at least 0"
                 return f"{name} {shown(value)}, which is not {wanted}"
     return ""
-
-
-def _is_packed(correct: Any) -> bool:
-    """Whether it is what `training.outcome.packed` makes of a bool array."""
-    length, _, encoded = correct.partition(":") if isinstance(correct, str) else ("", "", "")
-    if not re.fullmatch("[0-9]{1,9}", length):
-        return False
-    try:
-        return len(base64.b64decode(encoded, validate=True)) == -(-int(length) // 8)
-    except ValueError:
-        return False
 
 
 def checksum(body: Mapping[str, Any]) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from aptheory.arguments import fits
 from aptheory.checked import json_table, json_value, read_text
 from aptheory.errors import InputError
 from aptheory.studies.files import storage_error
@@ -35,15 +36,18 @@ class Steps:
     def __contains__(self, step: str) -> bool:
         return step in self._values
 
-    def value(self, step: str, work: Callable[[], Any]) -> Any:
+    def value(
+        self, step: str, work: Callable[[], Any], *, usable: Callable[[Any], bool] = bool
+    ) -> Any:
         """The value of a step: as it was kept, or what ``work`` gives, which is then kept.
 
-        It is what JSON makes of it either way, numbers to the last bit.
+        It is what JSON makes of it either way, numbers to the last bit. What is kept and is not
+        ``usable`` (see `shaped`) is passed over: anybody can compute a checksum.
 
         Raises:
             StorageError: the file cannot be written.
         """
-        if step not in self._values:
+        if step not in self._values or not usable(self._values[step]):
             text = json.dumps(work(), default=lambda value: value.tolist())
             if self.path is not None:
                 self._keep(self.path, step, text)
@@ -65,7 +69,7 @@ class Steps:
     def _read(self, path: Path) -> list[tuple[str, Any]]:
         refuse_no_file(path)
         try:
-            lines = read_text(path).splitlines()
+            lines = read_text(path, errors="replace").splitlines()
         except FileNotFoundError:
             return []
         found = []
@@ -79,3 +83,13 @@ class Steps:
             except (InputError, KeyError):  # cut short by a kill, or damaged
                 continue
         return found
+
+
+def shaped(value: Any, shape: Mapping[str, Any]) -> bool:
+    """Whether a value is a table of exactly these entries, each of the type declared for it; nan
+    stands for any number."""
+    return (
+        isinstance(value, dict)
+        and value.keys() == shape.keys()
+        and all(fits(0.0 if value[n] != value[n] else value[n], shape[n]) for n in shape)
+    )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import copy
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from aptheory.arguments import Amount, Share, Whole
 from aptheory.errors import InputError
 from aptheory.training.judging import Score
 
@@ -91,6 +93,20 @@ class Outcome:
             values[name] = None if values[name] is None else packed(values[name])
         return copy.deepcopy(values)
 
+    #: The type of each entry of a record; nan stands for a number that was not measured.
+    RECORD: ClassVar[Mapping[str, Any]] = {
+        **dict.fromkeys(("network", "task"), str),
+        **dict.fromkeys(("method", "recipe", "kept"), dict[str, Any]),
+        **dict.fromkeys(("seed", "first_layer", "parameters", "parameters_without_head"), Whole),
+        **dict.fromkeys(("epochs", "peak_memory"), Whole),
+        **dict.fromkeys(("lr", "weight_decay", "val_loss", "test_loss", "seconds"), Amount),
+        **dict.fromkeys(("train_accuracy", "val_accuracy", "test_accuracy"), Share),
+        **dict.fromkeys(("stopped_reason", "correct", "val_correct"), str | None),
+        "converged": bool | None,
+        "curve": Sequence[dict[str, Any]],
+        "notes": Sequence[str],
+    }
+
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Outcome:
         """The outcome that `record` wrote, without predicted classes and model."""
@@ -157,3 +173,14 @@ def unpacked(text: str) -> np.ndarray:
     length, _, encoded = text.partition(":")
     bits = np.frombuffer(base64.b64decode(encoded), dtype=np.uint8)
     return np.unpackbits(bits, count=int(length)).astype(bool)
+
+
+def is_packed(text: Any, images: int | None = None) -> bool:
+    """Whether it is what `packed` makes of a bool array, of so many ``images`` if given."""
+    length, _, encoded = text.partition(":") if isinstance(text, str) else ("", "", "")
+    if not re.fullmatch("[0-9]{1,9}", length) or images not in (None, int(length)):
+        return False
+    try:
+        return len(base64.b64decode(encoded, validate=True)) == -(-int(length) // 8)
+    except ValueError:
+        return False

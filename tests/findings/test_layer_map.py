@@ -16,6 +16,7 @@ from aptheory.exploration import write_map
 from aptheory.findings.layer_map import layer_map
 from aptheory.findings.pictures import two_source_interval
 from aptheory.methods import ActivationPrompt, LayerProbe, LinearProbe
+from aptheory.studies.records import key_of
 from tests.quarters import RECIPE, small_cnn, small_vit
 
 SEEDS = (0, 1)
@@ -218,6 +219,28 @@ def test_an_interrupted_map_goes_on_with_what_it_has(halving, net, task, tmp_pat
         assert str(chart) == str(undisturbed)
     other = layer_map(net, task, steps=tmp_path / "map.steps", **{**options, "seeds": (5,)})
     assert set(other.table["seed"]) == {5}
+
+
+@pytest.mark.parametrize("halving", [False, True])
+def test_steps_of_a_map_that_somebody_forged_are_passed_over(halving, net, task, tmp_path):
+    path = tmp_path / "map.steps"
+    options = {"layers": [1], "reads": [1], "seeds": (0,), "recipe": RECIPE, "halving": halving}
+    right = layer_map(net, task, steps=path, **options)
+    lines = [json.loads(line) for line in path.read_text().splitlines() if line]
+    value = json.loads(lines[-1]["value"])
+    records = [value["trained"][0][2]] if halving else value
+    wrong: list = [None, {}, [], 3, [{}], {"trained": [], "walks": [99], "stops": [1]}]
+    for name, odd in [("val_accuracy", "=1+1"), ("seed", 7), ("correct", "zz"), ("curve", [5]),
+                      ("method", {}), ("test_accuracy", 9), ("correct", "8:AA==")]:  # fmt: skip
+        changed = {**records[0], name: odd}
+        wrong.append({**value, "trained": [[1, 5, changed]]} if halving else [changed])
+    for each in wrong:
+        line = {**lines[-1], "value": json.dumps(each)}
+        del line["checksum"]
+        forged = [*lines[:-1], {**line, "checksum": key_of(line)}]
+        path.write_text("\n".join(map(json.dumps, forged)))
+        found = layer_map(net, task, steps=path, **options)
+        pd.testing.assert_frame_equal(found.table, right.table)
 
 
 def test_a_folder_says_of_which_map_it_is(net, task, tmp_path):

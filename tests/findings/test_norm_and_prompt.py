@@ -1,5 +1,6 @@
 """A prompt taken apart at the next norm, on networks where the answer is known."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import aptheory as ap
 from aptheory.errors import InputError
 from aptheory.findings.norm_and_prompt import compare_norm
 from aptheory.findings.prompt_parts import next_norm, read_as_prompt, take_apart
+from aptheory.studies.records import key_of
 from tests.quarters import RECIPE, small_vit
 
 
@@ -183,3 +185,33 @@ def test_an_interrupted_comparison_goes_on_with_what_it_has(net, task, tmp_path,
     other = compare_norm(net, task, steps=tmp_path / "steps.jsonl", **{**options, "lrs": (3e-2,)})
     assert len(trained) == 2 * len(undisturbed.table)
     assert set(other.table["lr"]) == {3e-2}
+
+
+def test_steps_that_somebody_forged_are_passed_over(net, task, tmp_path):
+    """A checksum can be computed by anybody; a kept value has the form of a measured one."""
+    path = tmp_path / "table.steps"
+    options = {"layers": (1,), "recipe": ONE_STEP, "lrs": (1e-2,)}
+    right = compare_norm(net, task, steps=path, **options)
+    whole = path.read_text().splitlines()
+    lines = [json.loads(line) for line in whole if line]
+    number = next(n for n, line in enumerate(lines) if line["step"] == "prompt at 1")
+    value = json.loads(lines[number]["value"])
+    row, parts = value["row"], value["parts"]
+    forged = [
+        *(None, {}, [], 3, {"said": 5}, {**value, "more": 1}, {**value, "row": {}}),
+        *({**value, "row": {**row, "test_accuracy": wrong}} for wrong in ("=1+1", 3, None)),
+        *({**value, "row": {**row, "layer": wrong}} for wrong in ("a", -1)),
+        *({**value, "correct": wrong} for wrong in ("zzz", "8:AA==", "1000000000000:AA==", 5)),
+        *({**value, "parts": wrong} for wrong in ([1], {}, {**parts, "beta": "x"})),
+    ]
+    for wrong in forged:
+        line = {**lines[number], "value": json.dumps(wrong)}
+        del line["checksum"]
+        changed = [*lines[:number], {**line, "checksum": key_of(line)}, *lines[number + 1 :]]
+        path.write_text("\n".join(map(json.dumps, changed)))
+        found = compare_norm(net, task, steps=path, **options)
+        costs = ["seconds", "memory"]
+        pd.testing.assert_frame_equal(
+            found.table.drop(columns=costs), right.table.drop(columns=costs)
+        )
+        pd.testing.assert_frame_equal(found.parts, right.parts)

@@ -1,5 +1,6 @@
 """Finished steps are kept bit for bit, and taken only where they are about the same."""
 
+import functools
 import json
 import math
 from fractions import Fraction
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from aptheory.errors import InputError
-from aptheory.studies.steps import Steps
+from aptheory.studies.steps import Steps, shaped
 
 
 def never():
@@ -53,6 +54,34 @@ def test_steps_of_other_work_and_damaged_ones_are_passed_over(tmp_path):
     odd = [{"step": "a"}, {"about": None}, [], 3, {"about": [1], "step": {}, "value": "1"}]
     path.write_text("\n".join(map(json.dumps, odd)) + "\n{" + "[" * 200)
     assert "a" not in Steps(path, "one")
+
+
+def test_what_is_not_usable_is_done_again(tmp_path):
+    path = tmp_path / "a.steps"
+    Steps(path, "one").value("a", lambda: {"share": "=1+1"})
+    usable = functools.partial(shaped, shape={"share": float})
+    assert Steps(path, "one").value("a", lambda: {"share": 0.5}, usable=usable) == {"share": 0.5}
+    assert Steps(path, "one").value("a", never, usable=usable) == {"share": 0.5}  # the later line
+
+
+@pytest.mark.parametrize(
+    ("value", "right"),
+    [({"a": 1.5, "b": "x"}, True), ({"a": math.nan, "b": ""}, True), ({"a": 1}, False), (3, False),
+     ({"a": "1", "b": "x"}, False), ({"a": True, "b": "x"}, False),
+     ({"a": 1, "b": "x", "c": 1}, False)],
+)  # fmt: skip
+def test_a_value_has_the_shape_that_is_declared_or_not(value, right):
+    assert shaped(value, {"a": float, "b": str}) == right
+
+
+def test_a_byte_that_is_no_text_damages_its_line_alone(tmp_path):
+    path = tmp_path / "a.steps"
+    for step in "ab":
+        Steps(path, "one").value(step, lambda: 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"step": "a"', b'"step": "\xff"'))
+    steps = Steps(path, "one")
+    assert ("a" in steps, "b" in steps) == (False, True)
 
 
 def test_a_file_that_cannot_hold_steps_is_refused(tmp_path):
