@@ -114,7 +114,7 @@ def cost(
     on: DeviceOptions,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     classes: Annotated[int, typer.Option(min=1)] = 10,
-    out: Annotated[Path | None, typer.Option("--out", "-o")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder of the table")] = None,
 ) -> None:
     """Predict and measure what methods cost: parameters, FLOPs, time, memory, throughput."""
     from aptheory.devices import device_of

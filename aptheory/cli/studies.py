@@ -206,7 +206,7 @@ def sweep(
     ] = None,
     network: Annotated[list[str] | None, typer.Option("--network", "-n")] = None,
     task: Annotated[list[str] | None, typer.Option("--task", "-t")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="default: runs/NAME")] = None,
     method: Methods = ["ap"],  # noqa: B006 - typer reads the default, nothing mutates it
 ) -> None:
     """Train methods at layers, over seeds: from a study file or from --network and --task."""

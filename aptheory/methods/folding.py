@@ -36,7 +36,12 @@ def fold(adapted: Adapted) -> nn.Module:
         twin = copy.deepcopy(adapted).to(like.device, like.dtype)
         return fold(twin).to(here.device, here.dtype)
     source = adapted.source
-    if source.until(adapted.exit) is not source or len(adapted.reading.layers) > 1:
+    if (number := len(adapted.reading.layers)) > 1:
+        raise InputError(
+            f"{adapted.method.name} cannot be folded: its head reads {number} places, and the "
+            f"classifier of {source.name} its last features alone."
+        )
+    if source.until(adapted.exit) is not source:
         raise InputError(
             f"{adapted.method.name} read at place {adapted.exit} cannot be folded: the classifier "
             f"of {source.name} reads its last features, not those of an earlier place."

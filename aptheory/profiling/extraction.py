@@ -20,6 +20,7 @@ from aptheory.checked import json_table, read_text
 from aptheory.errors import InputError
 from aptheory.networks.network import Network, Places
 from aptheory.profiling.profile import batches
+from aptheory.tasks.resizing import transform_of
 from aptheory.writing import beside
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def extract_to(
         "task": task.name,
         "classes": list(task.classes),
         "pooled": pooled,
+        "images": _preparation(net, task),
+        "precision": _precision(net),
     }
     told = {**about, "layers": [layer.name for layer in chosen]}
     _check_beside(folder, [f"{split}.{form}" for split in splits], told)
@@ -107,6 +110,19 @@ def extract_to(
     return [*written, folder / "features.json"]
 
 
+def _preparation(net: Network, task: Task) -> Any:
+    """How pictures become images: the settings of all splits, or of each where they differ."""
+    settings = [transform_of(getattr(task, split), net).settings for split in SPLITS]
+    return settings[0] if settings.count(settings[0]) == len(settings) else settings
+
+
+def _precision(net: Network) -> str:
+    """What the network computes in, autocast around it included."""
+    kind = net.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else net.dtype
+    return str(dtype).removeprefix("torch.")
+
+
 def _check_beside(folder: Path, files: Sequence[str], about: Mapping[str, Any]) -> None:
     """Refuse a folder in which files of other features would stay beside the ones to be written.
 
@@ -123,9 +139,16 @@ def _check_beside(folder: Path, files: Sequence[str], about: Mapping[str, Any]) 
     differ = next((word for word in about if known.get(word) != about[word]), None)
     if others and differ is not None:
         raise InputError(
-            f"{folder} holds {' and '.join(others)} of other features (of another {differ}); name "
-            "another folder, or remove them."
+            f"{folder} holds {' and '.join(others)} of other features (of {_DIFFERENT[differ]}); "
+            "name another folder, or remove them."
         )
+
+
+_DIFFERENT = {
+    **{word: f"another {word}" for word in ("network", "digest", "task", "pooled", "precision")},
+    **{word: f"other {word}" for word in ("classes", "layers")},
+    "images": "pictures that became images in another way",
+}
 
 
 class Writer(Protocol):

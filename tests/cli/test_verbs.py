@@ -487,7 +487,10 @@ def test_features_of_two_kinds_do_not_lie_in_one_folder(tmp_path):
     done(*whole, "--split", "val")  # the same features
     other = ["extract", NETWORK, *TASK, "--layers", "3", "--out", tmp_path / "features"]
     sentence = refused(*other, "--split", "train")
-    assert "holds val.npz and test.npz of other features (of another layers)" in sentence
+    assert "holds val.npz and test.npz of other features (of other layers)" in sentence
+    squashed = refused(*whole, "--split", "val", "--resize", "center")
+    assert "(of pictures that became images in another way)" in squashed
+    assert "(of another precision)" in refused(*whole, "--split", "val", "--precision", "bfloat16")
     assert "train.npz" in refused(*other, "--format", "parquet")
     done(*other)
 

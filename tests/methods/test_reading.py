@@ -167,6 +167,8 @@ def test_what_was_read_early_is_saved_and_comes_back(text, tmp_path):
     assert torch.equal(again(x), adapted.eval()(x))
     with pytest.raises(ap.InputError, match="read at place 3 cannot be folded"):
         ap.fold(adapted)
+    with pytest.raises(ap.InputError, match="cannot be folded: its head reads 6 places"):
+        ap.fold(ap.LayerProbe(layer="all").attach(net, classes=4))
 
 
 def test_a_stack_read_early_is_the_runs_alone():
