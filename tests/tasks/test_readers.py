@@ -1,5 +1,6 @@
 """VTAB-1K folders, FGVC's JSON splits, webdataset shards, torchvision's sets, Hugging Face."""
 
+import errno
 import io
 import json
 import pickle
@@ -371,6 +372,20 @@ def test_huggingface_saved_to_disk(tmp_path):
     assert "streamed (at most 20 a split" in part.provenance
     hub(40).save_to_disk(str(tmp_path / "one"))
     assert sum(sizes(ap.task(f"hf:{tmp_path / 'one'}?streaming=1&limit=15"))) == 15
+
+
+def test_huggingface_a_cache_that_cannot_be_written_is_told_as_such(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+
+    def stopped(*_, **__):
+        try:
+            raise NotADirectoryError(errno.ENOTDIR, "Not a directory", "/file/datasets")
+        except OSError as error:
+            raise datasets.exceptions.DatasetGenerationError("generating failed") from error
+
+    monkeypatch.setattr(datasets, "load_dataset", stopped)
+    with pytest.raises(InputError, match="directory: /file/datasets.; name a folder .* HF_HOME"):
+        ap.task(f"hf:{tmp_path}")
 
 
 def test_huggingface_names_of_files_are_no_pictures():

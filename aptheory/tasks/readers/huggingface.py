@@ -5,6 +5,7 @@ hf:REPOSITORY?streaming=1&limit=2000     the first pictures of a shuffled stream
 """
 
 import io
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -318,13 +319,28 @@ def _open(path: str, config: str | None, stream: bool) -> dict[str, Any]:
         if isinstance(error, IndexError):  # the package takes the first of a split's tables
             reason = "a split of it holds no pictures"
         advice = "give a repository's name, or a folder that the datasets package reads"
-        if folder.exists():
+        if (stopped := _file_elsewhere(error, folder)) is not None:
+            reason = f"{stopped.strerror}: {stopped.filename}"
+            advice = "name a folder of yours for its cache in HF_HOME"
+        elif folder.exists():
             advice = "fetch or write it again, as the datasets package does"
         raise InputError(f"the data set {path!r} cannot be opened ({reason}); {advice}.") from error
     splits = dict(loaded) if isinstance(loaded, Mapping) else {"train": loaded}
     if not folder.exists():
         _refuse_stranger(path, splits)
     return splits
+
+
+def _file_elsewhere(error: BaseException | None, folder: Path) -> OSError | None:
+    """That a file outside of ``folder`` stopped the package, as one of its cache does, where that
+    stands behind an error."""
+    while error is not None:
+        if isinstance(error, OSError) and isinstance(error.filename, str):
+            place = os.path.realpath(error.filename)
+            if not place.startswith(os.path.join(os.path.realpath(folder), "")):
+                return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _columns(split: Any, image: str | None, label: str | None, path: str) -> tuple[str, str]:
