@@ -13,18 +13,20 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int64
 
+from aptheory.arguments import Between, Count, checked_arguments
 from aptheory.checked import spelt
 from aptheory.errors import InputError
 from aptheory.metrics.intervals import bootstrap
 from aptheory.models.card import preprocessing_of
 from aptheory.preprocessing import Size
 from aptheory.tasks.ahead import ahead_of
+from aptheory.tasks.catalogue import task as open_task
 from aptheory.tasks.pictures import Scale
 from aptheory.tasks.readers.files import scale_of, with_scale
 from aptheory.tasks.resizing import view
@@ -257,14 +259,25 @@ def calibration_error(labels: Labels, shares: Shares, *, bins: int = _BINS) -> f
     return float(np.abs(gaps).sum() / len(labels))
 
 
+@checked_arguments
 def evaluate(
-    model: Model, task: Task, *, split: str = "test", batch_size: int = 64, resamples: int = 500
+    model: Model,
+    task: Any,
+    *,
+    split: str = "test",
+    batch_size: Count = 64,
+    resamples: Annotated[int, Between(2, 100_000)] = 500,
 ) -> Evaluation:
     """What ``model`` answers on a split of a task whose classes it knows.
+
+    Args:
+        task: a task, or whatever `aptheory.task` makes one of.
+        resamples: of the bootstrap behind the intervals of the scores.
 
     Raises:
         InputError: an unknown split, or classes that the model was not trained on.
     """
+    task = open_task(task)
     if split not in ("train", "val", "test"):
         raise InputError(f"split is {split!r}; expected train, val or test.")
     unknown = [name for name in task.classes if name not in model.classes]

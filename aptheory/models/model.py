@@ -131,7 +131,7 @@ class Model:
         Raises:
             InputError: what is no such tensor, or answers that are no numbers.
         """
-        if not isinstance(images, Tensor):
+        if not isinstance(images, Tensor) or images.dtype != torch.uint8:
             raise InputError(
                 f"images are {shown(images)}; expected a uint8 tensor of (batch, channels, height, "
                 "width). For files and pictures there is `predict`."

@@ -24,6 +24,7 @@ LARGE = 1 << 24  # pixels; larger pictures are decoded one at a time, to bound t
 MAX_BYTES = 1 << 28  # of one encoded picture
 ALWAYS = 12 * LARGE  # bytes of memory on the way to RGB that any file may take
 RATIO = 400  # of those bytes to a larger picture's own; photographs come to 80
+DARK = 64  # floats that stay below are no bytes: reflectance and light reach a little above 1
 STRIP = 256  # rows of a picture that are made RGB at a time where that takes copies
 FORMATS = frozenset(
     ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
@@ -48,8 +49,10 @@ class Scale:
     def of(cls, low: float, high: float, whole: bool) -> "Scale":
         """The scale of a set whose values run from ``low`` to ``high``."""
         if not whole:
-            if low >= 0 and high <= 255:  # already 0 to 1, or 0 to 255
-                return cls(0.0, 1.0 if high <= 1 else 255.0, False)
+            if low >= 0 and high <= 1:
+                return cls(0.0, 1.0, False)
+            if low >= 0 and DARK <= high <= 255:  # bytes, written as floats
+                return cls(0.0, 255.0, False)
             return cls(low, high, False)
         # Far from zero the offset says nothing (a depth in millimetres, a signed CT number).
         start = low if low < 0 or high - low < high / 16 else 0

@@ -203,3 +203,21 @@ def test_the_mean_f1_is_drawn_within_each_class():
     """A class that is never right has an F1 of 0 in every draw."""
     row = of_counts((30, 0), (40, 5)).scores.set_index("measure").loc["macro F1"]
     assert row["low"] <= row["value"] <= row["high"] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "reason"),
+    [
+        ("quarters.zip", {}, "quarters.zip"),
+        (None, {"batch_size": 0}, "batch_size of evaluate is 0"),
+        (None, {"batch_size": 2.5}, "batch_size of evaluate is 2.5"),
+        (None, {"resamples": 1}, "resamples of evaluate is 1"),
+        (None, {"split": "all"}, "split is 'all'"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(task, options, reason):
+    model = ap.fit_model(small_cnn(), small_task(), method="linear_probe", recipe=RECIPE)
+    with pytest.raises(ap.InputError, match=reason):
+        evaluate(model, task or small_task(), **options)
+    with pytest.raises(ap.InputError, match="model of evaluate is"):
+        evaluate(small_cnn(), small_task())

@@ -487,3 +487,14 @@ def test_everything_that_takes_a_task_takes_what_makes_one(tmp_path):
 
 def _distinct(samples):
     return [{**s, "image": s["image"] + n, "label": n % 2} for n, s in enumerate(samples * 6)]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "black", "white"),
+    [(0.1, 0.9, 0, 1), (0.03, 1.47, 0.03, 1.47), (0, 40.5, 0, 40.5), (0.5, 200, 0, 255),
+     (-3, 60, -3, 60), (10, 3000, 10, 3000)],
+)  # fmt: skip
+def test_floats_are_shares_bytes_or_brought_to_bytes_by_their_range(low, high, black, white):
+    scale = Scale.of(low, high, whole=False)
+    assert (scale.low, scale.high) == (black, white)
+    assert scale(np.array([black, (black + white) / 2, white])).tolist() == [0, 128, 255]
