@@ -33,7 +33,7 @@ def recommend(
     budget: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="share of a full sweep's cost to spend on trials, such as 0.1"
+            max=1, help="share of a full sweep's cost to spend on trials, above 0, such as 0.1"
         ),
     ] = None,
     read: Annotated[

@@ -263,7 +263,9 @@ def _distinct(kind: str, names: Sequence[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise InputError(
-                f"two {kind}s of the study are called {name!r}; give each a label of its own."
+                f"two {kind}s of the study are called {name!r}; give each a label of its own in a "
+                "study file (--save-study writes one of a command for one of the two), or name one "
+                "otherwise."
             )
 
 
