@@ -82,7 +82,7 @@ class NormComparison:
         def text(frame: pd.DataFrame, columns: Sequence[str]) -> str:
             shown = frame[[name for name in columns if name in frame]]
             if "layer" in shown:
-                places = [f"{place:.0f}" if place == place else "-" for place in shown["layer"]]
+                places = ["-" if pd.isna(place) else f"{place:.0f}" for place in shown["layer"]]
                 shown = shown.assign(layer=places)
             if "lr" in shown:
                 shown = shown.assign(lr=[f"{rate:g}" for rate in shown["lr"]])
@@ -167,7 +167,7 @@ def compare_norm(
     if steps is not None:
         about = [*pair_identity(net, task), recipe.settings(), list(lrs), seed]
     finished = Steps(None if steps is None else Path(steps), about)
-    bench = _Bench(net, task, recipe, [Run(seed=seed, lr=lr) for lr in lrs], log)
+    bench = Bench(net, task, recipe, [Run(seed=seed, lr=lr) for lr in lrs], log)
     entries: list[dict[str, Any]] = []
 
     def add(label: str, method: Method, place: Layer | None) -> None:
@@ -191,7 +191,7 @@ def compare_norm(
                 add(label, method, place)
     finally:
         bench.close()
-    return _comparison(net.name, task.name, [entry for entry in entries if "row" in entry])
+    return comparison(net.name, task.name, [entry for entry in entries if "row" in entry])
 
 
 def _methods_at(net: Network, place: Layer) -> Iterator[tuple[str, Method]]:
@@ -208,7 +208,7 @@ def _methods_at(net: Network, place: Layer) -> Iterator[tuple[str, Method]]:
 
 
 @dataclass
-class _Bench:
+class Bench:
     """Trains one method after the other on kept activations, and says in plain values what came."""
 
     net: Network
@@ -283,7 +283,7 @@ class _Bench:
         self._kept = None
 
 
-def _comparison(network: str, task: str, entries: Sequence[dict[str, Any]]) -> NormComparison:
+def comparison(network: str, task: str, entries: Sequence[dict[str, Any]]) -> NormComparison:
     """The tables of what the methods came to, the linear probe first."""
     rows = [dict(entry["row"]) for entry in entries]
     correct = [unpacked(entry["correct"]) for entry in entries]

@@ -13,6 +13,7 @@ from benchmarks.fuzz_targets.registry import Case, file_case, target
 from benchmarks.mutations import (
     either,
     encoded,
+    harm_bytes,
     harm_text,
     harm_value,
 )
@@ -81,6 +82,38 @@ def plans(folder: Path) -> Case:
         if len(study.seeds) * len(study.recipes) * len(study.methods) > 200:
             return None
         return make_plan(Opened(study, (network,), (task,)))
+
+    return case
+
+
+@target
+def kept_steps(folder: Path) -> Case:
+    """What a comparison that goes on reads, with checksums that are right."""
+    import aptheory as ap
+    from aptheory.findings import norm_and_prompt
+    from aptheory.studies.steps import Steps
+
+    net = ap.load("aptheory_resnet_mini", weights="random")
+    task = ap.task("digits").subset(train=20, val=20, test=20)
+    path, recipe = folder / "table.steps", ap.Recipe(epochs=1)
+    ap.compare_norm(net, task, layers=[3], recipe=recipe, lrs=[0.01], steps=path)
+    whole = path.read_bytes()
+    entries = [json.loads(json.loads(line)["value"]) for line in whole.splitlines() if line]
+    bench = norm_and_prompt.Bench(net, task, recipe, [], None)
+
+    def case(draw: random.Random) -> Any:
+        if draw.random() < 0.3:
+            path.write_bytes(harm_bytes(whole, draw))
+            return Steps(path, "something else")
+        path.unlink(missing_ok=True)
+        steps = Steps(path, "harmed")
+        for number, entry in enumerate(entries):
+            harmed = harm_value(entry, draw) if draw.random() < 0.5 else entry
+            steps._keep(path, str(number), encoded(harmed))
+        again = Steps(path, "harmed")
+        kept = [again.value(str(n), dict) for n in range(len(entries)) if str(n) in again]
+        usable = [entry for entry in kept if bench.is_entry(entry) and "row" in entry]
+        return usable and str(norm_and_prompt.comparison("n", "t", usable))
 
     return case
 

@@ -151,6 +151,8 @@ def test_the_comparison_has_every_method_at_every_place_with_its_cost(net, task)
     assert "read as a prompt" in said
     none = replace(found, parts=found.parts.iloc[:0])
     assert "head as trained)\nnone\n" in str(none)
+    probes = found.table[found.table["layer"].isna()].assign(layer=None)  # no run at a place held
+    assert "all norms     -" in str(replace(found, table=probes))
     with pytest.raises(InputError, match="all beta came to no usable model"):
         compare_norm(net, task, layers=(1,), recipe=ONE_STEP, lrs=(1e30,))
     with pytest.raises(InputError, match="at least one place"):
