@@ -36,7 +36,6 @@ from aptheory.findings.pictures import paired_pictures, two_source_interval
 from aptheory.findings.statistics import Interval
 from aptheory.findings.verdict import verdict
 from aptheory.networks.network import Network, Places
-from aptheory.studies.sources import pair_identity
 from aptheory.studies.steps import Steps, shaped
 from aptheory.tasks import task as open_task
 from aptheory.training.cost import piece_operations
@@ -266,10 +265,7 @@ def layer_map(
         "kept": kept_for(net, task, recipe, log=log),
         "log": log,
     }
-    about: list[Any] = []
-    if steps is not None:
-        about = [*pair_identity(net, task), recipe.settings(), list(seeds), pooling]
-    finished = Steps(None if steps is None else Path(steps), about)
+    finished = Steps.of(steps, net, task, recipe.settings(), list(seeds), pooling)
 
     def is_run(value: Any) -> bool:
         """Whether it is the record of a run of this map, as `Outcome.record` gives it."""

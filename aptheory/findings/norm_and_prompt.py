@@ -29,7 +29,6 @@ from aptheory.findings.prompt_parts import PARTS, read_as_prompt, take_apart
 from aptheory.methods import ActivationPrompt, LinearProbe, NormTuning
 from aptheory.methods.base import Adapted, Method
 from aptheory.networks.network import Layer, Network, Places
-from aptheory.studies.sources import pair_identity
 from aptheory.studies.steps import Steps, shaped
 from aptheory.tasks import Task
 from aptheory.tasks import task as open_task
@@ -163,10 +162,7 @@ def compare_norm(
     if not places or not lrs:
         raise InputError("give at least one place before the classifier's input, and one rate.")
     NormTuning().layers(net)  # refuses a network that has none
-    about: list[Any] = []
-    if steps is not None:
-        about = [*pair_identity(net, task), recipe.settings(), list(lrs), seed]
-    finished = Steps(None if steps is None else Path(steps), about)
+    finished = Steps.of(steps, net, task, recipe.settings(), list(lrs), seed)
     bench = Bench(net, task, recipe, [Run(seed=seed, lr=lr) for lr in lrs], log)
     entries: list[dict[str, Any]] = []
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from aptheory.arguments import Between, Seed, check_fields, checked_arguments
 from aptheory.checked import shown
@@ -409,7 +409,7 @@ class Adapted(nn.Module):
         batch_norms = (
             f"edits.{name}"
             for name, module in self.edits.named_modules()
-            if isinstance(module, _NormBase)
+            if isinstance(module, _BatchNorm)
         )
         return [*learned, *batch_norms]
 

@@ -148,8 +148,3 @@ def view_identity(net: Network, task: Task) -> dict[str, Any]:
 
 def task_identity(task: Task) -> dict[str, Any]:
     return {"name": task.name, "digest": task.digest, "group": task.group}
-
-
-def pair_identity(net: Network, task: Task) -> list[dict[str, Any]]:
-    """What of a network and a task decides the results of any run of the two."""
-    return [network_identity(net), task_identity(task), view_identity(net, task)]

@@ -1,6 +1,6 @@
 """What a long piece of work has finished, a step a line, so that a killed one goes on.
 
-steps = Steps(folder / "table.steps", about=[net.digest, task.digest, recipe.settings()])
+steps = Steps.of(folder / "table.steps", net, task, recipe.settings())
 score = steps.value("linear probe", lambda: measured(net))   # measured once, then read
 """
 
@@ -10,15 +10,20 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aptheory.arguments import fits
 from aptheory.checked import json_table, json_value, read_text
 from aptheory.errors import InputError
 from aptheory.studies.files import storage_error
 from aptheory.studies.records import key_of
+from aptheory.studies.sources import network_identity, task_identity, view_identity
 from aptheory.version import __version__
 from aptheory.writing import refuse_no_file
+
+if TYPE_CHECKING:
+    from aptheory.networks.network import Network
+    from aptheory.tasks import Task
 
 
 class Steps:
@@ -33,21 +38,31 @@ class Steps:
         self._about = key_of([__version__, about])
         self._values: dict[str, Any] = dict(self._read(path)) if path is not None else {}
 
+    @classmethod
+    def of(cls, path: str | Path | None, net: Network, task: Task, *settings: Any) -> Steps:
+        """Those of work on a network and a task, whose digests are taken where there is a path."""
+        if path is None:
+            return cls(None, None)
+        same = [network_identity(net), task_identity(task), view_identity(net, task)]
+        return cls(Path(path), [*same, *settings])
+
     def __contains__(self, step: str) -> bool:
         return step in self._values
 
     def value(
-        self, step: str, work: Callable[[], Any], *, usable: Callable[[Any], bool] = bool
+        self, step: str, work: Callable[[], Any], *, usable: Callable[[Any], bool] | None = None
     ) -> Any:
         """The value of a step: as it was kept, or what ``work`` gives, which is then kept.
 
         It is what JSON makes of it either way, numbers to the last bit. What is kept and is not
-        ``usable`` (see `shaped`) is passed over: anybody can compute a checksum.
+        ``usable``, where that is asked (see `shaped`), is passed over: anybody can compute a
+        checksum.
 
         Raises:
             StorageError: the file cannot be written.
         """
-        if step not in self._values or not usable(self._values[step]):
+        known = step in self._values and (usable is None or usable(self._values[step]))
+        if not known:
             text = json.dumps(work(), default=lambda value: value.tolist())
             if self.path is not None:
                 self._keep(self.path, step, text)

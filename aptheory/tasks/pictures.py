@@ -29,6 +29,7 @@ STRIP = 256  # rows of a picture that are made RGB at a time where that takes co
 FORMATS = frozenset(
     ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
 ) | {"HEIF", "JXL"}  # by Pillow's names: others, as EPS, it would hand to an interpreter
+DECODERS = {"JPEG2000": 20, "WEBP": 16, "AVIF": 12, "HEIF": 12, "JXL": 12}
 MOST_FRAMES = 100  # that are counted
 ORIENTATION = 0x0112
 _one_large = threading.RLock()
@@ -114,10 +115,13 @@ def opened(data: bytes) -> Iterator[Any]:
 
 
 def _bytes_a_pixel(image: Any, data: bytes) -> int:
-    """Of memory on the way to RGB: Pillow's own copy (RGB takes four), and what is made of it."""
+    """Of memory on the way to RGB: the decoder's copies where it has any (measured), Pillow's own
+    (RGB takes four), and what is made of it."""
+    if image.format in DECODERS:
+        return DECODERS[image.format]
     if may_be_transparent(image) or bits_of(image, data) > 8:
         return 12
-    if image.format in ("JPEG", "MPO", "TIFF", "WEBP") and orientation_of(image) != 1:
+    if image.format in ("JPEG", "MPO", "TIFF") and orientation_of(image) != 1:
         return 8  # a turned copy; other formats say it behind the pixels, if at all
     return {"RGB": 4, "1": 5, "L": 5, "P": 5}.get(image.mode, 8)
 

@@ -1,5 +1,6 @@
 """Each tracker is told of every finished run, with its settings, scores and curve."""
 
+import os
 import sys
 
 import pytest
@@ -61,7 +62,12 @@ def test_a_server_of_mlflow_that_does_not_answer_is_told_at_once(monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(InputError, match="mlflow cannot be used .*MLFLOW_TRACKING_URI"):
-        trackers.named("mlflow")  # MLflow's own patience would outlast the suite
+        trackers.named("mlflow")  # MLflow's own patience is minutes
+    assert {name: os.environ[name] for name in PATIENCE} == PATIENCE
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(InputError, match="mlflow cannot be used"):
+        trackers.named("mlflow")
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"  # a user's own stays
 
 
 def test_tensorboard_gets_each_run(tmp_path):

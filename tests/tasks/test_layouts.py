@@ -309,7 +309,8 @@ def test_bombs_are_refused_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("mode", "form", "side"),
     [("RGBA", "PNG", 4200), ("LA", "PNG", 4200), ("I;16", "PNG", 4200), ("L", "PNG", 6400),
-     ("RGB", "PNG", 7200), ("CMYK", "TIFF", 5100), ("F", "TIFF", 4200)],
+     ("RGB", "PNG", 7200), ("CMYK", "TIFF", 5100), ("F", "TIFF", 4200), ("RGB", "WEBP", 3600),
+     ("RGB", "JPEG2000", 3200)],
 )  # fmt: skip
 def test_a_picture_that_would_take_too_much_memory_is_refused(mode, form, side):
     options = {"compression": "tiff_deflate"} if form == "TIFF" else {}
