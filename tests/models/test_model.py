@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import aptheory as ap
-from aptheory.models.card import Card
+from aptheory.models.card import Card, deep_range
 from aptheory.models.evaluation import evaluate
 from tests.quarters import RECIPE, small_cnn, small_task
 
@@ -95,6 +95,8 @@ def test_one_deep_picture_among_many_is_noticed(net, tmp_path, monkeypatch):
         Image.fromarray(values.astype(np.uint16 if deep else np.uint8)).save(place)
     for _ in range(2):  # found, and kept in the cache
         task = ap.task(tmp_path / "set")
+        # Before a picture is read: whoever saves a model may not be who trained it.
+        assert deep_range(task) == {"deep": [0, 65535, True]}
         model = ap.fit_model(net, task, method="linear_probe", recipe=RECIPE)
         assert model.card.task["deep"] == [0, 65535, True]
     assert not model.predict(tmp_path / "set" / "b" / "031.png").empty
