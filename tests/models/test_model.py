@@ -86,6 +86,7 @@ def test_deep_pictures_are_brought_to_bytes_as_in_training(net, tmp_path):
 def test_one_deep_picture_among_many_is_noticed(net, tmp_path, monkeypatch):
     """Wherever it lies: the headers of a few do not tell."""
     monkeypatch.setenv("APTHEORY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("aptheory.tasks.readers.files.PEEKED", 1)
     rng = np.random.default_rng(0)
     for number in range(160):
         place = tmp_path / "set" / "ab"[number % 2] / f"{number:03d}.png"
@@ -124,8 +125,9 @@ def test_a_deep_picture_is_noticed_under_a_wrong_name(net, tmp_path):
     assert model.card.task["deep"] == [0, 65535, True]
 
 
-def test_few_deep_pictures_of_another_set_are_evaluated_as_in_training(net, tmp_path):
+def test_few_deep_pictures_of_another_set_are_evaluated_as_in_training(net, tmp_path, monkeypatch):
     """Also where they lie so that the headers of a few do not tell."""
+    monkeypatch.setattr("aptheory.tasks.readers.files.PEEKED", 1)
     rng = np.random.default_rng(0)
     for name, count in (("set", 24), ("few", 160)):
         for number in range(count):
