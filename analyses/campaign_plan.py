@@ -45,8 +45,10 @@ class NetworkSpec:
 
 CIFAR_TASKS = ("cifar10_jpeg", "trashnet5", "gtsrb32", "chars32", "fer7")
 IMAGENET_TASKS = ("food25", "trashnet5", "gtsrb32", "pacs_sketch", "signdigits10")
-NEAR = {"cifar10_jpeg", "trashnet5", "food25"}
-"""Photographs of things, as the pretraining's; the other tasks are far from it."""
+MINI_TASKS = ("textures", "objects", "gtsrb32", "chars32", "fer7")
+NEAR = {"cifar10_jpeg", "trashnet5", "food25", "textures", "objects"}
+"""Photographs of things, as the pretraining's, and for the packaged networks generated figures and
+textures; the other tasks are far from it."""
 
 NETWORKS = {
     "resnet32": NetworkSpec("cnn", "cifar10_resnet32", 32, factory="resnet32", tasks=CIFAR_TASKS),
@@ -76,7 +78,15 @@ NETWORKS = {
     ),
     "aptheory_resnet_mini": NetworkSpec("cnn", "", 32),
     "aptheory_vit_mini": NetworkSpec("vit", "", 32),
+    **{
+        f"{name}_{seed}": NetworkSpec(kind, f"{name}_{seed}", 32, name)
+        for name, kind in (("aptheory_resnet_mini", "cnn"), ("aptheory_vit_mini", "vit"))
+        for seed in (1, 2)
+    },
 }
+SEEDS_OF_MINIS = Path(__file__).parents[1] / "weights" / "seeds"
+MINIS = tuple(name for name in NETWORKS if name.startswith("aptheory_"))
+"""The packaged ResNet and ViT, each pretrained from three seeds (0 is the packaged one)."""
 COMPARED = ("vit_tiny", "cifar_vit128", "cifar_vit_postnorm", "resnet56", "resnet32",
             "efficientnet_lite0")  # fmt: skip
 """Networks of the maps, of normalisation at a layer, and of the comparison of methods."""
@@ -120,6 +130,12 @@ def units() -> Iterator[Unit]:
             *(("cifar_vit128", "cifar10_jpeg"), ("resnet56", "cifar10_jpeg")),
         )
     )
+    yield from (Unit("pretraining", name, task, 0) for name in MINIS for task in MINI_TASKS)
+    yield from (
+        Unit("methods", name, task, 0)
+        for name in ("aptheory_vit_mini", "aptheory_resnet_mini")
+        for task in ("objects", "gtsrb32", "chars32")
+    )
     yield from (Unit("sweep", name, task, 1) for name, task in pairs)
     yield from (Unit("methods", name, task, 1) for name, task in three)
     yield from (Unit("norm", name, task, 1) for name, task in three)
@@ -132,14 +148,16 @@ def load_network(name: str, assets: Path, side: int | None = None) -> ap.Network
     from safetensors.torch import load_file
     from timm.models.vision_transformer import checkpoint_filter_fn
 
+    import aptheory.networks.zoo  # noqa: F401 - timm learns the packaged networks
     from analyses import cifar_resnet, cifar_vit
 
     spec = NETWORKS[name]
     if not spec.weights:
         return ap.load(name)
     side = side or spec.side
-    facts = json.loads((assets / f"{spec.weights}.json").read_text())
-    state = {k: v.float() for k, v in load_file(assets / f"{spec.weights}.safetensors").items()}
+    folder = SEEDS_OF_MINIS if name in MINIS else assets
+    facts = json.loads((folder / f"{spec.weights}.json").read_text())
+    state = {k: v.float() for k, v in load_file(folder / f"{spec.weights}.safetensors").items()}
     if spec.factory:
         home = cifar_vit if spec.kind == "vit" else cifar_resnet
         module = getattr(home, spec.factory)()
@@ -161,14 +179,16 @@ def load_network(name: str, assets: Path, side: int | None = None) -> ap.Network
     )
 
 
+def _uri(name: str, assets: Path) -> str:
+    """What `ap.task` knows a task of the campaign by."""
+    if (assets / f"{name}.npz").is_file():
+        return f"npz:{assets / name}.npz"
+    return f"folder:{assets / name}.zip" if (assets / f"{name}.zip").is_file() else name
+
+
 def load_task(name: str, seed: int, assets: Path, train: int = TRAIN) -> ap.Task:
     """A draw of a task: training and validation pictures anew for each seed, test the same."""
-    uri = (
-        f"npz:{assets / name}.npz"
-        if (assets / f"{name}.npz").is_file()
-        else (f"folder:{assets / name}.zip")
-    )
-    whole = ap.task(uri, seed=seed)
+    whole = ap.task(_uri(name, assets), seed=seed)
     sizes = {
         "train": min(train, len(whole.train)),
         "val": min(VAL, len(whole.val)),

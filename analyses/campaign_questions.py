@@ -131,6 +131,7 @@ class Bench:
                 "parameters": outcome.parameters_without_head,
                 "epochs": outcome.epochs,
                 "precision": self.recipe.precision,
+                "device": self.net.device.type,
                 "converged": outcome.converged,
                 "train_accuracy": _rounded(outcome.train_accuracy),
                 "val_loss": _rounded(outcome.val_loss),
@@ -153,7 +154,7 @@ def beyond_the_edge(rows: Sequence[Row]) -> list[float]:
     ended = [row for row in rows if row["val_accuracy"] is not None]
     if not ended:
         return []
-    best_rate = max(ended, key=lambda row: (row["val_accuracy"], -row["val_loss"]))["lr"]
+    best_rate = min(ended, key=cost)["lr"]
     tried = [row["lr"] for row in rows]
     if best_rate == max(tried):
         return [rate for rate in LADDER if rate > best_rate][-1:]
@@ -169,9 +170,14 @@ def prompt_norm(adapted: Any) -> float | None:
     return float(torch.cat([v.detach().flatten() for v in values]).norm()) if values else None
 
 
-def best(outcomes: Sequence[ap.Outcome]) -> ap.Outcome:
-    """The outcome with the best validation accuracy, ties by the loss."""
-    return min(outcomes, key=lambda outcome: outcome.score.cost("accuracy"))
+def cost(row: Row) -> tuple[float, float]:
+    """By what validation pictures choose among rows, the least first: accuracy, ties by the loss.
+
+    A run that failed comes last.
+    """
+    if row["val_accuracy"] is None:
+        return float("inf"), float("inf")
+    return -row["val_accuracy"], row["val_loss"]
 
 
 def _bench(unit: Unit, on: Machine) -> Bench:
@@ -182,12 +188,12 @@ def _bench(unit: Unit, on: Machine) -> Bench:
 def probes(bench: Bench) -> tuple[list[Row], int]:
     """The probe of every place, and the place of the one that is best on validation pictures."""
     rows: list[Row] = []
-    costs: dict[int, tuple[float, float]] = {}
+    best_of: dict[int, Row] = {}
     for layer in bench.net.layers:
-        outcomes = bench.train(ap.LayerProbe(layer=layer.index))
-        rows += bench.told("layer_probe", outcomes)
-        costs[layer.index] = best(outcomes).score.cost("accuracy")
-    return rows, min(costs, key=lambda place: costs[place])
+        found = list(bench.rows("layer_probe", ap.LayerProbe(layer=layer.index)))
+        rows += found
+        best_of[layer.index] = min(found, key=cost)
+    return rows, min(best_of, key=lambda place: cost(best_of[place]))
 
 
 def sweep(unit: Unit, on: Machine) -> Iterator[Row]:
@@ -212,10 +218,9 @@ def sweep(unit: Unit, on: Machine) -> Iterator[Row]:
 
 def _prompt_and_control(bench: Bench, place: int, read: int | None) -> Iterator[Row]:
     """The prompt at a place, and a random pattern of the norm that the chosen prompt came to."""
-    outcomes = bench.train(ap.ActivationPrompt(layer=place, read=read))
-    yield from bench.told("ap", outcomes)
-    adapted = best(outcomes).adapted
-    norm = None if adapted is None else prompt_norm(adapted)
+    rows = list(bench.rows("ap", ap.ActivationPrompt(layer=place, read=read)))
+    yield from rows
+    norm = min(rows, key=cost)["norm"]
     if norm:
         control = ap.RandomPerturbation(layer=place, norm=norm, read=read)
         yield from bench.rows("random", control)
@@ -446,6 +451,7 @@ def dial(unit: Unit, on: Machine) -> Iterator[Row]:
 
 QUESTIONS: dict[str, Callable[[Unit, Machine], Iterator[Row]]] = {
     "sweep": sweep,
+    "pretraining": sweep,
     "norm": norm,
     "map": layer_map,
     "methods": compare,

@@ -1,8 +1,9 @@
 """The papers' efficiency tables on a GPU: every method's time, memory and throughput.
 
-    python benchmarks/efficiency_gpu.py [--batch 128] [--out table.csv]
+    python benchmarks/efficiency_gpu.py [--batch 128] [--precision bfloat16 ...] [--out table.csv]
 
-ResNet-101 and ViT-L/16, bfloat16 and float32, random weights. Then eight rates x seeds at once
+ResNet-101 and ViT-L/16, bfloat16 and float32, random weights; the table is written as it grows.
+Then eight rates x seeds at once
 against the careful loop one by one, at batch 64, for a network that leaves the GPU idle and for
 one that does not, with the roofline: the share of the GPU's measured matrix throughput that a step
 reaches. Without a CUDA device it says so and ends with code 0.
@@ -67,11 +68,11 @@ def chosen(net: ap.Network) -> list:
 
 
 def tables(options: argparse.Namespace) -> pd.DataFrame:
-    parts = []
-    for name in options.networks:
-        torch.manual_seed(0)
-        net = ap.load(name, weights=None).cuda()
-        for precision in ("bfloat16", "float32"):
+    parts: list[pd.DataFrame] = []
+    for precision in options.precision:
+        for name in options.networks:
+            torch.manual_seed(0)
+            net = ap.load(name, weights=None).cuda()
             part = cost(
                 net,
                 chosen(net),
@@ -84,8 +85,10 @@ def tables(options: argparse.Namespace) -> pd.DataFrame:
             part.insert(1, "precision", precision)
             print(part[SHOWN].to_string(index=False, float_format=lambda v: f"{v:.4g}"), flush=True)
             parts.append(part)
-        del net
-        torch.cuda.empty_cache()
+            if options.out:
+                pd.concat(parts).to_csv(options.out, index=False)
+            del net
+            torch.cuda.empty_cache()
     return pd.concat(parts)
 
 
@@ -170,15 +173,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--images", type=int, default=3680, help="of an epoch (OxfordPets: 3680)")
     parser.add_argument("--networks", nargs="*", default=["resnet101", "vit_large_patch16_224"])
+    parser.add_argument("--precision", nargs="*", default=["bfloat16", "float32"])
     parser.add_argument("--out")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         print("There is no CUDA device here: nothing is measured.")
         return
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
-    table = tables(options)
-    if options.out:
-        table.to_csv(options.out, index=False)
+    tables(options)
     rate = matrix_rate()
     for name in ("aptheory_vit_mini", "aptheory_resnet_mini", "vit_tiny_patch16_224", "resnet50"):
         together(name, runs=8, batch=64, rate=rate)
