@@ -26,7 +26,7 @@ import aptheory as ap
 from analyses.campaign_pairs import KEYS, arguments, extend
 from analyses.campaign_plan import TEST, swept
 from analyses.campaign_section import lines
-from analyses.campaign_tables import curves, looked_at, parts, read_journal
+from analyses.campaign_tables import curves, looked_at, number_of_pairs, parts, read_journal
 from analyses.choice_curves import Curve, read_curves, unlike
 from analyses.choice_ways import PULLS, Free, Judged, Way, papers_place, untrained
 from analyses.layer_front import judged as judged_ways
@@ -109,7 +109,7 @@ def choices(both: pd.DataFrame, sweeps: list[Curve]) -> pd.DataFrame:
     The pull to the middle is learnt on other networks and tasks than those that it is judged on.
     """
     by_pair = {keys: rows.sort_values("layer") for keys, rows in both.groupby(["network", "task"])}
-    some = [curve for curve in sweeps if (curve.network, curve.task) in by_pair]
+    some = [one for one in sweeps if one.draw == 0 and (one.network, one.task) in by_pair]
 
     def preference(
         curve: Curve, free: Free, mean: np.ndarray, *, column: str, unit: float
@@ -139,7 +139,7 @@ def section(results: Results) -> str:
         return ""
     pairs = results.table("evidence/predicted_pairs")
     choice = results.table("evidence/predicted_choice")
-    asked = len(results.table("evidence/pairs"))
+    asked = number_of_pairs(results.table("evidence/pairs"))
     share = f"all {asked}" if len(pairs) == asked else f"{len(pairs)} of {asked}"
     parts_of_page = [
         "## Predicted against measured",

@@ -72,9 +72,7 @@ class Bench:
         self._finished = _finished_parts(on.parts)
         self.kept = kept_for(self.net, task, self.recipe)
 
-    def train(
-        self, method: ap.Method, *, rates: Sequence[float] = RATES, label: str | None = None
-    ) -> list[ap.Outcome]:
+    def train(self, method: ap.Method, *, rates: Sequence[float] = RATES) -> list[ap.Outcome]:
         """Outcomes of one method, one a rate."""
         runs = [ap.Run(seed=self.seed, lr=rate) for rate in rates]
         return ap.fit_many(
@@ -95,7 +93,9 @@ class Bench:
         what = [self.task.digest, self.recipe.precision, label, method.settings(), [*rates], more]
         key = json.dumps(what, sort_keys=True)
         if key not in self._finished:
-            rows = list(self.told(label, self.train(method, rates=rates), **more))
+            read = method.attach(self.net, classes=len(self.task.classes)).exit
+            outcomes = self.train(method, rates=rates)
+            rows = list(self.told(label, outcomes, read=read, **more))
             self._finished[key] = rows
             if self.parts is not None:
                 self.parts.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,10 @@ class Bench:
             found += new
             tried = beyond_the_edge(found)
 
-    def told(self, label: str, outcomes: Sequence[ap.Outcome], **more: Any) -> Iterator[Row]:
+    def told(
+        self, label: str, outcomes: Sequence[ap.Outcome], *, read: int, **more: Any
+    ) -> Iterator[Row]:
+        """A row an outcome; a run that failed has no network that says where it was read."""
         for outcome in outcomes:
             adapted = outcome.adapted
             assert adapted is not None or outcome.failed
@@ -125,7 +128,7 @@ class Bench:
                 "seed": self.seed,
                 "method": label,
                 "layer": outcome.first_layer,
-                "read": None if adapted is None else adapted.exit,
+                "read": read,
                 "places": len(self.net.layers),
                 "lr": outcome.lr,
                 "parameters": outcome.parameters_without_head,

@@ -7,6 +7,7 @@ import pandas as pd
 
 from analyses.campaign_methods import EARLY, MIDDLE, PAIR
 from analyses.campaign_parts import at_every_place
+from analyses.campaign_tables import number_of_pairs
 from analyses.results import Results
 
 QUESTIONS = {
@@ -33,10 +34,11 @@ def section(results: Results) -> str:
     moving, runs = int(pairs["moving"].sum()), int(pairs["runs"].sum())
     parts = [
         "## The campaign",
-        f"The plan was committed before the runs (`analyses/PLAN.md`): {len(pairs)} pairs of "
-        f"{pairs['network'].nunique()} real networks and {pairs['task'].nunique()} tasks, 400 "
-        "training pictures, 30 epochs (about 210 optimiser steps), four rates at every place, one "
-        "seed. Everything is chosen on validation pictures; networks are the units. Made by "
+        f"The plan was committed before the runs (`analyses/PLAN.md`): {number_of_pairs(pairs)} "
+        f"pairs of {pairs['network'].nunique()} real networks and {pairs['task'].nunique()} tasks, "
+        "400 training pictures, 30 epochs (about 210 optimiser steps), four rates at every place; "
+        f"{_draws(pairs)}. Everything is chosen on validation pictures; networks are the units. "
+        "Made by "
         "`python -m analyses.campaign --assets DIR` on a GPU and `python -m "
         "analyses.campaign_tables`; figures `results/figures/where_to_read.png`, "
         "`law_of_the_layer.png` and `norm_and_prompt.png`.",
@@ -44,8 +46,7 @@ def section(results: Results) -> str:
         "were still moving at the end: their validation loss was not flat (it mostly rises, while "
         "the head grows overconfident). The intervals below are those of these runs; what they "
         f"say of converged ones is open. Not run: {planted}{dialled}"
-        "most of the comparison of all methods, second seeds, pretraining seeds of our own "
-        "networks.",
+        "the second draw of ViT-S/14 and second draws of every question but the sweeps.",
     ]
     for number, question in QUESTIONS.items():
         rows = judged[judged["judged"] == number]
@@ -58,6 +59,16 @@ def section(results: Results) -> str:
         *_by_accuracy(results),
     )
     return "\n\n".join([*parts, *added])
+
+
+def _draws(pairs: pd.DataFrame) -> str:
+    """How many draws of the training pictures the pairs have."""
+    draws = pairs.groupby(["network", "task"])["seed"].nunique().value_counts()
+    return ", ".join(
+        f"{count} pairs with {number} draw{'s' if int(str(number)) > 1 else ''} of the training "
+        "and validation pictures"
+        for number, count in draws.items()
+    )
 
 
 def against_the_norm(costs: pd.DataFrame, column: str, of: str = "ap") -> pd.Series:

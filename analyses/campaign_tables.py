@@ -2,8 +2,8 @@
 
     python -m analyses.campaign_tables [--out results/evidence]
 
-Writes pairs.csv (one row a network and task: accuracy of every rival, all choices on validation
-pictures), maps.csv (accuracy over the place of the prompt and the place of reading), norm.csv (the
+Writes pairs.csv (one row a network, task and seed, which is a draw of the training and validation
+pictures: accuracy of every rival, all choices on validation pictures), maps.csv (accuracy over the place of the prompt and the place of reading), norm.csv (the
 prompt and the norm at the same place), and judged.csv (a row a judged statistic: value, interval
 over networks, how many of its runs were still moving at the end). Where `analyses.campaign_ends`
 has trained chosen runs again, judged_flat.csv has the statistics of the pairs whose four runs are
@@ -136,7 +136,11 @@ def curves(journal: pd.DataFrame) -> pd.DataFrame:
 
 
 def flat_by_accuracy(table: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
-    """The pairs whose chosen runs, trained again, all ended with a flat validation accuracy."""
+    """The pairs whose chosen runs, trained again, all ended with a flat validation accuracy.
+
+    They were trained again on the first draw alone.
+    """
+    table = table[table["seed"] == 0]
     flat = ends.groupby(["network", "task"])["accuracy_flat"].agg(
         lambda marks: marks.eq(True).all()
     )
@@ -215,11 +219,22 @@ def _row(
         "low": interval.low,
         "high": interval.high,
         "networks": interval.n,
-        "pairs": len(part),
+        "pairs": number_of_pairs(part),
         "expected": expected,
         "agrees": agreement(interval, expected),
         "runs_still_moving": _moving(part),
     }
+
+
+def number_of_pairs(table: pd.DataFrame) -> int:
+    """How many networks and tasks, however many draws there are of each."""
+    return len(table.drop_duplicates(["network", "task"]) if "seed" in table else table)
+
+
+def mean_over_draws(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a pair: the numbers of `pairs` averaged over its draws."""
+    keys = ["network", "kind", "task", "near"]
+    return table.drop(columns="seed").groupby(keys, sort=False).mean().reset_index()
 
 
 def _moving(part: pd.DataFrame) -> str:
@@ -315,7 +330,7 @@ def looked_at(
         "low": interval.low,
         "high": interval.high,
         "networks": interval.n,
-        "pairs": len(part),
+        "pairs": number_of_pairs(part),
         "expected": "none",
         "agrees": agreement(interval, "none"),
         "runs_still_moving": _moving(part) if "runs" in part else "",

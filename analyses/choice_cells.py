@@ -1,7 +1,7 @@
 """The same question for the place that is read, and for both places at once.
 
 Reading: the probe of every place of the 40 pairs, four rates. Both: the 13 maps of the campaign,
-every place × every later reading place, four rates; the diagonal is the probe. One seed. To count a
+every place × every later reading place, four rates, one draw; the diagonal is the probe. To count a
 cell's neighbours with it was tried after the maps were seen.
 """
 
@@ -17,12 +17,11 @@ import pandas as pd
 
 from analyses.campaign_plan import RECIPE
 from analyses.campaign_tables import best_rates
-from analyses.choice_curves import SEEDS, Curve
+from analyses.choice_curves import SEEDS, Curve, over_draws, right
 from analyses.choice_ways import PULLS, Free, Way, by_prior, trials, untrained
 from aptheory.choosing.cells import Cell, operations, with_neighbours
 from aptheory.choosing.trials import Prices
 from aptheory.training.cost import Operations
-from aptheory.training.outcome import unpacked
 
 RATES = (0, 1, 2, 3)
 
@@ -32,10 +31,10 @@ def reading_curves(curves: list[Curve], journal: pd.DataFrame) -> list[Curve]:
     sweeps = journal[(journal["question"] == "sweep") & (journal["method"] == "layer_probe")]
     found = []
     for curve in curves:
-        own = (sweeps["network"] == curve.network) & (sweeps["task"] == curve.task)
-        runs = sweeps[own].sort_values("layer")
+        pair = (sweeps["network"] == curve.network) & (sweeps["task"] == curve.task)
+        runs = sweeps[pair & (sweeps["seed"] == curve.draw)].sort_values("layer")
         best = best_rates(runs).sort_values("layer")
-        correct = np.stack([unpacked(text) for text in best["correct"]])
+        correct = right(best)
         tables = {
             measure: runs.pivot_table(index="layer", columns="lr", values=measure).to_numpy(float)
             for measure in ("val_accuracy", "val_loss")
@@ -53,7 +52,7 @@ def reading_curves(curves: list[Curve], journal: pd.DataFrame) -> list[Curve]:
                 probe=float("nan"),
             )
         )
-    return found
+    return over_draws(found)
 
 
 def reading_ways() -> list[Way]:
@@ -100,7 +99,7 @@ def maps(journal: pd.DataFrame, pieces: pd.DataFrame) -> Iterator[Map]:
             measure: kept.pivot_table(index=index, columns="lr", values=measure).to_numpy(float)
             for measure in ("val_accuracy", "val_loss")
         }
-        correct = np.stack([unpacked(text) for text in best["correct"]])
+        correct = right(best)
         layer, read = best["layer"].to_numpy(), best["read"].to_numpy()
         cost = [
             operations(prices, [(Cell(l, k), RECIPE.epochs)], walks=[], stops=[RECIPE.epochs])

@@ -1,14 +1,16 @@
 """Accuracy over layers, with every run that a way of choosing may look at: from stored tables.
 
 Two sources. The campaign's journal: 40 pairs of 8 real networks and 8 tasks, 8 to 10 places, four
-rates, one seed, about 210 optimiser steps. The older sweeps: 25 pairs, three seeds, one rate, 24 to
+rates, about 210 optimiser steps, two draws of the training and validation pictures of most pairs.
+Each draw is a curve: what is chosen on its validation pictures is worth the mean over draws, which
+is nearer the truth than one draw's test accuracy. The older sweeps: 25 pairs, three seeds, one rate, 24 to
 84 steps. Nothing is trained here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -39,8 +41,8 @@ class Curve:
     ``layers`` are the places that may be chosen (the network's last place, where a prompt is a
     probe, is a control). ``validation`` and ``loss`` have an entry a run: place, rate, seed;
     accuracies in points. ``test`` is the place's test accuracy in points at the rate that
-    validation chooses, over seeds. ``correct`` says which test pictures that run got right, where
-    one seed was run. ``papers_place``: the input of a CNN's last stage, a ViT's third block, where
+    validation chooses, over seeds or draws. ``correct`` says of each test picture in which share of
+    the draws that run got it right. ``draw``: which of a pair's draws was validated. ``papers_place``: the input of a CNN's last stage, a ViT's third block, where
     it is known. ``centre``: the depth that choices are pulled to. ``probe``: test
     accuracy of the best layer's probe, in points. ``prices`` is the cost of a run
     at each place, in any unit. ``scores``: what is known of each place before a prompt is trained,
@@ -58,11 +60,12 @@ class Curve:
     test: Float[np.ndarray, " places"]
     prices: Float[np.ndarray, " places"]
     papers_place: int | None = None
-    correct: Bool[np.ndarray, "places pictures"] | None = None
+    correct: Float[np.ndarray, "places pictures"] | None = None
     by_seed: Float[np.ndarray, "places seeds"] | None = None
     centre: float = 0.5
     probe: float = float("nan")
     scores: Float[np.ndarray, "places scores"] | None = None
+    draw: int = 0
 
     @cached_property
     def depth(self) -> Float[np.ndarray, " places"]:
@@ -149,7 +152,7 @@ def of_campaign(
     """
     sweeps = journal[journal["question"] == "sweep"]
     found = []
-    for (network, task), runs in sweeps.groupby(["network", "task"]):
+    for (network, task, draw), runs in sweeps.groupby(["network", "task", "seed"]):
         last = int(runs["places"].iloc[0]) - 1
         prompts = runs[(runs["method"] == "ap") & (runs["layer"] < last) & (runs["read"] == last)]
         best = best_rates(prompts).sort_values("layer")
@@ -159,7 +162,7 @@ def of_campaign(
             table = prompts.pivot_table(index="layer", columns="lr", values=measure)
             return table.to_numpy(float)[..., None]
 
-        correct = np.stack([unpacked(text) for text in best["correct"]])
+        correct = right(best)
         probes = best_rates(runs[runs["method"] == "layer_probe"])
         pieces = operations[operations["network"] == network].sort_values("layer")
         found.append(
@@ -178,9 +181,27 @@ def of_campaign(
                 probe=100 * float(chosen(probes)["test_accuracy"]),
                 papers_place=int(pieces.loc[pieces["papers_place"], "layer"].iloc[0]),
                 scores=_scores(best, measured, probes),
+                draw=int(draw),
             )
         )
-    return found
+    return over_draws(found)
+
+
+def right(best: pd.DataFrame) -> Float[np.ndarray, "places pictures"]:
+    """1 where the run of a place got a test picture right, 0 where not."""
+    return np.stack([unpacked(text) for text in best["correct"]]).astype(float)
+
+
+def over_draws(curves: Sequence[Curve]) -> list[Curve]:
+    """Each draw's curve with what its places and its best probe are worth on the mean of all draws
+    of the pair (the test pictures are the same)."""
+    means = []
+    for one in curves:
+        pair = [c for c in curves if (c.network, c.task) == (one.network, one.task)]
+        correct = np.mean([c.correct for c in pair if c.correct is not None], axis=0)
+        probe = float(np.mean([c.probe for c in pair]))
+        means.append(replace(one, test=100 * correct.mean(1), correct=correct, probe=probe))
+    return means
 
 
 def _scores(

@@ -12,7 +12,7 @@ from aptheory.choosing.trials import share_text
 GOALS = ((0.02, 0.7), (0.1, 0.5), (1.0, 0.43))
 """(share of a careful full sweep's cost, points of regret)."""
 TITLES = {
-    "campaign": "The campaign's pairs, read at the end (one seed, about 210 optimiser steps)",
+    "campaign": "The campaign's pairs, read at the end (about 210 optimiser steps)",
     "older sweeps": "The older pairs (three seeds, 24 to 84 steps; a run costs the same at "
     "every place)",
     "reading place": "The place to read, for a probe (all probes are one pass of the network)",
@@ -33,7 +33,8 @@ def section(results: Results) -> str:
         "measured accuracy. That best is itself lucky: *luck* is what a perfect choice is charged, "
         "were the measured accuracies the truth. *Fresh* counts against the place that the other "
         "half of the test pictures (or the other seeds) name, and is rather too small; the truth "
-        "lies between. What a way learns (the rate, the pull λ · |2 · depth − 1|, the mean curve's "
+        "lies between. Of most of the campaign's pairs there are two draws of the training and "
+        "validation pictures: chosen on each of them, judged by the mean accuracy of both. What a way learns (the rate, the pull λ · |2 · depth − 1|, the mean curve's "
         "share) it learns on other networks *and* tasks. 95 % intervals over networks. Cost is the "
         "share of a careful full sweep: every place, every rate, three seeds. The journal keeps no "
         "curves over epochs, so halving over epochs is not among the ways. Made by `python -m "

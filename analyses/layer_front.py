@@ -6,7 +6,7 @@ Judges every way of `analyses.choice_ways` on the campaign's 40 pairs and on the
 those of `analyses.choice_cells` on the place that is read and on both places. What a way learns it
 learns on other networks and tasks than those that it is judged on. Cost is the
 share of a careful full sweep: every place, every rate, three seeds, to the end. Intervals are
-Student's t over networks, 95 %. Writes evidence/choice.csv (a row a pair and way) and
+Student's t over networks, 95 %. Writes evidence/choice.csv (a row a draw and way) and
 evidence/choice_summary.csv.
 """
 
@@ -55,6 +55,7 @@ def _row(way: str, curve: Curve, preference: np.ndarray, cost: float) -> dict[st
         "network": curve.network,
         "kind": curve.kind,
         "task": curve.task,
+        "draw": curve.draw,
         "layer": int(curve.layers[int(np.argmax(preference))]),
         "regret": curve.regret(preference),
         "regret_fresh": curve.fresh_regret(preference),
@@ -69,7 +70,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (data, way), group in table.groupby(["data", "way"], sort=False):
         baseline = table[(table["data"] == data) & (table["way"] == BASELINES[str(data)])]
-        keys = ["network", "task"]
+        keys = ["network", "task", "draw"]
         gain = baseline.set_index(keys)["regret"] - group.set_index(keys)["regret"]
         regret = clustered_mean(group["regret"], group["network"], group["task"])
         fresh = clustered_mean(group["regret_fresh"], group["network"], group["task"])
@@ -91,7 +92,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
                 "worst": group["regret"].max(),
                 "luck": group["luck"].mean(),
                 "probe_better": group["probe_better"].mean(),
-                "pairs": len(group),
+                "pairs": len(group.drop_duplicates(["network", "task"])),
                 "networks": regret.n,
             }
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analyses.campaign_tables import mean_over_draws
 from analyses.results import Results
 from aptheory.findings.relate import spearman
 from aptheory.findings.statistics import mean_correlation
@@ -32,9 +33,10 @@ OUTCOMES = {
 
 
 def of_pairs(shift: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    """A row a pair and origin of the moments: the shift, and what its prompts did."""
+    """A row a pair and origin of the moments: the shift, and what its prompts did, the mean over
+    draws of the training pictures."""
     means = shift.groupby([*KEYS, "origin"])["shift"].mean().reset_index()
-    table = means.merge(pairs, on=KEYS)
+    table = means.merge(mean_over_draws(pairs), on=KEYS)
     return table.assign(
         gain_end=table["ap_end"] - table["linear_probe"],
         gain_probe=table["layer_probe"] - table["linear_probe"],

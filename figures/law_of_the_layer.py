@@ -2,6 +2,7 @@
 
 from matplotlib.figure import Figure
 
+from analyses.campaign_tables import mean_over_draws
 from analyses.results import Results
 from aptheory.findings.statistics import mean_correlation
 from aptheory.reporting import plots
@@ -13,7 +14,7 @@ READ = {"slope_end": "read at the end", "slope_read_early": "read at the best pr
 
 def draw(results: Results) -> Figure:
     """Spearman of depth and accuracy, a row a network, a colour for near and far."""
-    pairs = results.table("evidence/pairs")
+    pairs = mean_over_draws(results.table("evidence/pairs"))
     sheet, axes = page.panels(2, columns=2, height=2.9)
     with plots.style():
         for ax, (column, words) in zip(axes, READ.items(), strict=True):

@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analyses.campaign_tables import mean_over_draws
 from analyses.results import Results
 from aptheory.findings.statistics import clustered_mean
 from aptheory.reporting import plots
@@ -22,7 +23,7 @@ MAPPED = (("resnet56", "gtsrb32"), ("vit_tiny", "gtsrb32"))
 
 def draw(results: Results) -> Figure:
     """Gains over the linear probe, networks as units; below them two of the maps."""
-    pairs = results.table("evidence/pairs")
+    pairs = mean_over_draws(results.table("evidence/pairs"))
     maps = results.table("evidence/maps")
     sheet, axes = page.panels(4, columns=2, height=2.5)
     with plots.style():
