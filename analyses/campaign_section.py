@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
-from analyses.campaign_methods import EARLY, MIDDLE, PAIR
+from analyses.campaign_methods import EARLY, PAIR, UNRANKED
 from analyses.campaign_parts import at_every_place
 from analyses.campaign_tables import number_of_pairs
 from analyses.results import Results
@@ -136,7 +138,7 @@ def _methods(results: Results) -> list[str]:
                 f", at the middle place {row['middle_has_more']:+.1f} "
                 f"[{row['middle_has_more_low']:+.1f}, {row['middle_has_more_high']:+.1f}]"
             )
-        rank = "" if row["method"] == MIDDLE else f", mean rank {row['rank']:.1f}"
+        rank = "" if row["method"] in UNRANKED else _rank(row)
         said.append(
             f"- {row['method']}: {row['gain']:+.1f} [{row['gain_low']:+.1f}, "
             f"{row['gain_high']:+.1f}] points{rank}, {row['networks']} networks, "
@@ -148,10 +150,21 @@ def _methods(results: Results) -> list[str]:
         f"{table['network'].nunique()} networks on {', '.join(table['task'].unique())}; every "
         "method at its own best rate, sought until it lay inside, AP at the place that validation "
         "chose, so with several times the runs, and at the middle place, with the search of any "
-        "other; gains over the linear probe at the end. Made by "
+        "other; a random pattern of the norm that a trained prompt had, from the sweeps of the same "
+        "pairs, is the control of both; gains over the linear probe at the end. *Among the small*: "
+        "rank among the methods of a pair that train no more parameters than the prompt at its "
+        "chosen place. Made by "
         "`python -m analyses.campaign_methods`; figure `results/figures/campaign_methods.png`.",
         "\n".join(said),
     ]
+
+
+def _rank(row: Mapping[str, float]) -> str:
+    """The mean rank among all methods, and among those no larger than the prompt."""
+    said = f", mean rank {row['rank']:.1f} [{row['rank_low']:.1f}, {row['rank_high']:.1f}]"
+    if not row["pairs_small"]:
+        return said
+    return f"{said}, among the small {row['rank_small']:.1f} ({row['pairs_small']:.0f} pairs)"
 
 
 def _dialled(results: Results) -> list[str]:

@@ -62,9 +62,9 @@ def place_slope(rows: pd.DataFrame) -> float:
     return float(inner["layer"].corr(inner["test_accuracy"], method="spearman"))
 
 
-def pairs(journal: pd.DataFrame) -> pd.DataFrame:
+def pairs(journal: pd.DataFrame, question: str = "sweep") -> pd.DataFrame:
     """One row a network, task and seed: every rival's test accuracy, and where it stood."""
-    sweeps = best_rates(journal[journal["question"] == "sweep"])
+    sweeps = best_rates(journal[journal["question"] == question])
     rows = []
     for (network, task, seed), runs in sweeps.groupby(["network", "task", "seed"]):
         last = int(runs["places"].iloc[0]) - 1
@@ -115,14 +115,14 @@ def pairs(journal: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def curves(journal: pd.DataFrame) -> pd.DataFrame:
+def curves(journal: pd.DataFrame, question: str = "sweep") -> pd.DataFrame:
     """Measured curves, prompts read at the end: a row a pair, seed and swept place.
 
     ``measured``: gain over the linear probe in points, at the rate that validation chooses;
     ``prompt``: the norm of that run's prompt; ``moving``: whether the run still was at its end. The
     last place, where a prompt is a probe, is left out.
     """
-    sweeps = best_rates(journal[journal["question"] == "sweep"])
+    sweeps = best_rates(journal[journal["question"] == question])
     keys = ["network", "kind", "task", "near", "seed"]
     probe = sweeps[sweeps["method"] == "linear_probe"].set_index(keys)["test_accuracy"]
     last = sweeps["places"] - 1
@@ -228,7 +228,9 @@ def _row(
 
 def number_of_pairs(table: pd.DataFrame) -> int:
     """How many networks and tasks, however many draws there are of each."""
-    return len(table.drop_duplicates(["network", "task"]) if "seed" in table else table)
+    return len(
+        table.drop_duplicates(["network", "task"]) if {"task", "seed"} <= {*table} else table
+    )
 
 
 def mean_over_draws(table: pd.DataFrame) -> pd.DataFrame:

@@ -90,7 +90,7 @@ def trials_of(curves: Sequence[Curve], summary: pd.DataFrame) -> Trials:
         lrs=rates,
         pull=best(known[EVERYTHING]).pull,
         budgets=tuple(budgets),
-        pairs=len(curves),
+        pairs=len({(one.network, one.task) for one in curves}),
     )
 
 
@@ -102,7 +102,8 @@ def main() -> None:
     asked = parser.parse_args()
     campaign, older = read_curves(asked.results)
     summary = Results(asked.results).table("evidence/choice_summary")
-    rule = replace(ranking_rule([*campaign, *older]), trials=trials_of(campaign, summary))
+    firsts = [one for one in campaign if one.draw == 0]  # every draw is worth the mean over draws
+    rule = replace(ranking_rule([*firsts, *older]), trials=trials_of(campaign, summary))
     rule.save(asked.to)
     print(rule)
     print(rule.trials)

@@ -16,6 +16,8 @@ NAMES = {
     "full": "all weights",
     "ap": "activation prompt, chosen place",
     "ap, middle": "activation prompt, middle place",
+    "random pattern": "random pattern, chosen place",
+    "random pattern, middle": "random pattern, middle place",
     "lora:rank=4": "LoRA, rank 4",
     "ssf": "SSF",
     "bitfit": "all biases (BitFit)",
