@@ -150,8 +150,8 @@ def _methods(results: Results) -> list[str]:
         f"{table['network'].nunique()} networks on {', '.join(table['task'].unique())}; every "
         "method at its own best rate, sought until it lay inside, AP at the place that validation "
         "chose, so with several times the runs, and at the middle place, with the search of any "
-        "other; a random pattern of the norm that a trained prompt had, from the sweeps of the same "
-        "pairs, is the control of both; gains over the linear probe at the end. *Among the small*: "
+        "other; a random pattern of a trained prompt's norm, from the sweeps of the same pairs, is "
+        "the control of both; gains over the linear probe at the end. *Among the small*: "
         "rank among the methods of a pair that train no more parameters than the prompt at its "
         "chosen place. Made by "
         "`python -m analyses.campaign_methods`; figure `results/figures/campaign_methods.png`.",

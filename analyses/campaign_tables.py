@@ -3,11 +3,12 @@
     python -m analyses.campaign_tables [--out results/evidence]
 
 Writes pairs.csv (one row a network, task and seed, which is a draw of the training and validation
-pictures: accuracy of every rival, all choices on validation pictures), maps.csv (accuracy over the place of the prompt and the place of reading), norm.csv (the
-prompt and the norm at the same place), and judged.csv (a row a judged statistic: value, interval
-over networks, how many of its runs were still moving at the end). Where `analyses.campaign_ends`
-has trained chosen runs again, judged_flat.csv has the statistics of the pairs whose four runs are
-flat by their validation accuracy: exploratory.
+pictures: accuracy of every rival, all choices on validation pictures), maps.csv (accuracy over the
+place of the prompt and the place of reading), norm.csv (the prompt and the norm at the same place),
+and judged.csv (a row a judged statistic: value, interval over networks, how many of its runs were
+still moving at the end). Where `analyses.campaign_ends` has trained chosen runs again,
+judged_flat.csv has the statistics of the pairs whose four runs are flat by their validation
+accuracy: exploratory.
 """
 
 from __future__ import annotations

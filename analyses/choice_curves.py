@@ -3,8 +3,8 @@
 Two sources. The campaign's journal: 40 pairs of 8 real networks and 8 tasks, 8 to 10 places, four
 rates, about 210 optimiser steps, two draws of the training and validation pictures of most pairs.
 Each draw is a curve: what is chosen on its validation pictures is worth the mean over draws, which
-is nearer the truth than one draw's test accuracy. The older sweeps: 25 pairs, three seeds, one rate, 24 to
-84 steps. Nothing is trained here.
+is nearer the truth than one draw's test accuracy. The older sweeps: 25 pairs, three seeds, one
+rate, 24 to 84 steps. Nothing is trained here.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Curve:
     probe, is a control). ``validation`` and ``loss`` have an entry a run: place, rate, seed;
     accuracies in points. ``test`` is the place's test accuracy in points at the rate that
     validation chooses, over seeds or draws. ``correct`` says of each test picture in which share of
-    the draws that run got it right. ``draw``: which of a pair's draws was validated. ``papers_place``: the input of a CNN's last stage, a ViT's third block, where
-    it is known. ``centre``: the depth that choices are pulled to. ``probe``: test
-    accuracy of the best layer's probe, in points. ``prices`` is the cost of a run
-    at each place, in any unit. ``scores``: what is known of each place before a prompt is trained,
-    by `SCORES`, where it was measured.
+    the draws that run got it right. ``draw``: which of a pair's draws was validated.
+    ``papers_place``: the input of a CNN's last stage, a ViT's third block, where it is known.
+    ``centre``: the depth that choices are pulled to. ``probe``: test accuracy of the best layer's
+    probe, in points. ``prices`` is the cost of a run at each place, in any unit. ``scores``: what
+    is known of each place before a prompt is trained, by `SCORES`, where it was measured.
     """
 
     network: str
