@@ -35,9 +35,10 @@ def section(results: Results) -> str:
         "half of the test pictures (or the other seeds) name, and is rather too small; the truth "
         "lies between. Of most of the campaign's pairs there are two draws of the training and "
         "validation pictures: chosen on each of them, judged by the mean accuracy of both. What a "
-        "way learns (the rate, the pull λ · |2 · depth − 1|, the mean curve's share) it learns on other networks *and* tasks. 95 % intervals over networks. Cost is the "
-        "share of a careful full sweep: every place, every rate, three seeds. The journal keeps no "
-        "curves over epochs, so halving over epochs is not among the ways. Made by `python -m "
+        "way learns (the rate, the pull λ · |2 · depth − 1|, the mean curve's share) it learns on "
+        "other networks *and* tasks. 95 % intervals over networks. Cost is the share of a careful "
+        "full sweep: every place, every rate, three seeds. The journal keeps no curves over "
+        "epochs, so halving over epochs is not among the ways. Made by `python -m "
         "analyses.layer_front` from the stored tables; figure `results/figures/layer_front.png`. "
         "Exploratory: the ways were listed after the runs.",
         *(_goal(table, cost, goal) for cost, goal in GOALS),

@@ -20,6 +20,7 @@ import numpy as np
 from analyses import (
     campaign_planted,
     campaign_predicted,
+    campaign_pretraining,
     campaign_section,
     campaign_survival,
     choice_section,
@@ -67,6 +68,7 @@ def page(results: Results) -> str:
             *_sections(found),
             campaign_section.section(results),
             campaign_planted.section(results),
+            campaign_pretraining.section(results),
             choice_section.section(results),
             shift_law.section(results),
             more_pictures.section(results),
@@ -163,6 +165,7 @@ def _costs(results: Results) -> str:
                 ],
             ),
         ]
+    parts += _costs_on_a_gpu(results)
     sweeps = {
         "cost/layer_sweep": "`python benchmarks/layer_sweep.py --quick`",
         "cost/layer_sweep_large": "`python benchmarks/layer_sweep.py --images 48 --val 48 --epochs "
@@ -190,6 +193,46 @@ def _costs(results: Results) -> str:
             _markdown(("network", "in", "sizes", "exponent"), _exponents(results)),
         ]
     return "\n\n".join(parts)
+
+
+def _costs_on_a_gpu(results: Results) -> list[str]:
+    """The papers' own networks on a GPU, and several runs at once against one by one."""
+    if not results.has("cost/gpu"):
+        return []
+    table, both = results.table("cost/gpu"), results.table("cost/gpu_together")
+    measured = " and ".join(
+        f"{', '.join(rows['network'].unique())} in {precision}"
+        for precision, rows in table.groupby("precision", sort=False)
+    )
+    return [
+        f"On a GPU ({table['gpu'].iloc[0]}; {measured}; random weights, batches of 128): a "
+        "training step as a share of visual prompting's, and inference as a share of the frozen network's "
+        "(`python benchmarks/efficiency_gpu.py --out TABLE`).",
+        _markdown(
+            (
+                *("network", "precision", "method", "kept", "predicted", "time", "step (ms)"),
+                *("memory (GB)", "throughput"),
+            ),
+            [
+                (
+                    *(row.network, row.precision),
+                    f"{row.method} ({row.layer_name})" if row.method == "ap" else row.method,
+                    *("yes" if row.kept else "no", f"{row.predicted_ratio:.2f}"),
+                    *(_with_interval(row, "measured_ratio"), f"{row.step_ms:.1f}"),
+                    *(f"{row.peak_memory_mb / 1e3:.1f}", _with_interval(row, "throughput_ratio")),
+                )
+                for row in table.itertuples()
+            ],
+        ),
+        "There, eight runs (rates and seeds) at once from kept activations against the careful "
+        "loop run by run, bfloat16, batches of 64; in brackets the share of the GPU's measured "
+        "matrix throughput: "
+        + "; ".join(
+            f"{row.network} {row.ratio:.1f} times as fast ({row.of_roofline:.0%})"
+            for row in both.itertuples()
+        )
+        + ".",
+    ]
 
 
 def _with_interval(row: Any, name: str) -> str:
@@ -230,6 +273,7 @@ JUDGED: tuple[tuple[str, ...], ...] = (
     ("-m", "analyses.theory_verdicts", "--runs", "results/theory"),
     ("-m", "analyses.campaign_tables"),
     ("-m", "analyses.campaign_methods"),
+    ("-m", "analyses.campaign_pretraining"),
     ("-m", "analyses.campaign_dial"),
     ("-m", "analyses.campaign_parts"),
     ("-m", "analyses.campaign_planted"),

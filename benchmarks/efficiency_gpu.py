@@ -2,8 +2,8 @@
 
     python benchmarks/efficiency_gpu.py [--batch 128] [--precision bfloat16 ...] [--out table.csv]
 
-ResNet-101 and ViT-L/16, bfloat16 and float32, random weights; the table is written as it grows.
-Then eight rates x seeds at once
+ResNet-101 and ViT-L/16, bfloat16 and float32, random weights; the table is written as it grows,
+and what follows goes beside it as OUT's name with _together. Then eight rates x seeds at once
 against the careful loop one by one, at batch 64, for a network that leaves the GPU idle and for
 one that does not, with the roofline: the share of the GPU's measured matrix throughput that a step
 reaches. Without a CUDA device it says so and ends with code 0.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -83,6 +84,7 @@ def tables(options: argparse.Namespace) -> pd.DataFrame:
                 precision=precision,
             )
             part.insert(1, "precision", precision)
+            part.insert(0, "gpu", torch.cuda.get_device_name())
             print(part[SHOWN].to_string(index=False, float_format=lambda v: f"{v:.4g}"), flush=True)
             parts.append(part)
             if options.out:
@@ -111,7 +113,7 @@ def matrix_rate() -> float:
     return 2 * 8192**3 / seconds_a_step(lambda: a @ a)
 
 
-def together(name: str, runs: int, batch: int, rate: float) -> None:
+def together(name: str, runs: int, batch: int, rate: float) -> dict[str, object]:
     """``runs`` prompts as one batch from kept activations, against the careful loop run by run."""
     torch.manual_seed(0)
     net = ap.load(name, weights=None).cuda()
@@ -166,6 +168,18 @@ def together(name: str, runs: int, batch: int, rate: float) -> None:
         f"({100 * operations / best / rate:.0f} % of the roofline)",
         flush=True,
     )
+    milliseconds = {"careful_ms": careful, "together_ms": ours, "graph_ms": graphed}
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "network": name,
+        "runs": runs,
+        "batch": batch,
+        "layer_name": net.layers[place].name,
+        **{column: round(1e3 * seconds, 1) for column, seconds in milliseconds.items()},
+        "ratio": round(careful / best, 2),
+        "teraflops": round(operations / best / 1e12),
+        "of_roofline": round(operations / best / rate, 2),
+    }
 
 
 def main() -> None:
@@ -182,8 +196,11 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     tables(options)
     rate = matrix_rate()
-    for name in ("aptheory_vit_mini", "aptheory_resnet_mini", "vit_tiny_patch16_224", "resnet50"):
-        together(name, runs=8, batch=64, rate=rate)
+    names = ("aptheory_vit_mini", "aptheory_resnet_mini", "vit_tiny_patch16_224", "resnet50")
+    rows = pd.DataFrame([together(name, runs=8, batch=64, rate=rate) for name in names])
+    if options.out:
+        beside = Path(options.out)
+        rows.to_csv(beside.with_stem(f"{beside.stem}_together"), index=False)
 
 
 if __name__ == "__main__":

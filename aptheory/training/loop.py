@@ -352,6 +352,9 @@ class Loop:
                     ):
                         return self.adapted.rest(z).float()
 
+            # A captured graph keeps the node that gathers a parameter's gradient, on the stream of
+            # its capture; those that are captured or replayed after it meet it on another stream.
+            torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
             rest: Any = torch.cuda.make_graphed_callables(Rest(self.adapted), (z.clone(),))
             self._graphed[len(z)] = rest
         return self._graphed[len(z)](z)
