@@ -14,7 +14,8 @@ READ = {"slope_end": "read at the end", "slope_read_early": "read at the best pr
 
 def draw(results: Results) -> Figure:
     """Spearman of depth and accuracy, a row a network, a colour for near and far."""
-    pairs = mean_over_draws(results.table("evidence/pairs"))
+    draws = results.table("evidence/pairs")
+    pairs = mean_over_draws(draws)
     sheet, axes = page.panels(2, columns=2, height=2.9)
     with plots.style():
         for ax, (column, words) in zip(axes, READ.items(), strict=True):
@@ -25,7 +26,7 @@ def draw(results: Results) -> Figure:
     page.one_legend(sheet, axes)
     kinds = []
     for kind, name in (("cnn", "CNNs"), ("vit", "ViTs")):
-        rows = pairs[pairs["kind"] == kind]
+        rows = draws[draws["kind"] == kind]
         interval = mean_correlation(rows["slope_end"], rows["network"], rows["task"])
         kinds.append(f"{name} {interval:+.2f}")
     return page.title(

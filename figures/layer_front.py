@@ -10,7 +10,7 @@ from aptheory.reporting import plots
 from figures import sheet as page
 
 NEEDS = "python -m analyses.layer_front"
-DATA = {"campaign": "campaign: one seed", "older sweeps": "older sweeps: three seeds, few steps"}
+DATA = {"campaign": "campaign: two draws", "older sweeps": "older sweeps: three seeds, few steps"}
 FREE = 0.5
 """Where, in % of a sweep, what costs nothing is drawn on the logarithmic axis."""
 GOALS = ((2, 0.7), (10, 0.5), (100, 0.43))
