@@ -56,9 +56,12 @@ def methods(journal: pd.DataFrame) -> pd.DataFrame:
     linear = table[table["method"] == "linear_probe"].set_index(PAIR)["test_accuracy"]
     own = table.set_index(PAIR).index
     table["gain"] = 100 * (table["test_accuracy"] - own.map(linear))
+    table[[*MORE.values()]] = float("nan")
     read_early = table["method"].str.endswith(EARLY)
     for name, at in (("ap", ~read_early), ("ap" + EARLY, read_early), (MIDDLE, ~read_early)):
         prompt = table[table["method"] == name].set_index(PAIR)["test_accuracy"]
+        if not len(prompt):
+            continue
         there = table[at].set_index(PAIR).index.map(prompt)
         more = 100 * (there - table.loc[at, "test_accuracy"].to_numpy())
         table.loc[at, MORE[name.removesuffix(EARLY)]] = more

@@ -43,6 +43,39 @@ def test_what_validation_chooses_counts_and_not_the_best_test_accuracy(table):
     assert not of_a["best_rate_inside"].to_dict()["linear_probe"]
 
 
+def test_random_patterns_come_from_the_sweeps_of_the_same_pairs():
+    rows = [
+        *runs("a", "linear_probe", 4, {1e-2: (0.5, 0.5)}),
+        *runs("a", "ap", 4, {1e-2: (0.7, 0.6)}, layer=2),
+    ]
+    swept = [
+        *runs("a", "random", 4, {1e-2: (0.6, 0.52), 1e-3: (0.5, 0.9)}, layer=1),
+        *runs("a", "random", 4, {1e-2: (0.4, 0.45)}, layer=2),
+        *runs("a", "random", 2, {1e-2: (0.9, 0.99)}),  # read earlier
+        *runs("b", "random", 4, {1e-2: (0.9, 0.99)}),  # of a pair that has no comparison
+    ]
+    rows += [{**row, "question": "sweep"} for row in swept]
+    found = methods(pd.DataFrame(rows)).set_index("method")
+    assert set(found["network"]) == {"a"}
+    assert found.loc["random pattern", "test_accuracy"] == 0.52
+    assert found.loc["random pattern, middle", "test_accuracy"] == 0.45
+    assert found.loc["random pattern, middle", "middle_has_more"] == pytest.approx(15)
+    assert found["rank"].dropna().to_dict() == {"ap": 1, "linear_probe": 2}
+
+
+def test_small_methods_are_ranked_among_themselves():
+    rows = [
+        *runs("a", "linear_probe", 4, {1e-2: (0.5, 0.5)}),
+        *runs("a", "ap", 4, {1e-2: (0.7, 0.6)}, layer=2),
+        *({**row, "parameters": 6} for row in runs("a", "lora", 4, {1e-2: (0.9, 0.9)})),
+    ]
+    table = methods(pd.DataFrame(rows))
+    found = table.set_index("method")
+    assert found["rank"].dropna().to_dict() == {"lora": 1, "ap": 2, "linear_probe": 3}
+    assert found["rank_small"].dropna().to_dict() == {"ap": 1, "linear_probe": 2}
+    assert judged(table).set_index("method").loc["lora", "pairs_small"] == 0
+
+
 def test_networks_are_the_units(table):
     said = judged(table).set_index("method")
     assert said.loc["ap", "gain"] == pytest.approx(15)

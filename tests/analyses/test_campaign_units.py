@@ -41,6 +41,14 @@ def test_a_line_that_the_kill_cut_short_is_trained_again(tmp_path, monkeypatch):
     assert rows(again) == found
 
 
+def test_a_failed_run_says_where_it_would_have_been_read(tmp_path):
+    one = bench(tmp_path / "unit.jsonl")
+    found = list(one.rows("ap", ap.ActivationPrompt(layer=1, read=2), rates=(1e-2, 1e38)))
+    assert [row["val_accuracy"] is None for row in found] == [False, True]
+    assert [row["read"] for row in found] == [2, 2]
+    assert [row["device"] for row in found] == ["cpu", "cpu"]
+
+
 def run(lr, accuracy, loss=1.0):
     return {"lr": lr, "val_accuracy": accuracy, "val_loss": loss}
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analyses import choice_section
-from analyses.choice_curves import Curve, unlike
+from analyses.choice_curves import Curve, over_draws, unlike
 from analyses.choice_scores import expected
 from analyses.choice_ways import Free, Way, by_prior, learnt, race, spread, trials, ways
 from analyses.layer_front import BASELINES, judged, summarise
@@ -35,7 +35,7 @@ def made_up(network: str, task: str, *, best: float, noise: float = 0.0, seed: i
         test=test,
         prices=np.arange(PLACES, 0, -1.0),
         papers_place=7,
-        correct=generator.random((PLACES, 400)) < test[:, None] / 100,
+        correct=(generator.random((PLACES, 400)) < test[:, None] / 100).astype(float),
         probe=55.0,
     )
 
@@ -46,6 +46,30 @@ def curves(noise: float = 0.0) -> list[Curve]:
         for n in range(4)
         for t in range(4)
     ]
+
+
+def test_a_place_is_worth_the_mean_of_the_draws_and_chosen_on_each():
+    first, second = (made_up("n0", "t0", best=best, seed=int(10 * best)) for best in (0.2, 0.6))
+    second = replace(second, draw=1, probe=45.0)
+    alone = made_up("n0", "t1", best=0.2)
+    found = over_draws([first, alone, second])
+    assert [one.draw for one in found] == [0, 0, 1]
+    both = (first.correct + second.correct) / 2
+    for one, validated in zip(found[::2], (first, second), strict=True):
+        np.testing.assert_allclose(one.test, 100 * both.mean(1))
+        np.testing.assert_array_equal(one.validation, validated.validation)
+        assert one.probe == 50
+    np.testing.assert_allclose(found[1].test, 100 * alone.correct.mean(1))
+
+
+def test_draws_of_a_pair_are_one_pair_and_its_gain_is_paired_by_draw():
+    several = [replace(one, draw=draw) for one in curves() for draw in (0, 1)]
+    some = [way for way in ways(RATES, 1) if way.name in ("the middle", "5 places, one rate")]
+    summary = summarise(judged(several, some, "campaign")).set_index("way")
+    assert summary["pairs"].tolist() == [16, 16]
+    once = summarise(judged(curves(), some, "campaign")).set_index("way")
+    for column in ("regret", "better", "better_low"):
+        assert summary[column].to_dict() == pytest.approx(once[column].to_dict(), nan_ok=True)
 
 
 def test_a_clean_validation_finds_the_place_and_its_rate_is_learnt_elsewhere():

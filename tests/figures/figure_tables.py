@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analyses import campaign_dial, campaign_predicted, more_pictures
+from analyses import campaign_dial, campaign_predicted, campaign_pretraining, more_pictures
 from analyses.campaign_methods import judged
+from analyses.campaign_plan import MINI_TASKS, MINIS, NETWORKS
 from analyses.campaign_planted import planted_judged
+from analyses.campaign_pretraining import about, grid, shares
 from analyses.shift_law import OUTCOMES, law
 from aptheory.findings.relate import relate
 
@@ -30,6 +32,13 @@ def write(folder: Path, *, token_prompts: bool = False) -> Path:
         "evidence/dial_curves": campaign_dial.curves(_dialled()),
         "evidence/judged_dial": campaign_dial.judged(dialled),
         "evidence/more_pictures": _more_pictures(),
+        "evidence/pretraining_curves": (seeds := about(_pretrained())),
+        "evidence/judged_pretraining": pd.DataFrame(
+            {"statistic": f"share of {what} in the curves, {campaign_pretraining.NAMES[kind]}"}
+            | {"value": share}
+            for kind in campaign_pretraining.NAMES
+            for what, share in shares(grid(seeds, kind)[0]).items()
+        ),
         "evidence/parts": pd.DataFrame(
             {"network": network, "task": task, "layer": layer, "depth": layer / 5}
             | {"chosen": layer == 1, "shape": shape, "accuracy_flat": True}
@@ -370,10 +379,22 @@ def _compared() -> pd.DataFrame:
     return pd.DataFrame(
         {"network": network, "kind": "vit" if "vit" in network else "cnn", "task": "gtsrb32"}
         | {"method": method, "gain": gain * (1.0 - less), "ap_has_more": gain * less, "rank": 1.0}
+        | {"rank_small": 1.0}
         | {"middle_has_more": gain * (less - 0.5)}
         | {"converged": True, "best_rate_inside": True, "parameters": 10}
         for network, gain in prompts.items()
         for method, less in fewer.items()
+    )
+
+
+def _pretrained() -> pd.DataFrame:
+    """Curves of two architectures from three seeds each, whose shape is the task's alone."""
+    return pd.DataFrame(
+        {"network": name, "kind": NETWORKS[name].kind, "task": task, "layer": layer}
+        | {"measured": (layer - 2 * number) ** 2 / 10}
+        for name in MINIS
+        for number, task in enumerate(MINI_TASKS)
+        for layer in range(6)
     )
 
 

@@ -21,6 +21,7 @@ PLANTED = {
     "dialled": "towards the image in 6 of 6 cases and away in 0; gains change by",
     "norm_cost": "takes 1.20 times that of γ and β (quartiles 1.20 and 1.20 over places)",
     "norm_shares": "miss 80% to 80% of a full prompt, and 10% to 10%",
+    "pretraining_seeds": "100 % and 100 % lies between tasks, 0 % and 0 % between pretraining",
     "norm_part_by_layer": "what γ and β imitate of it 2.0 points [-10.7, 14.7]",
     "layer_preference": "CNNs 0.71 (no spread: the 2 tasks agree",
     "accuracy_by_layer": "A prompt gains over the linear probe in 4 of 4 cases",
