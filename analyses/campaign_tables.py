@@ -14,7 +14,7 @@ accuracy: exploratory.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,9 +63,18 @@ def place_slope(rows: pd.DataFrame) -> float:
     return float(inner["layer"].corr(inner["test_accuracy"], method="spearman"))
 
 
-def pairs(journal: pd.DataFrame, question: str = "sweep") -> pd.DataFrame:
-    """One row a network, task and seed: every rival's test accuracy, and where it stood."""
+def pairs(
+    journal: pd.DataFrame, question: str = "sweep", papers: Mapping[str, int] | None = None
+) -> pd.DataFrame:
+    """One row a network, task and seed: every rival's test accuracy, and where it stood.
+
+    papers : the papers' place of each network; AP there, or at the swept place nearest to it (the
+        deeper of two), is ``ap_papers_place``. ``ap_elsewhere`` is AP at the place whose validation
+        accuracy is best on the network's other tasks, ``own_probe`` the probe of the place that AP
+        was chosen at.
+    """
     sweeps = best_rates(journal[journal["question"] == question])
+    elsewhere = places_of_other_tasks(sweeps)
     rows = []
     for (network, task, seed), runs in sweeps.groupby(["network", "task", "seed"]):
         last = int(runs["places"].iloc[0]) - 1
@@ -95,6 +104,11 @@ def pairs(journal: pd.DataFrame, question: str = "sweep") -> pd.DataFrame:
                 "all_layers_selected": accuracy("all_layers_probe_selected"),
                 "ap_end": at_end["test_accuracy"],
                 "ap_end_best_on_test": end["test_accuracy"].max(),
+                "ap_elsewhere": accuracy("ap", layer=elsewhere[network, task, seed], read=last),
+                "ap_papers_place": accuracy(
+                    "ap", layer=nearest(end["layer"], (papers or {}).get(str(network))), read=last
+                ),
+                "own_probe": accuracy("layer_probe", read=at_end["layer"]),
                 "ap_read_early": read_early["test_accuracy"],
                 "vp_end": accuracy("ap", layer=0, read=last),
                 "vp_read_early": accuracy("ap", layer=0, read=probe["read"]),
@@ -114,6 +128,28 @@ def pairs(journal: pd.DataFrame, question: str = "sweep") -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def places_of_other_tasks(sweeps: pd.DataFrame) -> dict[tuple[str, str, int], float]:
+    """The place of each network, task and seed whose prompts, read at the end, have the best mean
+    validation accuracy on the network's other tasks; nan where there is no other task."""
+    ends = (sweeps["method"] == "ap") & (sweeps["read"] == sweeps["places"] - 1)
+    found = {}
+    for (network, seed), runs in sweeps[ends].groupby(["network", "seed"]):
+        table = runs.pivot_table(index="task", columns="layer", values="val_accuracy")
+        for task in table.index:
+            others = table.drop(index=task).mean()
+            found[str(network), str(task), int(str(seed))] = (
+                float(others.idxmax()) if others.notna().any() else float("nan")
+            )
+    return found
+
+
+def nearest(places: pd.Series, place: int | None) -> float:
+    """The one of some places nearest to another, the deeper of two; nan where none is asked for."""
+    if place is None:
+        return float("nan")
+    return float(min(places, key=lambda one: (abs(one - place), -one)))
 
 
 def curves(journal: pd.DataFrame, question: str = "sweep") -> pd.DataFrame:
@@ -340,13 +376,22 @@ def looked_at(
     }
 
 
+def papers_places(out: Path) -> dict[str, int]:
+    """The papers' place of each network: a CNN's last stage, a ViT's third block."""
+    if not (out / "operations.csv").is_file():
+        return {}
+    pieces = pd.read_csv(out / "operations.csv")
+    rows = pieces[pieces["papers_place"]]
+    return dict(zip(rows["network"], rows["layer"].astype(int), strict=True))
+
+
 def main() -> None:
     """Write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("results/evidence"))
     out = parser.parse_args().out
     journal = read_journal(out)
-    table = pairs(journal)
+    table = pairs(journal, papers=papers_places(out))
     norms = norm(journal)
     verdicts = pd.concat([judged(table), norm_judged(norms)], ignore_index=True)
     for name, frame in (

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from analyses import judges
+from analyses import judges, judges_of_methods, judges_of_sweeps
 from analyses.evidence import NotMeasured
-from analyses.judges import Finding, Judge
+from analyses.judges import Finding, Judge, beside
 from analyses.results import Results
 
 NOT_RUN = "not run yet"
@@ -58,18 +58,25 @@ SWEEP = Experiment(
     "python -m analyses.layer_preference; python -m analyses.real_weights --assets DIR",
     "layer_preference",
 )
+CAMPAIGN = Experiment(
+    "eight real networks on five tasks each, 400 pictures, about 210 optimiser steps, four rates "
+    "at every place, two draws of most pairs; the older sweeps by `python -m "
+    "analyses.layer_preference` and `python -m analyses.real_weights`",
+    "python -m analyses.campaign --question sweep --assets DIR, then python -m "
+    "analyses.campaign_tables",
+    "law_of_the_layer",
+)
 SIMILARITY = Experiment(
     "CKA between the networks, per task", "python -m analyses.cka_between", "cka_between"
 )
 METHODS = Experiment(
-    "embedded networks on 3 tasks, ResNet-56 and ViT-Tiny on the assets; equal epochs and search",
-    "python -m analyses.method_comparison --assets DIR",
-    "method_comparison",
+    "eight networks on three tasks each, 400 pictures, about 210 optimiser steps, every method "
+    "with the rates of one ladder; the shorter runs by `python -m analyses.method_comparison`",
+    "python -m analyses.campaign --question methods --assets DIR, then python -m "
+    "analyses.campaign_methods",
+    "campaign_methods",
 )
-METHODS_ON_VITS = replace(
-    METHODS,
-    setting="embedded ViT on 3 tasks and ViT-Tiny on textures; equal epochs and search",
-)
+METHODS_ON_VITS = replace(METHODS, setting=METHODS.setting.replace("eight networks", "four ViTs"))
 SAMPLES = Experiment(
     "frozen two-layer networks, one, two or a quarter of the tokens discriminative, P from 8 to 64",
     "python -m analyses.two_layer --form full --device cuda",
@@ -104,7 +111,8 @@ TOKEN_COUNT = Experiment(
     "token_count",
 )
 
-FEW_STEPS = "prompts had 8 to 24 optimiser steps in these runs, too few to compare methods"
+SHORT_SWEEPS = "older sweeps of 24 to 84 optimiser steps at one rate, seven networks"
+FEW_STEPS = "older runs of 8 to 24 optimiser steps, too few to compare methods"
 SMALL_NETWORKS = (
     "no large network was run, and weak is said beside one; a digest says that on small networks "
     "AP hardly beats conventional fine-tuning"
@@ -131,20 +139,30 @@ CLAIMS = (
           "derived", EQUIVALENCE, judges.equivalence(6)),
     # What they gain, and where
     Claim("7", "AP beats VP on CNNs (paper: more than +4 points)",
-          "2nd", SWEEP, judges.ap_against_vp(vit=False)),
+          "2nd", CAMPAIGN, beside(
+              judges_of_sweeps.against_vp(vit=False),
+              judges.ap_against_vp(vit=False), SHORT_SWEEPS)),
     Claim("8", "AP beats VP on ViTs (paper: more than +1.5 points)",
-          "2nd", SWEEP, judges.ap_against_vp(vit=True)),
+          "2nd", CAMPAIGN, beside(
+              judges_of_sweeps.against_vp(vit=True),
+              judges.ap_against_vp(vit=True), SHORT_SWEEPS)),
     Claim("9", "AP ≥ NORM-TUNE ≥ LINEAR-PROBE",
-          "2nd", METHODS, judges.not_with_these_runs(judges.order, FEW_STEPS)),
+          "2nd", METHODS, beside(judges_of_methods.order, judges.order, FEW_STEPS)),
     Claim("10", "NORM-TUNE beats VP",
-          "2nd", METHODS, judges.not_with_these_runs(
+          "2nd", METHODS, beside(
+              judges_of_methods.beats("norm_tuning", "vp"),
               judges.beats("norm_tuning", "vp"), FEW_STEPS)),
     Claim("11", "CNNs prefer deep layers",
-          "2nd", SWEEP, judges.preference(vit=False)),
+          "2nd", CAMPAIGN, beside(
+              judges_of_sweeps.preference(vit=False),
+              judges.preference(vit=False), SHORT_SWEEPS)),
     Claim("12", "ViTs prefer shallow layers",
-          "2nd", SWEEP, judges.preference(vit=True)),
+          "2nd", CAMPAIGN, beside(
+              judges_of_sweeps.preference(vit=True),
+              judges.preference(vit=True), SHORT_SWEEPS)),
     Claim("13", "the preference is the architecture's, not the data's",
-          "2nd", SWEEP, judges.architecture),
+          "2nd", CAMPAIGN, beside(
+              judges_of_sweeps.architecture, judges.architecture, SHORT_SWEEPS)),
     # Why there
     Claim("14", "deep CNN features resemble middle ViT layers",
           "2nd", SIMILARITY, judges.cka),
@@ -170,18 +188,21 @@ CLAIMS = (
           "derived", COUNT, judges.count),
     # How far the claims reach
     Claim("23", "AP ranks 2nd to 4th among PEFT methods on ViTs",
-          "2nd", METHODS_ON_VITS, judges.not_with_these_runs(judges.rank, FEW_STEPS)),
+          "2nd", METHODS_ON_VITS, beside(
+              judges_of_methods.rank, judges.rank, FEW_STEPS)),
     Claim("24", "holds on CLIP and Swin",
           "2nd", SWIN, judges.not_testable(
               "no pretrained Swin or CLIP weights could be had where this was measured; "
               "the command runs on any timm Swin")),
     Claim("25", "weak on small models",
-          "2nd", SWEEP, judges.not_with_these_runs(judges.small, SMALL_NETWORKS)),
+          "2nd", CAMPAIGN, judges.not_with_these_runs(
+              beside(judges_of_sweeps.small, judges.small, SHORT_SWEEPS), SMALL_NETWORKS)),
     Claim("26", "spread over seeds is at most 0.3 %",
           "2nd", replace(SWEEP, figure=""), judges.not_with_these_runs(
               judges.seeds, SMALL_TEST_SETS)),
     Claim("27", "the prompt adds more than the layer's own probe",
-          "derived", SWEEP, judges.more_than_probe),
+          "derived", CAMPAIGN, beside(
+              judges_of_sweeps.more_than_probe, judges.more_than_probe, SHORT_SWEEPS)),
     # VAPT
     Claim("V1", "VAPT tunes fewer parameters than VPT-deep (0.36 % against 0.73 %)",
           "paper, derived", VAPT_COUNT, judges.theory("V1")),
@@ -192,7 +213,8 @@ CLAIMS = (
     Claim("V4", "with 1 % of the data VAPT is far above VPT (60.1 against 3.6 on Stanford Dogs)",
           "paper", TOKEN_COUNT, judges.theory("V4")),
     Claim("V5", "VAPT beats VPT-deep (VTAB means 72.91 and 69.43)",
-          "paper", METHODS_ON_VITS, judges.not_with_these_runs(
+          "paper", METHODS_ON_VITS, beside(
+              judges_of_methods.beats("vapt:tokens=10", "vpt:tokens=10"),
               judges.beats("vapt", "vpt", vit_only=True), FEW_STEPS)),
 )
 # fmt: on

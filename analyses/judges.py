@@ -350,6 +350,31 @@ def not_testable(why: str) -> Judge:
     return lambda results: Finding("–", NOT_TESTABLE, why)
 
 
+def where_settled(finding: Finding, moving: int, runs: int) -> Finding:
+    """The finding, shown and not judged where some of its runs had not converged."""
+    if not moving:
+        return finding
+    why = (
+        f"{moving} of the {runs} chosen runs were still moving at the end by the plan's rule, and "
+        "no verdict rests on such runs"
+    )
+    return replace(finding, verdict=NOT_WITH_THESE, why=f"{finding.why}; {why}".lstrip("; "))
+
+
+def beside(judge: Judge, other: Judge, words: str) -> Judge:
+    """What another judge finds on other runs, as a further number."""
+
+    def both(results: Results) -> Finding:
+        finding = judge(results)
+        try:
+            number = other(results).number
+        except NotMeasured:
+            return finding
+        return replace(finding, further=(*finding.further, f"{words}: {number}"))
+
+    return both
+
+
 def not_with_these_runs(judge: Judge, why: str) -> Judge:
     """What the runs give is shown and not judged: they cannot decide the claim, and why."""
 

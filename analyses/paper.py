@@ -206,8 +206,8 @@ def _costs_on_a_gpu(results: Results) -> list[str]:
     )
     return [
         f"On a GPU ({table['gpu'].iloc[0]}; {measured}; random weights, batches of 128): a "
-        "training step as a share of visual prompting's, and inference as a share of the frozen network's "
-        "(`python benchmarks/efficiency_gpu.py --out TABLE`).",
+        "training step as a share of visual prompting's, and inference as a share of the frozen "
+        "network's (`python benchmarks/efficiency_gpu.py --out TABLE`).",
         _markdown(
             (
                 *("network", "precision", "method", "kept", "predicted", "time", "step (ms)"),
