@@ -123,6 +123,7 @@ def units() -> Iterator[Unit]:
     yield from (Unit("methods", name, task, 0) for name, task in three)
     yield from (Unit("planted", name, "gtsrb32", 0) for name in PLANTED)
     yield from (Unit("planted_large", name, "gtsrb32", 0) for name in PLANTED)
+    yield from (Unit("planted_trained", name, "gtsrb32", 0) for name in PLANTED)
     yield from (
         Unit("dial", name, task, 0)
         for name, task in (

@@ -2,9 +2,10 @@
 
     python -m analyses.campaign_planted [--out results/evidence]
 
-A fixed random tensor is added to what enters one place of a network: a prompt at that place can
-undo it exactly, one elsewhere cannot. What the journal says of it goes into planted.csv, a row a
-case, and J10 of the plan into judged_planted.csv.
+A fixed tensor is added to what enters one place of a network: a prompt at that place can undo it
+exactly, one elsewhere cannot. It is random, in shares of the activation's root mean square, or the
+negative of the prompt that the clean network learnt there, so many times. What the journal says of
+it goes into planted.csv, a row a case, and J10 of the plan into judged_planted.csv.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from analyses.campaign_tables import best_rates, chosen, read_journal
 from analyses.results import Results
 from aptheory.findings.pictures import wilson
 
-CASE = ["network", "kind", "task", "seed", "planted_at", "planted_size"]
+CASE = ["network", "kind", "task", "seed", "plant", "planted_at", "planted_size"]
+PLANTS = {"planted": "random", "planted_large": "random", "planted_trained": "trained"}
 
 
 def planted(journal: pd.DataFrame) -> pd.DataFrame:
@@ -29,7 +31,8 @@ def planted(journal: pd.DataFrame) -> pd.DataFrame:
     and ``gain_planted`` points over the linear probe of the flawed network at the chosen and at the
     planted place, ``next_best`` the same at the best other place by test accuracy.
     """
-    runs = journal[journal["question"].isin(["planted", "planted_large"])]
+    runs = journal[journal["question"].isin([*PLANTS])]
+    runs = runs.assign(plant=runs["question"].map(PLANTS))
     found = []
     for case, own in runs.groupby(CASE):
         prompts = best_rates(own[own["method"] == "ap"])
@@ -58,19 +61,21 @@ def planted(journal: pd.DataFrame) -> pd.DataFrame:
 
 
 def planted_judged(table: pd.DataFrame) -> pd.DataFrame:
-    """J10, a row a size: the share of cases whose chosen place is the planted one.
+    """J10, a row a plant and size: the share of cases whose chosen place is the planted one.
 
     The interval is Wilson's over cases; cases of one network are no independent draws, so it is
     rather too narrow. Chance is one in as many places as are swept.
     """
     rows = []
-    for size, cases in table.groupby("planted_size"):
+    for (plant, size), cases in table.groupby(["plant", "planted_size"]):
         count, found = len(cases), int(cases["found"].sum())
         low, high = wilson(found / count, count)
         rows.append(
             {
                 "judged": "J10",
-                "statistic": f"planted place found, size {size:g}",
+                "statistic": f"place of a {plant} tensor found, size {size:g}",
+                "plant": plant,
+                "planted_size": size,
                 "value": found / count,
                 "low": low,
                 "high": high,
@@ -103,14 +108,16 @@ def section(results: Results) -> str:
     return "\n\n".join(
         [
             "### J10. Does the sweep find a planted place?",
-            "A fixed random tensor, in shares of the activation's root mean square, is added to "
-            f"what enters one of two places of {names}; a prompt at that place can undo it exactly "
-            "(200 training pictures of gtsrb32, 20 epochs, two rates, one seed, `python -m "
-            "analyses.campaign --assets DIR --question planted`; figure "
-            "`results/figures/planted.png`). The place is chosen on 200 validation pictures. "
-            "Wilson's intervals over cases, which are too narrow where cases share a network.",
+            f"A fixed tensor is added to what enters one of two places of {names}; a prompt at "
+            "that place can undo it exactly. It is random, in shares of the activation's root mean "
+            "square, or trained: the negative of the prompt that the clean network learnt there, "
+            "so many times (200 training pictures of gtsrb32, 20 epochs, two rates, one seed, "
+            "`python -m analyses.campaign --assets DIR --question planted`, `planted_large`, "
+            "`planted_trained`; figure `results/figures/planted.png`). The place is chosen on 200 "
+            "validation pictures. Wilson's intervals over cases, which are too narrow where cases "
+            "share a network.",
             "\n".join(said),
-            _cost(cases),
+            *(_cost(own, str(plant)) for plant, own in cases.groupby("plant")),
         ]
     )
 
@@ -119,22 +126,21 @@ NOTICED = 5.0
 """Points that the largest tensor must cost the probe for a prompt to have something to undo."""
 
 
-def _cost(cases: pd.DataFrame) -> str:
+def _cost(cases: pd.DataFrame, plant: str) -> str:
     """What the flaw costs a probe that is trained behind it, and what follows for the control."""
     probes = cases.groupby("planted_size")["linear_probe"].mean()
     moving, runs = int(cases["moving"].sum()), int(cases["places"].sum())
     sizes = ", ".join(f"{value:.1f} % at size {size:g}" for size, value in probes.items())
     said = (
-        f"{moving} of the {runs} prompts were still moving at the end. The linear probe, trained "
-        f"on the flawed network, reads {sizes}."
+        f"{plant.capitalize()} tensors: {moving} of the {runs} prompts were still moving at the "
+        f"end. The linear probe, trained on the flawed network, reads {sizes}."
     )
     lost = probes.iloc[0] - probes.iloc[-1]
     if lost < NOTICED:
         said += (
             f" From the smallest tensor to the largest it loses {lost:.1f} points, since the head "
             "is trained behind the flaw: there is little to undo, and this is no test of the "
-            "sweep's power. A positive control must plant what hurts, such as a tensor that was "
-            "trained to."
+            "sweep's power."
         )
     return said
 

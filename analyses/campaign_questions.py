@@ -335,6 +335,11 @@ def plant(net: Network, place: int, size: float, seed: int) -> PlantedNetwork:
         z = net.run(images.to(net.device), stop=place)
     generator = torch.Generator().manual_seed(seed + 1)
     tensor = torch.randn(z.shape[1:], generator=generator) * float(z.square().mean().sqrt()) * size
+    return with_tensor(net, place, tensor)
+
+
+def with_tensor(net: Network, place: int, tensor: Tensor) -> PlantedNetwork:
+    """``net`` with a tensor added to whatever enters ``place``."""
     flawed = PlantedNetwork.__new__(PlantedNetwork)
     flawed.__dict__ = {**net.__dict__, "_modules": dict(net._modules), "_until": {}}
     flawed.__dict__["planted"] = (place, tensor.to(net.device))
@@ -375,6 +380,43 @@ def planted_large(unit: Unit, on: Machine) -> Iterator[Row]:
     """The same with one tensor of four times the RMS, and a rate that can undo it; looked at after
     the smaller ones had hardly been noticed by the probe."""
     return planted(unit, on, sizes=(4.0,), rates=(1e-1, 3e-2))
+
+
+TRAINED_SIZES = (1.0, 2.0, 4.0)
+TRAINED_RATES = (1e-1, 3e-2)
+
+
+def planted_trained(unit: Unit, on: Machine) -> Iterator[Row]:
+    """The same with the negative of the prompt that the clean network learns there, once, twice and
+    four times: a tensor that hurts this task, as a random one hardly does."""
+    task = load_task(unit.task, unit.seed, on.assets).subset(train=PLANTED_TRAIN, seed=unit.seed)
+    clean = load_network(unit.network, on.assets)
+    places = swept(clean, MAP_PLACES)
+    recipe = RECIPE.but(epochs=PLANTED_EPOCHS)
+    for where in (places[2], places[-3]):
+        bench = Bench(clean, task, seed=unit.seed, on=replace(on, parts=None), recipe=recipe)
+        outcomes = bench.train(ap.ActivationPrompt(layer=where), rates=PLANTED_RATES)
+        prompt = prompt_of(min(outcomes, key=lambda one: one.score.cost("accuracy")))
+        bench.kept.close()
+        for size in TRAINED_SIZES:
+            net = with_tensor(clean, where, -size * prompt)
+            bench = Bench(net, task, seed=unit.seed, on=on, recipe=recipe)
+            told = {"planted_at": where, "planted_size": size}
+            yield from bench.rows("linear_probe", ap.LinearProbe(), **told)
+            for place in places:
+                method = ap.ActivationPrompt(layer=place)
+                yield from bench.rows("ap", method, rates=TRAINED_RATES, **told)
+            bench.kept.close()
+
+
+def prompt_of(outcome: ap.Outcome) -> Tensor:
+    """The tensor that an activation prompt's run has learnt."""
+    adapted = outcome.adapted
+    if adapted is None:
+        raise ap.InputError("the prompt to be planted diverged; plant it with smaller rates.")
+    edits = [edit for place in adapted.places for edit in adapted.edits_at(place)]
+    value: Tensor = next(edit for edit in edits if hasattr(edit, "value")).value()[0]
+    return value.detach()
 
 
 DIALS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {}
@@ -460,5 +502,6 @@ QUESTIONS: dict[str, Callable[[Unit, Machine], Iterator[Row]]] = {
     "methods": compare,
     "planted": planted,
     "planted_large": planted_large,
+    "planted_trained": planted_trained,
     "dial": dial,
 }

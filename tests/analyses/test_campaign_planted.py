@@ -38,16 +38,25 @@ def test_the_share_is_counted_by_size_with_wilsons_interval():
     other = journal({0.5: 5, 1.0: 0}, at=5).assign(network="b")
     said = planted_judged(planted(pd.concat([journal({0.5: 7, 1.0: 2}), other])))
     said = said.set_index("statistic")
-    small = said.loc["planted place found, size 0.5"]
+    small = said.loc["place of a random tensor found, size 0.5"]
     assert (small["found"], small["cases"], small["networks"]) == (1, 2, 2)
     assert (small["low"], small["high"]) == wilson(0.5, 2)
     assert small["chance"] == 0.25
-    assert said.loc["planted place found, size 1", "within_one"] == 1
+    assert said.loc["place of a random tensor found, size 1", "within_one"] == 1
+
+
+def test_trained_tensors_are_counted_apart():
+    trained = journal({1.0: 2}).assign(question="planted_trained")
+    table = planted(pd.concat([journal({1.0: 7}), trained]))
+    assert table.set_index("plant")["found"].to_dict() == {"random": False, "trained": True}
+    said = planted_judged(table).set_index("statistic")
+    assert said.loc["place of a trained tensor found, size 1", "found"] == 1
+    assert said.loc["place of a random tensor found, size 1", "found"] == 0
 
 
 def test_a_flaw_that_costs_nothing_is_no_control():
     cases = planted(journal({0.5: 7, 1.0: 2}))
-    assert "no test of the sweep's power" in _cost(cases)
+    assert "no test of the sweep's power" in _cost(cases, "random")
     hurt = cases.assign(linear_probe=[40.0, 30.0])
-    assert "reads 40.0 % at size 0.5, 30.0 % at size 1." in _cost(hurt)
-    assert "no test" not in _cost(hurt)
+    assert "reads 40.0 % at size 0.5, 30.0 % at size 1." in _cost(hurt, "random")
+    assert "no test" not in _cost(hurt, "random")

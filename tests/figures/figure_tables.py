@@ -161,6 +161,7 @@ def _planted() -> pd.DataFrame:
         [
             {
                 **{"network": network, "planted_size": size, "places": 7, "off": 2 * (not found)},
+                "plant": "random",
                 **{"found": found, "gain_planted": 8 * size, "next_best": 3 * size},
             }
             for network in ("resnet32", "vit_tiny")

@@ -33,7 +33,7 @@ PLANTED = {
     "low_data": "With 1 image a class: VAPT − VPT +10.0",
     "prompt_views": "ViT-mini: maps agree at 1.00, accuracy 50 to 75 %",
     "relation": "of 2 metrics correlate clearly",
-    "planted": "by validation at size 0.5: 1 of 2; size 1: 2 of 2",
+    "planted": "by validation: random 1 of 2 at size 0.5, 2 of 2 at size 1",
     "layer_choice": "rule 0.5 [0.1, 0.9], paper's place 2.0 [1.0, 3.0], random layer 3.0 [2.0",
     "layer_front": "Older sweeps: 1.00 by the best way, 1.50 by the middle, told apart",
     "predicted_curves": "over 4 pairs, median R² 1.00",
