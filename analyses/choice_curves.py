@@ -187,6 +187,20 @@ def of_campaign(
     return over_draws(found)
 
 
+def with_other_draws(curves: Sequence[Curve]) -> list[Curve]:
+    """The first draw's curve of each pair that has two, the validation of both as two seeds."""
+    found = []
+    for first in (one for one in curves if one.draw == 0):
+        pair = (first.network, first.task, 1)
+        for second in (one for one in curves if (one.network, one.task, one.draw) == pair):
+            validation, loss = (
+                np.concatenate([getattr(one, name) for one in (first, second)], axis=2)
+                for name in ("validation", "loss")
+            )
+            found.append(replace(first, validation=validation, loss=loss))
+    return found
+
+
 def right(best: pd.DataFrame) -> Float[np.ndarray, "places pictures"]:
     """1 where the run of a place got a test picture right, 0 where not."""
     return np.stack([unpacked(text) for text in best["correct"]]).astype(float)

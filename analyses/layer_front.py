@@ -22,14 +22,16 @@ import pandas as pd
 
 from analyses.campaign_tables import read_journal
 from analyses.choice_cells import judged_maps, maps, reading_curves, reading_ways
-from analyses.choice_curves import SEEDS, Curve, read_curves
+from analyses.choice_curves import SEEDS, Curve, read_curves, with_other_draws
 from analyses.choice_ways import Way, learnt, ways
 from analyses.results import Results
 from aptheory.findings.statistics import clustered_mean
 
+MIDDLE = "the middle"
 BASELINES = {
-    "campaign": "the middle",
-    "older sweeps": "the middle",
+    "campaign": MIDDLE,
+    "campaign, both draws": MIDDLE,
+    "older sweeps": MIDDLE,
     "reading place": "the end (linear probe)",
     "both places": "the middle, read at the end",
 }
@@ -108,8 +110,12 @@ def main() -> None:
     journal = read_journal(results / "evidence")
     found = list(maps(journal, Results(results).table("evidence/operations")))
     scored = all(curve.scores is not None for curve in campaign)
+    rates = len(campaign[0].rates)
+    both = with_other_draws(campaign)
+    of_both = [way for way in ways(rates, 2) if "2 seeds" in way.name or way.name == MIDDLE]
     parts = [
-        judged(campaign, ways(len(campaign[0].rates), 1, scored=scored), "campaign"),
+        judged(campaign, ways(rates, 1, scored=scored), "campaign"),
+        judged(both, of_both, "campaign, both draws"),
         judged(older, ways(1, SEEDS, known_place=False), "older sweeps"),
         judged(reading_curves(campaign, journal), reading_ways(), "reading place"),
         judged_maps(found, _row).assign(data="both places"),

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analyses import choice_section
-from analyses.choice_curves import Curve, over_draws, unlike
+from analyses.choice_curves import Curve, over_draws, unlike, with_other_draws
 from analyses.choice_scores import expected
 from analyses.choice_ways import Free, Way, by_prior, learnt, race, spread, trials, ways
 from analyses.layer_front import BASELINES, judged, summarise
@@ -60,6 +60,17 @@ def test_a_place_is_worth_the_mean_of_the_draws_and_chosen_on_each():
         np.testing.assert_array_equal(one.validation, validated.validation)
         assert one.probe == 50
     np.testing.assert_allclose(found[1].test, 100 * alone.correct.mean(1))
+
+
+def test_both_draws_are_two_seeds_of_one_curve():
+    first = made_up("n0", "t0", best=0.2)
+    second = replace(made_up("n0", "t0", best=0.6), draw=1)
+    alone = made_up("n1", "t0", best=0.2)
+    (both,) = with_other_draws([second, alone, first])
+    assert both.draw == 0
+    np.testing.assert_array_equal(both.validation[..., 0], first.validation[..., 0])
+    np.testing.assert_array_equal(both.validation[..., 1], second.validation[..., 0])
+    assert both.loss.shape == both.validation.shape
 
 
 def test_draws_of_a_pair_are_one_pair_and_its_gain_is_paired_by_draw():
