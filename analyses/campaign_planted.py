@@ -138,7 +138,7 @@ def _cost(cases: pd.DataFrame, plant: str) -> str:
     lost = probes.iloc[0] - probes.iloc[-1]
     if lost < NOTICED:
         said += (
-            f" From the smallest tensor to the largest it loses {lost:.1f} points, since the head "
+            f" From the smallest tensor to the largest it changes by {-lost:+.1f} points: the head "
             "is trained behind the flaw: there is little to undo, and this is no test of the "
             "sweep's power."
         )
