@@ -58,8 +58,7 @@ def beside(path: Path) -> Iterator[Path]:
         named = Path(getattr(error, "filename", None) or path)
         if isinstance(error, OSError) and named.absolute().parent == path.absolute().parent:
             error.filename = str(path)  # the name that a user knows, not a part's
-        with contextlib.suppress(OSError):  # what went wrong first is what is told
-            part.unlink(missing_ok=True)
+        remove_if_possible(part)
         told = not isinstance(error, Exception) or isinstance(error, OSError | InputError)
         fault = None if told else _full_disk_behind(error)
         if fault is not None:
@@ -77,6 +76,13 @@ def _full_disk_behind(error: BaseException | None) -> OSError | None:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def remove_if_possible(path: Path) -> None:
+    """Remove what only the work needed: a part, a lock. Where that fails, the folder is gone or
+    cannot be written, and what went wrong before is what is told; the next writer sweeps up."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def refuse_no_file(path: Path) -> None:
@@ -169,7 +175,7 @@ def only_writer(path: Path) -> Iterator[None]:
             _sweep_up_once(path.parent)
             file = lock_file(place)
         except NoLocksError:  # each file still appears whole
-            place.unlink(missing_ok=True)
+            remove_if_possible(place)
         else:
             if file is None:
                 raise InputError(
@@ -177,7 +183,7 @@ def only_writer(path: Path) -> Iterator[None]:
                     "another place with --out."
                 )
             stack.callback(file.close)
-            stack.callback(place.unlink, missing_ok=True)
+            stack.callback(remove_if_possible, place)
         yield
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from aptheory.errors import InputError
 from aptheory.studies.files import StorageError, write_together
+from aptheory.studies.store import Store
 from aptheory.writing import beside, lock, only_writer, part_owner, refuse_no_file
 
 DEAD = 2**22 + 1  # above the largest number of a process
@@ -152,3 +153,17 @@ def test_a_folder_that_goes_away_is_told_by_the_name_of_the_file(tmp_path, monke
     with pytest.raises(FileNotFoundError) as error:
         use()
     assert error.value.filename == "out/table.npz"
+
+
+def test_a_lock_that_cannot_be_removed_does_not_hide_what_went_wrong(tmp_path, monkeypatch):
+    def immutable(path, missing_ok=False):
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(Path, "unlink", immutable)
+    with pytest.raises(StorageError, match="cannot write to"), only_writer(tmp_path / "table.csv"):
+        raise StorageError("cannot write to the folder")
+    with only_writer(tmp_path / "table.csv"):  # nothing else went wrong: it is no fault
+        pass
+    with pytest.raises(ZeroDivisionError), Store(tmp_path).create().claim("batch") as mine:
+        assert mine
+        raise ZeroDivisionError

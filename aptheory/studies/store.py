@@ -27,7 +27,7 @@ from aptheory.errors import InputError
 from aptheory.studies.clock import Epochs
 from aptheory.studies.files import storage_error, write_atomically
 from aptheory.studies.records import FORMAT, DamagedError, Record, checksum, plain
-from aptheory.writing import NoLocksError, lock, lock_file, sweep_up
+from aptheory.writing import NoLocksError, lock, lock_file, remove_if_possible, sweep_up
 
 _ABANDONED_SECONDS = 3600.0
 
@@ -65,7 +65,7 @@ class Store:
         except OSError as error:
             raise storage_error(self.folder, error) from error
         finally:
-            probe.unlink(missing_ok=True)
+            remove_if_possible(probe)
         for folder in (self.runs, self.journal):
             with os.scandir(folder) as entries:
                 for entry in entries:
@@ -145,7 +145,7 @@ class Store:
                 write_atomically(self.path(record.key), record.text())
         # Parts too: who holds the claim knows that the writer of a part was killed.
         for path in [self.journal / f"{batch}.json", *self.journal.glob(f".{batch}.json.*.part")]:
-            path.unlink(missing_ok=True)
+            remove_if_possible(path)  # a journal that stays is only written once more
 
     def recover(self) -> int:
         """Finish the writing that killed processes left in the journal; how many batches it was."""
@@ -160,7 +160,7 @@ class Store:
                         raise ValueError("the checksum differs")
                     records = [Record.from_text(text, name=path.name) for text in body["records"]]
                 except (ValueError, KeyError, TypeError, AttributeError, OSError):
-                    path.unlink(missing_ok=True)  # not believed: the batch trains again
+                    remove_if_possible(path)  # not believed: the batch trains again
                     continue
                 self._write_runs(path.stem, records)
                 finished += 1
@@ -182,13 +182,13 @@ class Store:
         if file is None:
             yield False
             return
-        (self.claims / f"{batch}.at").unlink(missing_ok=True)  # of a worker that was killed
+        remove_if_possible(self.claims / f"{batch}.at")  # of a worker that was killed
         try:
             yield True
         finally:
-            (self.claims / f"{batch}.at").unlink(missing_ok=True)
+            remove_if_possible(self.claims / f"{batch}.at")
             # Removed while still locked: whoever opened it meanwhile sees that it is gone.
-            path.unlink(missing_ok=True)
+            remove_if_possible(path)
             file.close()
 
     def tell(self, batch: str, epochs: Epochs) -> None:
