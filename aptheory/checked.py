@@ -67,6 +67,22 @@ def read_text(path: str | Path, *, most: int = MOST_BYTES, errors: str = "strict
         raise InputError(f"{path} is not text (UTF-8); write it again.") from None
 
 
+def require_file(path: str | Path) -> None:
+    """Refuse to open what is no file: a folder, a pipe, which waits for a writer, a device, which
+    has no end. Where there is nothing at all, whoever opens it says so.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        kind = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(kind):
+        what = "a folder" if stat.S_ISDIR(kind) else "a pipe or a device"
+        raise InputError(f"{path} is no file but {what}; put the file there.")
+
+
 def check_tensor_header(path: str | Path) -> None:
     """Refuse a safetensors file whose header is larger than that of any network: it is parsed as a
     whole, and a million empty tensors take gigabytes.

@@ -165,5 +165,4 @@ def test_a_lock_that_cannot_be_removed_does_not_hide_what_went_wrong(tmp_path, m
     with only_writer(tmp_path / "table.csv"):  # nothing else went wrong: it is no fault
         pass
     with pytest.raises(ZeroDivisionError), Store(tmp_path).create().claim("batch") as mine:
-        assert mine
-        raise ZeroDivisionError
+        raise ZeroDivisionError(mine)

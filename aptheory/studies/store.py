@@ -22,12 +22,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from aptheory.checked import json_table, read_text
+from aptheory.checked import json_table, read_text, require_file
 from aptheory.errors import InputError
 from aptheory.studies.clock import Epochs
 from aptheory.studies.files import storage_error, write_atomically
 from aptheory.studies.records import FORMAT, DamagedError, Record, checksum, plain
-from aptheory.writing import NoLocksError, lock, lock_file, remove_if_possible, sweep_up
+from aptheory.writing import lock, lock_file, remove_if_possible, sweep_up
 
 _ABANDONED_SECONDS = 3600.0
 
@@ -208,11 +208,12 @@ class Store:
         held = {}
         for path in sorted(self.claims.glob("*.lock")):
             try:
+                require_file(path)
                 with open(path) as file:
                     if lock(file, shared=True):
                         continue  # nobody holds it: its process died
                     text = file.read(4096)
-            except (OSError, NoLocksError):
+            except (OSError, InputError):
                 continue
             try:
                 held[path.stem] = json_table(text, name=path.name)
