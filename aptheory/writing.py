@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from aptheory.checked import check_encoding
 from aptheory.errors import InputError
 
 try:
@@ -89,10 +90,11 @@ def refuse_no_file(path: Path) -> None:
     """Refuse to put a file in the place of a folder, a device or a pipe.
 
     Raises:
-        InputError: one has that name.
+        InputError: one has that name, or no file can have it.
     """
     if "\0" in str(path):
         raise InputError(f"{str(path)!r} is no name of a file: it holds a zero byte.")
+    check_encoding(path)
     if path.is_dir():
         raise InputError(
             f"{path} is a folder where a file is to be written; remove it, or name a file such as "
