@@ -189,6 +189,15 @@ def only_writer(path: Path) -> Iterator[None]:
         yield
 
 
+def being_written(path: Path) -> bool:
+    """Whether a command holds ``path`` as `only_writer` does, as far as can be told."""
+    try:
+        with open(path.with_name(f".{path.name}{_LOCK}"), "rb") as file:
+            return not lock(file, shared=True)
+    except (OSError, NoLocksError):
+        return False
+
+
 class NoLocksError(InputError):
     """This system, or the file system of a folder, has no locks."""
 
