@@ -121,6 +121,23 @@ def json_value(text: str, *, name: str, finite: bool = True) -> Any:
     return value
 
 
+def json_text(value: Any, **options: Any) -> str:
+    """What `json.dumps` makes of a value, so that `json_value` takes it: names of files that are no
+    UTF-8, in a path or a command, are spelt out."""
+    text = json.dumps(value, **options)
+    if "\\ud" not in text:  # the escape of half a character, or of a whole one beyond 16 bits
+        return text
+    return json.dumps(_spelt_out(json.loads(text)), **options)
+
+
+def _spelt_out(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {spelt(key): _spelt_out(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_spelt_out(item) for item in value]
+    return spelt(value) if isinstance(value, str) else value
+
+
 def json_table(text: str, *, name: str, finite: bool = True) -> dict[str, Any]:
     """The same where it must be a table (a JSON object)."""
     value = json_value(text, name=name, finite=finite)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shlex
 import sys
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aptheory.checked import json_table, read_text
+from aptheory.checked import json_table, json_text, read_text
 from aptheory.errors import InputError
 from aptheory.studies.files import write_atomically
 from aptheory.studies.tables import read_csv
@@ -73,7 +72,7 @@ def write_settings(
             "python": platform.python_version(),
         },
     }
-    text = json.dumps(settings, indent=2, default=str) + "\n"
+    text = json_text(settings, indent=2, default=str) + "\n"
     write_atomically(Path(folder) / "settings.json", text)
 
 

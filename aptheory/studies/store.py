@@ -11,7 +11,6 @@ dies, however it dies, so a claim is never stale and never needs a timeout.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import socket
@@ -22,7 +21,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from aptheory.checked import json_table, read_text, require_file
+from aptheory.checked import json_table, json_text, read_text, require_file
 from aptheory.errors import InputError
 from aptheory.studies.clock import Epochs
 from aptheory.studies.files import storage_error, write_atomically
@@ -135,7 +134,7 @@ class Store:
         """
         body = plain({"format": FORMAT, "records": [record.text() for record in records]})
         body["checksum"] = checksum(body)
-        write_atomically(self.journal / f"{batch}.json", json.dumps(body))
+        write_atomically(self.journal / f"{batch}.json", json_text(body))
         self._write_runs(batch, records)
 
     def _write_runs(self, batch: str, records: Sequence[Record]) -> None:
@@ -175,7 +174,7 @@ class Store:
             if file is not None:
                 about = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
                 file.truncate(0)
-                file.write(json.dumps(about))
+                file.write(json_text(about))
                 file.flush()
         except OSError as error:
             raise storage_error(self.claims, error) from error
@@ -193,7 +192,7 @@ class Store:
 
     def tell(self, batch: str, epochs: Epochs) -> None:
         """Leave word how far a batch is; whoever holds its claim does."""
-        write_atomically(self.claims / f"{batch}.at", json.dumps(vars(epochs)))
+        write_atomically(self.claims / f"{batch}.at", json_text(vars(epochs)))
 
     def told(self, batch: str) -> Epochs | None:
         """How far a batch is, where its worker has left word."""
