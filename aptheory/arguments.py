@@ -145,6 +145,9 @@ LARGEST_COUNT = 10**9
 LARGEST_OPTION = 10**6
 """Of a model's classes or width: more would only fill the memory."""
 
+LONGEST_RANGE = 10**7
+"""Of a range, which costs nothing until it is made a list."""
+
 Precision = Annotated[str, Among("float32", "bfloat16", "float16")]
 """Of the arithmetic of a forward pass."""
 
@@ -231,6 +234,8 @@ def _checked(name: str, value: Any, hint: Any, of: str) -> Any:
         size = ""
         if isinstance(value, Integral) and abs(int(value)) > LARGEST_INTEGER:
             size = f", and none beyond {LARGEST_INTEGER:.2g}"
+        if isinstance(value, range) and not _is_list(value):
+            size = f" and no more than {LONGEST_RANGE:,} of them"
         raise InputError(f"{name} of {of} is {given}; expected {words(hint)}{size}.")
     return value
 
@@ -246,7 +251,7 @@ def fits(value: Any, hint: Any) -> bool:
     if kind is Literal:
         return any(type(value) is type(option) and value == option for option in inner)
     if kind in (tuple, Sequence):
-        return _is_list(value) and _items_fit(list(value), inner, whole=kind is tuple)
+        return _is_list(value) and _items_fit(value, inner, whole=kind is tuple)
     if kind in (dict, Mapping):
         return isinstance(value, Mapping) and (
             not inner or all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
@@ -273,6 +278,8 @@ def is_number(value: Any, *, whole: bool = False) -> bool:
 
 
 def _is_list(value: Any) -> bool:
+    if isinstance(value, range):  # whose length may be beyond what len() can say
+        return len(value[: LONGEST_RANGE + 1]) <= LONGEST_RANGE
     listed = isinstance(value, Sized) and isinstance(value, Iterable)
     return (
         listed
@@ -281,8 +288,10 @@ def _is_list(value: Any) -> bool:
     )
 
 
-def _items_fit(items: list[Any], inner: tuple[Any, ...], *, whole: bool) -> bool:
+def _items_fit(items: Any, inner: tuple[Any, ...], *, whole: bool) -> bool:
     """``whole``: of a tuple, whose types say its length unless they end in "..."."""
+    # Of a range only its ends are asked: what lies between them fits, or will be looked at.
+    items = [*items[:1], *items[-1:]] if isinstance(items, range) and not whole else list(items)
     if whole and inner[-1:] != (...,):
         return len(items) == len(inner) and all(map(fits, items, inner))
     return not inner or all(fits(item, inner[0]) for item in items)

@@ -67,6 +67,22 @@ def read_text(path: str | Path, *, most: int = MOST_BYTES, errors: str = "strict
         raise InputError(f"{path} is not text (UTF-8); write it again.") from None
 
 
+def require_file(path: str | Path) -> None:
+    """Refuse to open what is no file: a folder, a pipe, which waits for a writer, a device, which
+    has no end. Where there is nothing at all, whoever opens it says so.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        kind = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(kind):
+        what = "a folder" if stat.S_ISDIR(kind) else "a pipe or a device"
+        raise InputError(f"{path} is no file but {what}; put the file there.")
+
+
 def check_tensor_header(path: str | Path) -> None:
     """Refuse a safetensors file whose header is larger than that of any network: it is parsed as a
     whole, and a million empty tensors take gigabytes.
@@ -103,6 +119,23 @@ def json_value(text: str, *, name: str, finite: bool = True) -> Any:
                 f"{name} holds half a character, which no text can hold; write it again."
             ) from None
     return value
+
+
+def json_text(value: Any, **options: Any) -> str:
+    """What `json.dumps` makes of a value, so that `json_value` takes it: names of files that are no
+    UTF-8, in a path or a command, are spelt out."""
+    text = json.dumps(value, **options)
+    if "\\ud" not in text:  # the escape of half a character, or of a whole one beyond 16 bits
+        return text
+    return json.dumps(_spelt_out(json.loads(text)), **options)
+
+
+def _spelt_out(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {spelt(key): _spelt_out(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_spelt_out(item) for item in value]
+    return spelt(value) if isinstance(value, str) else value
 
 
 def json_table(text: str, *, name: str, finite: bool = True) -> dict[str, Any]:
@@ -226,6 +259,16 @@ def expanded(path: str | Path) -> Path:
     Raises:
         InputError: no file of this system can have that name.
     """
+    check_encoding(path)
+    return Path(os.path.expanduser(path))
+
+
+def check_encoding(path: str | Path) -> None:
+    """Refuse a name that this system cannot write down.
+
+    Raises:
+        InputError: it holds letters, or half a letter, that its encoding has not.
+    """
     try:
         os.fsencode(path)
     except UnicodeEncodeError as error:
@@ -233,7 +276,6 @@ def expanded(path: str | Path) -> Path:
             f"{str(path)!a} has letters that names of files cannot have in the encoding of this "
             f"system ({error.encoding}); set PYTHONUTF8=1, or LC_ALL=C.UTF-8, and run it again."
         ) from None
-    return Path(os.path.expanduser(path))
 
 
 def spelt(name: str) -> str:

@@ -33,7 +33,13 @@ from aptheory.studies.plan import Plan
 from aptheory.studies.presence import presence
 from aptheory.studies.reading_places import reading_places
 from aptheory.studies.records import key_of
-from aptheory.studies.settings import check_is_about, record_settings, write_settings
+from aptheory.studies.settings import (
+    check_is_about,
+    check_no_other_map,
+    of_study,
+    record_settings,
+    write_settings,
+)
 from aptheory.studies.sources import view_identity
 from aptheory.studies.status import duration
 from aptheory.studies.store import Store
@@ -105,6 +111,7 @@ def explore(
     started = time.monotonic()
     log.info("loading networks and tasks: %d and %d", len(study.networks), len(study.tasks))
     opened = study.open()
+    check_no_other_map(folder, opened)
     store = Store(folder)
     plan = planned(opened, store)  # refuses what cannot run before anything is spent
     engine = engine_of(
@@ -293,8 +300,7 @@ def write_map(chart: LayerMap, task: Task, folder: Path) -> Path:
     Raises:
         InputError: the folder is that of a run on another network or task.
     """
-    of_run = holds_run(folder)
-    if of_run:
+    if holds_run(folder):
         check_is_about(folder, chart.net, task)
     make_folder(folder)
     tables = {folder / "map.csv": chart.cells, folder / "map_runs.csv": chart.table}
@@ -302,7 +308,7 @@ def write_map(chart: LayerMap, task: Task, folder: Path) -> Path:
     drawn = plots.figure(width=plots.PAGE, height=4.5)
     plots.layer_map(chart.cells, ax=drawn.axes[0])
     plots.save(drawn, folder / "map")
-    if not of_run:
+    if not of_study(folder):
         seeds = sorted(chart.table["seed"].unique().tolist())
         write_settings(folder, [chart.net], [task], seeds=seeds, judge=chart.judge)
     return report(folder)

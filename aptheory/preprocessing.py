@@ -7,7 +7,7 @@ side and the centre is cut out of it. torchvision's and Hugging Face's are cases
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Real, UInt8
 from torch import Tensor
 
-from aptheory.arguments import LARGEST_SIDE, is_number
+from aptheory.arguments import LARGEST_SIDE, fits, is_number
 from aptheory.checked import shown
 from aptheory.errors import InputError
 
@@ -180,7 +180,7 @@ def as_transform(size: Size) -> Transform:
     """
     if isinstance(size, Transform):
         return size
-    sides: Any = tuple(size) if isinstance(size, Iterable) else (size,)
+    sides: Any = tuple(size) if fits(size, Sequence[Any]) else (size,)
     return Transform(size=sides, mean=(), std=())  # which holds them to what a size is
 
 

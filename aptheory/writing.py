@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from aptheory.checked import check_encoding
 from aptheory.errors import InputError
 
 try:
@@ -58,8 +59,7 @@ def beside(path: Path) -> Iterator[Path]:
         named = Path(getattr(error, "filename", None) or path)
         if isinstance(error, OSError) and named.absolute().parent == path.absolute().parent:
             error.filename = str(path)  # the name that a user knows, not a part's
-        with contextlib.suppress(OSError):  # what went wrong first is what is told
-            part.unlink(missing_ok=True)
+        remove_if_possible(part)
         told = not isinstance(error, Exception) or isinstance(error, OSError | InputError)
         fault = None if told else _full_disk_behind(error)
         if fault is not None:
@@ -79,14 +79,22 @@ def _full_disk_behind(error: BaseException | None) -> OSError | None:
     return None
 
 
+def remove_if_possible(path: Path) -> None:
+    """Remove what only the work needed: a part, a lock. Where that fails, the folder is gone or
+    cannot be written, and what went wrong before is what is told; the next writer sweeps up."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
 def refuse_no_file(path: Path) -> None:
     """Refuse to put a file in the place of a folder, a device or a pipe.
 
     Raises:
-        InputError: one has that name.
+        InputError: one has that name, or no file can have it.
     """
     if "\0" in str(path):
         raise InputError(f"{str(path)!r} is no name of a file: it holds a zero byte.")
+    check_encoding(path)
     if path.is_dir():
         raise InputError(
             f"{path} is a folder where a file is to be written; remove it, or name a file such as "
@@ -169,7 +177,7 @@ def only_writer(path: Path) -> Iterator[None]:
             _sweep_up_once(path.parent)
             file = lock_file(place)
         except NoLocksError:  # each file still appears whole
-            place.unlink(missing_ok=True)
+            remove_if_possible(place)
         else:
             if file is None:
                 raise InputError(
@@ -177,8 +185,17 @@ def only_writer(path: Path) -> Iterator[None]:
                     "another place with --out."
                 )
             stack.callback(file.close)
-            stack.callback(place.unlink, missing_ok=True)
+            stack.callback(remove_if_possible, place)
         yield
+
+
+def being_written(path: Path) -> bool:
+    """Whether a command holds ``path`` as `only_writer` does, as far as can be told."""
+    try:
+        with open(path.with_name(f".{path.name}{_LOCK}"), "rb") as file:
+            return not lock(file, shared=True)
+    except (OSError, NoLocksError):
+        return False
 
 
 class NoLocksError(InputError):

@@ -5,8 +5,10 @@ are here with wrong values alone.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
+import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,10 +16,14 @@ import torch
 
 import aptheory as ap
 from aptheory.arguments import Between, Columns, Count, checked_arguments, fits, words
+from aptheory.models.pictures import place_of
 from aptheory.networks.layer import Layer
 from aptheory.tasks import ArraySplit, Joined, Selection, decoded, loader, read_split
+from aptheory.writing import refuse_no_file
 
 NAN = float("nan")
+ENDLESS = range(10**40)
+"""It fills the memory as soon as it is made a list."""
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +119,9 @@ WRONG = [
     *(("VPT", "tokens", value) for value in (True, 0)),
     *(("VPT", "dropout", value) for value in (2, NAN)),
     ("LoRA", "alpha", NAN),
+    *((called, name, ENDLESS) for called, name in (("profile", "layers"), ("fit_many", "runs"))),
+    ("profile", "measures", ENDLESS),
+    ("ActivationPrompt", "layer", ENDLESS),
     *(("ActivationPrompt", "layer", value) for value in (True, NAN)),
     *(("RandomPerturbation", "norm", value) for value in (NAN, -1)),
     *(("Layer", "index", value) for value in (-1, True)),
@@ -144,6 +153,9 @@ def test_numbers_of_numpy_are_taken_as_the_numbers_that_they_are():
     assert told(np.int64(3), np.float32(0.5), np.bool_(True)) == [int, float, bool]
 
 
+WHOLES = "a list, each a whole number"
+
+
 @pytest.mark.parametrize(
     ("hint", "good", "bad", "said"),
     [
@@ -151,6 +163,7 @@ def test_numbers_of_numpy_are_taken_as_the_numbers_that_they_are():
         (float, [1, 0.5], [True, NAN, float("inf"), "1"], "a number"),
         (Annotated[float, Between(0, 1, open=True)], [0.5], [0, 1], "a number between 0 and 1"),
         (Literal["a", 1], ["a", 1], ["b", True], "'a' or 1"),
+        (Sequence[int], [range(9), range(0)], [range(10**9), range(2**64, 2**66, 2**64)], WHOLES),
         (Sequence[str], [[], ["a"], ("a",)], ["a", b"a", {}, [1]], "a list, each a text"),
         (tuple[int, int], [(1, 2), [1, 2]], [(1,), (1, "2")], "a list, each a whole number"),
         (
@@ -184,6 +197,10 @@ SPLIT = ArraySplit(PIXELS, [0, 1, 0, 1])
         (lambda task: Selection(SPLIT, [9]), "4 images"),
         (lambda task: Selection(SPLIT, [0.5]), "indices"),
         (lambda task: Selection(SPLIT, [True, False]), "indices"),
+        (lambda task: Selection(SPLIT, ENDLESS), "indices"),
+        (lambda task: SPLIT.images(range(-(10**9), 3), (8, 8)), "4 images"),
+        (lambda task: refuse_no_file(Path("\ud800")), "letters that names of files cannot have"),
+        (lambda task: place_of("a" * 5000), "does not exist"),
         (lambda task: Joined(), "joined"),
         (lambda task: list(loader(SPLIT, object(), 2)), "network"),
         (lambda task: decoded(SPLIT, (0, 3), progress=False), "size"),
@@ -196,6 +213,21 @@ def test_wrong_tasks_splits_and_their_parts(task, wrong, named):
     with pytest.raises(ap.InputError, match=named) as refusal:
         wrong(task)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("indices", "size", "named"),
+    [
+        (torch.zeros(1, device="meta"), (8, 8), "indices"),
+        ([0], torch.tensor(3), "size"),
+        ([0], np.array(3), "size"),
+        ([0], ENDLESS, "size"),
+    ],
+)
+def test_what_a_split_is_asked_for(monkeypatch, indices, size, named):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tests' own checker
+    with pytest.raises(ap.InputError, match=named):
+        SPLIT.images(indices, size)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,13 @@ import pytest
 import aptheory as ap
 from aptheory.exploration import explore, profile_study
 from aptheory.reporting import report as reporting
-from aptheory.studies.settings import check_belongs
+from aptheory.studies.settings import (
+    check_belongs,
+    check_is_about,
+    check_no_other_map,
+    write_settings,
+)
+from aptheory.writing import only_writer
 from benchmarks.spine import CALLS, watching
 
 STUDY = ap.Study(
@@ -111,3 +117,35 @@ def test_a_profile_says_what_it_takes_the_place_of(tmp_path, caplog):
     profile_study(second, tmp_path, **words)
     (told,) = [r.getMessage() for r in caplog.records if "too, which" in r.message]
     assert "aptheory_resnet_mini on price$x^{$" in told
+
+
+def test_a_study_in_the_folder_of_a_map_is_refused_before_it_begins(tmp_path, monkeypatch):
+    opened = STUDY.open()
+    net, task = opened.networks[0].net, opened.tasks[0].task
+    table = pd.DataFrame({"network": [net.name], "task": [task.name], "layer": [9]})
+    table.to_csv(tmp_path / "map.csv", index=False)
+    write_settings(tmp_path, [net], [task], seeds=[0], judge="accuracy")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr("aptheory.studies.study.Study.open", lambda _: opened)
+    monkeypatch.setattr("aptheory.studies.sweep.execute", lambda *_, **__: pytest.fail("trained"))
+    for begin, options in ((explore, OPTIONS), (ap.sweep, {"engine": "here"})):
+        with pytest.raises(ap.InputError, match="holds a map, whose settings"):
+            begin(STUDY, tmp_path, **options)
+    assert sorted(tmp_path.rglob("*")) == before
+    write_settings(tmp_path, [net], [task], study="run")  # drawn in the study's own folder
+    check_no_other_map(tmp_path, opened)
+    table.assign(network="vit").to_csv(tmp_path / "map.csv", index=False)
+    with pytest.raises(ap.InputError, match="holds a map, whose settings"):
+        check_no_other_map(tmp_path, opened)
+
+
+def test_a_map_and_a_study_do_not_begin_side_by_side(tmp_path):
+    opened = STUDY.open()
+    drawing, refused = only_writer(tmp_path / "map.csv"), pytest.raises(ap.InputError)
+    with drawing, refused as error:
+        check_no_other_map(tmp_path, opened)
+    assert "draws a map in" in str(error.value)
+    check_no_other_map(tmp_path, opened)
+    (tmp_path / "plan.json").write_text("{}")  # of a study that is at work
+    with pytest.raises(ap.InputError, match="a study that is not finished"):
+        check_is_about(tmp_path, opened.networks[0].net, opened.tasks[0].task)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import tempfile
@@ -9,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from aptheory.checked import json_text, json_value
 from aptheory.errors import InputError
 from aptheory.studies.files import StorageError, write_together
+from aptheory.studies.records import Record, canonical, key_of
+from aptheory.studies.store import Store
 from aptheory.writing import beside, lock, only_writer, part_owner, refuse_no_file
 
 DEAD = 2**22 + 1  # above the largest number of a process
@@ -152,3 +156,30 @@ def test_a_folder_that_goes_away_is_told_by_the_name_of_the_file(tmp_path, monke
     with pytest.raises(FileNotFoundError) as error:
         use()
     assert error.value.filename == "out/table.npz"
+
+
+def test_a_lock_that_cannot_be_removed_does_not_hide_what_went_wrong(tmp_path, monkeypatch):
+    def immutable(path, missing_ok=False):
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(Path, "unlink", immutable)
+    with pytest.raises(StorageError, match="cannot write to"), only_writer(tmp_path / "table.csv"):
+        raise StorageError("cannot write to the folder")
+    with only_writer(tmp_path / "table.csv"):  # nothing else went wrong: it is no fault
+        pass
+    with pytest.raises(ZeroDivisionError), Store(tmp_path).create().claim("batch") as mine:
+        raise ZeroDivisionError(mine)
+
+
+def test_json_of_a_name_that_is_no_utf8_is_read_back(tmp_path):
+    odd = {"caf\udce9": ["bild\udcfc", "\U0001f408", 1.5], "plain": "\\udcfc"}
+    assert json_value(json_text(odd), name="it") == {
+        "caf\\xe9": ["bild\\xfc", "\U0001f408", 1.5],
+        "plain": "\\udcfc",
+    }
+    assert json_text({"a": "é"}, indent=1) == json.dumps({"a": "é"}, indent=1)
+    record = Record(
+        key="k", identity={"place": "bild\udcfc"}, status="done", outcome={}, made_by={}
+    )
+    assert Record.from_text(record.text(), name="it").identity == {"place": "bild\\xfc"}
+    assert json_value(canonical(odd), name="it")

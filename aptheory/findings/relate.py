@@ -220,6 +220,11 @@ def _pairs(
     """Every (network, task) with its metric curves and its accuracy by seed over shared layers."""
     if target not in TARGETS:
         raise InputError(f"unknown target {target!r}: choose one of {', '.join(TARGETS)}")
+    had = accuracy["measure"].unique().tolist()
+    if len(had) and on not in had:
+        raise InputError(
+            f"the accuracies have no measure {on!r}: they have {', '.join(map(str, had))}"
+        )
     single = profile
     if "other_layer" in profile:
         single = profile[profile["other_layer"].isna()]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from safetensors import SafetensorError, safe_open
 
 from aptheory.arguments import Between, Share, fits
-from aptheory.checked import bounded, check_tensor_header, shown, spelt
+from aptheory.checked import bounded, check_tensor_header, json_text, shown, spelt
 from aptheory.errors import InputError
 from aptheory.preprocessing import Transform, check_scaling
 from aptheory.studies import entries
@@ -106,7 +106,7 @@ class Card:
 
     def header(self) -> dict[str, str]:
         """The card as an entry of a safetensors header."""
-        return {ENTRY: json.dumps(asdict(self), default=str)}
+        return {ENTRY: json_text(asdict(self), default=str)}
 
     @classmethod
     def read(cls, path: str | Path) -> Card:

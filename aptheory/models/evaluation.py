@@ -66,7 +66,7 @@ class Evaluation:
     names: tuple[str, ...]
     resamples: int = 500
 
-    @property
+    @cached_property
     def predicted(self) -> Labels:
         """The most probable class of each picture."""
         return self.shares.argmax(1)
@@ -135,14 +135,13 @@ class Evaluation:
     def by_class(self) -> pd.DataFrame:
         """A row a class: images, and recall and precision with Wilson's 95 % interval, F1."""
         rows = []
-        for number, name in enumerate(self.classes):
-            true, predicted = self.labels == number, self.predicted == number
-            right = int((true & predicted).sum())
-            row = {"class": name, "images": int(true.sum())}
+        counts = _counts(self.labels, self.shares).T.tolist()
+        for name, (right, true, predicted) in zip(self.classes, counts, strict=True):
+            row = {"class": name, "images": true}
             for measure, among in (("recall", true), ("precision", predicted)):
                 names = (measure, f"{measure}_low", f"{measure}_high")
-                row |= dict(zip(names, _wilson(right, int(among.sum())), strict=True))
-            both = int(true.sum()) + int(predicted.sum())
+                row |= dict(zip(names, _wilson(right, among), strict=True))
+            both = true + predicted
             rows.append({**row, "f1": 2 * right / both if both else np.nan})
         return pd.DataFrame(rows)
 
@@ -153,6 +152,22 @@ class Evaluation:
 
         counts = confusion_matrix(self.labels, self.predicted, labels=range(len(self.classes)))
         return pd.DataFrame(counts, index=list(self.classes), columns=list(self.classes))
+
+    @cached_property
+    def confused(self) -> pd.DataFrame:
+        """Who is taken for whom, without the matrix: class, predicted, images; most images
+        first."""
+        wrong = self.predicted != self.labels
+        pairs = np.stack([self.labels[wrong], self.predicted[wrong]], axis=1)
+        pairs, images = np.unique(pairs, axis=0, return_counts=True)
+        order = np.argsort(-images, kind="stable")
+        return pd.DataFrame(
+            {
+                "class": [self.classes[i] for i in pairs[order, 0]],
+                "predicted": [self.classes[i] for i in pairs[order, 1]],
+                "images": images[order],
+            }
+        )
 
     @cached_property
     def mistakes(self) -> pd.DataFrame:

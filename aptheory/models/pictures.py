@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -75,8 +76,8 @@ def place_of(path: str | Path) -> Path:
     if not str(path):
         raise InputError("the path of a picture is empty; give pictures or folders of pictures.")
     place = expanded(path)
-    if not place.exists():
-        what = "is a link that leads nowhere" if place.is_symlink() else "does not exist"
+    if not os.path.exists(place):  # nor is what no file can be called
+        what = "is a link that leads nowhere" if os.path.islink(place) else "does not exist"
         raise InputError(f"{place} {what}; give pictures or folders of pictures.")
     return place
 

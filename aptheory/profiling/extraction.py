@@ -5,7 +5,6 @@ For people who want nothing else. `extract` gives the same as tensors in memory.
 
 from __future__ import annotations
 
-import json
 import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from aptheory.checked import json_table, read_text
+from aptheory.checked import json_table, json_text, read_text
 from aptheory.errors import InputError
 from aptheory.networks.network import Network, Places
 from aptheory.profiling.profile import batches
@@ -106,7 +105,7 @@ def extract_to(
         written.append(path)
     shaped = {layer.name: {"index": layer.index, "shape": shapes[layer.name]} for layer in chosen}
     with beside(folder / "features.json") as part:
-        part.write_text(json.dumps({**about, "layers": shaped}, indent=2) + "\n", encoding="utf-8")
+        part.write_text(json_text({**about, "layers": shaped}, indent=2) + "\n", encoding="utf-8")
     return [*written, folder / "features.json"]
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 SHOWN = 24
 SIDE = 112
 """Pixels of a picture on the sheet of mistakes."""
+MOST_CLASSES = 100
+"""Up to which the page has the whole matrix: it grows with their square."""
+PAIRS = 100
+"""Of classes that are taken for one another, where there are more."""
 
 _STYLE = """
 .confusion td{text-align:center;min-width:2.2rem}.confusion th:first-child{text-align:right}
@@ -54,9 +58,8 @@ def evaluation_page(evaluation: Evaluation, split: Split, *, command: str = "") 
         table_html(_rounded(evaluation.by_class)),
         "<p class='note'>low and high: Wilson's 95 % interval of the share.</p>",
         "<h2>Who is taken for whom</h2>",
-        confusion_table(evaluation.confusion),
-        "<p class='note'>A row a true class, a column a predicted one; shaded by the share of the "
-        "row.</p><h2>The most certain mistakes</h2>",
+        _confusion(evaluation),
+        "<h2>The most certain mistakes</h2>",
         _sheet(evaluation, split),
     ]
     if command:
@@ -66,6 +69,25 @@ def evaluation_page(evaluation: Evaluation, split: Split, *, command: str = "") 
 
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:
     return table.round(3).rename(columns=lambda name: str(name).replace("_", " "))
+
+
+def _confusion(evaluation: Evaluation) -> str:
+    """The matrix with its note, or of many classes the pairs that are most often confused."""
+    classes = len(evaluation.classes)
+    if classes <= MOST_CLASSES:
+        return (
+            f"{confusion_table(evaluation.confusion)}<p class='note'>A row a true class, a column "
+            "a predicted one; shaded by the share of the row.</p>"
+        )
+    pairs = evaluation.confused
+    if pairs.empty:
+        return "<p>None for another.</p>"
+    shown = f"the {PAIRS:,} of most pictures" if len(pairs) > PAIRS else "all of them"
+    return (
+        f"{table_html(pairs.head(PAIRS))}<p class='note'>A matrix of {classes:,} classes is too "
+        f"large for a page. Wrong answers fall on {len(pairs):,} "
+        f"{'pairs' if len(pairs) > 1 else 'pair'} of classes: {shown}.</p>"
+    )
 
 
 def confusion_table(confusion: pd.DataFrame) -> str:

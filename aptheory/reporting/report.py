@@ -4,11 +4,10 @@ The page is a single file without scripts, images or links to anywhere: findings
 then the curves with their values on hover, the tables behind them, and the settings that made it.
 """
 
-import json
 from pathlib import Path
 
 from aptheory.arguments import checked_arguments
-from aptheory.checked import json_table, read_text, safe_stem
+from aptheory.checked import json_table, json_text, read_text, safe_stem
 from aptheory.errors import InputError
 from aptheory.findings.readings import judge_of
 from aptheory.findings.sentences import sentences
@@ -50,7 +49,7 @@ def _draw_once(tables: Tables, folder: Path) -> None:
         written = draw(tables, folder)
         if written:
             about = {"key": key, "plots": [path.name for path in written]}
-            write_atomically(drawn, json.dumps(about))
+            write_atomically(drawn, json_text(about))
 
 
 def findings(tables: Tables) -> list[str]:

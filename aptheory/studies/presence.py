@@ -19,7 +19,7 @@ from aptheory.errors import InputError
 from aptheory.studies.files import storage_error
 from aptheory.studies.plan import Plan
 from aptheory.studies.store import Store
-from aptheory.writing import lock
+from aptheory.writing import lock, remove_if_possible
 
 
 @contextlib.contextmanager
@@ -46,7 +46,7 @@ def presence(store: Store, plan: Plan) -> Iterator[str]:
     try:
         yield token
     finally:
-        path.unlink(missing_ok=True)
+        remove_if_possible(path)
         file.close()
 
 

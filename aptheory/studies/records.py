@@ -8,14 +8,13 @@ is noticed when it is read and treated as absent.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aptheory.checked import json_value, shown
+from aptheory.checked import json_text, json_value, shown
 from aptheory.errors import InputError
 from aptheory.training.outcome import is_packed
 
@@ -36,7 +35,7 @@ class DamagedError(ValueError):
 
 def canonical(value: Any) -> str:
     """The one JSON text of a value: sorted keys, no spaces, non-finite numbers as ``null``."""
-    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json_text(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def key_of(identity: Any) -> str:
@@ -97,7 +96,7 @@ class Record:
             }
         )
         body["checksum"] = checksum(body)
-        return json.dumps(body, sort_keys=True, indent=1, allow_nan=False) + "\n"
+        return json_text(body, sort_keys=True, indent=1, allow_nan=False) + "\n"
 
     @classmethod
     def from_text(cls, text: str, *, name: str) -> Record:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shlex
 import sys
@@ -12,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aptheory.checked import json_table, read_text
+from aptheory.checked import json_table, json_text, read_text
 from aptheory.errors import InputError
 from aptheory.studies.files import write_atomically
+from aptheory.studies.tables import read_csv
 from aptheory.tasks.base import SPLITS
 from aptheory.tasks.copies import across_splits
 from aptheory.tasks.split import is_random
 from aptheory.version import __version__
+from aptheory.writing import being_written
 
 if TYPE_CHECKING:
     from aptheory.networks.network import Network
@@ -71,7 +72,7 @@ def write_settings(
             "python": platform.python_version(),
         },
     }
-    text = json.dumps(settings, indent=2, default=str) + "\n"
+    text = json_text(settings, indent=2, default=str) + "\n"
     write_atomically(Path(folder) / "settings.json", text)
 
 
@@ -99,9 +100,15 @@ def check_is_about(folder: str | Path, net: Network, task: Task) -> None:
     """Refuse the folder of a run that is not about this network and this task.
 
     Raises:
-        InputError: FOLDER/settings.json names others alone, or these with another digest.
+        InputError: FOLDER/settings.json names others alone, or these with another digest, or a
+            study has not come to write it yet.
     """
     if not (Path(folder) / "settings.json").is_file():
+        if (Path(folder) / "plan.json").is_file():
+            raise InputError(
+                f"{folder} holds a study that is not finished, and a folder is about one thing; "
+                "let it finish first, or give another folder with --out."
+            )
         return
     known = _digests(folder)
     for kind, one in (("networks", net), ("tasks", task)):
@@ -114,12 +121,54 @@ def check_is_about(folder: str | Path, net: Network, task: Task) -> None:
             )
 
 
+def check_no_other_map(folder: str | Path, opened: Opened) -> None:
+    """Refuse a study in the folder of a map: its settings would take the place of the map's. A map
+    that was drawn in this study's own folder is no other.
+
+    Raises:
+        InputError: FOLDER holds a map alone, one of what the study is not about, or another command
+            draws one there at this moment.
+    """
+    path = Path(folder) / "map.csv"
+    if being_written(path):
+        raise InputError(
+            f"another command draws a map in {folder} at this moment; give the study a folder of "
+            "its own with --out."
+        )
+    if not path.is_file():
+        return
+    known, drawn = _digests(folder), read_csv(path)
+    study = {
+        "networks": {each.net.name: each.net.digest for each in opened.networks},
+        "tasks": {each.task.name: each.task.digest for each in opened.tasks},
+    }
+    same = all(
+        study[kind].get(str(name), "") == known[kind].get(str(name))
+        for kind, column in (("networks", "network"), ("tasks", "task"))
+        for name in (drawn[column].unique() if column in drawn else ())
+    )
+    if not (same and of_study(folder)):
+        raise InputError(
+            f"{folder} holds a map, whose settings this study's would replace; give the study "
+            "another folder with --out."
+        )
+
+
+def of_study(folder: str | Path) -> bool:
+    """Whether FOLDER/settings.json is a study's."""
+    return "study" in _settings(folder)
+
+
 def _digests(folder: str | Path) -> dict[str, dict[str, Any]]:
     """The digests of the networks and tasks that FOLDER/settings.json names; none without it."""
-    path = Path(folder) / "settings.json"
-    known = json_table(read_text(path), name=str(path)) if path.is_file() else {}
+    known = _settings(folder)
     found = {kind: known.get(kind) for kind in ("networks", "tasks")}
     return {kind: each if isinstance(each, dict) else {} for kind, each in found.items()}
+
+
+def _settings(folder: str | Path) -> dict[str, Any]:
+    path = Path(folder) / "settings.json"
+    return json_table(read_text(path), name=str(path)) if path.is_file() else {}
 
 
 def command() -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aptheory.arguments import fits
-from aptheory.checked import json_table, json_value, read_text
+from aptheory.checked import json_table, json_text, json_value, read_text
 from aptheory.errors import InputError
 from aptheory.studies.files import storage_error
 from aptheory.studies.records import key_of
@@ -63,7 +63,7 @@ class Steps:
         """
         known = step in self._values and (usable is None or usable(self._values[step]))
         if not known:
-            text = json.dumps(work(), default=lambda value: value.tolist())
+            text = json_text(work(), default=lambda value: value.tolist())
             if self.path is not None:
                 self._keep(self.path, step, text)
             self._values[step] = json.loads(text)
@@ -75,7 +75,7 @@ class Steps:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "a") as file:
                 # The line before may have been cut short by a kill.
-                file.write("\n" + json.dumps({**line, "checksum": key_of(line)}))
+                file.write("\n" + json_text({**line, "checksum": key_of(line)}))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:

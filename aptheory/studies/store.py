@@ -11,7 +11,6 @@ dies, however it dies, so a claim is never stale and never needs a timeout.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import socket
@@ -22,12 +21,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from aptheory.checked import json_table, read_text
+from aptheory.checked import json_table, json_text, read_text, require_file
 from aptheory.errors import InputError
 from aptheory.studies.clock import Epochs
 from aptheory.studies.files import storage_error, write_atomically
 from aptheory.studies.records import FORMAT, DamagedError, Record, checksum, plain
-from aptheory.writing import NoLocksError, lock, lock_file, sweep_up
+from aptheory.writing import lock, lock_file, remove_if_possible, sweep_up
 
 _ABANDONED_SECONDS = 3600.0
 
@@ -65,7 +64,7 @@ class Store:
         except OSError as error:
             raise storage_error(self.folder, error) from error
         finally:
-            probe.unlink(missing_ok=True)
+            remove_if_possible(probe)
         for folder in (self.runs, self.journal):
             with os.scandir(folder) as entries:
                 for entry in entries:
@@ -135,7 +134,7 @@ class Store:
         """
         body = plain({"format": FORMAT, "records": [record.text() for record in records]})
         body["checksum"] = checksum(body)
-        write_atomically(self.journal / f"{batch}.json", json.dumps(body))
+        write_atomically(self.journal / f"{batch}.json", json_text(body))
         self._write_runs(batch, records)
 
     def _write_runs(self, batch: str, records: Sequence[Record]) -> None:
@@ -145,7 +144,7 @@ class Store:
                 write_atomically(self.path(record.key), record.text())
         # Parts too: who holds the claim knows that the writer of a part was killed.
         for path in [self.journal / f"{batch}.json", *self.journal.glob(f".{batch}.json.*.part")]:
-            path.unlink(missing_ok=True)
+            remove_if_possible(path)  # a journal that stays is only written once more
 
     def recover(self) -> int:
         """Finish the writing that killed processes left in the journal; how many batches it was."""
@@ -160,7 +159,7 @@ class Store:
                         raise ValueError("the checksum differs")
                     records = [Record.from_text(text, name=path.name) for text in body["records"]]
                 except (ValueError, KeyError, TypeError, AttributeError, OSError):
-                    path.unlink(missing_ok=True)  # not believed: the batch trains again
+                    remove_if_possible(path)  # not believed: the batch trains again
                     continue
                 self._write_runs(path.stem, records)
                 finished += 1
@@ -175,25 +174,25 @@ class Store:
             if file is not None:
                 about = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
                 file.truncate(0)
-                file.write(json.dumps(about))
+                file.write(json_text(about))
                 file.flush()
         except OSError as error:
             raise storage_error(self.claims, error) from error
         if file is None:
             yield False
             return
-        (self.claims / f"{batch}.at").unlink(missing_ok=True)  # of a worker that was killed
+        remove_if_possible(self.claims / f"{batch}.at")  # of a worker that was killed
         try:
             yield True
         finally:
-            (self.claims / f"{batch}.at").unlink(missing_ok=True)
+            remove_if_possible(self.claims / f"{batch}.at")
             # Removed while still locked: whoever opened it meanwhile sees that it is gone.
-            path.unlink(missing_ok=True)
+            remove_if_possible(path)
             file.close()
 
     def tell(self, batch: str, epochs: Epochs) -> None:
         """Leave word how far a batch is; whoever holds its claim does."""
-        write_atomically(self.claims / f"{batch}.at", json.dumps(vars(epochs)))
+        write_atomically(self.claims / f"{batch}.at", json_text(vars(epochs)))
 
     def told(self, batch: str) -> Epochs | None:
         """How far a batch is, where its worker has left word."""
@@ -208,11 +207,12 @@ class Store:
         held = {}
         for path in sorted(self.claims.glob("*.lock")):
             try:
+                require_file(path)
                 with open(path) as file:
                     if lock(file, shared=True):
                         continue  # nobody holds it: its process died
                     text = file.read(4096)
-            except (OSError, NoLocksError):
+            except (OSError, InputError):
                 continue
             try:
                 held[path.stem] = json_table(text, name=path.name)

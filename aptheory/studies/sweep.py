@@ -77,7 +77,10 @@ def sweep(
     """
     if not isinstance(study, Study):
         study = Study.from_toml(study)
+    from aptheory.studies.settings import check_no_other_map, record_settings
+
     opened = study.open()
+    check_no_other_map(out, opened)
     store = Store(out)
     plan = planned(opened, store)  # a study that is refused leaves no folder
     made = engine_of(opened, engine, workers=workers, address=address)
@@ -91,8 +94,6 @@ def sweep(
         tracker=tracker,
         save_models=save_models,
     )
-    from aptheory.studies.settings import record_settings
-
     record_settings(store.folder, opened)
     return frame
 

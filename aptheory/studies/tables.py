@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aptheory.arguments import holds_labels
-from aptheory.checked import json_table, plain_cell, read_text, safe_cell
+from aptheory.checked import json_table, plain_cell, read_text, require_file, safe_cell
 from aptheory.errors import InputError, reason_of
 from aptheory.studies.files import write_atomically
 from aptheory.studies.records import Record
@@ -254,6 +254,7 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
+    require_file(path)
     try:
         _check_head(Path(path))
         frame = pd.read_csv(path)

@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from aptheory.checked import spelt
 from aptheory.errors import InputError
 from aptheory.studies import entries
 from aptheory.studies.runtime import Runtime
@@ -60,6 +61,11 @@ def _toml(value: Any) -> str:
     if isinstance(value, list | tuple | range):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, str | Path):
+        if spelt(str(value)) != str(value):
+            raise InputError(
+                f"{spelt(str(value))} is no text (UTF-8), and a study file is one; rename what "
+                "it names, or leave the study's file out."
+            )
         return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
     return json.dumps(value)
 

@@ -1,6 +1,5 @@
 """Is a data set on this machine what it should be? Counts, classes, pictures, checksums."""
 
-import json
 import os
 import textwrap
 from collections import Counter
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from aptheory.arguments import checked_arguments
-from aptheory.checked import json_table, read_text, safe_stem
+from aptheory.checked import json_table, json_text, read_text, safe_stem
 from aptheory.errors import InputError, shown_plainly
 from aptheory.tasks.base import SPLITS, Task
 from aptheory.tasks.cache import cache_folder, data_folder, write_whole
@@ -236,7 +235,7 @@ def _write(file: Path, name: str, task: Task, digest: str, layout: str) -> Path:
         "provenance": task.provenance,
         "checked": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    text = json.dumps(record, indent=1) + "\n"
+    text = json_text(record, indent=1) + "\n"
     for place in (file, cache_folder() / "checks" / file.name):
         try:
             write_whole(place, text)

@@ -41,12 +41,21 @@ def as_indices(indices: Indices, count: int) -> np.ndarray:
     Raises:
         InputError: what is no whole number, or no such image.
     """
-    chosen = np.asarray(indices)
+    beyond = f"indices go beyond the {count} images of the split."
+    ends = {*indices[:1], *indices[-1:]} if isinstance(indices, range) else set()
+    if not all(-count <= end < count for end in ends):  # before the range is made an array
+        raise InputError(beyond)
+    try:
+        chosen = np.asarray(indices)
+    except (TypeError, ValueError, RuntimeError):  # a tensor of another device, ragged lists
+        raise InputError(
+            f"indices are {shown(indices)}; expected a list of whole numbers."
+        ) from None
     if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
         raise InputError(f"indices are {shown(indices)}; expected a list of whole numbers.")
     chosen = chosen.astype(np.int64)
     if chosen.size and not -count <= chosen.min() <= chosen.max() < count:
-        raise InputError(f"indices go beyond the {count} images of the split.")
+        raise InputError(beyond)
     return np.where(chosen < 0, chosen + count, chosen)
 
 

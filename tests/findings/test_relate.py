@@ -218,3 +218,10 @@ def test_a_row_twice_and_no_measure_are_refused():
             relate(*odd)
     with pytest.raises(InputError, match="measures is empty"):
         relate(profile, accuracy, measures=[])
+
+
+@pytest.mark.parametrize("on", ["nothing", "\ud800"])
+def test_an_accuracy_that_was_not_measured_is_named(on):
+    profile, accuracy = tables(np.arange(6.0), np.arange(6.0)[None])
+    with pytest.raises(InputError, match="the accuracies have no measure"):
+        relate(profile, accuracy, on=on)

@@ -11,6 +11,7 @@ from sklearn import metrics
 import aptheory as ap
 from aptheory.models.evaluation import Evaluation, _scores, calibration_error, evaluate
 from aptheory.reporting.evaluation_page import evaluation_page
+from aptheory.tasks import ArraySplit
 from tests.quarters import RECIPE, small_cnn, small_task
 
 
@@ -46,6 +47,24 @@ def test_scores_are_their_definitions():
     assert e.by_class["recall"].tolist() == pytest.approx(recalls)
     assert e.by_class["f1"].tolist() == pytest.approx(f1)
     assert Counter(pairs)[(0, 1)] == e.confusion.loc["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [(101, "fall on 101 pairs of classes: the 100 of most"), (2000, "fall on 1 pair of classes")],
+)
+def test_a_page_of_many_classes_grows_with_them_and_not_with_their_square(classes, said):
+    labels = np.arange(classes)
+    shares = np.eye(classes)[np.roll(labels, 1) if classes == 101 else np.maximum(labels, 1)]
+    labels, shares = np.append(labels, 0), np.vstack([shares, shares[:1]])
+    names, called = [str(i) for i in range(len(labels))], [f"<{i}>" for i in range(classes)]
+    e = Evaluation("m", "t", "test", tuple(called), labels, shares, tuple(names), resamples=2)
+    assert e.confused.iloc[0].tolist() == ["<0>", e.classes[shares[0].argmax()], 2]
+    assert e.confused["images"].sum() == (e.predicted != labels).sum()
+    page = evaluation_page(e, ArraySplit(np.zeros((len(labels), 8, 8, 3), np.uint8), labels))
+    assert said in page
+    assert len(page) < 500 * classes + 200_000
+    assert "confusion" not in page.partition("<body>")[2]
 
 
 def test_no_interval_has_no_width_where_every_answer_is_right():

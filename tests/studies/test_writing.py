@@ -44,3 +44,8 @@ def test_file_names_are_found_from_elsewhere(tmp_path, monkeypatch):
 def test_objects_of_python_cannot_be_written():
     with pytest.raises(ap.InputError, match="objects of Python"):
         study_text(Study(networks=["resnet18"], tasks=[ap.task("digits")]))
+
+
+def test_a_name_that_is_no_utf8_is_in_no_study_file():
+    with pytest.raises(ap.InputError, match="is no text"):
+        study_text(Study(networks=["aptheory_vit_mini"], tasks=["folder:bild\udcfc"]))

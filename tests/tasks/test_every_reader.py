@@ -1,6 +1,8 @@
 """Every reader is held to the same: what a picture is, what a class is, what is refused."""
 
 import io
+import json
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -209,3 +211,38 @@ def test_a_folder_that_is_called_as_a_table_is_looked_into(tmp_path):
     uri = READERS["hf"].lay(tmp_path, plain())
     (tmp_path / "hub" / "left.parquet").mkdir()
     look(ap.task(uri))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", sorted(set(READERS) - {"arrays", "dataset", "hub"}))
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(name, tmp_path):
+    if name == "hf":
+        pytest.importorskip("datasets")
+    root = tmp_path / "set"
+    root.mkdir()
+    address = READERS[name].lay(root, plain())
+    files = sorted(file for file in tmp_path.rglob("*") if file.is_file())
+    kinds = {file.suffix or file.name: file for file in files}  # one of each
+    said = []
+    for file in kinds.values():
+        whole = file.read_bytes()
+        file.unlink()
+        os.mkfifo(file)
+        try:
+            look(ap.task(address))
+        except InputError as error:
+            said.append(str(error))
+        file.unlink()
+        file.write_bytes(whole)
+    assert said or name == "folder"  # which passes a pipe over, and says so
+    look(ap.task(address))
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_the_place_of_an_array_record_is_not_waited_for(tmp_path):
+    pytest.importorskip("array_record")
+    info = {"name": "toy", "version": "1.0.0", "splits": [{"name": "train", "shardLengths": []}]}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    os.mkfifo(tmp_path / "toy-train.array_record-00000-of-00001")
+    with pytest.raises(InputError, match="is no file but a pipe"):
+        ap.task(f"tfds:{tmp_path}")

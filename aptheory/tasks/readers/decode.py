@@ -24,7 +24,7 @@ from aptheory.tasks.cache import cache_folder
 from aptheory.tasks.resizing import resize_of
 from aptheory.tasks.split import Split, digest_of, is_random
 from aptheory.tasks.views import ArraySplit
-from aptheory.writing import NoLocksError, lock
+from aptheory.writing import NoLocksError, lock, remove_if_possible
 
 BATCH = 64
 LIMIT = 50e9
@@ -217,12 +217,12 @@ class _Part:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._out:
             if kind is not None and issubclass(kind, Exception):
-                self.path.unlink()
+                remove_if_possible(self.path)
                 return
             try:
                 self._keep()
             except OSError:
-                self.path.unlink()
+                remove_if_possible(self.path)
                 raise
             if kind is None:
                 self.path = self.path.replace(self.file)

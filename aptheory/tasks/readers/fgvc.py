@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aptheory.checked import require_file
 from aptheory.errors import InputError
 from aptheory.tasks.base import SPLITS, Task
 from aptheory.tasks.classes import LARGEST, number_classes
@@ -100,6 +101,7 @@ def fgvc_task(
 
 
 def _read(path: Path) -> dict[str, str]:
+    require_file(path)
     try:
         entries = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:

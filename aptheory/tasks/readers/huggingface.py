@@ -24,7 +24,7 @@ from aptheory.tasks.copies import same_bytes
 from aptheory.tasks.readers.files import file_splits
 from aptheory.tasks.readers.folder import pick
 from aptheory.tasks.readers.parquet import refuse_swelling
-from aptheory.tasks.readers.stores import FolderStore, file_stamp
+from aptheory.tasks.readers.stores import FolderStore, file_stamp, refuse_pipes
 
 BUFFER = 10_000  # samples that a stream is shuffled in
 LIMIT = 10_000  # samples of a split that are taken of a stream
@@ -292,6 +292,8 @@ def _open(path: str, config: str | None, stream: bool) -> dict[str, Any]:
             f"hf:{path}: {folder.name} is a file; name the folder that it lies in, or a repository "
             "of the hub."
         )
+    if folder.is_dir():
+        refuse_pipes(folder)
     try:
         for file in folder.rglob("*.parquet"):
             if not file.is_dir():  # other programs write a table as a folder of that name

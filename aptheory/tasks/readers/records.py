@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aptheory.checked import require_file
 from aptheory.errors import InputError
 
 Value = list[bytes] | np.ndarray
@@ -92,6 +93,7 @@ def record_spans(path: str | Path) -> list[tuple[int, int]]:
     """
     path = Path(path)
     spans: list[tuple[int, int]] = []
+    require_file(path)
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -117,6 +119,7 @@ def record_spans(path: str | Path) -> list[tuple[int, int]]:
 def read_record(path: str | Path, span: tuple[int, int]) -> tuple[bytes, int]:
     """The bytes of one record, and the checksum that is stored with them (not verified)."""
     start, length = span
+    require_file(path)
     try:
         with Path(path).open("rb") as file:
             file.seek(start)

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from aptheory.checked import require_file
 from aptheory.errors import InputError
 from aptheory.tasks.pictures import MAX_BYTES
 
@@ -121,9 +122,8 @@ class FolderStore:
 
     def _read(self, key: str, limit: int, first: int = -1) -> bytes:
         path = self.root / key
+        require_file(path)
         try:
-            if path.exists() and not path.is_file():  # a pipe would wait, a device has no end
-                raise InputError(f"{path} is no file; give a picture.")
             with path.open("rb") as file:
                 if os.fstat(file.fileno()).st_size > limit:
                     raise InputError(
@@ -178,6 +178,7 @@ class ZipStore:
 
     def _open(self) -> zipfile.ZipFile:
         if not hasattr(self._local, "archive"):
+            require_file(self.path)
             try:
                 self._local.archive = _with_slashes(zipfile.ZipFile(self.path))
             except Exception as error:  # a damaged directory may raise anything
@@ -288,6 +289,15 @@ def found_spelling(folder: Path, key: str, where: str) -> str:
     raise InputError(
         f"{where} lists {key}, which is not there (in {folder}); put the picture there."
     )
+
+
+def refuse_pipes(folder: Path) -> None:
+    """Refuse a folder that holds a pipe or a device, for a library that opens what lies there."""
+    for entry in _entries(folder):
+        if entry.is_dir(follow_symlinks=False):
+            refuse_pipes(Path(entry.path))
+        elif not _is_file(entry) and not _is_folder(entry):
+            require_file(entry.path)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from aptheory.checked import require_file
 from aptheory.errors import InputError
 from aptheory.preprocessing import SQUASHED
 from aptheory.tasks.base import Task
@@ -146,6 +147,7 @@ class RecordStore:
                     f"{self.root / shard} needs the array_record package; pip install array_record"
                 ) from error
             file_stamp(self.root / shard)
+            require_file(self.root / shard)
             try:
                 # Groups of one: any record can be read by itself.
                 self._readers[shard] = ArrayRecordReader(str(self.root / shard))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aptheory.checked import require_file
 from aptheory.errors import InputError
 from aptheory.preprocessing import SQUASHED
 from aptheory.tasks.base import Task
@@ -75,6 +76,7 @@ def vtab_folder_task(
 
 def read_list(path: Path) -> list[tuple[str, int]]:
     """``[(image path, label), ...]`` of a list file."""
+    require_file(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

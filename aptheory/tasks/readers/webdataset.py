@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from aptheory.checked import require_file
 from aptheory.errors import InputError
 from aptheory.tasks.base import Task
 from aptheory.tasks.classes import number_classes, shown
@@ -37,6 +38,7 @@ class TarStore:
     def add(self, shard: str) -> list[str]:
         """Index one shard; the keys of its members, in order."""
         path = self.root / shard
+        require_file(path)
         keys, end = [], 0
         try:
             with tarfile.open(path, "r:") as archive:
@@ -65,6 +67,7 @@ class TarStore:
         shard, start, length = self.spans[key]
         if length > MAX_BYTES:
             raise InputError(f"{self.root / shard}: {key} has {length >> 20} MB; take it out.")
+        require_file(self.root / shard)
         try:
             with (self.root / shard).open("rb") as file:
                 file.seek(start)
