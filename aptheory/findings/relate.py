@@ -24,7 +24,6 @@ from typing import Annotated
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from aptheory.arguments import PROFILE, RESULTS, checked_arguments
 from aptheory.errors import InputError
@@ -38,6 +37,7 @@ from aptheory.findings.statistics import (
     fisher_z,
     mean_correlation,
     mean_p,
+    ranks,
 )
 from aptheory.studies.tables import check_once
 
@@ -47,7 +47,7 @@ TARGETS = ("ap", "ap - linear_probe", "ap - layer_probe")
 
 def spearman(x: Curve, y: Curve) -> float:
     """Spearman's rank correlation, with ties at their mean rank; nan when a curve is constant."""
-    return _pearson(stats.rankdata(x), stats.rankdata(y))
+    return _pearson(ranks(x), ranks(y))
 
 
 def partial_spearman(x: Curve, y: Curve, given: Curve) -> float:

@@ -9,7 +9,7 @@ from scipy import stats
 
 from aptheory.errors import InputError
 from aptheory.findings.relate import across, partial_spearman, relate, spearman
-from aptheory.findings.statistics import circular_shift_p
+from aptheory.findings.statistics import circular_shift_p, correlation_over, ranks
 
 
 def tables(metric, accuracy, *, network="net", task="task", probe=None):
@@ -53,6 +53,30 @@ def test_spearman_is_scipys(seed, n):
     x, y = generator.integers(0, 6, n).astype(float), generator.normal(size=n)
     if len(set(x)) > 1:
         assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+
+
+def test_what_is_equal_but_for_rounding_is_a_tie():
+    accuracies = np.array([[0.7, 0.8, 0.9], [0.8, 0.8, 0.8], [0.9, 0.8, 0.7], [0.3, 0.9, 0.7]])
+    means, probe = accuracies.mean(1), np.array([0.7, 0.1, 0.4])
+    gains = (accuracies - probe).mean(1)
+    assert len(set(means)) > 2  # rounding tells the equal ones apart
+    metric = np.array([1.0, 2.0, 3.0, 4.0])
+    expected = stats.spearmanr(metric, [2, 2, 2, 1]).statistic
+    assert spearman(metric, means) == pytest.approx(expected, abs=1e-12)
+    assert spearman(metric, gains) == pytest.approx(expected, abs=1e-12)
+    assert np.isnan(spearman(metric, means[[0, 1, 2, 0]]))
+    assert correlation_over(metric, means, unit="units").value == pytest.approx(expected)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), max_size=12))
+def test_ranks_are_scipys_where_values_differ(values):
+    rounded = np.round(np.array(values), 3)
+    assert ranks(rounded).tolist() == stats.rankdata(rounded).tolist()
+
+
+def test_ranks_of_what_is_no_number():
+    assert np.isnan(ranks(np.array([1.0, np.nan, 2.0]))).all()
+    assert ranks(np.array([np.inf, 1.0, -np.inf])).tolist() == [3, 2, 1]
 
 
 def test_partial_spearman_is_the_correlation_of_rank_residuals():
