@@ -408,6 +408,8 @@ ROW = {
         (lambda row: row.update(value=5e9), "an accuracy of 5e+09"),
         (lambda row: row.update(value=np.nan), "an accuracy of nan"),
         (lambda row: row.update(depth=-1), "a depth that is not from 0 to 1"),
+        (lambda row: row.update(depth=1e-320), "a depth as of a network of more than"),
+        (lambda row: row.update(depth=1e-9), "a depth as of a network of more than"),
         (lambda row: row.update(seed=-1), "a seed below 0"),
         (lambda row: row.update(network=np.nan), "rows without a network"),
         (lambda row: row.update(dict.fromkeys(range(1000))), "more than 1000"),
