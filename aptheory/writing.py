@@ -96,7 +96,7 @@ def refuse_no_file(path: Path) -> None:
     if "\0" in str(path):
         raise InputError(f"{str(path)!r} is no name of a file: it holds a zero byte.")
     try:
-        size = len(os.fsencode(path)) and len(os.fsencode(path.name))
+        size = len(os.fsencode(str(path)).rpartition(b"/")[2])
     except UnicodeEncodeError:
         raise InputError(
             f"{str(path)!a} has letters that names of files cannot have here; name another."
