@@ -259,16 +259,6 @@ def expanded(path: str | Path) -> Path:
     Raises:
         InputError: no file of this system can have that name.
     """
-    check_encoding(path)
-    return Path(os.path.expanduser(path))
-
-
-def check_encoding(path: str | Path) -> None:
-    """Refuse a name that this system cannot write down.
-
-    Raises:
-        InputError: it holds letters, or half a letter, that its encoding has not.
-    """
     try:
         os.fsencode(path)
     except UnicodeEncodeError as error:
@@ -276,6 +266,7 @@ def check_encoding(path: str | Path) -> None:
             f"{str(path)!a} has letters that names of files cannot have in the encoding of this "
             f"system ({error.encoding}); set PYTHONUTF8=1, or LC_ALL=C.UTF-8, and run it again."
         ) from None
+    return Path(os.path.expanduser(path))
 
 
 def spelt(name: str) -> str:

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from aptheory.checked import check_encoding
 from aptheory.errors import InputError
 
 try:
@@ -28,6 +27,8 @@ except ImportError:  # not a POSIX system; everything but sweeps works
 
 _LOCK = ".aptheory-lock"
 """How the name of a lock ends, which lies hidden beside its file."""
+LONGEST_NAME = 190
+"""Bytes of a file's name: its part's has some sixty more, and systems end at 255."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -94,7 +95,17 @@ def refuse_no_file(path: Path) -> None:
     """
     if "\0" in str(path):
         raise InputError(f"{str(path)!r} is no name of a file: it holds a zero byte.")
-    check_encoding(path)
+    try:
+        size = len(os.fsencode(str(path)).rpartition(b"/")[2])
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{str(path)!a} has letters that names of files cannot have here; name another."
+        ) from None
+    if size > LONGEST_NAME:
+        raise InputError(
+            f"the name {path.name[:40]}... has {size:,} letters (bytes); give the file one of "
+            f"{LONGEST_NAME} at most."
+        )
     if path.is_dir():
         raise InputError(
             f"{path} is a folder where a file is to be written; remove it, or name a file such as "

@@ -125,6 +125,8 @@ STUDY = [
     ("x = " + "[" * 100_000, "nested too deeply"),
 ]
 #: (words of a command, words of the sentence)
+LONG = "n" * 200
+"""Of a name that leaves no room for that of its part."""
 COMMAND = [
     ("layers", "NETWORK"),
     ("layers aptheory_resnet_mini --granularity layer", "'block' or 'stage'"),
@@ -218,7 +220,15 @@ COMMAND = [
     ("extract aptheory_resnet_mini -t digits --layers nope -o out", "no place 'nope'"),
     ("extract aptheory_resnet_mini -t digits --split vall -o out", "train, val, test"),
     ("extract aptheory_resnet_mini -t digits --pooled maxi -o out", "mean, class, all"),
-    ("extract aptheory_resnet_mini -t digits --format csv -o out", "npz, parquet"),
+    (
+        "extract aptheory_resnet_mini -t digits --format csv -o out",
+        "--format is 'csv'; expected one of npz",
+    ),
+    ("fit aptheory_resnet_mini -t digits --mix mixup --balance", "leave one of the two out"),
+    (f"fit aptheory_resnet_mini -t digits --out {LONG}.safetensors", "give the file one of 190"),
+    (f"run aptheory_resnet_mini -t digits --save {LONG}.st", "give the file one of 190"),
+    ("map aptheory_resnet_mini -t digits --out piped", "settings.json is a device or a pipe"),
+    ("sweep -n aptheory_resnet_mini -t digits --out piped", "settings.json is a device or a pipe"),
     ("map aptheory_resnet_mini -t digits --epochs 1 --judge luck", "accuracy, loss"),
     ("map aptheory_resnet_mini -t digits --layers nope", "no place 'nope'"),
     ("compare-norm aptheory_resnet_mini -t digits --layers 3 --lr nan", "a number from 0 up"),
@@ -252,6 +262,8 @@ COMMAND = [
     ("run aptheory_resnet_mini aptheory_resnet_mini -t digits --dry-run", "label"),
     ("tasks check digits --root a --root b", "--root is given 2 times"),
     ("tasks check folder:pictures --sheet pictures/a", "lies among the pictures"),
+    ("tasks check folder:pictures --sheet notes.txt", "notes.txt is no folder"),
+    ("tasks check csv:two.csv?label=a&label=b", "option 'label' is given twice"),
     ("tasks check digits --sheet=", "--sheet is empty"),
     ("tasks --root=", "--root is empty"),
     ("sweep .", "is a folder"),
@@ -351,6 +363,8 @@ def place(tmp_path_factory):
     (folder / "empty_folder").mkdir()
     (folder / "loop").symlink_to("loop")
     os.mkfifo(folder / "pipe")
+    (folder / "piped").mkdir()
+    os.mkfifo(folder / "piped" / "settings.json")
     (folder / "profile.py").write_text("raise RuntimeError('a file of the user ran')\n")
     return folder
 
@@ -408,6 +422,8 @@ ROW = {
         (lambda row: row.update(value=5e9), "an accuracy of 5e+09"),
         (lambda row: row.update(value=np.nan), "an accuracy of nan"),
         (lambda row: row.update(depth=-1), "a depth that is not from 0 to 1"),
+        (lambda row: row.update(depth=1e-320), "a depth as of a network of more than"),
+        (lambda row: row.update(depth=1e-9), "a depth as of a network of more than"),
         (lambda row: row.update(seed=-1), "a seed below 0"),
         (lambda row: row.update(network=np.nan), "rows without a network"),
         (lambda row: row.update(dict.fromkeys(range(1000))), "more than 1000"),

@@ -178,8 +178,7 @@ def test_json_of_a_name_that_is_no_utf8_is_read_back(tmp_path):
         "plain": "\\udcfc",
     }
     assert json_text({"a": "é"}, indent=1) == json.dumps({"a": "é"}, indent=1)
-    record = Record(
-        key="k", identity={"place": "bild\udcfc"}, status="done", outcome={}, made_by={}
-    )
+    about = {"place": "bild\udcfc"}
+    record = Record(key=key_of(about), identity=about, status="done", outcome={}, made_by={})
     assert Record.from_text(record.text(), name="it").identity == {"place": "bild\\xfc"}
     assert json_value(canonical(odd), name="it")

@@ -60,6 +60,10 @@ def recommend(
         echo(f"\nPrompt here and read there:\n{places_to_use}")
 
 
+MAP_FILES = ("map_runs.csv", "map.steps", "settings.json", "report.html")
+"""What a map writes beside its table and its picture."""
+
+
 @dataclass(kw_only=True)
 class MapOptions(TrainingOptions):
     """How the cells of a map are trained."""
@@ -102,7 +106,7 @@ def map(
     from aptheory.studies.sources import load_network, load_task
 
     steps = None if out is None else out / "map.steps"
-    written = [] if out is None else [out / "map_runs.csv", out / "map.steps"]
+    written = [] if out is None else [out / name for name in MAP_FILES]
     with reserved(out and out / "map.csv", *sources(task), also=written):
         net = load_network(options.spec(network)).to(device_of(on.device))
         images = load_task(images_of.spec(task))

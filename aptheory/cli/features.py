@@ -36,11 +36,13 @@ def extract(
 ) -> None:
     """Write the features of layers to files, a batch at a time."""
     from aptheory.devices import autocast, device_of
-    from aptheory.profiling.extraction import SPLITS, extract_to
+    from aptheory.profiling.extraction import FORMATS, SPLITS, extract_to
     from aptheory.studies.sources import load_network, load_task
 
     if split not in (*SPLITS, "all"):
         raise InputError(f"--split is {split!r}; expected one of {', '.join(SPLITS)}, all.")
+    if form not in FORMATS:
+        raise InputError(f"--format is {form!r}; expected one of {', '.join(FORMATS)}.")
     how: Any = None if pooled == "none" else pooled
     splits = SPLITS if split == "all" else (split,)
     files = [out / f"{name}.{form}" for name in splits]

@@ -375,8 +375,8 @@ def reserved(path: Path | None, *reads: Path, also: Iterable[Path] = ()) -> Iter
     """
     with contextlib.ExitStack() as stack:
         if path is not None:
-            refuse_no_file(path)
             for target in (path, *also):
+                refuse_no_file(target)
                 spare(target, reads)
             try:
                 folder = path.absolute().parent

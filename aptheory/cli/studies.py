@@ -26,6 +26,7 @@ from aptheory.cli.options import (
 )
 from aptheory.cli.results import print_findings
 from aptheory.errors import InputError
+from aptheory.writing import refuse_no_file
 
 _log = logging.getLogger("aptheory")
 
@@ -172,6 +173,7 @@ WRITTEN = (
 def _spare_inputs(out: Path, reads: list[Path]) -> None:
     """Refuse a results folder whose files would take the place of what the study is read from."""
     for name in WRITTEN:
+        refuse_no_file(out / name)
         spare(out / name, reads)
 
 
@@ -291,6 +293,8 @@ def run(
     own = networks[0] if not task else None
     if save is not None:
         spare(save, _reads(planned, own), "--save")
+        if not save.is_dir():  # which is for several
+            refuse_no_file(save)
     if keeping.enough(planned, own):
         return
     _log.info("%s", search.left_out() if task else "the study of the file")

@@ -47,6 +47,8 @@ def check(
     from aptheory.tasks.sheets import write_sheets
 
     if sheet is not None:
+        if os.path.lexists(sheet) and not sheet.is_dir():
+            raise InputError(f"--sheet {sheet} is no folder; name another.")
         for source in map(os.path.realpath, sources(name)):
             if os.path.join(os.path.realpath(sheet), "").startswith(os.path.join(source, "")):
                 raise InputError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from aptheory.choosing.ranking import ranking
@@ -106,7 +108,8 @@ def last_place(rows: pd.DataFrame) -> int | None:
         within = rows[rows["depth"] > 0]
         if len(within):
             deepest = within.sort_values("depth").iloc[-1]
-            return round(deepest["layer"] / deepest["depth"])
+            last = float(deepest["layer"]) / float(deepest["depth"])
+            return round(last) if math.isfinite(last) else None
     at_end = rows.loc[rows["method"] == "linear_probe", "layer"]
     return int(at_end.max()) if len(at_end) else None
 

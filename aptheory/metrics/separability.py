@@ -5,6 +5,7 @@ distances between class means with distances within a class, and streams; ``logm
 2021) is the evidence of a Bayesian linear model, with nothing to tune.
 """
 
+import warnings
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,9 @@ from aptheory.metrics.gram import rows
 from aptheory.metrics.inputs import LARGEST, Groups, arrays
 from aptheory.metrics.intervals import Estimate, deal, group_jackknife, merged
 from aptheory.metrics.registry import FREE, INFINITE, TURNED, measure
+
+MANY_CLASSES = "The number of unique classes is greater"
+"""How scikit-learn's guess begins that classes of one picture are numbers to be regressed."""
 
 
 def _labelled(features: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +117,9 @@ def probe_accuracy(
         ready = (matrix - mean) / np.where(still, 1.0, spread)
         ready[:, still] = 0.0
         ready = _narrow(ready)
-        model = LogisticRegression(C=strength, max_iter=5000).fit(ready[fit], classes[fit])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", MANY_CLASSES)
+            model = LogisticRegression(C=strength, max_iter=5000).fit(ready[fit], classes[fit])
         right += int((model.predict(ready[held]) == classes[held]).sum())
     low, high = wilson(right, len(classes), level=level)
     return Probe(right / len(classes), low, high, len(classes))

@@ -56,7 +56,10 @@ def export(model: Model, path: str | Path, *, to: str) -> float:
         with beside(path) as part:
             return _confirm(model, writers[to](model, part))
     except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror or error}).") from error
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}); check the disk, or name "
+            "another place."
+        ) from error
 
 
 def facts(model: Model) -> str:

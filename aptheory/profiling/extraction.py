@@ -104,6 +104,8 @@ def extract_to(
             writer.finish()
         written.append(path)
     shaped = {layer.name: {"index": layer.index, "shape": shapes[layer.name]} for layer in chosen}
+    if gone := [path for path in written if not path.is_file()]:
+        raise InputError(f"{gone[0]} was removed while the others were written; extract again.")
     with beside(folder / "features.json") as part:
         part.write_text(json_text({**about, "layers": shaped}, indent=2) + "\n", encoding="utf-8")
     return [*written, folder / "features.json"]

@@ -139,6 +139,13 @@ def _checked(table: pd.DataFrame, wanted: tuple[str, ...], path: Path) -> pd.Dat
             raise InputError(f"{path} holds a {name} outside 0 to {_MOST_LAYERS}: write it again.")
         plain = getattr(numbers.dtype, "kind", "O") in "iuf"  # no truth values, no endless numbers
         table[name] = numbers if plain else values
+    if {"layer", "depth"} <= {*table}:  # the last place of a network is the one over the other
+        beyond = table["layer"] > _MOST_LAYERS * table["depth"]
+        if (beyond & (table["depth"] > 0)).any():
+            raise InputError(
+                f"{path} holds a depth as of a network of more than {_MOST_LAYERS} places: write "
+                "it again."
+            )
     return table
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from aptheory.arguments import Seed, checked_arguments
-from aptheory.checked import expanded
+from aptheory.checked import expanded, shown
 from aptheory.errors import InputError
 from aptheory.tasks.base import Task
 from aptheory.tasks.embedded_tasks import EMBEDDED
@@ -275,7 +275,10 @@ def _read(scheme: str, place: str, seed: int, root: str | Path | None, group: An
     known = OPTIONS.get(scheme, ())
     if known and "?" in place and not _is_there(place):
         place, _, query = place.partition("?")
-        options = dict(parse_qsl(query, keep_blank_values=True))
+        pairs = parse_qsl(query, keep_blank_values=True)
+        options = dict(pairs)
+        if twice := next((key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i])), None):
+            raise InputError(f"{scheme}: option {shown(twice)} is given twice; give it once.")
         for key in options:
             if key not in known:
                 raise InputError(f"{scheme}: has no option {key!r}; it has {', '.join(known)}.")

@@ -35,7 +35,10 @@ def write_sheets(task: Task, folder: str | Path) -> list[Path]:
             files.append(place / f"{label:03d}_{plain}.png")
             Image.fromarray(sheet).save(files[-1])
     except OSError as error:
-        raise InputError(f"{place} cannot be written ({error.strerror or error}).") from error
+        raise InputError(
+            f"{place} cannot be written ({error.strerror or error}); check the disk, or name "
+            "another folder."
+        ) from error
     return files
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from aptheory.devices import autocast
 from aptheory.methods.per_run import by_run
+from aptheory.metrics.separability import MANY_CLASSES
 from aptheory.training.drawing import Part
 from aptheory.training.kept import Kept
 from aptheory.training.recipe import Recipe
@@ -168,6 +169,7 @@ def _probe(
     answers = labels[rows.to(labels.device) % len(labels)].cpu().numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # near enough for a start
+        warnings.filterwarnings("ignore", MANY_CLASSES)
         solver = LogisticRegression(C=1e-2, max_iter=200).fit(standard, answers)
     weight = torch.zeros_like(head.weight.values[0])
     bias = torch.full_like(head.bias.values[0], float(solver.intercept_.min()) - 1.0)

@@ -145,7 +145,7 @@ class Recipe:
         if self.mix != "none" and self.balance == "weights":
             raise InputError(
                 f"mix={self.mix!r} blends the labels, so that no image has one class to weigh; "
-                "take balance='sampler'."
+                "leave one of the two out (in Python, balance='sampler' goes with it)."
             )
         if self.views and self.mix != "none":
             raise InputError(

@@ -7,7 +7,7 @@ from scipy import stats
 
 from aptheory.choosing.ranking import ranking
 from aptheory.errors import InputError
-from aptheory.findings.chosen import best_layers, chosen_layer
+from aptheory.findings.chosen import best_layers, chosen_layer, last_place
 
 
 def table(**curves):
@@ -32,6 +32,11 @@ def test_best_layer_is_chosen_on_validation_and_reported_on_test():
     assert (row["layer"], row["value"]) == (2, pytest.approx(0.35))
     assert row["regret"] == pytest.approx(0.55)
     assert row["low"] < 0.35 < row["high"]
+
+
+def test_a_depth_that_no_place_has_tells_no_last_place():
+    assert last_place(pd.DataFrame({"method": ["ap"], "layer": [3], "depth": [1e-320]})) is None
+    assert last_place(pd.DataFrame({"method": ["ap"], "layer": [3], "depth": [0.5]})) == 6
 
 
 def test_ties_go_to_the_smaller_loss():

@@ -43,6 +43,12 @@ def test_probe_of_wide_features_is_the_probe_of_their_rotation():
     assert metrics.probe_accuracy(x, y).accuracy == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_probe_of_many_classes_is_not_taken_for_a_regression():
+    labels = torch.arange(44) % 22  # scikit-learn guesses so of more than twenty rows
+    assert metrics.probe_accuracy(torch.eye(22)[labels], labels, folds=2).accuracy == 1
+
+
 def test_probe_with_constant_columns_and_refusals():
     x, y = classes(60, apart=20)
     padded = torch.cat([x, torch.full((60, 2), 0.1)], 1)

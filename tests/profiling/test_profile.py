@@ -4,6 +4,7 @@ import itertools
 import threading
 import warnings
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ import aptheory as ap
 from aptheory import metrics
 from aptheory.errors import InputError
 from aptheory.profiling import watchers
+from aptheory.profiling.extraction import extract_to
 from aptheory.profiling.profile import COLUMNS, batches, extract, profile
 from aptheory.profiling.similarity import similarity
 from aptheory.profiling.watchers import UndefinedWarning
@@ -434,6 +436,19 @@ def test_a_network_in_training_mode_is_refused(resnet, images):
 def test_extract_refuses_what_does_not_know_its_images(vit, images):
     with pytest.raises(InputError, match="must know the number of images before it starts"):
         extract(vit, DataLoader(TensorDataset(images), batch_size=7))
+
+
+def test_extracted_files_that_are_removed_meanwhile_are_named(vit, tmp_path):
+    class Removing(Labelled):
+        def images(self, indices, size):
+            (tmp_path / "train.npz").unlink(missing_ok=True)
+            return super().images(indices, size)
+
+    task = ap.task("digits").subset(train=20, val=10, test=10)
+    task = replace(task, val=Removing(6))
+    with pytest.raises(InputError, match=r"train.npz was removed while the others"):
+        extract_to(vit, task, tmp_path, layers=[3], splits=("train", "val"))
+    assert not (tmp_path / "features.json").exists()
 
 
 def test_a_table_without_rows_has_its_columns(vit):

@@ -247,6 +247,7 @@ def test_webdataset_shards_that_cannot_be_used(tmp_path):
         ({"jpg": b"x", "cls": b"0.5"}, "labels are floats"),
         ({"jpg": b"x", "cls": b""}, "the label of row 0 is missing"),
         ({"jpg": b"x", "png": b"x", "cls": b"1"}, r"several images \('.jpg', '.png'\)"),
+        ({"JPG": b"x", "jpg": b"y", "cls": b"1"}, "several files .jpg, which differ by case"),
         ({"jpg": b"x", "cls": b"-1"}, "label -1 is below 0"),
         ({"jpg": b"x", "json": b"{}"}, "has no label"),
     ):
@@ -403,6 +404,14 @@ def test_huggingface_arrays_of_pixels_and_lists_of_one_label(shape):
     split = datasets.Dataset.from_dict(rows)
     task = ap.Task.from_hub({"train": split, "test": split})
     assert task.test.labels.tolist() == [0, 1] * 6
+    names = {split: datasets.ClassLabel(names=[split, "b"]) for split in "ac"}
+    for kinds, classes in (("aa", ("a", "b")), ("ac", ("a", "b", "c"))):
+        cast = [split.cast_column("label", datasets.Sequence(names[kind])) for kind in kinds]
+        if kinds == "ac":  # the second numbers its classes otherwise: of its own name it has none
+            cast[1] = cast[1].filter(lambda row: row["label"] == [1])
+            classes = ("a", "b")
+        made = ap.Task.from_hub(dict(zip(("train", "test"), cast, strict=True)))
+        assert made.classes == classes
     first = pixels[0]
     if shape[0] < 4:
         first = first.transpose(1, 2, 0)

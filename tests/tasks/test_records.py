@@ -251,6 +251,36 @@ def test_prepared_folders_that_cannot_be_used(tmp_path):
         ap.task(f"tfds:{tmp_path}")
 
 
+@pytest.mark.parametrize(
+    ("splits", "said"), [(["train", "test"], "validation"), (["train"], "cut")]
+)
+def test_a_split_that_the_set_does_not_have_is_cut(tmp_path, splits, said):
+    made = {split: [plain(30)] for split in splits}
+    root = make.tfds_folder(tmp_path / "t/1.0.0", "toy", made)
+    task, again = ap.task(f"tfds:{root}"), ap.task(f"tfds:{root}")
+    sizes = [len(split) for split in (task.train, task.val, task.test)]
+    assert sum(sizes) == 30 * len(splits)
+    assert min(sizes) > 0
+    assert said in task.provenance
+    assert task.digest == again.digest
+    (root / "toy-train.tfrecord-00000-of-00001").unlink()  # which dataset_info.json speaks of
+    with pytest.raises(InputError, match="no record file of split 'train'"):
+        ap.task(f"tfds:{root}")
+
+
+def test_what_a_prepared_folder_says_of_itself(tmp_path):
+    several = {"train": [[make.example(image=b"x", label=[1, 2])] * 3]}
+    with pytest.raises(InputError, match=r"no whole number 'label' \(2 numbers\)"):
+        ap.task(f"tfds:{make.tfds_folder(tmp_path / 'a', 'toy', several)}")
+    root = make.tfds_folder(tmp_path / "set/1.0.0", "toy", {"train": [plain(30)]})
+    info = json.loads((root / "dataset_info.json").read_text())
+    for name in ("n" * 10**5, ["a"], ""):
+        (root / "dataset_info.json").write_text(json.dumps({**info, "name": name}))
+        task = ap.task(f"tfds:{root}")
+        assert task.name == "set"
+        assert len(str(task)) < 2000
+
+
 def test_slices_that_cannot_be_had(tmp_path):
     folder = TfdsFolder(make.tfds_folder(tmp_path / "t", "toy", {"train": [plain(9)]}))
     assert len(folder.keys("train[2:]")) == 7

@@ -160,7 +160,8 @@ def hub_task(
         raise InputError(f"{where} has no column {group!r}; it has {', '.join(first.features)}.")
     kept = {key: _rows(rows, image, limit, seed, where) for key, rows in chosen.items()}
     names_of = {
-        key: getattr(rows.features.get(label), "names", None) for key, rows in chosen.items()
+        key: getattr(_single(rows.features.get(label)), "names", None)
+        for key, rows in chosen.items()
     }
     columns = {
         key: _named(_column(rows, label), names_of[key], names_of, where, label)
@@ -201,6 +202,11 @@ def hub_task(
     )
 
 
+def _single(feature: Any) -> Any:
+    """The feature of a class, also where each picture has a list of one."""
+    return getattr(feature, "feature", feature)
+
+
 def _named(
     values: list[Any],
     names: Sequence[str] | None,
@@ -211,7 +217,10 @@ def _named(
     """The labels, by name where the splits number their classes differently."""
     if all(names == other for other in names_of.values()):
         return values
-    if not all(names_of.values()) or any(not 0 <= value < len(names or ()) for value in values):
+    values = [v[0] if isinstance(v, list) and len(v) == 1 else v for v in values]
+    if not all(names_of.values()) or not all(
+        isinstance(value, int) and 0 <= value < len(names or ()) for value in values
+    ):
         raise InputError(
             f"{where}: column {label!r} is not of one kind in the splits {shown(list(names_of))}; "
             "cast it alike in each."

@@ -9,7 +9,7 @@ The order is that of the record files, which is what tfds slices ("train[:800]")
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,11 @@ from aptheory.errors import InputError
 from aptheory.preprocessing import SQUASHED
 from aptheory.tasks.base import Task
 from aptheory.tasks.classes import number_classes
+from aptheory.tasks.completing import complete
+from aptheory.tasks.copies import same_bytes
 from aptheory.tasks.readers import labels as rules
 from aptheory.tasks.readers.files import file_splits
+from aptheory.tasks.readers.folder import pick
 from aptheory.tasks.readers.records import Value, parse_example, read_record, record_spans
 from aptheory.tasks.readers.stores import file_stamp
 from aptheory.tasks.registry import VTAB_NAMES
@@ -32,16 +35,26 @@ Rule = Callable[[Example], int]
 _SLICE = re.compile(r"^(?P<split>[\w-]+)(\[(?P<from>\d+%?)?:(?P<to>\d+%?)?\])?$")
 _SHARD = re.compile(r"-(?P<split>[^-.]+)\.(?P<format>tfrecord|array_record)-(\d+)-of-(?P<of>\d+)$")
 DEFAULT_SLICES = {"train": "train", "val": "validation", "test": "test"}
+LONGEST_NAME = 200  # letters of a set's name
 
 
 def _number(example: Example, key: str) -> int:
     value = example.get(key)
     if value is None or len(value) != 1 or isinstance(value, list) or value.dtype.kind != "i":
-        kind = "floats" if isinstance(value, np.ndarray) and value.dtype.kind == "f" else "none"
         raise InputError(
-            f"an example has no whole number {key!r} ({kind}); it has {', '.join(sorted(example))}."
+            f"an example has no whole number {key!r} ({_what(value)}); it has "
+            f"{', '.join(sorted(example))}."
         )
     return int(value[0])
+
+
+def _what(value: Value | None) -> str:
+    """What stands where one whole number should."""
+    if value is None or not len(value):
+        return "none"
+    if isinstance(value, list):
+        return "bytes"
+    return "floats" if value.dtype.kind == "f" else f"{len(value)} numbers"
 
 
 def _rows(example: Example, key: str, columns: int) -> np.ndarray:
@@ -181,6 +194,19 @@ class TfdsFolder:
                 f"{self.path / 'dataset_info.json'} cannot be read ({error}); prepare it again."
             ) from error
 
+    @property
+    def name(self) -> str:
+        """What dataset_info.json calls the set, else the folder above the version."""
+        name = self.info.get("name")
+        usable = isinstance(name, str) and 0 < len(name) <= LONGEST_NAME
+        return str(name) if usable else self.path.parent.name
+
+    def has(self, split: str) -> bool:
+        """Whether the set has a split: there are files of it, or it says that there should be."""
+        found = (_SHARD.search(file.name) for file in self.path.iterdir())
+        stated = [each.get("name") for each in self.info.get("splits", [])]
+        return split in stated or any(match["split"] == split for match in found if match)
+
     def shards(self, split: str) -> list[tuple[str, int]]:
         """(file name, number of records) of a split's shards, in order.
 
@@ -249,11 +275,14 @@ def tfds_task(
 ) -> Task:
     """The task in a prepared TensorFlow Datasets folder.
 
-    ``slices`` gives the tfds slice of each split, ``rule`` the label (a name in `RULES`).
-    ``seed`` is not used. Raises `InputError` naming the file for missing or damaged
-    records, or features that the rule does not find.
+    ``slices`` gives the tfds slice of each split, ``rule`` the label (a name in `RULES`). Without
+    them, a split that the set does not have is cut by ``seed``. Raises `InputError` naming the file
+    for missing or damaged records, or features that the rule does not find.
     """
     folder = TfdsFolder(path)
+    if slices == DEFAULT_SLICES:
+        slices = {key: split for key, split in slices.items() if folder.has(split)} or slices
+        slices = {"": slices["train"]} if [*slices] == ["train"] else slices
     wanted = {split: folder.keys(instruction) for split, instruction in slices.items()}
     columns = {
         split: [folder.store.label(key, rule) for key in keys] for split, keys in wanted.items()
@@ -265,11 +294,19 @@ def tfds_task(
         train_may_lack=name in VTAB_NAMES or rule != "label",
     )
     gain = 255 if rule in BINARY else 1
+    cut = None
+    if set(wanted) != set(DEFAULT_SLICES):
+        copies = partial(_copies, folder.store, wanted)
+        cut = complete(labels, seed=seed, where=str(folder.path), copies=copies, classes=ids)
+        wanted, labels = (
+            {split: pick(wanted[origin], rows) for split, origin, rows in cut.items()},
+            {split: labels[origin][rows] for split, origin, rows in cut.items()},
+        )
     made = file_splits(folder.store, wanted, labels, gain=gain, resize="squash")
     names = _class_names(folder.path, ids) if rule == "label" else None
-    stated = ", ".join(f"{split} = {slices[split]}" for split in made)
+    stated = cut.note if cut else ", ".join(f"{split} = {slices[split]}" for split in made)
     return Task(
-        name=name or str(folder.info.get("name", folder.path.parent.name)),
+        name=name or folder.name,
         classes=names or ids,
         train=made["train"],
         val=made["val"],
@@ -279,8 +316,12 @@ def tfds_task(
         + (", 0/1 pictures times 255" if gain > 1 else "")
         + f"; grey repeated over 3 channels; {SQUASHED}",
         notes=made["train"].notes,
-        provenance=f"tfds {folder.info.get('name', '')} {folder.info.get('version', '')}: {stated}",
+        provenance=f"tfds {folder.name} {str(folder.info.get('version', ''))[:40]}: {stated}",
     )
+
+
+def _copies(store: RecordStore, keys: Mapping[str, list[str]], split: str) -> np.ndarray:
+    return same_bytes(store, keys[split])
 
 
 def _class_names(path: Path, ids: tuple[str, ...]) -> tuple[str, ...] | None:

@@ -178,7 +178,13 @@ def _samples(
         if is_system(file):
             continue
         stem, _, extension = file.partition(".")
-        groups.setdefault(f"{folder}/{stem}", {})[f".{extension.lower()}"] = key
+        members = groups.setdefault(f"{folder}/{stem}", {})
+        if f".{extension.lower()}" in members:
+            raise InputError(
+                f"{store.root}: sample {folder}/{stem} has several files .{extension.lower()}, "
+                "which differ by case alone; repair the shard."
+            )
+        members[f".{extension.lower()}"] = key
     return [
         Sample(
             _label(store, members, stem),
