@@ -37,6 +37,7 @@ from aptheory.studies.settings import (
     check_is_about,
     check_no_other_map,
     of_study,
+    record_profiled,
     record_settings,
     write_settings,
 )
@@ -200,6 +201,7 @@ def profile_study(
         )
     together = pd.concat(tables, ignore_index=True)
     _say_what_goes(folder / "profile.csv", together)
+    record_profiled(folder, opened)
     write_table(together, folder / "profile.csv")
     return together
 

@@ -1,7 +1,11 @@
 """The main job opens its study once, passes over what is finished, makes again what is damaged."""
 
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import aptheory as ap
 from aptheory.exploration import explore, profile_study
@@ -10,6 +14,7 @@ from aptheory.studies.settings import (
     check_belongs,
     check_is_about,
     check_no_other_map,
+    check_no_other_profile,
     write_settings,
 )
 from aptheory.writing import only_writer
@@ -137,6 +142,30 @@ def test_a_study_in_the_folder_of_a_map_is_refused_before_it_begins(tmp_path, mo
     table.assign(network="vit").to_csv(tmp_path / "map.csv", index=False)
     with pytest.raises(ap.InputError, match="holds a map, whose settings"):
         check_no_other_map(tmp_path, opened)
+
+
+def test_a_sweep_beside_a_profile_of_other_pictures_is_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "pictures"
+    generator = np.random.default_rng(0)
+
+    def draw():
+        for label in ("a", "b"):
+            (folder / label).mkdir(parents=True, exist_ok=True)
+            for number in range(8):
+                pixels = generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / label / f"{number}.png")
+
+    draw()
+    asked = replace(STUDY, tasks=(f"folder:{folder}",))
+    out = tmp_path / "out"
+    profile_study(asked, out, measures=("effective_rank",), images=8)
+    check_no_other_profile(out, asked.open())
+    draw()
+    monkeypatch.setattr("aptheory.studies.sweep.execute", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(ap.InputError, match=r"measured on another pictures .*other pictures"):
+        ap.sweep(asked, out, engine="here")
+    profile_study(asked, out, measures=("effective_rank",), images=8)
+    check_no_other_profile(out, asked.open())
 
 
 def test_a_map_and_a_study_do_not_begin_side_by_side(tmp_path):

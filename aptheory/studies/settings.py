@@ -82,7 +82,7 @@ def check_belongs(folder: str | Path, opened: Opened) -> None:
     Raises:
         InputError: FOLDER/settings.json names one of them with another digest.
     """
-    known = _digests(folder)
+    known = _digests(Path(folder) / "settings.json")
     for kind, given in (
         ("networks", [each.net for each in opened.networks]),
         ("tasks", [each.task for each in opened.tasks]),
@@ -110,7 +110,7 @@ def check_is_about(folder: str | Path, net: Network, task: Task) -> None:
                 "let it finish first, or give another folder with --out."
             )
         return
-    known = _digests(folder)
+    known = _digests(Path(folder) / "settings.json")
     for kind, one in (("networks", net), ("tasks", task)):
         names = known[kind]
         if one.name not in names or names[one.name] not in (None, one.digest):
@@ -137,7 +137,7 @@ def check_no_other_map(folder: str | Path, opened: Opened) -> None:
         )
     if not path.is_file():
         return
-    known, drawn = _digests(folder), read_csv(path)
+    known, drawn = _digests(Path(folder) / "settings.json"), read_csv(path)
     study = {
         "networks": {each.net.name: each.net.digest for each in opened.networks},
         "tasks": {each.task.name: each.task.digest for each in opened.tasks},
@@ -154,20 +154,55 @@ def check_no_other_map(folder: str | Path, opened: Opened) -> None:
         )
 
 
+_PROFILED = Path("profile") / "of.json"
+"""What FOLDER/profile.csv was measured on, by name and digest."""
+
+
+def record_profiled(folder: str | Path, opened: Opened) -> None:
+    """Write down what FOLDER/profile.csv was measured on, for a sweep that comes after it."""
+    about = {
+        "networks": {each.net.name: each.net.digest for each in opened.networks},
+        "tasks": {each.task.name: each.task.digest for each in opened.tasks},
+    }
+    write_atomically(Path(folder) / _PROFILED, json_text(about) + "\n")
+
+
+def check_no_other_profile(folder: str | Path, opened: Opened) -> None:
+    """Refuse a sweep beside a profile of networks or tasks that have these names and are others:
+    `relate` and the page would join the two.
+
+    Raises:
+        InputError: FOLDER/profile.csv was measured on one of them with another digest.
+    """
+    if not (Path(folder) / "profile.csv").is_file():
+        return
+    known = _digests(Path(folder) / _PROFILED)
+    for kind, what, given in (
+        ("networks", "weights", [each.net for each in opened.networks]),
+        ("tasks", "pictures", [each.task for each in opened.tasks]),
+    ):
+        for one in given:
+            if known[kind].get(one.name) not in (None, one.digest):
+                raise InputError(
+                    f"{Path(folder) / 'profile.csv'} was measured on another {one.name} than this "
+                    f"one (other {what}), and would be related to these accuracies; measure it "
+                    "again with `aptheory profile`, or give another folder with --out."
+                )
+
+
 def of_study(folder: str | Path) -> bool:
     """Whether FOLDER/settings.json is a study's."""
-    return "study" in _settings(folder)
+    return "study" in _read(Path(folder) / "settings.json")
 
 
-def _digests(folder: str | Path) -> dict[str, dict[str, Any]]:
-    """The digests of the networks and tasks that FOLDER/settings.json names; none without it."""
-    known = _settings(folder)
+def _digests(path: Path) -> dict[str, dict[str, Any]]:
+    """The digests of the networks and tasks that a file names; none without it."""
+    known = _read(path)
     found = {kind: known.get(kind) for kind in ("networks", "tasks")}
     return {kind: each if isinstance(each, dict) else {} for kind, each in found.items()}
 
 
-def _settings(folder: str | Path) -> dict[str, Any]:
-    path = Path(folder) / "settings.json"
+def _read(path: Path) -> dict[str, Any]:
     return json_table(read_text(path), name=str(path)) if path.is_file() else {}
 
 

@@ -77,10 +77,15 @@ def sweep(
     """
     if not isinstance(study, Study):
         study = Study.from_toml(study)
-    from aptheory.studies.settings import check_no_other_map, record_settings
+    from aptheory.studies.settings import (
+        check_no_other_map,
+        check_no_other_profile,
+        record_settings,
+    )
 
     opened = study.open()
     check_no_other_map(out, opened)
+    check_no_other_profile(out, opened)
     store = Store(out)
     plan = planned(opened, store)  # a study that is refused leaves no folder
     made = engine_of(opened, engine, workers=workers, address=address)
