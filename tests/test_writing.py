@@ -13,7 +13,7 @@ import pytest
 from aptheory.checked import json_text, json_value
 from aptheory.errors import InputError
 from aptheory.studies.files import StorageError, write_together
-from aptheory.studies.records import Record, canonical
+from aptheory.studies.records import Record, canonical, key_of
 from aptheory.studies.store import Store
 from aptheory.writing import beside, lock, only_writer, part_owner, refuse_no_file
 

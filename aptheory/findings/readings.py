@@ -81,7 +81,7 @@ def _cells(rows: pd.DataFrame, accuracy: pd.DataFrame, judge: str) -> pd.DataFra
     if not any(layer < read < last for layer, read in found):
         return pd.DataFrame()
     cells = pd.DataFrame(list(found.values()))
-    cells = cells.assign(judge=judge)
+    cells = cells.assign(judge=judge, last=last)
     return cells.assign(chosen=cells.index == best_cell(cells))
 
 
@@ -131,7 +131,7 @@ def best_cell(cells: pd.DataFrame) -> Any:
 
 
 def _sentence(cells: pd.DataFrame, *, recipes: bool) -> str:
-    end = cells["read"].max()
+    end = cells["last"].iloc[0]
     prompts = cells[cells["layer"] < cells["read"]]
     ours = _row(prompts[prompts["read"] < end])
     at_end = prompts[prompts["read"] == end]

@@ -35,7 +35,7 @@ def map_sentences(cells: pd.DataFrame) -> list[str]:
         chosen = rows[rows["chosen"]]
         if chosen.empty:
             continue
-        end = rows["read"].max()
+        end = _end(rows)
         probes = rows["layer"] == rows["read"]
         rivals = {
             "the best layer probe": rows[probes],
@@ -58,8 +58,11 @@ def map_sentences(cells: pd.DataFrame) -> list[str]:
 
 NOTE = (
     "Test accuracy (%): the prompt's layer across, the layer that the head reads up. The diagonal "
-    "holds the layer probes, without a prompt; the top row the prompts read at the network's end, "
-    "as published; their corner is the linear probe. Outlined: the best on validation images. "
+    "holds the layer probes, without a prompt. Outlined: the best on validation images. "
+)
+AT_THE_END = (
+    "The top row holds the prompts read at the network's end, as published; their corner is the "
+    "linear probe. "
 )
 DROPPED = "Pale: dropped early by successive halving, with validation accuracy. "
 SWEPT = "Only the reading places of the sweep are filled. "
@@ -75,13 +78,18 @@ def map_section(cells: pd.DataFrame, *, swept: bool = False) -> list[str]:
         parts += [
             f"<h2>Prompt here, read there: {escape(str(network))} on {escape(str(task))}</h2>",
             _grid(rows),
-            f"<p class='note'>{NOTE}{SWEPT if swept else DROPPED}Intervals (95 %) stand in the "
-            "table below.</p>",
+            f"<p class='note'>{NOTE}{AT_THE_END if _end(rows) in set(rows['read']) else ''}"
+            f"{SWEPT if swept else DROPPED}Intervals (95 %) stand in the table below.</p>",
             "<details><summary>Every cell as a table</summary><div class='scroll'>"
             + _table(rows).to_html(index=False, border=0, na_rep="–")
             + "</div></details>",
         ]
     return parts
+
+
+def _end(rows: pd.DataFrame) -> int:
+    """The network's last place; a map always reads there, a sweep where it was asked to."""
+    return int((rows["last"] if "last" in rows else rows["read"]).max())
 
 
 def _each(cells: pd.DataFrame) -> Any:

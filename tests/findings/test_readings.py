@@ -100,6 +100,24 @@ def test_a_prompt_that_wins_nothing_is_not_praised(early, end, probe, pays, adds
     assert "unknown (one seed)" in alone
 
 
+def test_where_nothing_is_read_at_the_end_no_earlier_place_passes_for_it():
+    early = {
+        ("ap:read=4", "read=4", 2): (0.80, 0.6, 0.80),
+        ("ap:read=2", "read=2", 0): (0.70, 0.6, 0.70),
+    }
+    for means in (early, {("ap:read=4", "read=4", 2): (0.80, 0.6, 0.80)}):
+        rows = table(means)
+        (said,) = reading_sentences(rows)
+        assert "a prompt at blocks.1 (2) read at" in said
+        assert "has 80.0 %" in said
+        assert "pays" not in said
+        assert "70.0 %" not in said
+        cells = read_cells(rows)
+        assert "read at the end" not in " ".join(map_sentences(cells))
+        assert "top row" not in "".join(map_section(cells, swept=True))
+    assert "top row" in "".join(map_section(read_cells(table(PLANTED)), swept=True))
+
+
 def test_a_sweep_read_at_the_end_has_no_map():
     at_end = {key: value for key, value in PLANTED.items() if "read" not in key[0]}
     assert read_cells(table(at_end)).empty
