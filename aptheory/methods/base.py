@@ -194,7 +194,9 @@ class Adapted(nn.Module):
         edits: place index (as text) -> the modules applied, in order, to the activation there.
         summaries: what blocks give the head beside that, where a method lets them.
         head: the linear classifier on the features of ``reading``, and the summaries.
-        first_layer: nothing before this place depends on what is learned.
+        acts_at: the first place that feels what is learned, the head aside.
+        first_layer: nothing before this place depends on what is learned: where it acts, or where
+            the head first reads, if that is earlier.
     """
 
     net: Network
@@ -231,7 +233,7 @@ class Adapted(nn.Module):
                 f"{method.name} acts at place {felt} of {net.name} and its head reads at place "
                 f"{self.exit}: read at the same place or a later one."
             )
-        self.first_layer = min(felt, self.reading.first)
+        self.acts_at, self.first_layer = felt, min(felt, self.reading.first)
         width = self.summaries.width + sum(
             self.reading.pooled(layer, torch.zeros(1, *layer.shape)).shape[-1]
             for layer in self.reading.layers

@@ -185,7 +185,7 @@ class _Pair:
         except InputError as error:
             self.refused[f"{self.net.name}, {method.name}: {str(error).rstrip('.')}"] = None
             return False
-        same = self._identity(method, recipe, self.net.layers[extent.place])
+        same = self._identity(method, recipe, self.net.layers[extent.acts_at])
         leaders: list[Batch] = []
         if choice.follows is not None:
             leaders = self._leaders[key_of([choice.follows.settings(), recipe.settings()])]

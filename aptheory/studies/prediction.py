@@ -41,10 +41,12 @@ _STEP_SECONDS = 2e-3
 class Extent:
     """What a plan must know of a method on a network: where it starts, what it trains.
 
-    ``place`` is the first place that feels it, ``exit`` where its head reads, ``parameters`` those
-    without the head, ``step`` the operations of a training step of one image from ``place`` on.
+    ``acts_at`` is the first place that feels it, ``place`` that or where its head first reads, if
+    that is earlier, ``exit`` where its head reads last, ``parameters`` those without the head,
+    ``step`` the operations of a training step of one image from ``place`` on.
     """
 
+    acts_at: int
     place: int
     exit: int
     parameters: int
@@ -69,7 +71,9 @@ class Predictor:
             adapted = attach(method)
             parameters = adapted.count(head=False)
             step = predict(adapted, self.operations).step_from_kept if parameters else 0.0
-            self._extents[key] = Extent(adapted.first_layer, adapted.exit, parameters, step)
+            self._extents[key] = Extent(
+                adapted.acts_at, adapted.first_layer, adapted.exit, parameters, step
+            )
         return self._extents[key]
 
     @cached_property

@@ -143,3 +143,18 @@ def test_a_damaged_outcome_of_a_probe_is_as_one_that_is_not_there(tmp_path):
         store.path(key).write_text("")
         assert store.believed(key) is None
     assert reading_places(plan, store) == {}
+
+
+@pytest.mark.parametrize("read", ["all", "1+3"])
+def test_a_prompt_is_filed_where_it_acts_wherever_its_head_reads(read, tmp_path):
+    each = study(f"ap:read={read}", layers=[2, 3], seeds=[0, 1])
+    filed = {
+        (identity["method"]["layer"], identity["layer"]["index"])
+        for batch in make_plan(each).batches
+        for identity in batch.identities
+        if batch.labels["role"] != "probe"
+    }
+    assert filed == {(2, 2), (3, 3)}
+    table = sweep(each, tmp_path, **HERE)
+    ours = table[(table["role"] == "prompt") & (table["measure"] == "test_accuracy")]
+    assert ours.groupby("layer")["seed"].apply(sorted).to_dict() == {2: [0, 1], 3: [0, 1]}
