@@ -95,6 +95,11 @@ def build(
         )
     _check_sizes(kwargs)
     source, colon, rest = name.partition(":")
+    if colon and source in (*SOURCES, *TIMMS) and not rest.strip(" ./"):
+        raise InputError(
+            f"{name!r} names a source of networks and none of its networks: write one behind the "
+            f"colon ({source}:NAME)."
+        )
     if colon and source in SOURCES:
         return SOURCES[source](rest, weights == "pretrained", input_shape, dict(kwargs))
     if colon and source not in TIMMS:
@@ -183,9 +188,13 @@ def _timm(name: str, pretrained: bool, shape: Shape | None, kwargs: dict[str, An
     if colon:
         bring = f"hf download {place}" if source.startswith("hf") else ""
     else:
-        known = name.split(".")[0]
+        known, dot, tag = name.partition(".")
         if not timm.is_model(known):
             raise _unknown("timm", name, timm.list_models())
+        tagged = timm.list_models(f"{known}.*", include_tags=True)
+        if dot and name not in tagged:
+            tags = ", ".join(one.partition(".")[2] for one in tagged) or "none at all"
+            raise InputError(f"timm has no weights {tag!r} of {known}: it has {tags}")
         if pretrained:
             bring = _bring_timm(name)
     if shape is not None:
@@ -200,7 +209,8 @@ def _timm(name: str, pretrained: bool, shape: Shape | None, kwargs: dict[str, An
             del kwargs["img_size"]  # convolutional networks take any size
             return timm.create_model(name, pretrained=pretrained, **kwargs)
 
-    with _sentences("timm", name, pretrained or bool(colon), kwargs, bring):
+    fetches = pretrained or bool(colon)
+    with _sentences("timm", name, fetches, kwargs, bring, pretrained=pretrained):
         return create()
 
 
@@ -328,7 +338,7 @@ def _transformers(
                 "transformers:OWNER/NAME, or give weights=None for random ones"
             )
         raise _unknown("transformers", name, [*KINDS, *kinds], "transformers:")
-    with _sentences("transformers", name, True, kwargs, bring):
+    with _sentences("transformers", name, True, kwargs, bring, pretrained=pretrained):
         config = transformers.AutoConfig.from_pretrained(name)
         config = getattr(config, "vision_config", config)
         for key, value in kwargs.items():
@@ -403,11 +413,13 @@ def _sentences(
     kwargs: dict[str, Any],
     bring: str,
     address: str | None = None,
+    *,
+    pretrained: bool = True,
 ) -> Iterator[None]:
     """Turn what a package raises into the sentence that says what to do.
 
     ``fetches``: weights or a configuration are looked for in the cache and on the internet, at
-    ``address`` (default: the Hugging Face hub), which is asked once.
+    ``address`` (default: the Hugging Face hub), which is asked once. ``pretrained``: weights are.
     """
     online = not fetches or (reachable(address) if address else hub_reachable())
     try:
@@ -424,9 +436,14 @@ def _sentences(
         if fetches and not odd:
             reason = reason if online else "there is no connection, and they are not in the cache"
             how = f": fetch it where there is one ({bring}) and" if bring else ":"
+            # What is built from a place of its own needs a description from there all the same.
+            instead = (
+                "give the weights as a file, or take random ones (weights 'random')"
+                if pretrained
+                else "check the name, or choose a network that is described here"
+            )
             raise InputError(
-                f"the published files of {name} of {source} cannot be had ({reason}){how} give the "
-                "weights as a file, or take random ones (weights 'random')"
+                f"the published files of {name} of {source} cannot be had ({reason}){how} {instead}"
             ) from error
         raise InputError(
             f"{source} cannot build {name} with {kwargs or 'its own settings'} ({reason}): "

@@ -240,3 +240,29 @@ def test_networks_are_listed():
 def test_options_at_fault_are_not_the_connections(offline, options):
     with pytest.raises(ap.InputError, match="change these arguments"):
         build("aptheory_vit_mini", "pretrained", None, options)
+
+
+@pytest.mark.parametrize("weights", ["pretrained", None])
+def test_a_tag_that_timm_has_not_is_told_with_those_that_it_has(weights):
+    with pytest.raises(ap.InputError, match=r"no weights 'nope' of resnet18: it has a1_in1k, "):
+        build("resnet18.nope", weights, None, {})
+    with pytest.raises(ap.InputError, match="no weights '' of resnet18: it has a1_in1k, "):
+        build("resnet18.", weights, None, {})
+    with pytest.raises(ap.InputError, match="of aptheory_vit_mini: it has none at all"):
+        build("aptheory_vit_mini.v2", weights, None, {})
+
+
+@pytest.mark.parametrize("source", ["torchvision", "open_clip", "transformers", "hf-hub"])
+@pytest.mark.parametrize("rest", ["", " ", "/"])
+def test_a_source_without_a_network_is_told(source, rest):
+    with pytest.raises(ap.InputError, match=f"write one behind the colon .{source}:NAME"):
+        build(f"{source}:{rest}", "pretrained", None, {})
+
+
+@pytest.mark.parametrize("name", ["transformers:nope/nope", "local-dir:{folder}"])
+def test_random_weights_are_no_remedy_where_they_were_asked_for(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("aptheory.networks.sources.hub_reachable", lambda: False)
+    with pytest.raises(ap.InputError) as refused:
+        build(name.format(folder=tmp_path), None, None, {})
+    assert "take random ones" not in str(refused.value)
+    assert "choose a network that is described here" in str(refused.value)
