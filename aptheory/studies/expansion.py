@@ -72,9 +72,9 @@ class Entry:
 class Choice:
     """A method with all its settings; ``label`` is what tables call it.
 
-    The first entry of a study that names a method has that name as its label; further ones with
-    other settings carry those, ``ap:shape=channel``. ``follows`` is the prompt whose learned norm
-    a control takes. ``reads_best``: the place that it reads was found by the study's probes.
+    An entry of a study has its method's name as its label; where several name one method with other
+    settings, each carries its own, ``ap:shape=channel``. ``follows`` is the prompt whose learned
+    norm a control takes. ``reads_best``: the place that it reads was found by the study's probes.
     ``number``: which of the study's methods asked for it. ``again``: an earlier one did already.
     """
 
@@ -105,12 +105,15 @@ def methods_of(
     last = len(net.layers) - 1
     probed = {*places, *((*net.block_layers, last) if finds_reading(study) else ())}
     seen: set[str] = set()
-    names = {LayerProbe.name}  # as the controls are called
+    entries = list(_entries(study, net))
+    labels = {LayerProbe.name: {"", LayerProbe.name}}  # a control is called so already
+    for entry in entries:
+        labels.setdefault(entry.method.name, set()).add(entry.label)
     swept_prompt = False
     target: int | None = None
-    for position, entry in enumerate(_entries(study, net)):
-        label = entry.label if entry.reads_best or entry.method.name in names else entry.method.name
-        names.add(label)
+    for position, entry in enumerate(entries):
+        name = entry.method.name
+        label = entry.label if entry.reads_best or len(labels[name]) > 1 else name
         if entry.reads_best:
             if read is None:
                 continue
@@ -140,7 +143,8 @@ def methods_of(
                 continue
             control = _control(method, attach) if prompts else None
             if control is not None:
-                whose = f":{label}" if further or ":" in label else ""
+                several = further or ":" in label or control.name in labels
+                whose = f":{label}" if several else ""
                 yield Choice(control, control.name + whose, method, entry.reads_best)
     if not swept_prompt and not finds_reading(study):
         return
@@ -227,15 +231,24 @@ def _has_layer(kind: type[Method]) -> bool:
     return any(item.name == "layer" and item.default is not None for item in fields(kind))
 
 
-def unusual(method: Method) -> str:
+def unusual(method: Method, *, follows: bool = False) -> str:
     """The settings that differ from the method's own defaults, its layer aside: ``tokens=5``.
 
-    Places together, such as ``layer=all``, are no layer of a table and are told.
+    Places together, such as ``layer=all`` or ``layer=5+7``, are no layer of a table and are told.
+    ``follows``: it is the control of a prompt, whose norm is that of the prompt and not told.
     """
     settings = []
     for item in fields(method):
         value = getattr(method, item.name)
-        aside = ("norm",) if value in ("all", "blocks") else ("layer", "norm")
-        if value != item.default and item.name not in aside:
-            settings.append(f"{item.name}={value}")
+        aside = (item.name == "layer" and _one_place(value)) or (follows and item.name == "norm")
+        if value != item.default and not aside:
+            told = "+".join(map(str, value)) if isinstance(value, tuple | list) else value
+            settings.append(f"{item.name}={told}")
     return ",".join(settings)
+
+
+def _one_place(layer: Any) -> bool:
+    """Whether a method's layer is one place, and no span of them or several."""
+    if isinstance(layer, str):
+        return layer not in ("all", "blocks") and ".." not in layer
+    return not isinstance(layer, tuple | list)

@@ -217,7 +217,7 @@ class _Pair:
                         "method": choice.label,
                         "role": method.role,
                         "recipe": recipe.name,
-                        "settings": unusual(method),
+                        "settings": unusual(method, follows=choice.follows is not None),
                     },
                     parameters=extent.parameters,
                     seconds=seconds,

@@ -158,3 +158,40 @@ def test_a_prompt_is_filed_where_it_acts_wherever_its_head_reads(read, tmp_path)
     table = sweep(each, tmp_path, **HERE)
     ours = table[(table["role"] == "prompt") & (table["measure"] == "test_accuracy")]
     assert ours.groupby("layer")["seed"].apply(sorted).to_dict() == {2: [0, 1], 3: [0, 1]}
+
+
+def labels(*methods):
+    """(label, settings) of what a plan trains beside the probes."""
+    return {
+        (batch.labels["method"], batch.labels["settings"])
+        for batch in make_plan(study(*methods)).batches
+        if batch.labels["role"] != "probe"
+    }
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_two_settings_of_one_method_never_share_a_name(turned):
+    def of(*methods):
+        return labels(*(methods[::-1] if turned else methods))
+
+    random = ("random_perturbation", "")
+    assert of("ap:shape=channel", "bitfit") == {
+        ("ap", "shape=channel"), ("random_perturbation", ""), ("bitfit", "")
+    }  # fmt: skip
+    assert {("ap", ""), ("ap:shape=channel", "shape=channel")} < of("ap:shape=channel", "ap")
+    assert of("ap:layer=1+2", "ap:layer=1") == {("ap:layer=1+2", "layer=1+2"), ("ap", "")}
+    assert of("norm_tuning:layer=1..2", "norm_tuning:layer=1..3") == {
+        ("norm_tuning:layer=1..2", "layer=1..2"), ("norm_tuning:layer=1..3", "layer=1..3")
+    }  # fmt: skip
+    both = of("random_perturbation:norm=1", "ap")
+    assert both == {("ap", ""), random, ("random_perturbation:ap", "")}
+
+
+@pytest.mark.parametrize(
+    "methods", [("random_perturbation:norm=1", "ap"), ("ap:layer=1+2", "ap:layer=1")]
+)
+def test_such_a_study_ends_with_a_table_that_can_be_read(methods, tmp_path):
+    table = sweep(study(*methods, layers=[1, 2]), tmp_path, **HERE)
+    assert ap.report(tmp_path).is_file()
+    of_test = table[table["measure"] == "test_accuracy"]
+    assert not of_test.duplicated(["method", "settings", "layer", "seed"]).any()
