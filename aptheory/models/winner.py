@@ -30,14 +30,24 @@ def winner(folder: str | Path, net: Network, task: Task) -> Model:
     store = Store(folder)
     records, _ = store.read_all()
     runs: dict[str, list[Record]] = {}
+    controls = 0
     for record in records:
         identity = record.identity
         ours = (identity["network"]["name"], identity["task"]["name"]) == (net.name, task.name)
-        if ours and record.status == "done" and not _is_control(identity["method"]["method"]):
+        if not ours or record.status != "done":
+            continue
+        if _is_control(identity["method"]["method"]):
+            controls += 1
+        else:
             settings = {name: value for name, value in identity.items() if name != "seed"}
             runs.setdefault(key_of(settings), []).append(record)
     if not runs:
-        raise InputError(f"{folder} holds no finished run of {net.name} on {task.name}.")
+        raise InputError(
+            f"{folder} holds no finished run of {net.name} on {task.name} but of controls, which "
+            "are no choice: run a method with them."
+            if controls
+            else f"{folder} holds no finished run of {net.name} on {task.name}."
+        )
     groups = list(runs.values())
     best = groups[_best([_mean_of(group) for group in groups], task.name)]
     chosen = best[_best([_score(record) for record in best], task.name)]

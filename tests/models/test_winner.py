@@ -48,3 +48,12 @@ def test_a_sweep_that_kept_nothing_says_so(swept, tmp_path):
     ap.sweep(study, tmp_path, engine="here", progress=False)
     with pytest.raises(InputError, match="without keeping models"):
         winner(tmp_path, net, task)
+
+
+def test_controls_alone_are_no_choice(swept, tmp_path):
+    _, net, task = swept
+    alone = {"methods": ["random_perturbation"], "controls": False, "layers": [9], "seeds": [0]}
+    study = ap.Study.from_dict({**STUDY, **alone})
+    ap.sweep(study, tmp_path, engine="here", progress=False)
+    with pytest.raises(InputError, match="but of controls, which are no choice"):
+        winner(tmp_path, net, task)
