@@ -106,7 +106,8 @@ def methods_of(
     probed = {*places, *((*net.block_layers, last) if finds_reading(study) else ())}
     seen: set[str] = set()
     entries = list(_entries(study, net))
-    labels = {LayerProbe.name: {"", LayerProbe.name}}  # a control is called so already
+    # Controls are called so already; what else has such a name says its settings with it.
+    labels = {probe.name: {"", probe.name} for probe in (LayerProbe, LinearProbe)}
     for entry in entries:
         labels.setdefault(entry.method.name, set()).add(entry.label)
     swept_prompt = False
@@ -134,8 +135,9 @@ def methods_of(
                 from aptheory.methods.sizing import sized
 
                 method = sized(method, net, classes=classes, parameters=target)
-            again = key_of(method.settings()) in seen
-            seen.add(key_of(method.settings()))
+            key = key_of(_resolved(method, net))
+            again = key in seen
+            seen.add(key)
             yield Choice(
                 method, label, reads_best=entry.reads_best, number=entry.number, again=again
             )
@@ -150,8 +152,24 @@ def methods_of(
         return
     controls: list[Method] = [LinearProbe(), *(LayerProbe(layer=p) for p in sorted(probed))]
     for each in controls:
-        if key_of(each.settings()) not in seen:
+        if key_of(_resolved(each, net)) not in seen:
             yield Choice(each, each.name)
+
+
+def _resolved(method: Method, net: Network) -> dict[str, Any]:
+    """A method's settings with its places as indices, however they were named: what it is."""
+    settings = dict(method.settings())
+    for word in ("layer", "read"):
+        if (named := getattr(method, word, None)) is None:
+            continue
+        try:
+            places = [place.index for place in net.places(named)]
+        except InputError:  # a span, or the plan says what is wrong with it
+            continue
+        settings[word] = places
+    if settings.get("read") == [len(net.layers) - 1]:  # as the method reads by itself
+        settings |= {"read": None, "pooling": None}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _control(method: Method, attach: Callable[[Method], Adapted]) -> Method | None:

@@ -195,3 +195,31 @@ def test_such_a_study_ends_with_a_table_that_can_be_read(methods, tmp_path):
     assert ap.report(tmp_path).is_file()
     of_test = table[table["measure"] == "test_accuracy"]
     assert not of_test.duplicated(["method", "settings", "layer", "seed"]).any()
+
+
+def test_a_probe_that_is_read_elsewhere_is_not_the_linear_probe():
+    plan = make_plan(study("ap", "linear_probe:read=2"))
+    found = {
+        (batch.labels["method"], batch.identities[0]["layer"]["index"])
+        for batch in plan.batches
+        if "linear" in batch.labels["method"]
+    }
+    assert found == {("linear_probe", LAST), ("linear_probe:read=2", 2)}
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        ("ap:layer=1", f"ap:layer={NET.layers[1].name}"),
+        ("ap:layer=1+2", "ap:layer=2+1"),
+        ("ap", f"ap:read={LAST}"),
+        ("linear_probe", f"linear_probe:read={LAST}"),
+    ],
+)
+def test_a_method_in_two_spellings_is_trained_once(spelled, tmp_path):
+    once, both = (
+        sweep(study(*methods, layers=[1, 2]), tmp_path / str(len(methods)), **HERE)
+        for methods in (spelled[:1], spelled)
+    )
+    assert len(both) == len(once)
+    assert ap.report(tmp_path / "2").is_file()
