@@ -319,6 +319,7 @@ def _transformers(
     name: str, pretrained: bool, shape: Shape | None, kwargs: dict[str, Any]
 ) -> nn.Module:
     transformers = _package("transformers", "transformers")
+    asked = set(kwargs)
     if shape is not None:
         kwargs.setdefault("num_channels", shape[0])
     kinds = transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
@@ -326,9 +327,9 @@ def _transformers(
     if not pretrained and not Path(name).is_dir() and (name in KINDS or name in kinds):
         kind, settings = KINDS.get(name, (name, {}))
         with _sentences("transformers", name, False, kwargs, bring):
-            config = transformers.AutoConfig.for_model(
-                TOWERS.get(kind, kind), **{**settings, **kwargs}
-            )
+            tower = TOWERS.get(kind, kind)
+            _check_known(name, transformers.AutoConfig.for_model(tower), asked)
+            config = transformers.AutoConfig.for_model(tower, **{**settings, **kwargs})
             config.name_or_path = name
             return Tower(transformers.AutoModel.from_config(config))
     if "/" not in name and not Path(name).is_dir():
@@ -341,6 +342,7 @@ def _transformers(
     with _sentences("transformers", name, True, kwargs, bring, pretrained=pretrained):
         config = transformers.AutoConfig.from_pretrained(name)
         config = getattr(config, "vision_config", config)
+        _check_known(name, config, asked)
         for key, value in kwargs.items():
             setattr(config, key, value)
         config.name_or_path = name
@@ -352,6 +354,14 @@ def _transformers(
         if pretrained:
             return Tower(auto.from_pretrained(name, config=config))
         return Tower(auto.from_config(config))
+
+
+def _check_known(name: str, config: Any, asked: set[str]) -> None:
+    """Refuse options that a configuration has not: transformers keeps them and never reads them."""
+    if unknown := sorted(word for word in asked if not hasattr(config, word)):
+        near = difflib.get_close_matches(unknown[0], config.to_dict(), 3)
+        hint = f"; near ones are {', '.join(near)}" if near else ""
+        raise InputError(f"{name} of transformers has no option {', '.join(unknown)}{hint}.")
 
 
 class Tower(nn.Module):

@@ -266,3 +266,12 @@ def test_random_weights_are_no_remedy_where_they_were_asked_for(name, tmp_path, 
         build(name.format(folder=tmp_path), None, None, {})
     assert "take random ones" not in str(refused.value)
     assert "choose a network that is described here" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["facebook/dinov2-small", "vit"])
+def test_an_option_that_transformers_would_swallow_is_told(name):
+    pytest.importorskip("transformers")
+    with pytest.raises(ap.InputError, match="num_hiden_layers; near ones are num_hidden_layers"):
+        build(f"transformers:{name}", None, None, {"num_hiden_layers": 2})
+    if name == "vit":
+        build(f"transformers:{name}", None, None, {"num_hidden_layers": 1, "num_labels": 3})
