@@ -14,8 +14,8 @@ classes of textures, with p from 5 to 200:
 
     python -m analyses.token_count --assets DIR [--out runs/theory/token_count] [--seconds 3000]
 
-Writes token_count.csv and untrained.csv; goes on where it stopped. One network, one task: the test
-is of the gap and of its growth with p, not of its published size.
+Writes token_count.csv and untrained.csv; goes on where it stopped, from the table too. One network,
+one task: the test is of the gap and of its growth with p, not of its published size.
 """
 
 from __future__ import annotations
@@ -153,8 +153,13 @@ def main(
     torch.set_num_threads(1)
     out, plan, end = Path(out), plan or Plan(), time.monotonic() + seconds
     net, whole = load_network(NETWORK, assets), load_task(TASK, 0, assets)
-    start = part(out, "untrained", lambda: untrained(net, whole, plan, plan.tokens))
-    frames = []
+    before = out / "untrained.csv"
+    start = (
+        pd.read_csv(before)
+        if before.is_file()
+        else part(out, "untrained", lambda: untrained(net, whole, plan, plan.tokens))
+    )
+    frames, done = [], finished(out / f"{NAME}.csv")
     most = max(plan.draws.values())
     for draw in range(most):  # all p of a draw before the next draw
         for tokens in (p for p, draws in plan.draws.items() if draw < draws):
@@ -164,7 +169,9 @@ def main(
                     return one_draw(net, whole, plan, method, tokens, draw)
 
                 name = f"{method}_{tokens}_{draw}_{plan.epochs}_{len(plan.rates)}"
-                if time.monotonic() < end or (out / "parts" / f"{name}.csv").is_file():
+                if (method, tokens, draw) in done:
+                    frames.append(done[method, tokens, draw])
+                elif time.monotonic() < end or (out / "parts" / f"{name}.csv").is_file():
                     frames.append(part(out, name, compute))
                     print(f"{name}: test {frames[-1]['test_accuracy'].iloc[0]:.3f}", flush=True)
     table = pd.concat(frames, ignore_index=True)
@@ -174,6 +181,15 @@ def main(
     (out / "findings.txt").write_text("\n".join(said) + "\n", encoding="utf-8")
     print("\n".join(said))
     return table
+
+
+def finished(path: Path) -> dict[tuple[str, int, int], pd.DataFrame]:
+    """The rows of a table that was written before, by method, tokens and draw."""
+    if not path.is_file():
+        return {}
+    rows = pd.read_csv(path)
+    keys = rows.groupby(["method", "tokens", "seed"])
+    return {(str(m), int(t), int(s)): each for (m, t, s), each in keys}
 
 
 if __name__ == "__main__":
