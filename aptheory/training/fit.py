@@ -242,9 +242,11 @@ def _ready(
         }
         return kept_for(net, task, recipe, layer=place, passes=passes, log=log)
     if kept.net is not net or kept.task is not task:
+        same = (kept.net.name, kept.task.name) == (net.name, task.name)
         raise InputError(
-            f"The kept activations are of {kept.net.name} on {kept.task.name}; "
-            f"they cannot serve {net.name} on {task.name}."
+            f"The kept activations are of {kept.net.name} on {kept.task.name}; they cannot serve "
+            f"{'others of the same names' if same else f'{net.name} on {task.name}'}: make them "
+            "from the network and the task that are trained on, the very objects."
         )
     wanted = (recipe.augment, recipe.views, recipe.precision)
     made = (kept.policy.augment, kept.policy.views, kept.policy.precision)

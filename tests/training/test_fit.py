@@ -370,6 +370,9 @@ def test_classes_must_match(vit, task):
 def test_kept_activations_of_something_else_are_refused(vit, cnn, task):
     with pytest.raises(InputError, match="cannot serve"):
         fit_many(LinearProbe(), vit, task, runs=[Run()], kept=Kept.start(cnn, task))
+    twin = dataclasses.replace(task)
+    with pytest.raises(InputError, match="others of the same names: make them from"):
+        fit_many(LinearProbe(), vit, task, runs=[Run()], kept=Kept.start(vit, twin))
     with pytest.raises(InputError, match="augmentation"):
         fit_many(
             LinearProbe(),
