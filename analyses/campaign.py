@@ -28,8 +28,8 @@ import torch
 
 import aptheory as ap
 from analyses import campaign_questions
+from analyses.campaign_bench import Machine
 from analyses.campaign_plan import NETWORKS, Unit, units
-from analyses.campaign_questions import Machine
 from aptheory.studies.engines import stay_with
 
 JOURNAL = "runs.jsonl.gz"

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analyses.campaign_questions import beyond_the_edge
+from analyses.campaign_bench import beyond_the_edge
 from analyses.campaign_tables import chosen, read_journal
 from aptheory.findings.statistics import clustered_mean
 

@@ -111,7 +111,7 @@ TOKEN_COUNT = Experiment(
     "token_count",
 )
 
-SHORT_SWEEPS = "older sweeps of 24 to 84 optimiser steps at one rate, seven networks"
+SHORT_SWEEPS = "older sweeps of 24 to 84 optimiser steps at one rate"
 FEW_STEPS = "older runs of 8 to 24 optimiser steps, too few to compare methods"
 SMALL_NETWORKS = (
     "no large network was run, and weak is said beside one; a digest says that on small networks "

@@ -367,10 +367,11 @@ def beside(judge: Judge, other: Judge, words: str) -> Judge:
     def both(results: Results) -> Finding:
         finding = judge(results)
         try:
-            number = other(results).number
+            found = other(results)
         except NotMeasured:
             return finding
-        return replace(finding, further=(*finding.further, f"{words}: {number}"))
+        units = f" ({found.n} {found.unit})" if found.n else ""
+        return replace(finding, further=(*finding.further, f"{words}{units}: {found.number}"))
 
     return both
 

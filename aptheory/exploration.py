@@ -201,8 +201,8 @@ def profile_study(
         )
     together = pd.concat(tables, ignore_index=True)
     _say_what_goes(folder / "profile.csv", together)
-    record_profiled(folder, opened)
     write_table(together, folder / "profile.csv")
+    record_profiled(folder, opened)  # killed between the two, a sweep is refused, and never joined
     return together
 
 
@@ -263,11 +263,15 @@ def relations(profiles: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFrame:
     return corrected(pd.concat(tables, ignore_index=True)) if tables else pd.DataFrame()
 
 
+_RELATED = 2
+"""Raised when `relations` gives other numbers for the same tables: those that were kept go."""
+
+
 def relate_tables(folder: Path, profiles: pd.DataFrame, accuracy: pd.DataFrame) -> None:
     """Write FOLDER/relation.csv, unless the one that is there was made from these very tables."""
     made_from = folder / "profile" / "relation.key"
     tables = [profiles.to_csv(index=False), accuracy.to_csv(index=False)]
-    key = key_of([*tables, __version__])
+    key = key_of([*tables, __version__, _RELATED])
     path = folder / "relation.csv"
     if not _stands(path, made_from, key):
         _keep(relations(profiles, accuracy), path, made_from, key)

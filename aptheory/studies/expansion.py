@@ -167,7 +167,9 @@ def _resolved(method: Method, net: Network) -> dict[str, Any]:
         except InputError:  # a span, or the plan says what is wrong with it
             continue
         settings[word] = places
-    if settings.get("read") == [len(net.layers) - 1]:  # as the method reads by itself
+    end = net.layers[-1]
+    pools_alike = end.layout == "vector" or settings.get("pooling") == type(method).pooling
+    if settings.get("read") == [end.index] and pools_alike:  # as the method reads by itself
         settings |= {"read": None, "pooling": None}
     return {name: value for name, value in settings.items() if value is not None}
 

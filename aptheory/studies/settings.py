@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,18 +82,11 @@ def check_belongs(folder: str | Path, opened: Opened) -> None:
     Raises:
         InputError: FOLDER/settings.json names one of them with another digest.
     """
-    known = _digests(Path(folder) / "settings.json")
-    for kind, given in (
-        ("networks", [each.net for each in opened.networks]),
-        ("tasks", [each.task for each in opened.tasks]),
-    ):
-        for one in given:
-            if known[kind].get(one.name) not in (None, one.digest):
-                raise InputError(
-                    f"{folder} holds results of another {one.name} than this one (other "
-                    f"{'pictures' if kind == 'tasks' else 'weights'}), and its tables would mix "
-                    "the two; give the same as there, or another folder with --out."
-                )
+    for one, what in _others(Path(folder) / "settings.json", opened):
+        raise InputError(
+            f"{folder} holds results of another {one} than this one (other {what}), and its tables "
+            "would mix the two; give the same as there, or another folder with --out."
+        )
 
 
 def check_is_about(folder: str | Path, net: Network, task: Task) -> None:
@@ -138,10 +131,7 @@ def check_no_other_map(folder: str | Path, opened: Opened) -> None:
     if not path.is_file():
         return
     known, drawn = _digests(Path(folder) / "settings.json"), read_csv(path)
-    study = {
-        "networks": {each.net.name: each.net.digest for each in opened.networks},
-        "tasks": {each.task.name: each.task.digest for each in opened.tasks},
-    }
+    study = _named(opened)
     same = all(
         study[kind].get(str(name), "") == known[kind].get(str(name))
         for kind, column in (("networks", "network"), ("tasks", "task"))
@@ -160,11 +150,7 @@ _PROFILED = Path("profile") / "of.json"
 
 def record_profiled(folder: str | Path, opened: Opened) -> None:
     """Write down what FOLDER/profile.csv was measured on, for a sweep that comes after it."""
-    about = {
-        "networks": {each.net.name: each.net.digest for each in opened.networks},
-        "tasks": {each.task.name: each.task.digest for each in opened.tasks},
-    }
-    write_atomically(Path(folder) / _PROFILED, json_text(about) + "\n")
+    write_atomically(Path(folder) / _PROFILED, json_text(_named(opened)) + "\n")
 
 
 def check_no_other_profile(folder: str | Path, opened: Opened) -> None:
@@ -176,23 +162,34 @@ def check_no_other_profile(folder: str | Path, opened: Opened) -> None:
     """
     if not (Path(folder) / "profile.csv").is_file():
         return
-    known = _digests(Path(folder) / _PROFILED)
-    for kind, what, given in (
-        ("networks", "weights", [each.net for each in opened.networks]),
-        ("tasks", "pictures", [each.task for each in opened.tasks]),
-    ):
-        for one in given:
-            if known[kind].get(one.name) not in (None, one.digest):
-                raise InputError(
-                    f"{Path(folder) / 'profile.csv'} was measured on another {one.name} than this "
-                    f"one (other {what}), and would be related to these accuracies; measure it "
-                    "again with `aptheory profile`, or give another folder with --out."
-                )
+    for one, what in _others(Path(folder) / _PROFILED, opened):
+        raise InputError(
+            f"{Path(folder) / 'profile.csv'} was measured on another {one} than this one (other "
+            f"{what}), and would be related to these accuracies; measure it again with `aptheory "
+            "profile`, or give another folder with --out."
+        )
 
 
 def of_study(folder: str | Path) -> bool:
     """Whether FOLDER/settings.json is a study's."""
     return "study" in _read(Path(folder) / "settings.json")
+
+
+def _named(opened: Opened) -> dict[str, dict[str, str]]:
+    """The digests of a study's networks and tasks, by their names."""
+    return {
+        "networks": {each.net.name: each.net.digest for each in opened.networks},
+        "tasks": {each.task.name: each.task.digest for each in opened.tasks},
+    }
+
+
+def _others(path: Path, opened: Opened) -> Iterator[tuple[str, str]]:
+    """The names that a file knows with another digest than a study has, and what is another."""
+    known = _digests(path)
+    for kind, each in _named(opened).items():
+        for name, digest in each.items():
+            if known[kind].get(name) not in (None, digest):
+                yield name, "pictures" if kind == "tasks" else "weights"
 
 
 def _digests(path: Path) -> dict[str, dict[str, Any]]:

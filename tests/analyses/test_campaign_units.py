@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import aptheory as ap
-from analyses.campaign_questions import Bench, Machine, beyond_the_edge
+from analyses.campaign_bench import Bench, Machine, beyond_the_edge
 from tests.quarters import RECIPE, small_cnn, small_task
 
 

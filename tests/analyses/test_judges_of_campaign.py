@@ -134,4 +134,4 @@ def test_older_runs_stand_beside_where_they_are(tmp_path):
     alone = judges_of_methods.order(results)
     assert beside(judges_of_methods.order, missing, "older")(results) == alone
     twice = beside(judges_of_methods.order, judges_of_methods.order, "older")(results)
-    assert twice.further[-1] == f"older: {alone.number}"
+    assert twice.further[-1] == f"older (6 networks): {alone.number}"
