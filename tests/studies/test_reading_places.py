@@ -213,7 +213,7 @@ def test_a_probe_that_is_read_elsewhere_is_not_the_linear_probe():
         ("ap:layer=1", f"ap:layer={NET.layers[1].name}"),
         ("ap:layer=1+2", "ap:layer=2+1"),
         ("ap", f"ap:read={LAST}"),
-        ("ap", f"ap:read={LAST},pooling=max"),  # its end is a vector, which nothing pools
+        ("ap", f"ap:read={LAST},pooling=all"),  # its end is a vector, which nothing pools
         ("linear_probe", f"linear_probe:read={LAST}"),
     ],
 )
